@@ -1,0 +1,69 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo serve test lint format generate release-protos lock bench install install-demo clean
+
+help:  ## Lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: install-demo  ## Runs the whole stack and a tour of it, then cleans up
+	@$(BIN)/gatehouse demo
+
+serve: install-demo  ## Runs the whole stack and keeps it running
+	@$(BIN)/gatehouse demo --keep
+
+test: install  ## Runs the tests on real parts, with coverage
+	@$(BIN)/python tools/test.py
+
+lint: install  ## Style, types, import contracts, generated code, unused code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate.py --check
+	$(BIN)/vulture
+
+format: install  ## Formats the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: install  ## Makes the stubs from protos/
+	$(BIN)/python tools/generate.py
+
+release-protos: install  ## Makes the protos of now the ones that later changes must not break
+	$(BIN)/python tools/generate.py --release
+
+bench: install  ## Measures the ratios of docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+lock: install  ## Resolves the dependencies anew, with hashes
+	$(BIN)/python tools/lock.py
+
+install: $(VENV)/.dev
+
+install-demo: $(VENV)/.demo
+
+$(VENV)/bin/python:
+	@echo "making $(VENV)"
+	@$(PYTHON) tools/check_python.py
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+	@if [ -e $(VENV)/.dev ] && [ $(VENV)/.dev -nt requirements/dev.txt ]; then :; else \
+	  echo "installing the dependencies (once)"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; fi
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
+	@echo "installing the dependencies and tools (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:  ## Removes what was installed and made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* dist

@@ -1,0 +1,1 @@
+"""Gatehouse: OAuth 2.0 authorization for gRPC services."""

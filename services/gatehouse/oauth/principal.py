@@ -1,0 +1,60 @@
+"""Who calls: what a verified access token says, in the same words for every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NewType
+
+VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
+"""Claims whose signature or introspection answer has been checked. Only verifiers make them."""
+
+_NO_ROLES: Mapping[str, frozenset[str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller of an RPC.
+
+    Attributes:
+        issuer: `iss`, exactly as configured.
+        subject: `sub`.
+        client_id: OAuth client that got the token (`azp`, `client_id` or `cid`).
+        scopes: OAuth scopes (RFC 6749 section 3.3).
+        roles: Realm roles or groups of the provider.
+        client_roles: Roles by the client that defines them.
+        permissions: Auth0 `permissions`; empty elsewhere.
+        expires_at: `exp`, seconds since the epoch.
+        acr: `acr`, or "".
+        auth_time: Seconds since the epoch of the login, or None.
+        claims: All verified claims, for handlers that need more; never logged.
+    """
+
+    issuer: str
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    roles: frozenset[str] = frozenset()
+    client_roles: Mapping[str, frozenset[str]] = _NO_ROLES
+    permissions: frozenset[str] = frozenset()
+    expires_at: float = 0.0
+    acr: str = ""
+    auth_time: int | None = None
+    claims: VerifiedClaims = field(default=VerifiedClaims(MappingProxyType({})), repr=False, compare=False)
+
+    def has_scope(self, scope: str) -> bool:
+        """Whether the token carries `scope`."""
+        return scope in self.scopes
+
+    def has_role(self, role: str) -> bool:
+        """Whether the principal holds the realm role or group `role`."""
+        return role in self.roles
+
+    def has_client_role(self, client: str, role: str) -> bool:
+        """Whether the principal holds `role` of the client `client`."""
+        return role in self.client_roles.get(client, ())
+
+    def has_permission(self, permission: str) -> bool:
+        """Whether the principal has `permission`, be it an Auth0 permission or a scope of that name."""
+        return permission in self.permissions or permission in self.scopes

@@ -1,0 +1,41 @@
+"""The seam between a token and a principal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gatehouse.oauth.principal import Principal
+
+
+class TokenVerifier(Protocol):
+    """Turns an access token into a principal."""
+
+    async def verify(self, token: str, *, online: bool = False) -> Principal:
+        """Verifies one access token.
+
+        Args:
+            token: The token as it came, without its scheme. The caller has checked length and grammar.
+            online: Ask the issuer now; no cached answer is good enough.
+
+        Raises:
+            InvalidToken: The token is expired, revoked, malformed, or not for here.
+            IssuerUnavailable: Nothing can be said now.
+        """
+        ...
+
+
+class TokenSource(Protocol):
+    """Gives a client its access token."""
+
+    async def token(self) -> str:
+        """Returns an access token that is valid now.
+
+        Raises:
+            TokenRequestFailed: The token endpoint refused.
+            IssuerUnavailable: It could not be asked.
+        """
+        ...
+
+    def invalidate(self, token: str) -> None:
+        """Says that `token` was refused, so that the next call gets a fresh one."""
+        ...

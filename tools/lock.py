@@ -1,0 +1,40 @@
+"""Writes requirements/*.txt from pyproject.toml, for every supported Python, with hashes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _compile(name: str, requirements: list[str], *constraints: Path) -> Path:
+    out = ROOT / "requirements" / f"{name}.txt"
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
+        source.write("\n".join(requirements) + "\n")
+        source.flush()
+        command = ["uv", "pip", "compile", source.name, "-o", str(out), "--universal"]
+        command += ["--generate-hashes", "--python-version", "3.11", "--no-emit-index-url", "--no-annotate"]
+        command += ["--custom-compile-command", "make lock", "--quiet", *sys.argv[1:]]
+        for path in constraints:
+            command += ["-c", str(path)]
+        subprocess.run(command, cwd=ROOT, check=True)
+    return out
+
+
+def main() -> None:
+    """Locks what runs, what the demo adds, and what development adds."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    runtime = project["project"]["dependencies"]
+    demo = [*runtime, *project["project"]["optional-dependencies"]["demo"], "editables", "hatchling"]
+    dev = [*demo, *project["dependency-groups"]["dev"]]
+    locked = _compile("dev", dev)
+    _compile("demo", demo, locked)
+    _compile("runtime", [*runtime, "hatchling"], locked)
+
+
+if __name__ == "__main__":
+    main()
