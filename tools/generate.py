@@ -67,9 +67,7 @@ def generate(out: Path, image: Path) -> None:
             f"--descriptor_set_in={validate}",
         ]
         own = _own_protos()
-        _run_protoc(
-            *include, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *own
-        )
+        _run_protoc(*include, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *own)
         _run_protoc(
             *include,
             f"--grpc_python_out={out}",

@@ -1,0 +1,61 @@
+"""A bounded cache whose entries end by themselves, keyed by a keyed hash of the token."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class TokenCache(Generic[V]):
+    """Least recently used goes first; no entry outlives its time to live.
+
+    Keys are HMAC-SHA-256 under a key of this process, so that a memory dump or a timing difference
+    gives away no token.
+
+    Args:
+        size: Greatest number of entries.
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(self, size: int, monotonic: Callable[[], float]) -> None:
+        self._size = size
+        self._monotonic = monotonic
+        self._secret = secrets.token_bytes(32)
+        self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def key(self, token: str) -> bytes:
+        """Returns the key of `token`."""
+        return hmac.digest(self._secret, token.encode(), "sha256")
+
+    def get(self, key: bytes) -> V | None:
+        """Returns the value of `key`, or None when there is none or its time is over."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._monotonic() >= entry[1]:
+            del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: bytes, value: V, seconds: float) -> None:
+        """Keeps `value` for `seconds`; not at all when that is not positive."""
+        if seconds <= 0:
+            self._entries.pop(key, None)
+            return
+        self._entries[key] = (value, self._monotonic() + seconds)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def discard(self, key: bytes) -> None:
+        """Forgets `key`."""
+        self._entries.pop(key, None)

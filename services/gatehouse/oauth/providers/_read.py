@@ -1,0 +1,50 @@
+"""Reading of claims whose shape a provider documents; anything of another shape counts as not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gatehouse.oauth.errors import InvalidToken
+
+
+def words(value: object) -> frozenset[str]:
+    """Returns the words of a space-separated string (RFC 6749 section 3.3)."""
+    return frozenset(value.split(" ")) - {""} if isinstance(value, str) else frozenset()
+
+
+def names(value: object) -> frozenset[str]:
+    """Returns the strings of a list."""
+    return frozenset(v for v in value if isinstance(v, str)) if isinstance(value, list) else frozenset()
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Returns a JSON object, {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(claims: Mapping[str, Any], *keys: str) -> str:
+    """Returns the first of `keys` that is a string, or ""."""
+    for key in keys:
+        value = claims.get(key)
+        if isinstance(value, str):
+            return value
+    return ""
+
+
+def subject(claims: Mapping[str, Any]) -> str:
+    """Returns `sub` (RFC 9068 section 2.2 requires it).
+
+    Raises:
+        InvalidToken: It is missing.
+    """
+    value = text(claims, "sub")
+    if not value:
+        raise InvalidToken("subject_missing")
+    return value
+
+
+def auth_time(claims: Mapping[str, Any]) -> int | None:
+    """Returns `auth_time` in seconds since the epoch, or None."""
+    value = claims.get("auth_time")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
