@@ -11,6 +11,7 @@ VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
 """Claims whose signature or introspection answer has been checked. Only verifiers make them."""
 
 _NO_ROLES: Mapping[str, frozenset[str]] = MappingProxyType({})
+_NO_CLAIMS = VerifiedClaims(MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class Principal:
     client_id: str
     scopes: frozenset[str]
     roles: frozenset[str] = frozenset()
-    client_roles: Mapping[str, frozenset[str]] = _NO_ROLES
+    client_roles: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NO_ROLES)
     permissions: frozenset[str] = frozenset()
     expires_at: float = 0.0
     acr: str = ""
     auth_time: int | None = None
-    claims: VerifiedClaims = field(default=VerifiedClaims(MappingProxyType({})), repr=False, compare=False)
+    claims: VerifiedClaims = field(default_factory=lambda: _NO_CLAIMS, repr=False, compare=False)
 
     def has_scope(self, scope: str) -> bool:
         """Whether the token carries `scope`."""

@@ -1,0 +1,287 @@
+"""The only module that knows the four shapes: from generated servicers to methods, and from calls to gRPC.
+
+Every handler is registered raw, `stream_unary` or `stream_stream`, so that nothing is read before the
+chain wants it: a unary handler of gRPC waits for the request first, and hangs when none comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import grpc
+import grpc.aio
+import protovalidate
+
+from gatehouse.rpc.call import Call, Method, Next, Shape, Status, set_current
+from gatehouse.rpc.errors import StatusError, trailers_of
+from gatehouse.rpc.policy import PolicyError
+from gatehouse.rpc.validation import parser
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A servicer and the generated function that registers it.
+
+    Attributes:
+        add: `add_XServicer_to_server`.
+        servicer: The servicer.
+    """
+
+    add: Callable[[Any, Any], None]
+    servicer: object
+
+
+class _Registrar:
+    """Stands where a server stands in generated code, and keeps what is registered."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
+        """Takes nothing: generated code registers the same handlers by name as well."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        for name, handler in handlers.items():
+            self.handlers[f"/{service}/{name}"] = handler
+
+
+def collect(services: Sequence[Service]) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Returns the handlers that `services` register, by path.
+
+    Raises:
+        PolicyError: A handler is not async, or a path is registered twice.
+    """
+    found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for service in services:
+        registrar = _Registrar()
+        service.add(service.servicer, registrar)
+        for path, handler in registrar.handlers.items():
+            behavior = _behavior(handler)
+            if not (inspect.iscoroutinefunction(behavior) or inspect.isasyncgenfunction(behavior)):
+                raise PolicyError(f"{path[1:]}: its handler is not async; make it `async def`")
+            if path in found:
+                raise PolicyError(f"{path[1:]}: is registered twice")
+            found[path] = handler
+    return found
+
+
+def shape_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Shape:
+    """Returns the shape of a handler."""
+    if handler.request_streaming:
+        return Shape.BIDI_STREAMING if handler.response_streaming else Shape.CLIENT_STREAMING
+    return Shape.SERVER_STREAMING if handler.response_streaming else Shape.UNARY
+
+
+def _behavior(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
+    behavior: Any = {
+        Shape.UNARY: handler.unary_unary,
+        Shape.SERVER_STREAMING: handler.unary_stream,
+        Shape.CLIENT_STREAMING: handler.stream_unary,
+        Shape.BIDI_STREAMING: handler.stream_stream,
+    }[shape_of(handler)]
+    return cast("Callable[..., Any]", behavior)
+
+
+_NO_REQUEST = Status(grpc.StatusCode.UNIMPLEMENTED, "this RPC takes exactly one request", "REQUEST_MISSING")
+
+
+class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
+    """What a servicer sees as its context: gRPC's own, over messages instead of bytes."""
+
+    __slots__ = ("_call", "_code", "_details", "_parse", "_raw", "_serialize", "_trailers")
+
+    def __init__(self, call: Call, parse: Callable[[bytes], Any], serialize: Callable[[Any], bytes]) -> None:
+        self._call = call
+        self._raw = call.context
+        self._parse = parse
+        self._serialize = serialize
+        self._code: grpc.StatusCode | None = None
+        self._details = ""
+        self._trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+    async def read(self) -> Any:  # noqa: ANN401 - a request or EOF
+        """Reads, parses and validates the next request; EOF at the end."""
+        raw = await self._raw.read()
+        if raw is grpc.aio.EOF:
+            return raw
+        call = self._call
+        call.bytes_received += len(raw)
+        call.messages_received += 1
+        return self._parse(raw)
+
+    async def requests(self) -> AsyncIterator[Any]:
+        """All requests of the stream."""
+        while (request := await self.read()) is not grpc.aio.EOF:
+            yield request
+
+    async def write(self, message: Any) -> None:  # noqa: ANN401 - a response
+        """Sends one response of the stream."""
+        raw = self._serialize(message)
+        call = self._call
+        call.bytes_sent += len(raw)
+        call.messages_sent += 1
+        await self._raw.write(raw)
+
+    async def abort(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        trailing_metadata: Any = (),  # noqa: ANN401 - as in gRPC
+    ) -> NoReturn:
+        """Ends the call; the chain sees the status before the caller does."""
+        raise StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
+
+    async def abort_with_status(self, status: Any) -> NoReturn:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        await self.abort(status.code, status.details, status.trailing_metadata or ())
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        await self._raw.send_initial_metadata(initial_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        self._trailers = tuple(trailing_metadata)
+        self._raw.set_trailing_metadata(trailing_metadata)
+
+    def invocation_metadata(self) -> Any:  # noqa: ANN401 - as in gRPC
+        """As in gRPC, without the credentials, which are no handler's business."""
+        return tuple(e for e in self._raw.invocation_metadata() or () if e[0] != "authorization")
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """As in gRPC."""
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        """As in gRPC."""
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        """As in gRPC."""
+        return self._code or grpc.StatusCode.OK
+
+    def details(self) -> str:
+        """As in gRPC."""
+        return self._details
+
+    def trailing_metadata(self) -> Any:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        return self._trailers
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """As in gRPC."""
+        self._raw.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        """As in gRPC."""
+        self._raw.disable_next_message_compression()
+
+    def peer(self) -> str:
+        """As in gRPC."""
+        return str(self._raw.peer())
+
+    def peer_identities(self) -> Any:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        return self._raw.peer_identities()
+
+    def peer_identity_key(self) -> Any:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        return self._raw.peer_identity_key()
+
+    def auth_context(self) -> Any:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        return self._raw.auth_context()
+
+    def time_remaining(self) -> float:
+        """As in gRPC."""
+        return self._raw.time_remaining()  # type: ignore[no-any-return] # gRPC's is cython, without types
+
+    def add_done_callback(self, callback: Any) -> None:  # noqa: ANN401 - as in gRPC
+        """As in gRPC."""
+        self._raw.add_done_callback(callback)
+
+    def cancelled(self) -> bool:
+        """As in gRPC."""
+        return bool(self._raw.cancelled())
+
+    def done(self) -> bool:
+        """As in gRPC."""
+        return bool(self._raw.done())
+
+    def finish(self) -> None:
+        """Takes a code that was set without `abort`."""
+        if self._code not in {None, grpc.StatusCode.OK}:
+            raise StatusError(Status(self.code(), self._details))
+
+
+def innermost(method: Method, validator: protovalidate.Validator) -> Next:
+    """Makes the end of the chain: read, parse, validate, call the handler, serialize."""
+    handler = method.handler
+    behavior = _behavior(handler)
+    parse = parser(handler.request_deserializer, validator)
+    serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
+    generates = inspect.isasyncgenfunction(behavior)
+
+    async def argument(context: ServicerContext) -> Any:  # noqa: ANN401 - a request or a stream of them
+        if handler.request_streaming:
+            return context.requests()
+        request = await context.read()
+        if request is grpc.aio.EOF:
+            raise StatusError(_NO_REQUEST)
+        return request
+
+    async def answer_one(call: Call) -> None:
+        context = ServicerContext(call, parse, serialize)
+        response = await behavior(await argument(context), context)
+        context.finish()
+        call.response = raw = serialize(response)
+        call.bytes_sent = len(raw)
+        call.messages_sent = 1
+
+    async def answer_many(call: Call) -> None:
+        context = ServicerContext(call, parse, serialize)
+        if generates:
+            responses = behavior(await argument(context), context)
+            try:
+                async for response in responses:
+                    await context.write(response)
+            finally:
+                await responses.aclose()
+        else:
+            await behavior(await argument(context), context)
+        context.finish()
+
+    return answer_many if handler.response_streaming else answer_one
+
+
+def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+    """Makes what gRPC calls: a handler over bytes that runs `handle` and sends what it left in the call."""
+
+    async def finish(call: Call) -> None:
+        status = call.status
+        if status is not None:
+            await call.context.abort(status.code, status.message, trailers_of(call, status))
+
+    async def answer_one(_: object, context: Any) -> bytes | None:  # noqa: ANN401 - cython class
+        call = Call(method, context, draining)
+        set_current(call)
+        await handle(call)
+        if call.status is not None:
+            await finish(call)
+        return call.response
+
+    async def answer_many(_: object, context: Any) -> None:  # noqa: ANN401 - cython class
+        call = Call(method, context, draining)
+        set_current(call)
+        await handle(call)
+        await finish(call)
+
+    if method.handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(answer_many)
+    return grpc.stream_unary_rpc_method_handler(answer_one)

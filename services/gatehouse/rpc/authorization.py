@@ -1,0 +1,139 @@
+"""Whether a caller may: one `authorization` entry, its grammar, its token, the rule (RFC 6750)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+
+from gatehouse.oauth import InvalidRequest, InvalidToken, IssuerUnavailable, OAuthError, TokenVerifier
+from gatehouse.rpc.call import Call, Method, Next
+from gatehouse.rpc.metrics import RpcMetrics
+
+MAX_AUTHORIZATION_CHARS = 8 * 1024 + 16
+# RFC 6750 section 2.1: credentials = "Bearer" 1*SP b64token; the scheme is case-insensitive (RFC 9110 11.1).
+_CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)", re.ASCII)
+
+
+def bearer_token(entries: Sequence[str | bytes]) -> str:
+    """Returns the token of the one `authorization` entry.
+
+    Raises:
+        InvalidToken: `token_missing`, there is no entry.
+        InvalidRequest: There are several, or it is too long or not of the grammar of RFC 6750 section 2.1.
+    """
+    if not entries:
+        raise InvalidToken("token_missing")
+    if len(entries) > 1:
+        raise InvalidRequest("authorization_repeated")
+    entry = entries[0]
+    if len(entry) > MAX_AUTHORIZATION_CHARS:
+        raise InvalidRequest("authorization_too_long")
+    if not isinstance(entry, str):
+        raise InvalidRequest("authorization_malformed")
+    match = _CREDENTIALS.fullmatch(entry)
+    if match is None:
+        raise InvalidRequest("authorization_malformed")
+    return match[1]
+
+
+class AuthorizationInterceptor:
+    """Admits a call, or ends it before its request is read.
+
+    A stream is cut when its token ends, and when a re-check finds it revoked or no longer enough.
+
+    Args:
+        verifier: Turns tokens into principals.
+        metrics: Counts denials.
+        recheck_seconds: Time between two re-checks of a stream.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        metrics: RpcMetrics,
+        *,
+        recheck_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._verifier = verifier
+        self._metrics = metrics
+        self._recheck_seconds = recheck_seconds
+        self._clock = clock
+
+    def intercept(self, method: Method, call_next: Next) -> Next:
+        """See Interceptor.intercept."""
+        rule = method.rule
+        if rule.public:
+            return call_next
+        verify, clock, denied = self._verifier.verify, self._clock, self._metrics.denied
+        online, check = rule.online, rule.check
+
+        async def admit(call: Call) -> str:
+            try:
+                token = bearer_token(call.authorization)
+                principal = await verify(token, online=online)
+                check(principal, clock())
+            except OAuthError as error:
+                denied(method, getattr(error, "reason", "other"))
+                raise
+            call.principal = principal
+            return token
+
+        async def handle_unary(call: Call) -> None:
+            await admit(call)
+            await call_next(call)
+
+        async def handle_stream(call: Call) -> None:
+            await self._guard(call, await admit(call), call_next)
+
+        return handle_stream if method.shape.streams else handle_unary
+
+    async def _guard(self, call: Call, token: str, call_next: Next) -> None:
+        """Answers a stream while its token is good."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
+        cut: list[OAuthError] = []
+
+        async def watch() -> None:
+            error = await self._end_of(call, token)
+            cut.append(error)
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await call_next(call)
+        except asyncio.CancelledError:
+            if not cut:
+                raise
+            task.uncancel()
+            raise cut[0] from None
+        finally:
+            watcher.cancel()
+
+    async def _end_of(self, call: Call, token: str) -> OAuthError:
+        """Waits until the token is no longer good, and returns why."""
+        rule = call.method.rule
+        principal = call.principal
+        while True:
+            assert principal is not None  # noqa: S101 - admit has set it
+            left = principal.expires_at - self._clock()
+            await asyncio.sleep(max(0.0, min(left, self._recheck_seconds)))
+            if self._clock() >= principal.expires_at:
+                error: OAuthError = InvalidToken("token_expired")
+                break
+            try:
+                principal = await self._verifier.verify(token, online=rule.online)
+                rule.check(principal, self._clock())
+            except IssuerUnavailable:
+                # An outage does not make a token bad; it lives no longer than its own time.
+                principal = call.principal
+                continue
+            except OAuthError as refusal:
+                error = refusal
+                break
+            call.principal = principal
+        self._metrics.denied(call.method, getattr(error, "reason", "other"))
+        return error

@@ -1,0 +1,83 @@
+"""The chain, in one place: what every call passes, outermost first. Composed once for each method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import protovalidate
+
+from gatehouse.rpc._adapter import innermost, raw_handler
+from gatehouse.rpc.call import Call, Interceptor, Method, Next, Shape, Status
+from gatehouse.rpc.errors import StatusError, error_info
+from gatehouse.rpc.policy import PUBLIC
+
+_UNIMPLEMENTED = Status(
+    grpc.StatusCode.UNIMPLEMENTED,
+    "there is no such RPC",
+    "METHOD_NOT_FOUND",
+    (error_info("METHOD_NOT_FOUND"),),
+)
+
+
+class Router(grpc.GenericRpcHandler):
+    """Gives gRPC the composed handler of a path; a path that is not registered is UNIMPLEMENTED.
+
+    Args:
+        methods: All registered methods.
+        interceptors: The chain, outermost first.
+        validator: Checks the constraints of requests.
+        draining: Set when the server begins to stop.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        interceptors: Sequence[Interceptor],
+        validator: protovalidate.Validator,
+        draining: asyncio.Event,
+    ) -> None:
+        self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {
+            method.path: _compose(method, interceptors, validator, draining) for method in methods
+        }
+        self._unknown = _unknown(interceptors, draining)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Looks the path up, to the letter."""
+        return self._handlers.get(handler_call_details.method, self._unknown)
+
+
+def _compose(
+    method: Method,
+    interceptors: Sequence[Interceptor],
+    validator: protovalidate.Validator,
+    draining: asyncio.Event,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    handle = innermost(method, validator)
+    for interceptor in reversed(interceptors):
+        handle = interceptor.intercept(method, handle)
+    return raw_handler(method, handle, draining)
+
+
+def _unknown(interceptors: Sequence[Interceptor], draining: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+    """Answers paths that do not exist. One name stands for all of them: a caller may not choose metric labels."""
+
+    async def nothing(_: object, __: object) -> None:
+        """Never called; it gives the method its shape."""
+
+    async def refuse(_: Call) -> None:
+        raise StatusError(_UNIMPLEMENTED)
+
+    method = Method(
+        path="/unknown",
+        service="unknown",
+        shape=Shape.BIDI_STREAMING,
+        rule=PUBLIC,
+        handler=grpc.stream_stream_rpc_method_handler(nothing),
+    )
+    handle: Next = refuse
+    for interceptor in reversed(interceptors):
+        handle = interceptor.intercept(method, handle)
+    return raw_handler(method, handle, draining)

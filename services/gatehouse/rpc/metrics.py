@@ -1,0 +1,73 @@
+"""Figures of the platform, in OpenTelemetry's names for RPC servers."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+from opentelemetry.metrics import Meter, NoOpMeter
+
+from gatehouse.rpc.call import Call, Method, Next
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class RpcMetrics:
+    """Duration by RPC and code, calls in flight, denials by reason, verifications and key refreshes.
+
+    It is also the observer of the `oauth` room.
+
+    Args:
+        meter: Makes the instruments; None measures nothing.
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        meter = meter or NoOpMeter("gatehouse")
+        self._duration = meter.create_histogram(
+            "rpc.server.call.duration",
+            unit="s",
+            description="Duration of RPCs",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._in_flight = meter.create_up_down_counter(
+            "gatehouse.rpc.in_flight", unit="{call}", description="RPCs being answered"
+        )
+        self._denials = meter.create_counter(
+            "gatehouse.authorization.denials", unit="{call}", description="Refused RPCs by reason"
+        )
+        self._verifications = meter.create_counter(
+            "gatehouse.token.verifications", unit="{token}", description="Verified tokens by source"
+        )
+        self._refreshes = meter.create_counter(
+            "gatehouse.keys.refreshes", unit="{fetch}", description="Attempts to fetch keys by outcome"
+        )
+
+    def denied(self, method: Method, reason: str) -> None:
+        """Counts a denial."""
+        self._denials.add(1, {"rpc.method": method.name, "reason": reason})
+
+    def verified(self, source: str) -> None:
+        """Counts a verification; see oauth.Observer."""
+        self._verifications.add(1, {"source": source})
+
+    def keys_refreshed(self, *, ok: bool) -> None:
+        """Counts an attempt to fetch keys; see oauth.Observer."""
+        self._refreshes.add(1, {"outcome": "ok" if ok else "failed"})
+
+    def intercept(self, method: Method, call_next: Next) -> Next:
+        """See Interceptor.intercept."""
+        if not method.observed:
+            return call_next
+        base = {"rpc.system.name": "grpc", "rpc.method": method.name}
+        by_code = {code: {**base, "rpc.response.status_code": code.name} for code in grpc.StatusCode}
+        record, add = self._duration.record, self._in_flight.add
+
+        async def handle(call: Call) -> None:
+            add(1, base)
+            try:
+                await call_next(call)
+            finally:
+                add(-1, base)
+                record(time.perf_counter() - call.started, by_code[call.code])
+
+        return handle

@@ -1,0 +1,68 @@
+"""A span for each RPC, with W3C trace context in and out. Made by hand: the stock one breaks Health.Watch."""
+
+from __future__ import annotations
+
+import grpc
+from opentelemetry import context as context_api
+from opentelemetry.context import Context
+from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gatehouse.rpc.call import Call, Method, Next
+
+# OpenTelemetry semantic conventions for gRPC: which codes are the server's fault.
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+class TracingInterceptor:
+    """Opens a server span as a child of the caller's; health checks make none.
+
+    Args:
+        tracer: Makes the spans; None makes none.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or NoOpTracer()
+        self._propagator = TraceContextTextMapPropagator()
+
+    def intercept(self, method: Method, call_next: Next) -> Next:
+        """See Interceptor.intercept."""
+        if not method.observed:
+            return call_next
+        start, name = self._tracer.start_span, method.name
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+        extract, root = self._propagator.extract, Context()
+
+        async def handle(call: Call) -> None:
+            parent = root
+            if call.traceparent:
+                parent = extract({"traceparent": call.traceparent, "tracestate": call.tracestate}, root)
+            span = start(name, parent, SpanKind.SERVER, attributes)
+            ids = span.get_span_context()
+            if ids.is_valid:
+                call.trace_id = f"{ids.trace_id:032x}"
+            token = context_api.attach(set_span_in_context(span, parent))
+            try:
+                await call_next(call)
+            finally:
+                if span.is_recording():
+                    code = call.code
+                    span.set_attribute("rpc.response.status_code", code.name)
+                    span.set_attribute("gatehouse.request_id", call.request_id)
+                    if call.status is not None and call.status.reason:
+                        span.set_attribute("error.type", call.status.reason)
+                    if code in _SERVER_FAULTS:
+                        span.set_status(Status(StatusCode.ERROR))
+                span.end()
+                context_api.detach(token)
+
+        return handle

@@ -1,0 +1,227 @@
+"""A probe service with all four shapes, and a verifier that knows a table of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import structlog
+from google.protobuf import wrappers_pb2
+
+from gatehouse.oauth import InvalidToken, OAuthError, Principal
+from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
+
+PROBE = "probe.v1.Probe"
+Text = wrappers_pb2.StringValue
+
+
+def principal(*scopes: str, roles: tuple[str, ...] = (), lives: float = 300.0, **more: Any) -> Principal:
+    """Makes a principal whose token lives for `lives` seconds."""
+    return Principal(
+        issuer="https://issuer.test",
+        subject=more.pop("subject", "subject-of-alice"),
+        client_id="console",
+        scopes=frozenset(scopes),
+        roles=frozenset(roles),
+        expires_at=time.time() + lives,
+        **more,
+    )
+
+
+class TableVerifier:
+    """Knows the tokens that it was told; `asked` says for which it was asked, and how."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Principal | OAuthError] = {}
+        self.asked: list[tuple[str, bool]] = []
+
+    async def verify(self, token: str, *, online: bool = False) -> Principal:
+        """See TokenVerifier."""
+        self.asked.append((token, online))
+        answer = self.answers.get(token, InvalidToken("token_inactive"))
+        if isinstance(answer, OAuthError):
+            raise answer
+        return answer
+
+
+Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
+
+
+@dataclass
+class Probe:
+    """A servicer whose four RPCs echo; what they do can be replaced, and parsing is counted."""
+
+    parsed: list[bytes] = field(default_factory=list)
+    handled: list[str] = field(default_factory=list)
+    on_message: Callable[[Text, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]] | None = None
+
+    def parse(self, raw: bytes) -> Text:
+        self.parsed.append(raw)
+        return Text.FromString(raw)
+
+    async def _see(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.handled.append(request.value)
+        if self.on_message is not None:
+            await self.on_message(request, context)
+
+    async def one_one(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> Text:
+        await self._see(request, context)
+        return Text(value=request.value)
+
+    async def one_many(
+        self, request: Text, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Text]:
+        await self._see(request, context)
+        for _ in range(3):
+            yield Text(value=request.value)
+
+    async def one_many_by_write(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await self._see(request, context)
+        for _ in range(3):
+            await context.write(Text(value=request.value))
+
+    async def many_one(
+        self, requests: AsyncIterator[Text], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Text:
+        values = []
+        async for request in requests:
+            await self._see(request, context)
+            values.append(request.value)
+        return Text(value=",".join(values))
+
+    async def many_many(
+        self, requests: AsyncIterator[Text], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Text]:
+        async for request in requests:
+            await self._see(request, context)
+            yield Text(value=request.value)
+
+    def service(self) -> Service:
+        """The service as generated code would register it."""
+
+        def add(_: object, server: Any) -> None:
+            make = {
+                "OneOne": (grpc.unary_unary_rpc_method_handler, self.one_one),
+                "OneMany": (grpc.unary_stream_rpc_method_handler, self.one_many),
+                "OneManyByWrite": (grpc.unary_stream_rpc_method_handler, self.one_many_by_write),
+                "ManyOne": (grpc.stream_unary_rpc_method_handler, self.many_one),
+                "ManyMany": (grpc.stream_stream_rpc_method_handler, self.many_many),
+            }
+            handlers = {
+                name: wrap(behavior, self.parse, Text.SerializeToString)
+                for name, (wrap, behavior) in make.items()
+            }
+            server.add_registered_method_handlers(PROBE, handlers)
+
+        return Service(add, self)
+
+
+@dataclass
+class Client:
+    """Calls the probe in any shape and says how it ended."""
+
+    channel: grpc.aio.Channel
+
+    def call(
+        self, name: str, *values: str, token: str | None = "good", metadata: Any = None, timeout: float = 10.0
+    ) -> Any:
+        """Opens a call; `token` becomes its authorization unless `metadata` is given."""
+        if metadata is None:
+            metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        path = f"/{PROBE}/{name}" if "/" not in name else name
+        serialize, parse = Text.SerializeToString, Text.FromString
+        shapes = {
+            "OneMany": self.channel.unary_stream,
+            "OneManyByWrite": self.channel.unary_stream,
+            "ManyOne": self.channel.stream_unary,
+            "ManyMany": self.channel.stream_stream,
+        }
+        stub = shapes.get(name, self.channel.unary_unary)(path, serialize, parse)
+        argument = [Text(value=v) for v in values] if name.startswith("Many") else Text(value="".join(values))
+        return stub(argument, metadata=metadata, timeout=timeout)
+
+    async def outcome(self, name: str, *values: str, **more: Any) -> tuple[grpc.StatusCode, Any, list[str]]:
+        """Makes a call and returns its code, its trailing metadata and the values of the answers."""
+        call = self.call(name, *values, **more)
+        answers: list[str] = []
+        try:
+            if name in {"OneMany", "OneManyByWrite", "ManyMany"}:
+                answers = [m.value async for m in call]
+            else:
+                answers = [(await call).value]
+        except grpc.aio.AioRpcError:
+            pass
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+        return await call.code(), dict(await call.trailing_metadata() or ()), answers
+
+
+@dataclass
+class Stand:
+    """A server with the probe, and a client on it."""
+
+    server: Server
+    probe: Probe
+    verifier: TableVerifier
+    client: Client
+    port: int
+    log: list[dict[str, Any]]
+
+
+def open_stand_factory() -> Callable[..., Any]:
+    """Makes the context manager that opens stands."""
+
+    @asynccontextmanager
+    async def open_stand(**settings: Any) -> AsyncIterator[Stand]:
+        probe, verifier = Probe(), TableVerifier()
+        verifier.answers["good"] = principal("use:probe")
+        verifier.answers["weak"] = principal("other")
+        lines: list[dict[str, Any]] = []
+
+        def keep(_: object, level: str, event: dict[str, Any]) -> str:
+            lines.append({**event, "level": level})
+            raise structlog.DropEvent
+
+        settings.setdefault("method_scopes", {})
+        settings.setdefault("default_scopes", ["use:probe"])
+        client_options = settings.pop("client_options", ())
+        server = Server(
+            [probe.service(), *settings.pop("services", ())],
+            verifier=verifier,
+            tls=ServerTls(plaintext=True),
+            logger=structlog.wrap_logger(None, processors=[keep]),
+            limits=settings.pop("limits", ServerLimits(health_poll=0.02)),
+            **settings,
+        )
+        port = await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", client_options) as channel:
+            try:
+                yield Stand(server, probe, verifier, Client(channel), port, lines)
+            finally:
+                await server.stop(0)
+
+    return open_stand
+
+
+@pytest.fixture
+def open_stand() -> Callable[..., Any]:
+    """Opens a server with the probe service."""
+    return open_stand_factory()
+
+
+@pytest.fixture
+async def stand(open_stand: Callable[..., Any]) -> AsyncIterator[Stand]:
+    """A server with the probe service whose RPCs all need `use:probe`."""
+    async with open_stand() as opened:
+        yield opened
+
+
+__all__ = ["AccessRule", "Client", "Probe", "Stand", "TableVerifier", "Text", "principal"]
