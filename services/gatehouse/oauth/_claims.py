@@ -113,6 +113,7 @@ def check_claims(
     if iat is not None and now < iat - leeway:
         raise InvalidToken("token_not_yet_valid")
     if claims.get("cnf") is not None:
-        # A sender-constrained token without its proof is a stolen one (RFC 8705 section 3, RFC 9449 section 7).
+        # A sender-constrained token without its proof is a stolen one (RFC 8705 section 3, RFC 9449
+        # section 7).
         raise InvalidToken("proof_of_possession_missing")
     return exp + leeway

@@ -85,5 +85,5 @@ class JwtVerifier:
         return self._provider.principal_from_claims(self._config.issuer, claims, expires_at)
 
 
-def _malformed() -> Any:  # noqa: ANN401 - never returns
+def _malformed() -> Any:
     raise InvalidToken("token_malformed")

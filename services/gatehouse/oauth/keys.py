@@ -123,7 +123,7 @@ class KeySet:
             await asyncio.gather(self._refresher, return_exceptions=True)
         await self._flight.aclose()
 
-    async def key(self, kid: str, algorithm: str) -> Any:  # noqa: ANN401 - a key of whatever library PyJWT uses
+    async def key(self, kid: str, algorithm: str) -> Any:
         """Returns the key that verifies `algorithm` under `kid`.
 
         Raises:

@@ -105,7 +105,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._details = ""
         self._trailers: tuple[tuple[str, str | bytes], ...] = ()
 
-    async def read(self) -> Any:  # noqa: ANN401 - a request or EOF
+    async def read(self) -> Any:
         """Reads, parses and validates the next request; EOF at the end."""
         raw = await self._raw.read()
         if raw is grpc.aio.EOF:
@@ -120,7 +120,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         while (request := await self.read()) is not grpc.aio.EOF:
             yield request
 
-    async def write(self, message: Any) -> None:  # noqa: ANN401 - a response
+    async def write(self, message: Any) -> None:
         """Sends one response of the stream."""
         raw = self._serialize(message)
         call = self._call
@@ -132,25 +132,25 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self,
         code: grpc.StatusCode,
         details: str = "",
-        trailing_metadata: Any = (),  # noqa: ANN401 - as in gRPC
+        trailing_metadata: Any = (),
     ) -> NoReturn:
         """Ends the call; the chain sees the status before the caller does."""
         raise StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
 
-    async def abort_with_status(self, status: Any) -> NoReturn:  # noqa: ANN401 - as in gRPC
+    async def abort_with_status(self, status: Any) -> NoReturn:
         """As in gRPC."""
         await self.abort(status.code, status.details, status.trailing_metadata or ())
 
-    async def send_initial_metadata(self, initial_metadata: Any) -> None:  # noqa: ANN401 - as in gRPC
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As in gRPC."""
         await self._raw.send_initial_metadata(initial_metadata)
 
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: ANN401 - as in gRPC
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """As in gRPC."""
         self._trailers = tuple(trailing_metadata)
         self._raw.set_trailing_metadata(trailing_metadata)
 
-    def invocation_metadata(self) -> Any:  # noqa: ANN401 - as in gRPC
+    def invocation_metadata(self) -> Any:
         """As in gRPC, without the credentials, which are no handler's business."""
         return tuple(e for e in self._raw.invocation_metadata() or () if e[0] != "authorization")
 
@@ -170,7 +170,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """As in gRPC."""
         return self._details
 
-    def trailing_metadata(self) -> Any:  # noqa: ANN401 - as in gRPC
+    def trailing_metadata(self) -> Any:
         """As in gRPC."""
         return self._trailers
 
@@ -186,15 +186,15 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """As in gRPC."""
         return str(self._raw.peer())
 
-    def peer_identities(self) -> Any:  # noqa: ANN401 - as in gRPC
+    def peer_identities(self) -> Any:
         """As in gRPC."""
         return self._raw.peer_identities()
 
-    def peer_identity_key(self) -> Any:  # noqa: ANN401 - as in gRPC
+    def peer_identity_key(self) -> Any:
         """As in gRPC."""
         return self._raw.peer_identity_key()
 
-    def auth_context(self) -> Any:  # noqa: ANN401 - as in gRPC
+    def auth_context(self) -> Any:
         """As in gRPC."""
         return self._raw.auth_context()
 
@@ -202,7 +202,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """As in gRPC."""
         return self._raw.time_remaining()  # type: ignore[no-any-return] # gRPC's is cython, without types
 
-    def add_done_callback(self, callback: Any) -> None:  # noqa: ANN401 - as in gRPC
+    def add_done_callback(self, callback: Any) -> None:
         """As in gRPC."""
         self._raw.add_done_callback(callback)
 
@@ -228,7 +228,7 @@ def innermost(method: Method, validator: protovalidate.Validator) -> Next:
     serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
     generates = inspect.isasyncgenfunction(behavior)
 
-    async def argument(context: ServicerContext) -> Any:  # noqa: ANN401 - a request or a stream of them
+    async def argument(context: ServicerContext) -> Any:
         if handler.request_streaming:
             return context.requests()
         request = await context.read()
@@ -268,7 +268,7 @@ def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.R
         if status is not None:
             await call.context.abort(status.code, status.message, trailers_of(call, status))
 
-    async def answer_one(_: object, context: Any) -> bytes | None:  # noqa: ANN401 - cython class
+    async def answer_one(_: object, context: Any) -> bytes | None:
         call = Call(method, context, draining)
         set_current(call)
         await handle(call)
@@ -276,7 +276,7 @@ def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.R
             await finish(call)
         return call.response
 
-    async def answer_many(_: object, context: Any) -> None:  # noqa: ANN401 - cython class
+    async def answer_many(_: object, context: Any) -> None:
         call = Call(method, context, draining)
         set_current(call)
         await handle(call)

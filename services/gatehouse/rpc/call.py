@@ -106,7 +106,7 @@ class Call:
         "tracestate",
     )
 
-    def __init__(self, method: Method, context: Any, draining: asyncio.Event) -> None:  # noqa: ANN401 - cython class
+    def __init__(self, method: Method, context: Any, draining: asyncio.Event) -> None:
         self.method = method
         self.context = context
         self.draining = draining

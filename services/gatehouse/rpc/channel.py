@@ -45,7 +45,7 @@ class _Credentials(grpc.AuthMetadataPlugin):
         self.last = ""
 
     def __call__(self, _: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
-        def answer(future: Any) -> None:  # noqa: ANN401 - a concurrent future
+        def answer(future: Any) -> None:
             try:
                 self.last = future.result()
             except Exception as error:  # noqa: BLE001 - gRPC waits for an answer, whatever it is
@@ -111,7 +111,7 @@ class _Outgoing:
         self._tokens.invalidate(self._credentials.last)
         return True
 
-    async def stream(self, continuation: Callable[..., Any], details: Any, argument: Any) -> Any:  # noqa: ANN401 - one of three
+    async def stream(self, continuation: Callable[..., Any], details: Any, argument: Any) -> Any:
         details, span = self.begin(details)
         try:
             call = await continuation(details, argument)
@@ -122,7 +122,7 @@ class _Outgoing:
         return call
 
 
-def _code_of(call: Any) -> grpc.StatusCode:  # noqa: ANN401 - a call of any shape
+def _code_of(call: Any) -> grpc.StatusCode:
     if call.cancelled():
         return grpc.StatusCode.CANCELLED
     status = getattr(call, "_cython_call", None)
@@ -135,7 +135,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, outgoing: _Outgoing) -> None:
         self._outgoing = outgoing
 
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:  # noqa: ANN401
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         details, span = self._outgoing.begin(client_call_details)
         code = grpc.StatusCode.CANCELLED
         try:
@@ -153,7 +153,7 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self, outgoing: _Outgoing) -> None:
         self._outgoing = outgoing
 
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:  # noqa: ANN401
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await self._outgoing.stream(continuation, client_call_details, request)
 
 
@@ -165,8 +165,8 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
         self,
         continuation: Any,
         client_call_details: Any,
-        request_iterator: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        request_iterator: Any,
+    ) -> Any:
         return await self._outgoing.stream(continuation, client_call_details, request_iterator)
 
 
@@ -178,8 +178,8 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         self,
         continuation: Any,
         client_call_details: Any,
-        request_iterator: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        request_iterator: Any,
+    ) -> Any:
         return await self._outgoing.stream(continuation, client_call_details, request_iterator)
 
 

@@ -1,6 +1,7 @@
 """grpc.health.v1 over the library's stubs.
 
-The library's own servicer never ends a Watch, so that every drain would last to its deadline, and has no List.
+The library's own servicer never ends a Watch, so that every drain would last to its deadline, and has no
+List.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ class Health(health_pb2_grpc.HealthServicer):
         self._ending = True
         self._set(NOT_SERVING)
 
-    def _set(self, status: Any) -> None:  # noqa: ANN401 - an enum of untyped generated code
+    def _set(self, status: Any) -> None:
         for name in self._status:
             if name != LIVENESS:
                 self._status[name] = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def Check(self, request: Any, context: _Context) -> Any:  # noqa: ANN401, ARG002, N802 - generated names
+    async def Check(self, request: Any, context: _Context) -> Any:  # noqa: ARG002, N802 - generated names
         """Answers with the status of one service; NOT_FOUND for one that is not here."""
         status = self._status.get(request.service)
         if status is None:
@@ -63,13 +64,13 @@ class Health(health_pb2_grpc.HealthServicer):
             )
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def List(self, request: Any, context: _Context) -> Any:  # noqa: ANN401, ARG002, N802 - generated names
+    async def List(self, request: Any, context: _Context) -> Any:  # noqa: ARG002, N802 - generated names
         """Answers with the status of every service."""
         return health_pb2.HealthListResponse(
             statuses={name: health_pb2.HealthCheckResponse(status=s) for name, s in self._status.items()}
         )
 
-    async def Watch(self, request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401, ARG002, N802 - generated names
+    async def Watch(self, request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ARG002, N802 - generated names
         """Sends the status of one service, and again whenever it changes."""
         last = None
         while True:

@@ -49,7 +49,7 @@ def parser(
     if deserialize is None:
         return bytes
 
-    def parse(raw: bytes) -> Any:  # noqa: ANN401 - the type of the RPC's request
+    def parse(raw: bytes) -> Any:
         try:
             message = deserialize(raw)
         except (DecodeError, ValueError):

@@ -1,0 +1,42 @@
+"""Schema `public_info` and its login role, with a first notice."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0003_public"
+down_revision = "0002_admin"
+
+TIME = sa.TIMESTAMP(timezone=True)
+
+
+def upgrade() -> None:
+    op.execute("""
+        DO $$ BEGIN
+          IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'gatehouse_public') THEN
+            CREATE ROLE gatehouse_public LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+          END IF;
+        END $$
+    """)
+    op.execute("CREATE SCHEMA public_info")
+    op.create_table(
+        "notices",
+        sa.Column("notice_id", postgresql.UUID(as_uuid=True), nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("start_time", TIME, nullable=False),
+        sa.Column("end_time", TIME),
+        sa.PrimaryKeyConstraint("notice_id", name="pk_notices"),
+        schema="public_info",
+    )
+    op.create_index("ix_notices_start_time", "notices", ["start_time"], schema="public_info")
+    op.execute("""
+        INSERT INTO public_info.notices (notice_id, text, start_time)
+        VALUES ('01890a5d-ac96-774b-bcce-b302099a8057', 'Welcome to Gatehouse.', '2026-01-01T00:00:00Z')
+    """)
+    op.execute("GRANT USAGE ON SCHEMA public_info TO gatehouse_public")
+    op.execute("GRANT SELECT ON public_info.notices TO gatehouse_public")
+
+
+def downgrade() -> None:
+    # The role stays: other databases of this cluster may know it.
+    op.execute("DROP SCHEMA public_info CASCADE")

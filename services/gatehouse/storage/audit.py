@@ -1,0 +1,80 @@
+"""The audit trail: who did what to what. Rows are added in the transaction of the change, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gatehouse.storage.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, and in which call.
+
+    Attributes:
+        subject: `sub` of the caller.
+        client_id: Its OAuth client.
+        method: `package.Service/Method`.
+        trace_id: 32 hexadecimal digits, or "".
+    """
+
+    subject: str
+    client_id: str
+    method: str
+    trace_id: str = ""
+
+
+def audit_table(metadata: sa.MetaData, schema: str) -> sa.Table:
+    """Makes the audit table of a service's schema."""
+    return sa.Table(
+        "audit_events",
+        metadata,
+        sa.Column("audit_event_id", postgresql.UUID(as_uuid=True), primary_key=True),
+        sa.Column("event_time", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("client_id", sa.Text, nullable=False),
+        sa.Column("resource", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("trace_id", sa.Text, nullable=False),
+        schema=schema,
+    )
+
+
+async def append_audit(
+    connection: AsyncConnection,
+    table: sa.Table,
+    actor: Actor,
+    events: Sequence[tuple[str, str]],
+    clock: Callable[[], float],
+) -> None:
+    """Adds events to the trail, in the transaction of `connection`.
+
+    Args:
+        connection: In a transaction.
+        table: The trail.
+        actor: Who acts.
+        events: (action, resource) of each, such as `("user.created", "users/0190...")`.
+        clock: Seconds since the epoch.
+    """
+    if events:
+        await connection.execute(
+            table.insert(),
+            [
+                {
+                    "audit_event_id": new_id(clock),
+                    "method": actor.method,
+                    "subject": actor.subject,
+                    "client_id": actor.client_id,
+                    "resource": resource,
+                    "action": action,
+                    "trace_id": actor.trace_id,
+                }
+                for action, resource in events
+            ],
+        )

@@ -1,0 +1,179 @@
+"""One service's way to PostgreSQL: reads on AUTOCOMMIT connections, writes in one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg.errors
+import sqlalchemy as sa
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from gatehouse.domain import Unavailable
+
+# A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
+_TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
+_MAX_TIMEOUT_MS = _TIMEOUT_STEPS_MS[-1]
+
+
+def _timeout_ms(deadline_seconds: float | None) -> int:
+    if deadline_seconds is None:
+        return _MAX_TIMEOUT_MS
+    wanted = deadline_seconds * 1000
+    return next((step for step in _TIMEOUT_STEPS_MS if step >= wanted), _MAX_TIMEOUT_MS)
+
+
+class Database:
+    """A pool of connections of one login role.
+
+    Args:
+        url: `postgresql://role:password@host:port/database`, or over a Unix socket.
+        pool_size: Greatest number of connections.
+        connect_timeout: Seconds to wait for a connection, new or out of the pool.
+        tracer: Makes a span for each statement; None makes none.
+    """
+
+    def __init__(
+        self, url: str, *, pool_size: int = 10, connect_timeout: float = 2.0, tracer: Tracer | None = None
+    ) -> None:
+        self.url = url
+        self._engine = create_async_engine(
+            sa.make_url(url).set(drivername="postgresql+psycopg"),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=connect_timeout,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": max(1, round(connect_timeout)),
+                "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} "
+                "-c idle_in_transaction_session_timeout=60000",
+                "application_name": "gatehouse",
+            },
+        )
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshots = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        if tracer is not None:
+            _trace(self._engine.sync_engine, tracer)
+
+    @asynccontextmanager
+    async def read(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection on which each statement stands alone.
+
+        Raises:
+            Unavailable: The database cannot be reached, or a statement took too long.
+        """
+        with _as_unavailable():
+            async with self._reads.connect() as connection:
+                await _set_timeout(connection, deadline_seconds)
+                yield connection
+
+    @asynccontextmanager
+    async def write(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection in a transaction, which ends well or not at all.
+
+        Raises:
+            Unavailable: As in `read`.
+        """
+        with _as_unavailable():
+            async with self._engine.connect() as connection, connection.begin():
+                await _set_timeout(connection, deadline_seconds)
+                yield connection
+
+    @asynccontextmanager
+    async def snapshot(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Gives a read-only connection on which all statements see one moment.
+
+        Raises:
+            Unavailable: As in `read`.
+        """
+        with _as_unavailable():
+            async with self._snapshots.connect() as connection:
+                await _set_timeout(connection, deadline_seconds)
+                yield connection
+
+    async def ping(self) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        async with self.read(1.0) as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    def pool_in_use(self) -> int:
+        """Number of connections that are in use now."""
+        pool: Any = self._engine.pool
+        return int(pool.checkedout())
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._engine.dispose()
+
+
+async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | None) -> None:
+    wanted = _timeout_ms(deadline_seconds)
+    raw = await connection.get_raw_connection()
+    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
+        await connection.exec_driver_sql(f"SET statement_timeout = {wanted}")
+        raw.info["statement_timeout"] = wanted
+
+
+class _as_unavailable:  # noqa: N801 - read as a phrase
+    """Turns what a database does when it is away into Unavailable."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sa.exc.TimeoutError):
+            raise Unavailable("DATABASE_BUSY", "the database is busy, try again") from None
+        if isinstance(error, sa.exc.DBAPIError) and (
+            error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
+        ):
+            if isinstance(error.orig, psycopg.errors.QueryCanceled):
+                raise Unavailable("STATEMENT_TIMEOUT", "the database took too long, try again") from None
+            raise Unavailable("DATABASE_UNAVAILABLE", "the database is away, try again") from None
+
+
+def _trace(engine: sa.Engine, tracer: Tracer) -> None:
+    """Makes a client span for each statement; its text holds placeholders, never values."""
+
+    def before(
+        _connection: sa.Connection,
+        _cursor: object,
+        statement: str,
+        _parameters: object,
+        context: Any,
+        _many: object,
+    ) -> None:
+        context.gatehouse_span = tracer.start_span(
+            statement.split(None, 1)[0].upper(),
+            kind=SpanKind.CLIENT,
+            attributes={"db.system.name": "postgresql", "db.query.text": statement[:2000]},
+        )
+
+    def after(
+        _connection: sa.Connection,
+        _cursor: object,
+        _statement: str,
+        _parameters: object,
+        context: Any,
+        _many: object,
+    ) -> None:
+        context.gatehouse_span.end()
+
+    def failed(error: sa.engine.ExceptionContext) -> None:
+        span = getattr(error.execution_context, "gatehouse_span", None)
+        if span is not None:
+            span.set_attribute("error.type", type(error.original_exception).__name__)
+            span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
+    sa.event.listen(engine, "before_cursor_execute", before)
+    sa.event.listen(engine, "after_cursor_execute", after)
+    sa.event.listen(engine, "handle_error", failed)

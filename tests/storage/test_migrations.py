@@ -1,0 +1,93 @@
+"""One line of history, up, down and up again, equal to the tables in code."""
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from gatehouse.admin.tables import metadata as admin
+from gatehouse.public.tables import metadata as public
+from gatehouse.storage import MigrationError, check_migrations, migrate
+from gatehouse.users.tables import metadata as users
+from tests.support.database import named
+
+
+@pytest.fixture
+def empty(postgres):
+    uri = postgres.get_uri()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE empty_one")
+    yield named(uri, "empty_one")
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP DATABASE empty_one WITH (FORCE)")
+
+
+ALL = ["0001_users", "0002_admin", "0003_public"]
+
+
+def differences(url: str) -> list[object]:
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    ours = {"users", "admin", "public_info"}
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name in ours,
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        found = compare_metadata(context, [users, admin, public])
+    engine.dispose()
+    return found
+
+
+def test_up_down_up_ends_with_the_tables_in_code(empty: str) -> None:
+    assert check_migrations(empty) == ALL
+    assert migrate(empty) == ALL
+    assert differences(empty) == []
+    assert migrate(empty, revision="base") == ALL
+    assert check_migrations(empty) == ALL
+    assert migrate(empty) == ALL
+    assert differences(empty) == []
+    assert migrate(empty) == []
+    assert check_migrations(empty) == []
+
+
+def test_a_migration_waits_for_another_one_no_longer_than_the_lock_timeout(empty: str) -> None:
+    with psycopg.connect(empty, autocommit=True) as other:
+        other.execute(f"SELECT pg_advisory_lock({0x6A7E_0001})")
+        with pytest.raises(MigrationError, match="another process held a lock"):
+            migrate(empty, lock_timeout=0.1)
+    assert check_migrations(empty) == ALL
+
+
+def test_a_database_that_is_away_is_one_line() -> None:
+    with pytest.raises(MigrationError, match="cannot be reached"):
+        migrate("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+@pytest.mark.parametrize(
+    ("service", "statement"),
+    [
+        ("users", "UPDATE users.audit_events SET action = ''"),
+        ("users", "DELETE FROM users.audit_events"),
+        ("users", "SELECT * FROM admin.role_bindings"),
+        ("users", "CREATE TABLE public.mine (i int)"),
+        ("users", "CREATE TABLE users.mine (i int)"),
+        ("admin", "DELETE FROM admin.audit_events"),
+        ("admin", "TRUNCATE admin.audit_events"),
+        ("admin", "SELECT * FROM users.users"),
+        ("public", "INSERT INTO public_info.notices VALUES (gen_random_uuid(), '', now(), NULL)"),
+    ],
+)
+def test_a_login_role_can_do_no_more_than_its_service_needs(
+    database_urls, service: str, statement: str
+) -> None:
+    with (
+        psycopg.connect(database_urls[service]) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)

