@@ -1,0 +1,111 @@
+"""An issuer on loopback, a clock that moves when told, and verifiers of tokens on both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import httpx
+import pytest
+
+from gatehouse.oauth import IssuerConfig, Verifiers
+from tests.support.oauth_issuers import (
+    AUDIENCE,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    LoopbackIssuer,
+    ManualTime,
+    loopback_issuer,
+)
+
+
+class CountingObserver:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.verifications: Counter[str] = Counter()
+        self.refreshes: list[bool] = []
+
+    def verified(self, source: str) -> None:
+        self.verifications[source] += 1
+
+    def keys_refreshed(self, *, ok: bool) -> None:
+        self.refreshes.append(ok)
+
+
+class MakeVerifiers(Protocol):
+    async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers: ...
+
+
+def config(issuer: LoopbackIssuer, mode: str = "jwt", **changes: Any) -> IssuerConfig:
+    """Configures `issuer`."""
+    values: dict[str, Any] = {
+        "issuer": issuer.issuer,
+        "audience": AUDIENCE,
+        "mode": mode,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    return IssuerConfig(**(values | changes))
+
+
+@pytest.fixture
+def manual_time() -> ManualTime:
+    return ManualTime()
+
+
+@pytest.fixture
+def observer() -> CountingObserver:
+    return CountingObserver()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def idp(manual_time: ManualTime) -> AsyncIterator[LoopbackIssuer]:
+    async with loopback_issuer(manual_time.clock) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def other_idp(manual_time: ManualTime) -> AsyncIterator[LoopbackIssuer]:
+    async with loopback_issuer(manual_time.clock) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def make_verifiers(
+    http: httpx.AsyncClient, manual_time: ManualTime, observer: CountingObserver
+) -> AsyncIterator[MakeVerifiers]:
+    async with AsyncExitStack() as stack:
+
+        async def make(*configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers:
+            seams: dict[str, Any] = {
+                "http": http,
+                "clock": manual_time.clock,
+                "monotonic": manual_time.monotonic,
+                "sleep": manual_time.sleep,
+                "observer": observer,
+            }
+            verifiers = Verifiers(configs, **(seams | more))
+            stack.push_async_callback(verifiers.aclose)
+            if start:
+                await verifiers.start()
+            return verifiers
+
+        yield make
+
+
+def reason_of(error: pytest.ExceptionInfo[Any]) -> str:
+    """The constant that an error carries."""
+    reason: str = error.value.reason
+    return reason
+
+
+Clock = Callable[[], float]
