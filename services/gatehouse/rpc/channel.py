@@ -139,7 +139,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         details, span = self._outgoing.begin(client_call_details)
-        code = grpc.StatusCode.CANCELLED
+        code, call = grpc.StatusCode.CANCELLED, None
         try:
             call = await continuation(details, request)
             code = await call.code()
@@ -147,6 +147,11 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
                 call = await continuation(details, request)
                 code = await call.code()
             return call
+        except asyncio.CancelledError:
+            # Only this layer was cancelled; the call itself would go on.
+            if call is not None:
+                call.cancel()
+            raise
         finally:
             self._outgoing.end(span, code)
 
