@@ -15,6 +15,7 @@ from gatehouse.oauth.errors import (
 )
 from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.principal import Principal, VerifiedClaims
+from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import TokenSource, TokenVerifier
 from gatehouse.oauth.verifiers import Verifiers
 
@@ -36,6 +37,7 @@ __all__ = [
     "TokenResponse",
     "TokenSource",
     "TokenVerifier",
+    "TracedTransport",
     "VerifiedClaims",
     "Verifiers",
     "discover",

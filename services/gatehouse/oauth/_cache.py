@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -14,26 +15,28 @@ V = TypeVar("V")
 class TokenCache(Generic[V]):
     """Least recently used goes first; no entry outlives its time to live.
 
-    Keys are HMAC-SHA-256 under a key of this process, so that a memory dump or a timing difference
-    gives away no token.
+    Keys are HMAC-SHA-256 under a key of this process, so that a memory dump or a timing difference gives
+    away no token. The key is bound to `context`: an entry made for one issuer, endpoint and client can
+    never answer for another.
 
     Args:
         size: Greatest number of entries.
         monotonic: Clock in seconds.
+        context: What the entries hold good for: issuer, endpoint, client.
     """
 
-    def __init__(self, size: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, size: int, monotonic: Callable[[], float], context: Sequence[str | None] = ()) -> None:
         self._size = size
         self._monotonic = monotonic
-        self._secret = secrets.token_bytes(32)
+        self._secret = hmac.digest(secrets.token_bytes(32), json.dumps(list(context)).encode(), "sha256")
         self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def key(self, token: str) -> bytes:
-        """Returns the key of `token`."""
-        return hmac.digest(self._secret, token.encode(), "sha256")
+        """Returns the key of `token`, which is ASCII."""
+        return hmac.digest(self._secret, token.encode("ascii"), "sha256")
 
     def get(self, key: bytes) -> V | None:
         """Returns the value of `key`, or None when there is none or its time is over."""
@@ -49,11 +52,11 @@ class TokenCache(Generic[V]):
     def put(self, key: bytes, value: V, seconds: float) -> None:
         """Keeps `value` for `seconds`; not at all when that is not positive."""
         if seconds <= 0:
-            self._entries.pop(key, None)
+            self.discard(key)
             return
         self._entries[key] = (value, self._monotonic() + seconds)
         self._entries.move_to_end(key)
-        while len(self._entries) > self._size:
+        if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
     def discard(self, key: bytes) -> None:

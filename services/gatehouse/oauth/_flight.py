@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from gatehouse.oauth.errors import IssuerUnavailable
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -16,19 +18,31 @@ class SingleFlight(Generic[K, V]):
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[V]] = {}
 
-    @property
-    def busy(self) -> bool:
-        """Whether a flight is under way."""
-        return bool(self._tasks)
+    def busy(self, key: K) -> bool:
+        """Whether a flight for `key` is under way."""
+        return key in self._tasks
 
-    async def run(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Returns the answer of the flight for `key`, and starts one with `make` when there is none."""
+    def begin(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
+        """Returns the flight for `key`, and starts one with `make` when there is none."""
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.create_task(make())
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
+        return task
+
+    async def run(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """Returns the answer of the flight for `key`, or raises what it raised.
+
+        Raises:
+            IssuerUnavailable: `closing`, when the flight was ended from here.
+        """
+        task = self.begin(key, make)
+        # Waiting, unlike awaiting, cancels nothing but the one who waits.
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise IssuerUnavailable("closing")
+        return task.result()
 
     def _landed(self, key: K, task: asyncio.Task[V]) -> None:
         del self._tasks[key]

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 
+from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.errors import IssuerUnavailable
 
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
+
+# Identity, because a compressed body of the greatest size would be far larger in memory.
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an issuer answered; `body` is None when it is not one JSON object."""
+
+    status: int
+    body: Mapping[str, Any] | None = field(repr=False)
+    retry_after: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 200."""
+        return self.status == httpx.codes.OK
+
+    @property
+    def away(self) -> bool:
+        """Whether the issuer says that it cannot answer now: 429, or its own fault."""
+        return (
+            self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -21,92 +48,109 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def require_safe_url(url: str, *, allow_http: bool) -> None:
-    """Refuses an address that is neither https, nor http on loopback or allowed.
-
-    Raises:
-        IssuerUnavailable: `url_not_https`.
-    """
+def url_fault(url: str, *, allow_http: bool) -> str:
+    """Says why `url` must not be asked, or "" when it may: https, or http on loopback or allowed."""
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise IssuerUnavailable("url_malformed") from error
-    if parsed.scheme == "https" and parsed.host:
-        return
-    if parsed.scheme == "http" and (allow_http or is_loopback(parsed.host)):
-        return
-    raise IssuerUnavailable("url_not_https")
+    except httpx.InvalidURL:
+        return "url_malformed"
+    if not parsed.host or parsed.userinfo or parsed.fragment:
+        return "url_malformed"
+    if parsed.scheme == "https" or (parsed.scheme == "http" and (allow_http or is_loopback(parsed.host))):
+        return ""
+    return "url_not_https"
 
 
-async def send_json(
-    http: httpx.AsyncClient,
-    request: httpx.Request,
-    *,
-    allow_http: bool,
-    seconds: float = FETCH_SECONDS,
-    what: str = "issuer",
-) -> tuple[int, Mapping[str, Any]]:
-    """Sends `request` and returns the status and the JSON object of the answer; {} when it has no body.
+async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, what: str) -> Mapping[str, Any]:
+    """Fetches a JSON object with GET; anything but 200 is an outage.
 
     Args:
-        http: Client to send with.
-        request: Request to send.
+        http: Client to ask with.
+        url: Where.
         allow_http: Whether plain HTTP beyond loopback is accepted.
-        seconds: Bound on the whole exchange.
+        what: Start of the reasons, such as `keys`.
+
+    Raises:
+        IssuerUnavailable: No answer, one too late or too large, a redirect, or not a JSON object.
+    """
+    _require_safe(url, allow_http=allow_http)
+    answer = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
+    if not answer.ok:
+        raise IssuerUnavailable(f"{what}_failed")
+    if answer.body is None:
+        raise IssuerUnavailable(f"{what}_not_json")
+    return answer.body
+
+
+async def post_form(
+    http: httpx.AsyncClient,
+    url: str,
+    data: Mapping[str, str],
+    auth: tuple[str, str] | None,
+    *,
+    allow_http: bool,
+    what: str,
+) -> Answer:
+    """Posts a form, with the client's id and secret as Basic credentials (RFC 6749 section 2.3.1).
+
+    Args:
+        http: Client to ask with.
+        url: Where.
+        data: The form.
+        auth: Client id and secret, or None for a public client.
+        allow_http: Whether plain HTTP beyond loopback is accepted.
         what: Start of the reasons, such as `introspection`.
 
     Raises:
-        IssuerUnavailable: No answer, one too late, too large, a redirect, or not a JSON object.
+        IssuerUnavailable: No answer, one too late or too large, or a redirect.
     """
-    require_safe_url(str(request.url), allow_http=allow_http)
+    _require_safe(url, allow_http=allow_http)
+    headers = dict(_HEADERS)
+    if auth is not None:
+        # Both are form-urlencoded before they are joined.
+        joined = ":".join(quote_plus(part) for part in auth)
+        headers["authorization"] = f"Basic {base64.b64encode(joined.encode()).decode()}"
+    return await _send(http, http.build_request("POST", url, data=data, headers=headers), what)
+
+
+def _require_safe(url: str, *, allow_http: bool) -> None:
+    fault = url_fault(url, allow_http=allow_http)
+    if fault:
+        raise IssuerUnavailable(fault)
+
+
+async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
+    body = bytearray()
+    fault = ""
+    response: httpx.Response | None = None
     try:
-        async with asyncio.timeout(seconds):
-            response = await http.send(request, stream=True, follow_redirects=False)
+        async with asyncio.timeout(FETCH_SECONDS):
+            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
             try:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
-                        raise IssuerUnavailable(f"{what}_body_too_large")
+                        fault = "body_too_large"
+                        break
             finally:
                 await response.aclose()
-    except TimeoutError:
-        raise IssuerUnavailable(f"{what}_timeout") from None
-    except httpx.TimeoutException:
-        raise IssuerUnavailable(f"{what}_timeout") from None
-    except httpx.HTTPError:
-        raise IssuerUnavailable(f"{what}_unreachable") from None
+    except (TimeoutError, httpx.TimeoutException):
+        fault = "timeout"
+    except (httpx.HTTPError, OSError):
+        fault = "unreachable"
+    # Raised out here, so that no exception of httpx, which holds the request and its secrets, goes along.
+    if response is None or fault:
+        raise IssuerUnavailable(f"{what}_{fault}")
     if response.is_redirect:
         raise IssuerUnavailable(f"{what}_redirected")
-    if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise IssuerUnavailable(f"{what}_failed")
-    if not body:
-        return response.status_code, {}
-    try:
-        answer = json.loads(bytes(body))
-    except (ValueError, RecursionError):
-        raise IssuerUnavailable(f"{what}_not_json") from None
-    if not isinstance(answer, dict):
-        raise IssuerUnavailable(f"{what}_not_json")
-    return response.status_code, answer
-
-
-async def get_json(
-    http: httpx.AsyncClient, url: str, *, allow_http: bool, what: str, seconds: float = FETCH_SECONDS
-) -> Mapping[str, Any]:
-    """Fetches a JSON object with GET; anything but 200 is an outage.
-
-    Raises:
-        IssuerUnavailable: As in send_json, or the status is not 200.
-    """
-    require_safe_url(url, allow_http=allow_http)
-    request = http.build_request("GET", url, headers={"accept": "application/json"})
-    status, answer = await send_json(http, request, allow_http=allow_http, what=what, seconds=seconds)
-    if status != httpx.codes.OK:
-        raise IssuerUnavailable(f"{what}_failed")
-    return answer
+    encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+    return Answer(
+        status=response.status_code,
+        body=None if encoded else strict_object(bytes(body)),
+        retry_after=response.headers.get("retry-after", ""),
+    )

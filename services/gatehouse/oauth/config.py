@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from gatehouse.oauth._http import url_fault
 
 ProviderName = Literal["keycloak", "auth0", "okta"]
 Mode = Literal["jwt", "introspection", "hybrid"]
@@ -28,9 +31,10 @@ class IssuerConfig:
         introspection_endpoint: Likewise for introspection.
         client_id: This resource server's client, for introspection.
         client_secret: Its secret.
-        budget: Revocation budget in seconds: how old an answer may be.
-        leeway: Accepted difference of clocks in seconds.
+        revocation_budget_seconds: How old an answer about a token may be; 0 asks each time.
+        leeway_seconds: Accepted difference of clocks.
         allow_http: Whether plain HTTP beyond loopback is accepted.
+        ca_file: Authorities that whoever makes the HTTP client has it trust for this issuer.
 
     Raises:
         ValueError: The configuration cannot work; the text names the attribute.
@@ -46,9 +50,10 @@ class IssuerConfig:
     introspection_endpoint: str | None = None
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
-    budget: float = 30.0
-    leeway: float = 60.0
+    revocation_budget_seconds: float = 30.0
+    leeway_seconds: float = 60.0
     allow_http: bool = False
+    ca_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.issuer or not self.audience:
@@ -57,3 +62,11 @@ class IssuerConfig:
             raise ValueError(f"algorithms must be some of {', '.join(sorted(ASYMMETRIC))}")
         if self.mode != "jwt" and not (self.client_id and self.client_secret):
             raise ValueError(f"mode {self.mode} needs client_id and client_secret")
+        if self.revocation_budget_seconds < 0 or self.leeway_seconds < 0:
+            raise ValueError("revocation_budget_seconds and leeway_seconds must not be negative")
+        for name in ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint"):
+            url: str | None = getattr(self, name)
+            # The issuer itself is only a name when its metadata is reached elsewhere.
+            anything = self.allow_http or (name == "issuer" and self.discovery_url is not None)
+            if url is not None and url_fault(url, allow_http=anything):
+                raise ValueError(f"{name} must be an https URL; http needs allow_http beyond loopback")

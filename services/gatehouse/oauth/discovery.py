@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import httpx
 
-from gatehouse.oauth._http import get_json, require_safe_url
+from gatehouse.oauth._http import get_object, url_fault
 from gatehouse.oauth.errors import IssuerUnavailable
 
 
@@ -20,21 +22,29 @@ class Metadata:
     token_endpoint: str = ""
     introspection_endpoint: str = ""
     revocation_endpoint: str = ""
+    device_authorization_endpoint: str = ""
     userinfo_endpoint: str = ""
     end_session_endpoint: str = ""
 
 
-def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Where the metadata of `issuer` may be: OIDC's place, then RFC 8414's (section 3.1)."""
-    base = issuer.rstrip("/")
-    url = httpx.URL(base)
-    path = url.path.rstrip("/")
-    rfc8414 = str(url.copy_with(path=f"/.well-known/oauth-authorization-server{path}"))
-    return (f"{base}/.well-known/openid-configuration", rfc8414)
+def oidc_url(issuer: str) -> str:
+    """Returns OpenID Connect's place for the metadata of `issuer` (Discovery section 4)."""
+    return f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+
+
+def rfc8414_url(issuer: str) -> str:
+    """Returns RFC 8414's place for the metadata of `issuer` (section 3.1): before the path."""
+    url = httpx.URL(issuer)
+    return str(url.copy_with(path=f"/.well-known/oauth-authorization-server{url.path.rstrip('/')}"))
 
 
 async def discover(
-    http: httpx.AsyncClient, issuer: str, discovery_url: str | None = None, *, allow_http: bool = False
+    http: httpx.AsyncClient,
+    issuer: str,
+    discovery_url: str | None = None,
+    *,
+    allow_http: bool = False,
+    urls: Sequence[str] = (),
 ) -> Metadata:
     """Fetches and checks the metadata of an issuer.
 
@@ -43,36 +53,40 @@ async def discover(
         issuer: What `issuer` in the metadata must be, to the letter (RFC 8414 section 3.3).
         discovery_url: Where to ask, when not below `issuer`.
         allow_http: Whether plain HTTP beyond loopback is accepted.
+        urls: Places to look at, one after the other; those of OIDC and RFC 8414 when empty.
 
     Raises:
         IssuerUnavailable: No metadata to be had, or not this issuer's.
     """
-    urls = (discovery_url,) if discovery_url else metadata_urls(issuer)
+    if discovery_url is not None:
+        urls = (discovery_url,)
+    elif not urls:
+        fault = url_fault(issuer, allow_http=allow_http)
+        if fault:
+            raise IssuerUnavailable(fault)
+        urls = (oidc_url(issuer), rfc8414_url(issuer))
     for url in urls[:-1]:
         try:
-            return _checked(
-                await get_json(http, url, allow_http=allow_http, what="discovery"), issuer, allow_http
-            )
+            answer = await get_object(http, url, allow_http=allow_http, what="discovery")
         except IssuerUnavailable as error:
-            # Only "there is no such page" leads on to the other place.
+            # Only an answer that says "not here" leads on to the next place.
             if error.reason != "discovery_failed":
                 raise
-    return _checked(
-        await get_json(http, urls[-1], allow_http=allow_http, what="discovery"), issuer, allow_http
-    )
+        else:
+            return _checked(answer, issuer, allow_http=allow_http)
+    answer = await get_object(http, urls[-1], allow_http=allow_http, what="discovery")
+    return _checked(answer, issuer, allow_http=allow_http)
 
 
-def _checked(answer: object, issuer: str, allow_http: bool) -> Metadata:  # noqa: FBT001 - private
-    assert isinstance(answer, dict)  # noqa: S101 - get_json returns nothing else
+def _checked(answer: Mapping[str, Any], issuer: str, *, allow_http: bool) -> Metadata:
     if answer.get("issuer") != issuer:
         raise IssuerUnavailable("discovery_issuer_mismatch")
-    endpoints = {}
-    for name in Metadata.__slots__[1:]:
-        value = answer.get(name)
+    endpoints: dict[str, str] = {}
+    for field in fields(Metadata)[1:]:
+        value = answer.get(field.name)
         if value is None:
             continue
-        if not isinstance(value, str):
+        if not isinstance(value, str) or url_fault(value, allow_http=allow_http):
             raise IssuerUnavailable("discovery_malformed")
-        require_safe_url(value, allow_http=allow_http)
-        endpoints[name] = value
+        endpoints[field.name] = value
     return Metadata(issuer=issuer, **endpoints)

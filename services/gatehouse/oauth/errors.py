@@ -84,11 +84,13 @@ class IssuerUnavailable(OAuthError):
 
     Args:
         reason: A short constant in snake_case, such as `introspection_timeout`.
+        retry_after: Seconds that the issuer wants to be left alone (RFC 9110 section 10.2.3), or None.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class TokenRequestFailed(OAuthError):

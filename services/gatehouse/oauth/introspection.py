@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 
 from gatehouse.oauth._cache import TokenCache
-from gatehouse.oauth._claims import check_claims
-from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._http import send_json
+from gatehouse.oauth._claims import check_claims, split
+from gatehouse.oauth._http import post_form
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import Provider, provider
+from gatehouse.oauth.providers import Provider, _read, provider
 
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 0.8
 INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
 BREAKER_FAILURES = 5
@@ -33,7 +34,7 @@ class Breaker:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._failures = 0
-        self._opens_at = 0.0
+        self._retry_at = 0.0
 
     def check(self) -> None:
         """Refuses while the breaker is open.
@@ -41,11 +42,12 @@ class Breaker:
         Raises:
             IssuerUnavailable: `circuit_open`.
         """
-        if self._failures >= BREAKER_FAILURES:
-            now = self._monotonic()
-            if now < self._opens_at:
-                raise IssuerUnavailable("circuit_open")
-            self._opens_at = now + BREAKER_SECONDS  # this one tries; the others wait for its outcome
+        if self._failures < BREAKER_FAILURES:
+            return
+        now = self._monotonic()
+        if now < self._retry_at:
+            raise IssuerUnavailable("circuit_open")
+        self._retry_at = now + BREAKER_SECONDS  # this one tries; the others wait for its outcome
 
     def record(self, *, ok: bool) -> None:
         """Takes the outcome of one request."""
@@ -53,17 +55,17 @@ class Breaker:
             self._failures = 0
             return
         self._failures += 1
-        self._opens_at = self._monotonic() + BREAKER_SECONDS
+        self._retry_at = self._monotonic() + BREAKER_SECONDS
 
 
 class IntrospectionVerifier:
-    """Asks one issuer about its tokens.
+    """Asks one issuer about its tokens; who calls it shares requests and keeps good answers.
 
-    Good answers serve for the revocation budget, inactive ones for at most ten seconds and apart, so
-    that junk cannot push them out. Errors are never kept.
+    Refused tokens are kept here, apart and for at most ten seconds, so that junk cannot push good
+    answers out. Errors are never kept.
 
     Args:
-        config: The issuer.
+        config: The issuer, with `client_id` and `client_secret`.
         endpoint: Gives the introspection endpoint; raises IssuerUnavailable while it is not known.
         http: Client to ask with.
         clock: Seconds since the epoch.
@@ -73,18 +75,19 @@ class IntrospectionVerifier:
     def __init__(
         self,
         config: IssuerConfig,
-        endpoint: Callable[[], Coroutine[Any, Any, str]],
+        endpoint: Callable[[], Awaitable[str]],
         http: httpx.AsyncClient,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._config = config
+        self._auth = (config.client_id or "", config.client_secret or "")
         self._endpoint = endpoint
         self._http = http
         self._clock = clock
         self._provider: Provider = provider(config.provider)
-        self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
-        self._flight: SingleFlight[bytes, Principal] = SingleFlight()
+        context = (config.issuer, config.introspection_endpoint, config.client_id)
+        self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic, context)
         self._breaker = Breaker(monotonic)
 
     async def verify(self, token: str, *, online: bool = False) -> Principal:
@@ -92,72 +95,80 @@ class IntrospectionVerifier:
 
         Args:
             token: The token.
-            online: Begin a request of its own: one that is under way may have been answered already.
+            online: Ask even about a token that was refused a moment ago.
 
         Raises:
             InvalidToken: It is not active, or not for here.
             IssuerUnavailable: The issuer gave no usable answer.
         """
         key = self._inactive.key(token)
-        reason = self._inactive.get(key)
-        if reason is not None and not online:
+        reason = None if online else self._inactive.get(key)
+        if reason is not None:
             raise InvalidToken(reason)
+        answer = await self._ask(token)
         try:
-            if online:
-                return await self._ask(token)
-            return await self._flight.run(key, lambda: self._ask(token))
-        except InvalidToken as error:
-            self._inactive.put(key, error.reason, INACTIVE_SECONDS)
+            principal = self._principal(token, answer)
+        except InvalidToken as refusal:
+            self._inactive.put(key, refusal.reason, INACTIVE_SECONDS)
             raise
+        self._inactive.discard(key)
+        return principal
 
-    async def aclose(self) -> None:
-        """Ends what is under way."""
-        await self._flight.aclose()
-
-    async def _ask(self, token: str) -> Principal:
-        self._breaker.check()
-        try:
-            answer = await self._answer(token)
-        except IssuerUnavailable:
-            self._breaker.record(ok=False)
-            raise
-        self._breaker.record(ok=True)
+    def _principal(self, token: str, answer: Mapping[str, Any]) -> Principal:
         if answer.get("active") is not True:
             raise InvalidToken("token_inactive")
         claims = VerifiedClaims(answer)
-        expires_at = check_claims(
+        check_claims(
             claims,
             issuer=self._config.issuer,
             audience=self._config.audience,
             now=self._clock(),
-            leeway=self._config.leeway,
+            leeway=self._config.leeway_seconds,
             issuer_required=False,
         )
         if not self._provider.is_access_token(claims):
             raise InvalidToken("token_type_mismatch")
-        return self._provider.principal_from_claims(self._config.issuer, claims, expires_at)
+        principal = self._provider.principal_from_claims(self._config.issuer, claims)
+        # How the user logged in is what the token says, and that it is the issuer's own is now known. An
+        # issuer may answer with the login of the session as it is by now.
+        parts = split(token)
+        if parts is not None:
+            return replace(principal, acr=_read.text(parts[1], "acr"), auth_time=_read.auth_time(parts[1]))
+        if self._provider.INTROSPECTS_SESSION:
+            return replace(principal, acr="", auth_time=None)
+        return principal
 
-    async def _answer(self, token: str) -> Mapping[str, Any]:
-        endpoint = await self._endpoint()
-        request = self._http.build_request(
-            "POST",
-            endpoint,
-            data={
-                "token": token,
-                "token_type_hint": "access_token",
-                "client_id": self._config.client_id,
-                "client_secret": self._config.client_secret,
-            },
-            headers={"accept": "application/json"},
-        )
-        status, answer = await send_json(
-            self._http,
-            request,
-            allow_http=self._config.allow_http,
-            seconds=ANSWER_SECONDS,
-            what="introspection",
-        )
-        if status != httpx.codes.OK or "active" not in answer:
-            # 401 and 403 are this server's own credentials, not the caller's.
+    async def _ask(self, token: str) -> Mapping[str, Any]:
+        self._breaker.check()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._answer(token)
+        except TimeoutError:
+            self._breaker.record(ok=False)
+            raise IssuerUnavailable("introspection_timeout") from None
+        except IssuerUnavailable:
+            self._breaker.record(ok=False)
+            raise
+        self._breaker.record(ok=True)
+        if answer is None:
             raise IssuerUnavailable("introspection_refused")
         return answer
+
+    async def _answer(self, token: str) -> Mapping[str, Any] | None:
+        """Returns the answer, or None when the issuer is there and refuses this server."""
+        answer = await post_form(
+            self._http,
+            await self._endpoint(),
+            {"token": token, "token_type_hint": "access_token"},
+            self._auth,
+            allow_http=self._config.allow_http,
+            what="introspection",
+        )
+        if answer.away:
+            raise IssuerUnavailable("introspection_failed")
+        if not answer.ok:
+            # 401 and 403 are about this server's own credentials, not about the token.
+            return None
+        if answer.body is None or "active" not in answer.body:
+            raise IssuerUnavailable("introspection_malformed")
+        return answer.body

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gatehouse.oauth._flight import SingleFlight
@@ -17,21 +18,31 @@ TTL_SECONDS = 300.0
 AHEAD_SECONDS = 30.0
 STALE_SECONDS = 24 * 3600.0
 COOLDOWN_SECONDS = 30.0
-WAIT_SECONDS = 1.0
+START_SECONDS = 5.0
 MAX_KEYS = 64
-MIN_RSA_BITS = 2048
+RSA_BITS = range(2048, 8192 + 1)
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_CURVES = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",), "Ed25519": ("EdDSA",)}
+_ABLE: Mapping[tuple[str, str], Sequence[str]] = {
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
 
 Snapshot = Mapping[tuple[str, str], Any]
+
+
+def backoff_seconds(failures: int) -> float:
+    """Returns how long to wait after that many failures in a row: 1 s, doubling, at most 30 s."""
+    return min(COOLDOWN_SECONDS, 2.0 ** min(failures - 1, 5))
 
 
 def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapshot:
     """Makes the keys of a JWK Set, by (`kid`, `alg`).
 
     Keys that are not for verifying signatures with one of `algorithms` are left out: another `use`
-    or `key_ops` (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, too short, or malformed.
+    or `key_ops` (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, private, weak, or malformed.
 
     Raises:
         IssuerUnavailable: The document is no JWK Set.
@@ -48,9 +59,9 @@ def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapsho
                 continue
             try:
                 key = jwt.PyJWK(entry, algorithm).key
-            except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+            except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, OverflowError):
                 continue
-            if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+            if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS:
                 continue
             keys[entry["kid"], algorithm] = key
     return keys
@@ -62,12 +73,9 @@ def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return ()
-    if entry.get("kty") == "RSA":
-        able: Sequence[str] = _RSA
-    elif entry.get("kty") in {"EC", "OKP"}:
-        able = _CURVES.get(str(entry.get("crv")), ())
-    else:
-        return ()
+    able = (
+        _RSA if entry.get("kty") == "RSA" else _ABLE.get((str(entry.get("kty")), str(entry.get("crv"))), ())
+    )
     if "alg" in entry:
         return (entry["alg"],) if entry["alg"] in able else ()
     return able
@@ -78,12 +86,14 @@ class KeySet:
 
     A known key is answered at once from an immutable snapshot. A refresh runs ahead of its end in the
     background; through an outage the last good keys serve for a day. An unknown `kid` makes at most
-    one fetch in 30 seconds, counted on attempts.
+    one fetch in 30 seconds, counted on attempts; what the background fetches does not count against it,
+    so that a key made just after a refresh is found at once.
 
     Args:
         fetch: Fetches the JWK Set; raises IssuerUnavailable.
         algorithms: Accepted `alg` values.
         monotonic: Clock in seconds.
+        sleep: Waits for seconds of that clock.
         observer: Told of each attempt.
     """
 
@@ -92,16 +102,17 @@ class KeySet:
         fetch: Callable[[], Awaitable[Mapping[str, Any]]],
         algorithms: Sequence[str],
         monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observer: Observer | None = None,
     ) -> None:
         self._fetch = fetch
         self._algorithms = tuple(algorithms)
         self._monotonic = monotonic
+        self._sleep = sleep
         self._observer = observer or NoObserver()
         self._snapshot: Snapshot = {}
         self._fetched_at: float | None = None
-        self._attempted_at: float | None = None
-        self._failed = False
+        self._sought_at: float | None = None
         self._failures = 0
         self._flight: SingleFlight[None, None] = SingleFlight()
         self._refresher: asyncio.Task[None] | None = None
@@ -112,9 +123,10 @@ class KeySet:
         return self._fetched_at is not None and self._monotonic() - self._fetched_at < STALE_SECONDS
 
     async def start(self) -> None:
-        """Makes the first attempt and begins to refresh in the background."""
-        await self._attempt()
+        """Makes the first attempt, waits for it a while, and begins to refresh in the background."""
+        first = self._flight.begin(None, self._attempt)
         self._refresher = asyncio.create_task(self._refresh_forever())
+        await asyncio.wait((first,), timeout=START_SECONDS)
 
     async def aclose(self) -> None:
         """Ends the refresh."""
@@ -130,51 +142,49 @@ class KeySet:
             InvalidToken: The issuer has no such key.
             IssuerUnavailable: The issuer could not be asked.
         """
-        found = self._snapshot.get((kid, algorithm)) if self.ready else None
+        found = self._known(kid, algorithm)
+        # Twice, because a fetch that others began may have been answered before this key was made.
+        for _ in range(2):
+            if found is not None or not self._may_seek():
+                break
+            await self._flight.run(None, self._attempt)
+            found = self._known(kid, algorithm)
         if found is not None:
             return found
-        if self._may_attempt():
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    await self._flight.run(None, self._attempt)
-            except TimeoutError:
-                raise IssuerUnavailable("keys_timeout") from None
-            found = self._snapshot.get((kid, algorithm)) if self.ready else None
-            if found is not None:
-                return found
-        if self._failed or not self.ready:
+        if self._failures or not self.ready:
             raise IssuerUnavailable("keys_unavailable")
         raise InvalidToken("key_unknown")
 
-    def _may_attempt(self) -> bool:
-        # A flight that is up is shared and costs nothing.
-        return (
-            self._attempted_at is None
-            or self._flight.busy
-            or self._monotonic() - self._attempted_at >= COOLDOWN_SECONDS
-        )
+    def _known(self, kid: str, algorithm: str) -> Any | None:
+        return self._snapshot.get((kid, algorithm)) if self.ready else None
+
+    def _may_seek(self) -> bool:
+        if self._flight.busy(None):
+            return True  # shared, it costs nothing
+        now = self._monotonic()
+        if self._sought_at is not None and now - self._sought_at < COOLDOWN_SECONDS:
+            return False
+        self._sought_at = now
+        return True
 
     async def _attempt(self) -> None:
-        self._attempted_at = self._monotonic()
         try:
             snapshot = read_keys(await self._fetch(), self._algorithms)
-            if not snapshot:
-                raise IssuerUnavailable("keys_none_usable")
-        except IssuerUnavailable:
-            self._failed = True
+        except Exception:  # noqa: BLE001 - the refresh outlives any surprise; the last good keys serve on
+            snapshot = {}
+        if not snapshot:
             self._failures += 1
             self._observer.keys_refreshed(ok=False)
             return
         self._snapshot = snapshot
         self._fetched_at = self._monotonic()
-        self._failed = False
         self._failures = 0
         self._observer.keys_refreshed(ok=True)
 
     async def _refresh_forever(self) -> None:
         while True:
-            if self._failures:
-                await asyncio.sleep(min(COOLDOWN_SECONDS, 0.5 * 2 ** min(self._failures, 6)))
-            else:
-                await asyncio.sleep(TTL_SECONDS - AHEAD_SECONDS)
             await self._flight.run(None, self._attempt)
+            if self._failures:
+                await self._sleep(backoff_seconds(self._failures))
+            else:
+                await self._sleep(TTL_SECONDS - AHEAD_SECONDS)

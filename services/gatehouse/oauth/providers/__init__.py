@@ -1,4 +1,4 @@
-"""What differs between identity providers: which token is an access token, and where roles stand."""
+"""What differs between identity providers: where metadata is, what an access token is, where roles stand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ from gatehouse.oauth.providers import auth0, keycloak, okta
 class Provider(Protocol):
     """A module that knows one provider."""
 
+    @property
+    def INTROSPECTS_SESSION(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether `acr` and `auth_time` of an introspection are the session's of now, not the token's."""
+        ...
+
+    def metadata_urls(self, issuer: str) -> tuple[str, ...]:
+        """Where the metadata of `issuer` may be, likeliest first."""
+        ...
+
     def is_access_token(self, claims: VerifiedClaims) -> bool:
         """Whether these are the claims of an access token, and not of an ID or refresh token."""
         ...
 
-    def principal_from_claims(self, issuer: str, claims: VerifiedClaims, expires_at: float) -> Principal:
-        """Makes the principal of `claims`."""
+    def tells_roles(self, claims: VerifiedClaims) -> bool:
+        """Whether an introspection with these claims says which roles there are, be it none."""
+        ...
+
+    def principal_from_claims(self, issuer: str, claims: VerifiedClaims) -> Principal:
+        """Makes the principal of `claims`, whose `exp` has been checked."""
         ...
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gatehouse.oauth.errors import InvalidToken
+from gatehouse.oauth.principal import VerifiedClaims
 
 
 def words(value: object) -> frozenset[str]:
@@ -48,3 +50,8 @@ def auth_time(claims: Mapping[str, Any]) -> int | None:
     """Returns `auth_time` in seconds since the epoch, or None."""
     value = claims.get("auth_time")
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def frozen(claims: VerifiedClaims) -> VerifiedClaims:
+    """Returns `claims` such that no handler can change what others read from the cache."""
+    return VerifiedClaims(MappingProxyType(dict(claims)))

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
+from gatehouse.oauth.discovery import oidc_url
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read
+
+INTROSPECTS_SESSION = True
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """Keycloak has OpenID Connect's place."""
+    return (oidc_url(issuer),)
 
 
 def is_access_token(claims: VerifiedClaims) -> bool:
@@ -11,24 +21,29 @@ def is_access_token(claims: VerifiedClaims) -> bool:
     return claims.get("typ") == "Bearer"
 
 
-def principal_from_claims(issuer: str, claims: VerifiedClaims, expires_at: float) -> Principal:
+def tells_roles(_: VerifiedClaims) -> bool:
+    """Always: Keycloak leaves a claim out when no role is left."""
+    return True
+
+
+def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
     """Makes the principal of Keycloak's claims, signed or introspected.
 
     Raises:
         InvalidToken: `sub` is missing.
     """
+    clients = _read.mapping(claims.get("resource_access"))
     return Principal(
         issuer=issuer,
         subject=_read.subject(claims),
         client_id=_read.text(claims, "azp", "client_id"),
         scopes=_read.words(claims.get("scope")),
         roles=_read.names(_read.mapping(claims.get("realm_access")).get("roles")),
-        client_roles={
-            client: _read.names(_read.mapping(access).get("roles"))
-            for client, access in _read.mapping(claims.get("resource_access")).items()
-        },
-        expires_at=expires_at,
+        client_roles=MappingProxyType(
+            {client: _read.names(_read.mapping(access).get("roles")) for client, access in clients.items()}
+        ),
+        expires_at=float(claims["exp"]),
         acr=_read.text(claims, "acr"),
         auth_time=_read.auth_time(claims),
-        claims=claims,
+        claims=_read.frozen(claims),
     )
