@@ -52,11 +52,11 @@ def upgrade() -> None:
     op.create_index("ix_user_changes_change_time", "user_changes", ["change_time"], schema="users")
     op.create_table(
         "change_feed",
-        sa.Column("only", sa.Boolean, nullable=False),
+        sa.Column("singleton", sa.Boolean, nullable=False),
         sa.Column("pruned_xid", sa.BigInteger, nullable=False),
         sa.Column("pruned_position", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("only", name="pk_change_feed"),
-        sa.CheckConstraint("only", name="ck_change_feed_only"),
+        sa.PrimaryKeyConstraint("singleton", name="pk_change_feed"),
+        sa.CheckConstraint("singleton", name="ck_change_feed_singleton"),
         schema="users",
     )
     op.execute("INSERT INTO users.change_feed VALUES (true, 0, 0)")

@@ -1,16 +1,27 @@
 """Every setting of Gatehouse, typed; the only place that reads the environment.
 
 Names: prefix `GATEHOUSE_`, `__` between levels, such as `GATEHOUSE_SERVER__USERS_PORT=50051`.
-A secret may stand in a file of that name (lower case) in the folder `GATEHOUSE_SECRETS_DIR`.
+A secret may stand in a file instead: a setting that ends in `_FILE` names it, or a file of the setting's
+name in lower case, such as `gatehouse_database__users_url`, stands in the folder `GATEHOUSE_SECRETS_DIR`.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 
 class _Section(BaseModel):
@@ -72,6 +83,7 @@ class IssuerSettings(_Section):
     introspection_endpoint: str | None = None
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
     leeway_seconds: float = Field(60.0, ge=0, le=300)
     allow_http: bool = False
@@ -85,13 +97,14 @@ class ClientSettings(_Section):
     discovery_url: str | None = None
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
     scope: str = "read:users"
     users_target: str = "127.0.0.1:50051"
     allow_http: bool = False
 
 
 class DatabaseSettings(_Section):
-    """PostgreSQL. One address per login role; `{role}` in none of them is guessed."""
+    """PostgreSQL: one address for each login role, and the owner's for `gatehouse migrate`."""
 
     users_url: SecretStr = SecretStr("postgresql://gatehouse_users@127.0.0.1:5432/gatehouse")
     admin_url: SecretStr = SecretStr("postgresql://gatehouse_admin@127.0.0.1:5432/gatehouse")
@@ -110,6 +123,7 @@ class TelemetrySettings(_Section):
 
     otlp_endpoint: str | None = None
     otlp_insecure: bool = False
+    export_seconds: float = Field(5.0, gt=0)
     sample_ratio: float = Field(1.0, ge=0, le=1)
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65535)
@@ -122,4 +136,155 @@ class LogSettings(_Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
-ServiceName = Annotated[Literal["users", "admin", "public"], "A service of this application"]
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEHOUSE_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    issuers: tuple[IssuerSettings, ...] = ()
+    client: ClientSettings = Field(default_factory=ClientSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A misspelt setting is a fault; only names that are not settings at all may be there."""
+        return {name: value for name, value in values.items() if name in cls.model_fields}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds the folder of secrets, below the environment."""
+        del dotenv_settings
+        folder = os.environ.get("GATEHOUSE_SECRETS_DIR")
+        if not folder:
+            return init_settings, env_settings
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings,
+            secrets_dir=folder,
+            secrets_dir_missing="error",
+            secrets_prefix="gatehouse_",
+            secrets_nested_delimiter="__",
+        )
+        return init_settings, env_settings, secrets
+
+
+class Profile(_Section):
+    """What the command line needs of a running system: `gatehouse call`, `token`, `healthcheck`.
+
+    `clients` and `passwords` hold secrets of the demo realm only; elsewhere they come from prompts.
+    """
+
+    issuer: str = "http://127.0.0.1:8080/realms/gatehouse"
+    discovery_url: str | None = None
+    users_target: str = "127.0.0.1:50051"
+    admin_target: str = "127.0.0.1:50052"
+    public_target: str = "127.0.0.1:50053"
+    ca_file: Path | None = None
+    plaintext: bool = False
+    console_client: str = "gatehouse-console"
+    api_client: str = "gatehouse-api"
+    clients: dict[str, SecretStr] = Field(default_factory=dict)
+    passwords: dict[str, SecretStr] = Field(default_factory=dict)
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; one line says which setting, why, and how to mend it."""
+
+
+_KNOWN_ELSEWHERE = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE"}
+
+
+def load_settings() -> Settings:
+    """Reads the settings from the environment and the folder of secrets.
+
+    Raises:
+        ConfigurationError: A setting is unknown, or has a value that cannot be used.
+    """
+    for name in os.environ:
+        section = name.removeprefix("GATEHOUSE_").split("__")[0].lower()
+        is_ours = name.startswith("GATEHOUSE_") and name not in _KNOWN_ELSEWHERE
+        # Variables of the realm file, such as GATEHOUSE_API_SECRET, have no level.
+        if is_ours and "__" in name and section not in Settings.model_fields:
+            raise ConfigurationError(
+                f"{name}: there is no such setting; `gatehouse config` prints all of them"
+            )
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_line(error, "GATEHOUSE_")) from None
+    except (SettingsError, ValueError) as error:
+        raise ConfigurationError(f"GATEHOUSE_*: {error}; values with levels are JSON") from None
+
+
+def load_profile() -> Profile:
+    """Reads the file that `GATEHOUSE_PROFILE` names; the defaults when it names none.
+
+    Raises:
+        ConfigurationError: The file cannot be used.
+    """
+    name = os.environ.get("GATEHOUSE_PROFILE")
+    if not name:
+        return Profile()
+    try:
+        return Profile.model_validate_json(Path(name).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name}: cannot be read ({error.strerror}); `make serve` writes it and prints its name"
+        ) from None
+    except ValidationError as error:
+        raise ConfigurationError(f"{name}: {_line(error, '')}") from None
+
+
+def environment() -> Mapping[str, str]:
+    """Returns the environment, for the variables of a realm file."""
+    return dict(os.environ)
+
+
+def masked(settings: BaseModel) -> dict[str, Any]:
+    """Returns settings as they may be printed: secrets and passwords in addresses are masked."""
+    found: dict[str, Any] = json.loads(settings.model_dump_json())
+    return found
+
+
+def secret_of(value: SecretStr | None, file: Path | None, name: str) -> str | None:
+    """Returns a secret, from the setting or from its file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or both are given.
+    """
+    if file is None:
+        return value.get_secret_value() if value is not None else None
+    if value is not None:
+        raise ConfigurationError(f"{name}: is given, and {name}_FILE too; keep one of them")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{name}_FILE: {file} cannot be read ({error.strerror})") from None
+
+
+def _line(error: ValidationError, prefix: str) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = (
+        prefix + "__".join(str(part) for part in first["loc"]).upper()
+        if prefix
+        else ".".join(map(str, first["loc"]))
+    )
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{name}: {first['msg'].lower()}; `gatehouse config --help` says more{more}"

@@ -1,1 +1,1 @@
-"""."""
+"""The only place that wires: settings in, running servers out."""

@@ -76,6 +76,7 @@ class _Outgoing:
         self._propagator = TraceContextTextMapPropagator()
         self._tokens = tokens
         self._credentials = credentials
+        self._finishing: set[asyncio.Task[None]] = set()
 
     def begin(self, details: grpc.aio.ClientCallDetails) -> tuple[grpc.aio.ClientCallDetails, Span]:
         method: str | bytes = details.method  # bytes in fact, str in the stubs
@@ -104,6 +105,16 @@ class _Outgoing:
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
 
+    def _end_later(self, span: Span, call: Any) -> None:
+        """Ends the span of a call that is over; its code is to be had from a coroutine only."""
+
+        async def finish() -> None:
+            self.end(span, await call.code())
+
+        task = asyncio.get_running_loop().create_task(finish())
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
     def drop_token(self) -> bool:
         """Drops the token that was just refused; whether there is another to try."""
         if self._tokens is None or self._credentials is None:
@@ -118,17 +129,8 @@ class _Outgoing:
         except BaseException:
             self.end(span, grpc.StatusCode.CANCELLED)
             raise
-        call.add_done_callback(lambda done: self.end(span, _code_of(done)))
+        call.add_done_callback(lambda done: self._end_later(span, done))
         return call
-
-
-def _code_of(call: Any) -> grpc.StatusCode:
-    if call.cancelled():
-        return grpc.StatusCode.CANCELLED
-    status = getattr(call, "_cython_call", None)
-    # The code of an ended call is at hand; the public way to it is a coroutine.
-    code = status.status().code() if status is not None and status.status() is not None else None
-    return next((c for c in grpc.StatusCode if c.value[0] == code), grpc.StatusCode.UNKNOWN)
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
@@ -137,7 +139,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         details, span = self._outgoing.begin(client_call_details)
-        code = grpc.StatusCode.CANCELLED
+        code, call = grpc.StatusCode.CANCELLED, None
         try:
             call = await continuation(details, request)
             code = await call.code()
@@ -145,6 +147,11 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
                 call = await continuation(details, request)
                 code = await call.code()
             return call
+        except asyncio.CancelledError:
+            # Only this layer was cancelled; the call itself would go on.
+            if call is not None:
+                call.cancel()
+            raise
         finally:
             self._outgoing.end(span, code)
 

@@ -57,7 +57,7 @@ sa.Index("ix_user_changes_change_time", user_changes.c.change_time)
 change_feed = sa.Table(
     "change_feed",
     metadata,
-    sa.Column("only", sa.Boolean, sa.CheckConstraint("only", name="only"), primary_key=True),
+    sa.Column("singleton", sa.Boolean, sa.CheckConstraint("singleton", name="singleton"), primary_key=True),
     sa.Column("pruned_xid", sa.BigInteger, nullable=False),
     sa.Column("pruned_position", sa.BigInteger, nullable=False),
 )

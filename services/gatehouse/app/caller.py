@@ -1,0 +1,174 @@
+"""Calls any RPC of the three services with JSON, by the compiled descriptors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2, status_pb2
+
+from gatehouse.app.policy import SERVICES
+from gatehouse.rpc import ClientTls, connect
+from gatehouse.settings import ConfigurationError, Profile
+
+_DETAILS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        code: The code.
+        message: The text of the status.
+        reason: Of ErrorInfo, "" when there is none.
+        challenge: `www-authenticate`, "" when there is none.
+        violations: (field, description) of BadRequest.
+        answers: The responses.
+        trace_id: Of the call.
+    """
+
+    code: grpc.StatusCode
+    message: str = ""
+    reason: str = ""
+    challenge: str = ""
+    violations: tuple[tuple[str, str], ...] = ()
+    answers: tuple[Any, ...] = field(default=(), repr=False)
+
+
+def find_method(service: str, method: str) -> MethodDescriptor:
+    """Returns the method of a service by its short name.
+
+    Raises:
+        ConfigurationError: There is none; the text names those that there are.
+    """
+    if service not in SERVICES:
+        raise ConfigurationError(f"{service}: there is no such service; say one of {', '.join(SERVICES)}")
+    found: MethodDescriptor | None = SERVICES[service].methods_by_name.get(method)
+    if found is None:
+        names = ", ".join(SERVICES[service].methods_by_name)
+        raise ConfigurationError(f"{method}: {service} has no such RPC; say one of {names}")
+    return found
+
+
+def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
+    """Parses requests out of JSON: one object; for a stream also a list, or one object a line.
+
+    Raises:
+        ConfigurationError: It is no JSON, or not of the RPC's request.
+    """
+    kind = message_factory.GetMessageClass(method.input_type)
+    try:
+        try:
+            whole = json.loads(data)
+            raw = whole if isinstance(whole, list) else [whole]
+        except ValueError:
+            raw = [json.loads(line) for line in data.splitlines() if line.strip()]
+        return [json_format.ParseDict(item, kind()) for item in raw]
+    except (ValueError, json_format.ParseError) as error:
+        text = str(error).splitlines()[0]
+        raise ConfigurationError(f"--data: is not a {method.input_type.name} in JSON ({text})") from None
+
+
+def target_of(profile: Profile, service: str) -> str:
+    """Returns where a service is reached."""
+    targets = {"users": profile.users_target, "admin": profile.admin_target, "public": profile.public_target}
+    return targets[service]
+
+
+@asynccontextmanager
+async def open_channel(profile: Profile, service: str) -> AsyncIterator[grpc.aio.Channel]:
+    """Opens a channel to a service."""
+    tls = ClientTls(ca_file=profile.ca_file, plaintext=profile.plaintext)
+    async with connect(target_of(profile, service), tls=tls) as channel:
+        yield channel
+
+
+def open_call(
+    channel: grpc.aio.Channel,
+    method: MethodDescriptor,
+    requests: Sequence[Any],
+    *,
+    metadata: Iterable[tuple[str, str]] = (),
+    timeout: float | None = 10.0,
+) -> Any:
+    """Begins a call of any shape."""
+    shapes = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
+    }
+    answer = message_factory.GetMessageClass(method.output_type)
+    stub: Any = shapes[method.client_streaming, method.server_streaming](
+        f"/{method.containing_service.full_name}/{method.name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answer.FromString,
+    )
+    argument: Any = list(requests) if method.client_streaming else requests[0]
+    return stub(argument, metadata=tuple(metadata), timeout=timeout)
+
+
+async def answers_of(call: Any, method: MethodDescriptor, limit: int = 0) -> AsyncIterator[Any]:
+    """Yields the responses of a call; after `limit` of them the call is cancelled, 0 means never."""
+    if not method.server_streaming:
+        yield await call
+        return
+    count = 0
+    async for message in call:
+        yield message
+        count += 1
+        if count == limit:
+            call.cancel()
+            return
+
+
+def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
+    """Reads the status, its details and the challenge of a call that failed."""
+    trailers = dict(error.trailing_metadata() or ())
+    reason, violations = "", []
+    raw = trailers.get("grpc-status-details-bin")
+    if isinstance(raw, bytes):
+        for detail in status_pb2.Status.FromString(raw).details:
+            for kind in _DETAILS:
+                message = kind()
+                if detail.Unpack(message):
+                    if isinstance(message, error_details_pb2.ErrorInfo):
+                        reason = message.reason
+                    else:
+                        violations = [(v.field, v.description) for v in message.field_violations]
+    return Outcome(
+        code=error.code(),
+        message=error.details() or "",
+        reason=reason,
+        challenge=str(trailers.get("www-authenticate", "")),
+        violations=tuple(violations),
+    )
+
+
+async def call_once(
+    channel: grpc.aio.Channel,
+    method: MethodDescriptor,
+    requests: Sequence[Any],
+    *,
+    token: str | None = None,
+    limit: int = 0,
+    timeout: float | None = 10.0,
+    metadata: Iterable[tuple[str, str]] = (),
+) -> Outcome:
+    """Makes a call and returns how it ended, whatever that is."""
+    sent = [*metadata, *([("authorization", f"Bearer {token}")] if token is not None else [])]
+    call = open_call(channel, method, requests, metadata=sent, timeout=timeout)
+    answers: list[Any] = []
+    try:
+        answers = [message async for message in answers_of(call, method, limit)]
+    except grpc.aio.AioRpcError as error:
+        return outcome_of(error)
+    return Outcome(grpc.StatusCode.OK, answers=tuple(answers))

@@ -1,0 +1,103 @@
+"""Tokens for a person at a terminal: obtain, decode, introspect, revoke."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from gatehouse.oauth import Metadata, TokenResponse, discover, introspect, request_token, revoke
+from gatehouse.settings import ConfigurationError, Profile
+
+
+class TokenDesk:
+    """Asks the issuer of a profile.
+
+    Args:
+        profile: Where everything is.
+        http: Client to ask with.
+        metadata: Of the issuer.
+    """
+
+    def __init__(self, profile: Profile, http: httpx.AsyncClient, metadata: Metadata) -> None:
+        self._profile = profile
+        self._http = http
+        self._metadata = metadata
+
+    async def of_user(self, username: str, password: str, scope: str) -> TokenResponse:
+        """Gets the tokens of a user by password (RFC 6749 section 4.3), which only demo realms allow."""
+        data = {"grant_type": "password", "username": username, "password": password, "scope": scope}
+        return await request_token(
+            self._http, self._metadata.token_endpoint, data, client_id=self._profile.console_client
+        )
+
+    async def of_client(self, client_id: str, secret: str, scope: str) -> TokenResponse:
+        """Gets the token of a client (RFC 6749 section 4.4)."""
+        data = {"grant_type": "client_credentials", "scope": scope}
+        return await request_token(
+            self._http, self._metadata.token_endpoint, data, client_id=client_id, client_secret=secret
+        )
+
+    async def introspect(self, token: str) -> Mapping[str, Any]:
+        """Asks what a token is worth now (RFC 7662), as the resource server."""
+        return await introspect(
+            self._http,
+            self._metadata.introspection_endpoint,
+            token,
+            client_id=self._profile.api_client,
+            client_secret=self.client_secret(self._profile.api_client),
+        )
+
+    async def revoke(self, token: str, client_id: str | None = None) -> None:
+        """Revokes a token (RFC 7009) of a client, or of the console."""
+        await revoke(
+            self._http,
+            self._metadata.revocation_endpoint,
+            token,
+            client_id=client_id or self._profile.console_client,
+            client_secret=self.client_secret(client_id) if client_id else None,
+        )
+
+    def client_secret(self, client_id: str) -> str:
+        """Returns the secret of a client.
+
+        Raises:
+            ConfigurationError: The profile has none.
+        """
+        secret = self._profile.clients.get(client_id)
+        if secret is None:
+            raise ConfigurationError(
+                f"{client_id}: its secret is not in the profile; add it under `clients` of the file that "
+                "GATEHOUSE_PROFILE names"
+            )
+        return secret.get_secret_value()
+
+
+@asynccontextmanager
+async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
+    """Finds the issuer of a profile."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        metadata = await discover(http, profile.issuer, profile.discovery_url)
+        yield TokenDesk(profile, http, metadata)
+
+
+def decode(token: str) -> dict[str, Any]:
+    """Shows what stands in a signed token; nothing is verified.
+
+    Raises:
+        ConfigurationError: It is not a signed token.
+    """
+    try:
+        header, payload, _ = token.strip().split(".")
+        parts = [
+            json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in (header, payload)
+        ]
+    except ValueError:
+        raise ConfigurationError(
+            "the token: is not a JWS in compact form, so there is nothing to decode"
+        ) from None
+    return {"header": parts[0], "claims": parts[1]}

@@ -1,0 +1,459 @@
+"""The issuer's web side, under Keycloak's addresses: discovery, keys, tokens, a small login page, a bit of admin."""
+
+from __future__ import annotations
+
+import hmac
+import html
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from authlib.common.urls import add_params_to_uri
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gatehouse.issuer.keys import SigningKeys
+from gatehouse.issuer.realm import Client, Realm, User
+from gatehouse.issuer.server import IssuerRequest, IssuerServer, OAuth2Error
+from gatehouse.issuer.sessions import Bounded, Session, Sessions
+from gatehouse.issuer.tokens import Tokens
+
+MAX_BODY_BYTES = 64 * 1024
+ADMIN_TOKEN_SECONDS = 60
+_SSO = "GATEHOUSE_SSO"
+_ALGORITHMS = {"ecdsa-generated": "ES256", "rsa-generated": "RS256"}
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width">
+<style>body{{font:16px system-ui;margin:10vh auto;max-width:22rem;padding:0 1rem}}
+input,button{{display:block;width:100%;box-sizing:border-box;font:inherit;padding:.5rem;margin:.3rem 0 1rem}}
+.error{{color:#b00020}}small{{color:#555}}</style>
+<h1>{title}</h1>{body}<small>Development issuer. Not for production.</small></html>"""
+
+
+def _page(title: str, body: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(title=html.escape(title), body=body), status, _SECURITY)
+
+
+def _error(status: int, error: str, description: str = "") -> JSONResponse:
+    body = {"error": error, **({"error_description": description} if description else {})}
+    return JSONResponse(body, status, {"Cache-Control": "no-store"})
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _body(request: Request) -> bytes:
+    found = bytearray()
+    async for chunk in request.stream():
+        found += chunk
+        if len(found) > MAX_BODY_BYTES:
+            raise _TooLarge
+    return bytes(found)
+
+
+class _Issuer:
+    """The handlers of one realm."""
+
+    def __init__(
+        self, realm: Realm, base_url: str, clock: Callable[[], float], admin_password: str | None
+    ) -> None:
+        self.realm = realm
+        self.base = f"{base_url.rstrip('/')}/realms/{realm.name}"
+        self.protocol = f"{self.base}/protocol/openid-connect"
+        self.clock = clock
+        self.keys = SigningKeys()
+        self.keys.add("ES256", 100)
+        self.keys.add("RS256", 90)
+        self.sessions = Sessions()
+        self.tokens = Tokens(realm, self.base, self.keys, self.sessions, clock)
+        self.server = IssuerServer(self.tokens)
+        self.pending: Bounded[dict[str, str]] = Bounded()
+        self.admin_password = admin_password
+        self.admin_tokens: Bounded[float] = Bounded()
+
+    async def discovery(self, _: Request) -> Response:
+        at = self.protocol
+        methods = ["client_secret_basic", "client_secret_post"]
+        return JSONResponse(
+            {
+                "issuer": self.base,
+                "authorization_endpoint": f"{at}/auth",
+                "token_endpoint": f"{at}/token",
+                "introspection_endpoint": f"{at}/token/introspect",
+                "userinfo_endpoint": f"{at}/userinfo",
+                "end_session_endpoint": f"{at}/logout",
+                "jwks_uri": f"{at}/certs",
+                "revocation_endpoint": f"{at}/revoke",
+                "grant_types_supported": [
+                    "authorization_code",
+                    "client_credentials",
+                    "refresh_token",
+                    "password",
+                ],
+                "response_types_supported": ["code"],
+                "response_modes_supported": ["query"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256", "RS256"],
+                "token_endpoint_auth_methods_supported": methods,
+                "introspection_endpoint_auth_methods_supported": methods,
+                "revocation_endpoint_auth_methods_supported": methods,
+                "scopes_supported": ["openid", *(s.name for s in self.realm.scopes.values() if s.in_token)],
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": True,
+            }
+        )
+
+    async def certs(self, _: Request) -> Response:
+        return JSONResponse(self.keys.jwks(), headers={"Cache-Control": "no-cache"})
+
+    async def about(self, _: Request) -> Response:
+        return JSONResponse({"realm": self.realm.name, "token-service": self.protocol, "development": True})
+
+    # -- token, introspection, revocation: Authlib's endpoints
+
+    async def _form(self, request: Request) -> dict[str, str] | Response:
+        if request.headers.get("content-type", "").split(";")[0] != "application/x-www-form-urlencoded":
+            return _error(400, "invalid_request", "Content-Type must be application/x-www-form-urlencoded")
+        try:
+            pairs = parse_qsl((await _body(request)).decode(), keep_blank_values=True, max_num_fields=50)
+        except _TooLarge:
+            return _error(413, "invalid_request", "Request too large")
+        except ValueError:
+            return _error(400, "invalid_request", "Malformed form")
+        if len(dict(pairs)) != len(pairs):
+            return _error(400, "invalid_request", "duplicated parameter")
+        return dict(pairs)
+
+    async def _oauth(self, request: Request) -> IssuerRequest | Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        # Authlib's names for headers are those of the RFCs, Starlette's are in lower case.
+        headers = {"Authorization": request.headers.get("authorization", "")}
+        return IssuerRequest(request.method, str(request.url), form, headers)
+
+    async def token(self, request: Request) -> Response:
+        asked = await self._oauth(request)
+        if isinstance(asked, Response):
+            return asked
+        if "grant_type" not in asked.form:
+            return _error(400, "invalid_request", "Missing form parameter: grant_type")
+        response: Response = self.server.create_token_response(asked)
+        return response
+
+    async def introspect(self, request: Request) -> Response:
+        return await self._endpoint("introspection", request)
+
+    async def revoke(self, request: Request) -> Response:
+        return await self._endpoint("revocation", request)
+
+    async def _endpoint(self, name: str, request: Request) -> Response:
+        asked = await self._oauth(request)
+        if isinstance(asked, Response):
+            return asked
+        # Authlib makes the request itself from the framework's; ours is made already.
+        for endpoint in self.server._endpoints[name]:  # noqa: SLF001 - there is no public way past it
+            try:
+                status, body, headers = endpoint.create_endpoint_response(asked)
+            except OAuth2Error as error:
+                status, body, headers = error()
+            response: Response = self.server.handle_response(status, body, headers)
+            return response
+        raise LookupError(name)
+
+    # -- authorization endpoint and login page
+
+    def _session_of(self, request: Request) -> Session | None:
+        session = self.sessions.sessions.get(request.cookies.get(_SSO, ""))
+        return session if session is not None and self.tokens.session_is_good(session) else None
+
+    async def authorize(self, request: Request) -> Response:
+        form = dict(request.query_params)
+        client = self.server.query_client(form.get("client_id", ""))
+        if client is None:
+            return _page("We are sorry", "<p class=error>Client not found.</p>", 400)
+        if not client.check_redirect_uri(form.get("redirect_uri", "")):
+            return _page("We are sorry", "<p class=error>Invalid parameter: redirect_uri</p>", 400)
+        asked = IssuerRequest("GET", str(request.url), form, {})
+        try:
+            self.server.create_oauth2_request(asked)
+            asked.client = client
+            grant = self.server.get_authorization_grant(asked)
+            grant.validate_authorization_request()
+        except OAuth2Error as error:
+            return self._back(form, {"error": error.error, "error_description": error.description or ""})
+        session = self._session_of(request)
+        prompt = form.get("prompt", "").split()
+        if session is not None and "login" not in prompt and self._young_enough(form, session):
+            # As Keycloak says it: the cookie answered, nobody showed a password for this request.
+            session.acr = "0"
+            return self._answer(form, client, session)
+        if "none" in prompt:
+            return self._back(form, {"error": "login_required"})
+        code = secrets.token_urlsafe(24)
+        self.pending[code] = form
+        return self._login_page(code, "")
+
+    def _young_enough(self, form: dict[str, str], session: Session) -> bool:
+        limit = form.get("max_age", "")
+        return not limit.isdigit() or self.clock() - session.auth_time <= int(limit)
+
+    def _login_page(self, code: str, error: str) -> HTMLResponse:
+        action = html.escape(f"{self.base}/login-actions/authenticate?{urlencode({'session_code': code})}")
+        note = f'<p class="error" role="alert">{html.escape(error)}</p>' if error else ""
+        return _page(
+            "Sign in to Gatehouse",
+            f'{note}<form method="post" action="{action}">'
+            '<label>Name <input name="username" autocomplete="username" required autofocus></label>'
+            '<label>Password <input name="password" type="password" autocomplete="current-password" required>'
+            '</label><button type="submit">Sign in</button></form>',
+        )
+
+    async def authenticate(self, request: Request) -> Response:
+        code = request.query_params.get("session_code", "")
+        form = self.pending.get(code)
+        if form is None:
+            return _page("We are sorry", "<p class=error>This page has expired. Begin again.</p>", 400)
+        login = await self._form(request)
+        if isinstance(login, Response):
+            return login
+        user = self.realm.user_named(login.get("username", ""))
+        good = hmac.compare_digest(
+            login.get("password", "").encode(), (user.password if user else "").encode()
+        )
+        if user is None or not user.password or not good:
+            return self._login_page(code, "Invalid username or password.")
+        if not user.enabled:
+            return self._login_page(code, "Account is disabled, contact your administrator.")
+        del self.pending[code]
+        session = self.sessions.open(user.user_id, self.clock(), "1")
+        response = self._answer(form, self.realm.clients[form["client_id"]], session)
+        response.set_cookie(
+            _SSO, session.sid, httponly=True, samesite="lax", path=f"/realms/{self.realm.name}"
+        )
+        return response
+
+    def _answer(self, form: dict[str, str], client: Client, session: Session) -> Response:
+        asked = IssuerRequest("POST", self.base, form, {})
+        self.server.create_oauth2_request(asked)
+        asked.client, asked.session, asked.scope = client, session, form.get("scope", "")
+        user: User = self.realm.users[session.user_id]
+        grant = self.server.get_authorization_grant(asked)
+        response: Response = self.server.create_authorization_response(asked, user, grant)
+        location = add_params_to_uri(
+            response.headers["location"], [("session_state", session.sid), ("iss", self.base)]
+        )
+        return RedirectResponse(location, 302)
+
+    def _back(self, form: dict[str, str], answer: dict[str, str]) -> Response:
+        if form.get("state"):
+            answer["state"] = form["state"]
+        answer["iss"] = self.base
+        return RedirectResponse(add_params_to_uri(form["redirect_uri"], list(answer.items())), 302)
+
+    # -- userinfo, logout
+
+    async def userinfo(self, request: Request) -> Response:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        claims = self.keys.verify(token) if scheme.lower() == "bearer" else None
+        session = self.sessions.sessions.get(str((claims or {}).get("sid")))
+        if claims is None or session is None or not self.tokens.session_is_good(session):
+            return self._challenge(401, "invalid_token")
+        if self.clock() >= claims["exp"] + 1 or claims["jti"] in self.sessions.revoked:
+            return self._challenge(401, "invalid_token")
+        if "openid" not in claims["scope"].split():
+            return self._challenge(403, "insufficient_scope")
+        user = self.realm.users[session.user_id]
+        if not user.enabled:
+            return self._challenge(401, "invalid_token")
+        return JSONResponse(
+            {
+                "sub": user.user_id,
+                "preferred_username": user.username,
+                "email": user.email,
+                "email_verified": user.email_verified,
+                "name": f"{user.first_name} {user.last_name}".strip(),
+            }
+        )
+
+    def _challenge(self, status: int, error: str) -> Response:
+        header = f'Bearer realm="{self.realm.name}", error="{error}"'
+        return JSONResponse({"error": error}, status, {"WWW-Authenticate": header})
+
+    async def logout(self, request: Request) -> Response:
+        if request.method == "POST":
+            return await self._logout_by_refresh_token(request)
+        form = dict(request.query_params)
+        claims = self.keys.verify(form.get("id_token_hint", ""))
+        if claims is None or claims.get("typ") != "ID":
+            return _page("Log out", "<p>Log out from the program that you use.</p>")
+        session = self.sessions.sessions.get(claims["sid"])
+        if session is not None:
+            self.sessions.end(session)
+        client = self.realm.clients.get(claims["azp"])
+        target = form.get("post_logout_redirect_uri")
+        if target is None:
+            return _page("Logged out", "<p>You are logged out.</p>")
+        known = (client.attributes.get("post.logout.redirect.uris", "") if client else "").split("##")
+        if client is None or not _registered(client, target, known):
+            return _page("We are sorry", "<p class=error>Invalid redirect uri</p>", 400)
+        state = [("state", form["state"])] if form.get("state") else []
+        return RedirectResponse(add_params_to_uri(target, state), 302)
+
+    async def _logout_by_refresh_token(self, request: Request) -> Response:
+        asked = await self._oauth(request)
+        if isinstance(asked, Response):
+            return asked
+        try:
+            client = self.server.authenticate_client(asked, ["client_secret_basic", "none"])
+        except OAuth2Error as error:
+            response: Response = self.server.handle_error_response(asked, error)
+            return response
+        token = self.sessions.refresh_tokens.get(asked.form.get("refresh_token", ""))
+        if token is None or not token.check_client(client):
+            return _error(400, "invalid_grant", "Invalid refresh token")
+        self.sessions.end(token.session)
+        return Response(status_code=204)
+
+    # -- the part of Keycloak's admin API that rotates keys and ends sessions
+
+    async def admin_token(self, request: Request) -> Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        wanted = self.admin_password
+        good = wanted is not None and hmac.compare_digest(form.get("password", "").encode(), wanted.encode())
+        if not good or form.get("client_id") != "admin-cli" or form.get("username") != "admin":
+            return _error(401, "invalid_grant", "Invalid user credentials")
+        token = secrets.token_urlsafe(32)
+        self.admin_tokens[token] = self.clock() + ADMIN_TOKEN_SECONDS
+        return JSONResponse(
+            {"access_token": token, "token_type": "Bearer", "expires_in": ADMIN_TOKEN_SECONDS}
+        )
+
+    def _is_admin(self, request: Request) -> bool:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return self.clock() < self.admin_tokens.get(token, 0.0)
+
+    async def components(self, request: Request) -> Response:
+        if not self._is_admin(request):
+            return _error(401, "HTTP 401 Unauthorized")
+        try:
+            algorithm, options = _component(await _json(request))
+            key = self.keys.add(algorithm, **options)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, _TooLarge):
+            return _error(400, "invalid_request", "not a key provider of this issuer")
+        place = f"{request.url.path}/{key.component_id}"
+        return Response(status_code=201, headers={"Location": place})
+
+    async def component(self, request: Request) -> Response:
+        if not self._is_admin(request):
+            return _error(401, "HTTP 401 Unauthorized")
+        key = self.keys.find(request.path_params["component_id"])
+        if key is None:
+            return _error(404, "Could not find component")
+        if request.method == "DELETE":
+            self.keys.remove(key)
+            return Response(status_code=204)
+        try:
+            _, options = _component(await _json(request))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, _TooLarge):
+            return _error(400, "invalid_request", "not a key provider of this issuer")
+        key.active, key.enabled = options["active"], options["enabled"]
+        return Response(status_code=204)
+
+    async def end_session(self, request: Request) -> Response:
+        if not self._is_admin(request):
+            return _error(401, "HTTP 401 Unauthorized")
+        session = self.sessions.sessions.get(request.path_params["sid"])
+        if session is None:
+            return _error(404, "Session not found")
+        self.sessions.end(session)
+        return Response(status_code=204)
+
+    async def logout_user(self, request: Request) -> Response:
+        if not self._is_admin(request):
+            return _error(401, "HTTP 401 Unauthorized")
+        self.sessions.end_of_user(request.path_params["user_id"])
+        return Response(status_code=204)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    import json  # noqa: PLC0415 - beside its only use
+
+    found = json.loads(await _body(request))
+    if not isinstance(found, dict):
+        raise TypeError
+    return found
+
+
+def _component(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    config = raw["config"]
+    return _ALGORITHMS[raw["providerId"]], {
+        "priority": int(config.get("priority", ["0"])[0]),
+        "active": config.get("active", ["true"])[0] == "true",
+        "enabled": config.get("enabled", ["true"])[0] == "true",
+    }
+
+
+def _registered(client: Client, target: str, known: list[str]) -> bool:
+    if "+" in known:
+        return client.check_redirect_uri(target)
+    return target in known or client.check_redirect_uri(target)
+
+
+def create_app(
+    realm: Realm,
+    *,
+    base_url: str,
+    clock: Callable[[], float] = time.time,
+    admin_password: str | None = None,
+) -> Starlette:
+    """Makes the issuer's web application.
+
+    Args:
+        realm: What it knows.
+        base_url: Where it is reached, such as `http://127.0.0.1:8080`.
+        clock: Seconds since the epoch.
+        admin_password: Password of `admin` for the admin calls; None turns them off.
+    """
+    issuer = _Issuer(realm, base_url, clock, admin_password)
+    root, at = f"/realms/{realm.name}", f"/realms/{realm.name}/protocol/openid-connect"
+    admin = f"/admin/realms/{realm.name}"
+    routes = [
+        Route(root, issuer.about),
+        Route(f"{root}/.well-known/openid-configuration", issuer.discovery),
+        Route(f"/.well-known/oauth-authorization-server{root}", issuer.discovery),
+        Route(f"{at}/certs", issuer.certs),
+        Route(f"{at}/auth", issuer.authorize),
+        Route(f"{root}/login-actions/authenticate", issuer.authenticate, methods=["POST"]),
+        Route(f"{at}/token", issuer.token, methods=["POST"]),
+        Route(f"{at}/token/introspect", issuer.introspect, methods=["POST"]),
+        Route(f"{at}/revoke", issuer.revoke, methods=["POST"]),
+        Route(f"{at}/userinfo", issuer.userinfo, methods=["GET", "POST"]),
+        Route(f"{at}/logout", issuer.logout, methods=["GET", "POST"]),
+    ]
+    if admin_password is not None:
+        routes += [
+            Route("/realms/master/protocol/openid-connect/token", issuer.admin_token, methods=["POST"]),
+            Route(f"{admin}/components", issuer.components, methods=["POST"]),
+            Route(f"{admin}/components/{{component_id}}", issuer.component, methods=["PUT", "DELETE"]),
+            Route(f"{admin}/sessions/{{sid}}", issuer.end_session, methods=["DELETE"]),
+            Route(f"{admin}/users/{{user_id}}/logout", issuer.logout_user, methods=["POST"]),
+        ]
+
+    async def unknown(_: Request, __: Exception) -> Response:
+        return _error(404, "Realm does not exist")
+
+    return Starlette(routes=routes, exception_handlers={404: unknown})

@@ -1,0 +1,103 @@
+"""What the issuer remembers: sessions, codes, refresh tokens, revoked tokens; all of it bounded."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from authlib.oauth2.rfc6749 import AuthorizationCodeMixin
+
+MAX_ENTRIES = 10_000
+V = TypeVar("V")
+
+
+class Bounded(OrderedDict[str, V], Generic[V]):
+    """A mapping that forgets its oldest entry when it is full."""
+
+    def __setitem__(self, key: str, value: V) -> None:
+        super().__setitem__(key, value)
+        while len(self) > MAX_ENTRIES:
+            self.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Session:
+    """A login of a user."""
+
+    sid: str
+    user_id: str
+    auth_time: int
+    acr: str
+    last_used: float
+    alive: bool = True
+
+
+@dataclass(slots=True)
+class Code(AuthorizationCodeMixin):
+    """An authorization code, in the words of Authlib's model."""
+
+    code: str
+    client_id: str
+    redirect_uri: str
+    scope: str
+    session: Session
+    expires_at: float
+    code_challenge: str
+    nonce: str
+    code_challenge_method: str = "S256"
+
+    def get_redirect_uri(self) -> str:
+        """See AuthorizationCodeMixin."""
+        return self.redirect_uri
+
+    def get_scope(self) -> str:
+        """See AuthorizationCodeMixin."""
+        return self.scope
+
+
+@dataclass(slots=True)
+class RefreshToken:
+    """A refresh token, in the words that Authlib's grant asks it with."""
+
+    value: str = field(repr=False)
+    client_id: str
+    scope: str
+    session: Session
+    used: bool = False
+
+    def check_client(self, client: object) -> bool:
+        """Whether it was made for `client`."""
+        return getattr(client, "client_id", None) == self.client_id
+
+    def get_scope(self) -> str:
+        """Returns the scopes that were asked for."""
+        return self.scope
+
+
+class Sessions:
+    """All that is remembered of a realm."""
+
+    def __init__(self) -> None:
+        self.sessions: Bounded[Session] = Bounded()
+        self.codes: Bounded[Code] = Bounded()
+        self.spent_codes: Bounded[Session] = Bounded()
+        self.refresh_tokens: Bounded[RefreshToken] = Bounded()
+        self.revoked: Bounded[bool] = Bounded()
+
+    def open(self, user_id: str, now: float, acr: str) -> Session:
+        """Opens a session."""
+        session = Session(secrets.token_urlsafe(16), user_id, int(now), acr, now)
+        self.sessions[session.sid] = session
+        return session
+
+    def end(self, session: Session) -> None:
+        """Ends a session, and with it all its tokens."""
+        session.alive = False
+        self.sessions.pop(session.sid, None)
+
+    def end_of_user(self, user_id: str) -> None:
+        """Ends all sessions of a user."""
+        for session in [s for s in self.sessions.values() if s.user_id == user_id]:
+            self.end(session)

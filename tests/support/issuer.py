@@ -1,0 +1,135 @@
+"""The embedded issuer, as a real server over HTTP on loopback, with the realm file of the repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gatehouse.issuer import Realm, RunningIssuer, load_realm, run_issuer
+
+REALM_FILE = Path(__file__).resolve().parents[2] / "keycloak" / "gatehouse-realm.json"
+ADMIN_PASSWORD = "for-tests-only"
+SECRETS = {
+    name: f"{name.removeprefix('gatehouse-')}-demo-secret"
+    for name in (
+        "gatehouse-api",
+        "gatehouse-admin-service",
+        "gatehouse-worker",
+        "gatehouse-elsewhere",
+        "gatehouse-brief",
+    )
+}
+
+
+class Clock:
+    """A clock that can be set ahead."""
+
+    def __init__(self) -> None:
+        import time
+
+        self._time = time.time
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return self._time() + self.ahead
+
+
+@dataclass
+class LiveIssuer:
+    """A running issuer, and short ways to it."""
+
+    running: RunningIssuer
+    realm: Realm
+    clock: Clock
+    http: httpx.AsyncClient
+
+    @property
+    def issuer(self) -> str:
+        return self.running.issuer
+
+    def url(self, path: str) -> str:
+        return f"{self.issuer}/protocol/openid-connect/{path}"
+
+    async def token(self, **form: str) -> httpx.Response:
+        """Posts to the token endpoint."""
+        return await self.http.post(self.url("token"), data=form)
+
+    async def service_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
+        """Returns an access token of a service account."""
+        answer = await self.token(
+            grant_type="client_credentials", client_id=client, client_secret=SECRETS[client], scope=scope
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    async def user_answer(
+        self, user: str = "alice", scope: str = "read:users", **more: str
+    ) -> httpx.Response:
+        """Asks for the tokens of a user by password."""
+        return await self.token(
+            grant_type="password",
+            client_id="gatehouse-console",
+            username=user,
+            password=user,
+            scope=scope,
+            **more,
+        )
+
+    async def user_token(self, user: str = "alice", scope: str = "read:users") -> str:
+        """Returns an access token of a user."""
+        return str((await self.user_answer(user, scope)).json()["access_token"])
+
+    async def introspect(self, token: str, client: str = "gatehouse-api") -> dict[str, object]:
+        """Introspects as a client."""
+        answer = await self.http.post(
+            self.url("token/introspect"),
+            data={"token": token, "client_id": client, "client_secret": SECRETS[client]},
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, object] = answer.json()
+        return found
+
+    async def admin(self) -> dict[str, str]:
+        """Returns the headers of an administrator."""
+        answer = await self.http.post(
+            f"{self.running.base_url}/realms/master/protocol/openid-connect/token",
+            data={
+                "grant_type": "password",
+                "client_id": "admin-cli",
+                "username": "admin",
+                "password": ADMIN_PASSWORD,
+            },
+        )
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    async def rotate(self, provider: str = "ecdsa-generated", priority: int = 200) -> str:
+        """Adds a signing key; returns where its component is."""
+        answer = await self.http.post(
+            f"{self.running.base_url}/admin/realms/gatehouse/components",
+            headers=await self.admin(),
+            json={
+                "name": "rotated",
+                "providerId": provider,
+                "providerType": "org.keycloak.keys.KeyProvider",
+                "config": {"priority": [str(priority)], "enabled": ["true"], "active": ["true"]},
+            },
+        )
+        assert answer.status_code == 201, answer.text
+        return answer.headers["location"]
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[LiveIssuer]:
+    """A running issuer."""
+    clock = Clock()
+    realm = load_realm(REALM_FILE, os.environ)
+    async with (
+        run_issuer(realm, clock=clock, admin_password=ADMIN_PASSWORD) as running,
+        httpx.AsyncClient() as http,
+    ):
+        yield LiveIssuer(running, realm, clock, http)
