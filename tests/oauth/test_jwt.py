@@ -1,0 +1,418 @@
+"""What a signed token must be: RFC 7515, 7519, 8725 and 9068, with one negative for each way to be wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import jwt as pyjwt
+import pytest
+
+from gatehouse.oauth import InvalidToken, Verifiers
+from tests.oauth.conftest import MakeVerifiers, config, reason_of
+from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, ManualTime, SigningKey, b64
+
+ALL_ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA")
+
+
+@pytest.fixture
+async def verifiers(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> Verifiers:
+    return await make_verifiers(config(idp))
+
+
+async def refused(verifiers: Verifiers, token: str) -> str:
+    with pytest.raises(InvalidToken) as caught:
+        await verifiers.verify(token)
+    return reason_of(caught)
+
+
+@pytest.mark.parametrize("algorithm", ALL_ALGORITHMS)
+async def test_every_asymmetric_algorithm_verifies_when_pinned(
+    algorithm: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    idp.keys = [SigningKey.make("only", algorithm)]
+    verifiers = await make_verifiers(config(idp, algorithms=(algorithm,)))
+
+    assert (await verifiers.verify(idp.sign())).scopes == {"read:users"}
+
+
+async def test_algorithm_that_is_not_pinned_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    idp.rotate("RS512")
+
+    assert await refused(verifiers, idp.sign()) == "algorithm_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["none", "None", "nOnE", "", "HS256", "HS512", "ES256K", "es256", None, 1, ["ES256"], {}]
+)
+async def test_header_cannot_choose_another_algorithm(
+    algorithm: Any, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    header = {"alg": algorithm, "typ": "JWT", "kid": idp.keys[0].kid}
+
+    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "algorithm_not_allowed"
+
+
+async def test_public_key_is_no_hmac_secret(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    """Algorithm confusion (RFC 8725 section 2.1): a token signed with the published key as its secret."""
+    secret = json.dumps(idp.keys[0].jwk()).encode()
+    signed = f"{b64(json.dumps({'alg': 'HS256', 'kid': idp.keys[0].kid}).encode())}.{b64(json.dumps(idp.claims()).encode())}"
+    signature = pyjwt.get_algorithm_by_name("HS256").sign(signed.encode(), secret)
+
+    assert await refused(verifiers, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"
+
+
+async def test_key_for_one_algorithm_does_not_serve_another(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    key = SigningKey.make("rsa", "RS256")
+    idp.keys = [key]
+    verifiers = await make_verifiers(config(idp, algorithms=("RS256", "PS256")))
+    other = SigningKey("rsa", "PS256", key.private)
+
+    assert await refused(verifiers, other.sign(idp.claims())) == "key_unknown"
+
+
+@pytest.mark.parametrize("name", ["jku", "x5u", "x5c", "jwk"])
+async def test_key_in_the_header_is_ignored(name: str, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    mine = SigningKey.make(idp.keys[0].kid)
+    values = {"jwk": mine.jwk(), "jku": idp.url("evil"), "x5u": idp.url("evil"), "x5c": ["AAAA"]}
+    header = {"alg": "ES256", "typ": "JWT", "kid": mine.kid, name: values[name]}
+
+    assert await refused(verifiers, mine.sign(idp.claims(), header)) == "signature_mismatch"
+    assert idp.asked("evil") == 0
+    # And beside a good signature it does no harm.
+    assert await verifiers.verify(idp.keys[0].sign(idp.claims(), header))
+
+
+@pytest.mark.parametrize(
+    "extra", [{"crit": ["exp"]}, {"crit": []}, {"crit": ["b64"], "b64": False}, {"b64": True}]
+)
+async def test_critical_header_that_is_not_understood_is_refused(
+    extra: dict[str, Any], idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    header = {"alg": "ES256", "typ": "JWT", "kid": idp.keys[0].kid} | extra
+
+    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "header_not_understood"
+
+
+@pytest.mark.parametrize(
+    ("header_type", "payload_type"),
+    [
+        ("JWT", "Bearer"),
+        ("jwt", "Bearer"),
+        ("application/jwt", "Bearer"),
+        (..., "Bearer"),
+        ("at+jwt", "Bearer"),
+    ]
+    + [("at+jwt", ...), ("AT+JWT", ...), ("application/at+jwt", ...)],
+)
+async def test_access_token_says_so_in_header_or_payload(
+    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
+    if header_type is ...:
+        del header["typ"]
+
+    assert await verifiers.verify(idp.keys[0].sign(idp.claims(typ=payload_type), header))
+
+
+@pytest.mark.parametrize(
+    ("header_type", "payload_type"),
+    [("JWT", "ID"), ("JWT", "Refresh"), ("JWT", "Offline"), ("JWT", "DPoP"), ("JWT", ...), ("at+jwt", "ID")]
+    + [("dpop+jwt", "Bearer"), ("logout+jwt", "Bearer"), ("id+jwt", "Bearer"), ("JWE", "Bearer")]
+    + [(1, "Bearer"), (None, "Bearer"), (["JWT"], "Bearer"), ("JWT", ["Bearer"]), ("at+jwt", None)],
+)
+async def test_token_that_is_no_access_token_is_refused(
+    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
+    token = idp.keys[0].sign(idp.claims(typ=payload_type), header)
+
+    assert await refused(verifiers, token) == "token_type_mismatch"
+
+
+@pytest.mark.parametrize("kid", [..., None, 1, ["key-1"], {"a": 1}, "", "KEY-1", "key-1 ", "../key-1"])
+async def test_key_must_be_named_exactly(kid: Any, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    header = {"alg": "ES256", "typ": "JWT", "kid": kid}
+    if kid is ...:
+        del header["kid"]
+
+    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "key_unknown"
+
+
+async def test_signature_of_another_key_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    other = SigningKey.make(idp.keys[0].kid)
+
+    assert await refused(verifiers, other.sign(idp.claims())) == "signature_mismatch"
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    token = idp.sign()
+    parts = token.split(".")
+    raw = bytearray(base64.urlsafe_b64decode(parts[part] + "=="))
+    for position in range(len(raw)):
+        changed = bytes(raw[:position]) + bytes([raw[position] ^ 1]) + bytes(raw[position + 1 :])
+        forged = ".".join([*parts[:part], b64(changed), *parts[part + 1 :]])
+        with pytest.raises(InvalidToken):
+            await verifiers.verify(forged)
+    assert await verifiers.verify(token)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [b"\0" * 64, b"\1" * 64, b"\xff" * 64, b"\0", b"\0" * 63, b"\0" * 65, b"\0" * 72],
+    ids=["zeros", "ones", "greatest", "one byte", "short", "long", "der length"],
+)
+async def test_degenerate_ecdsa_signature_is_refused(
+    signature: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    signed = idp.sign().rpartition(".")[0]
+
+    assert await refused(verifiers, f"{signed}.{b64(signature)}") == "signature_mismatch"
+
+
+async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    signed = idp.sign().rpartition(".")[0]
+    der = idp.keys[0].private.sign(signed.encode(), ECDSA(SHA256()))
+
+    assert await refused(verifiers, f"{signed}.{b64(der)}") == "signature_mismatch"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda h, p, s: f"{h}.{p}.",
+        lambda h, p, s: f".{p}.{s}",
+        lambda h, p, s: f"{h}..{s}",
+        lambda h, p, s: f"{h}.{p}",
+        lambda h, p, s: h,
+        lambda h, p, s: "",
+        lambda h, p, s: "..",
+        lambda h, p, s: ".",
+        lambda h, p, s: f"{h}.{p}.{s}.",
+        lambda h, p, s: f".{h}.{p}.{s}",
+        lambda h, p, s: f"{h}.{p}.{s}.{s}",
+        lambda h, p, s: f"{h}.{p}.{s}.{s}.{s}",
+        lambda h, p, s: "." * 8000,
+        lambda h, p, s: f"{h}=.{p}.{s}",
+        lambda h, p, s: f"{h}.{p}==.{s}",
+        lambda h, p, s: f"{h}.{p}.{s}=",
+        lambda h, p, s: f"{h}.{p}.{s}==",
+        lambda h, p, s: f" {h}.{p}.{s}",
+        lambda h, p, s: f"{h}.{p}.{s} ",
+        lambda h, p, s: f"{h}.{p}.{s}\n",
+        lambda h, p, s: f"{h}.{p}\n.{s}",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}+",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}/",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}%",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}\0",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}é",
+        lambda h, p, s: f"{h}.{p}.{s[:-1]}\ud800",
+        lambda h, p, s: f"Bearer {h}.{p}.{s}",
+        lambda h, p, s: json.dumps({"protected": h, "payload": p, "signature": s}),
+        lambda h, p, s: json.dumps({"payload": p, "signatures": [{"protected": h, "signature": s}]}),
+    ],
+)
+async def test_other_spelling_of_a_good_token_is_refused(
+    spoil: Any, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    token = spoil(*idp.sign().split("."))
+
+    assert await refused(verifiers, token) == "token_malformed"
+
+
+async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    """64 bytes of signature leave four spare bits in the last character; only zeros are canonical."""
+    signed, _, signature = idp.sign().rpartition(".")
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet.index(signature[-1])
+    assert last % 16 == 0
+
+    for spare in range(1, 16):
+        forged = f"{signed}.{signature[:-1]}{alphabet[last + spare]}"
+        assert await refused(verifiers, forged) == "token_malformed"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"1",
+        b"{",
+        b'{"a":1}{"a":1}',
+        b'{"iss":"a","iss":"b"}',
+        b'{"a":{"b":1,"b":2}}',
+        b'{"exp":NaN}',
+        b'{"exp":Infinity}',
+        b'{"exp":-Infinity}',
+        b'{"exp":' + b"9" * 5000 + b"}",
+        b"\xff\xfe{}",
+        b"\xef\xbb\xbf{}",
+        b"[" * 5000,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+        b"{'iss':'a'}",
+    ],
+    ids=range(18),
+)
+async def test_payload_that_is_not_one_json_object_is_refused(
+    payload: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    if len(payload) < 5000:
+        payload = payload.replace(b'"a":1}', b'"iss":"' + idp.issuer.encode() + b'"}')
+
+    assert await refused(verifiers, idp.keys[0].sign(payload)) in {"token_malformed", "issuer_unknown"}
+
+
+@pytest.mark.parametrize("header", [b"[]", b"null", b"", b"{", b'{"alg":"ES256","alg":"none"}', b"\xff"])
+async def test_header_that_is_not_one_json_object_is_refused(
+    header: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "token_malformed"
+
+
+async def test_encrypted_token_is_refused_before_anything_is_decoded(verifiers: Verifiers) -> None:
+    """A JWE with a huge `p2c` would cost the one who opens it."""
+    header = b64(
+        json.dumps({"alg": "PBES2-HS512+A256KW", "enc": "A256GCM", "p2c": 2**31, "p2s": "AAAA"}).encode()
+    )
+
+    assert await refused(verifiers, f"{header}.AAAA.AAAA.AAAA.AAAA") == "token_malformed"
+
+
+async def test_token_may_be_8_kib_and_not_one_character_more(
+    idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    spare = 8192 - len(idp.sign(pad=""))
+    pads = [spare * 3 // 4 - 2 + more for more in range(-4, 6)]
+    tokens = [idp.sign(pad="x" * pad) for pad in pads]
+    longest = max((t for t in tokens if len(t) <= 8192), key=len)
+    shortest = min((t for t in tokens if len(t) > 8192), key=len)
+    assert len(longest) >= 8191
+    assert len(shortest) <= 8194
+
+    assert await verifiers.verify(longest)
+    assert await refused(verifiers, shortest) == "token_too_long"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"iss": ...}, "issuer_unknown"),
+        ({"iss": None}, "issuer_unknown"),
+        ({"iss": 1}, "issuer_unknown"),
+        ({"iss": ["a"]}, "issuer_unknown"),
+        ({"iss": "https://elsewhere.test"}, "issuer_unknown"),
+        ({"aud": ...}, "audience_mismatch"),
+        ({"aud": None}, "audience_mismatch"),
+        ({"aud": ""}, "audience_mismatch"),
+        ({"aud": []}, "audience_mismatch"),
+        ({"aud": "gatehouse"}, "audience_mismatch"),
+        ({"aud": "gatehouse-api "}, "audience_mismatch"),
+        ({"aud": ["other", "Gatehouse-api"]}, "audience_mismatch"),
+        ({"aud": {"gatehouse-api": 1}}, "audience_mismatch"),
+        ({"aud": [["gatehouse-api"]]}, "audience_mismatch"),
+        ({"exp": ...}, "expiry_missing"),
+        ({"exp": None}, "claim_malformed"),
+        ({"exp": "1900000000"}, "claim_malformed"),
+        ({"exp": True}, "claim_malformed"),
+        ({"exp": [1900000000]}, "claim_malformed"),
+        ({"exp": -1}, "claim_malformed"),
+        ({"exp": -0.5}, "claim_malformed"),
+        ({"exp": 10**400}, "claim_malformed"),
+        ({"exp": 0}, "token_expired"),
+        ({"nbf": None}, "claim_malformed"),
+        ({"nbf": "0"}, "claim_malformed"),
+        ({"nbf": -1}, "claim_malformed"),
+        ({"nbf": False}, "claim_malformed"),
+        ({"iat": "0"}, "claim_malformed"),
+        ({"iat": {}}, "claim_malformed"),
+        ({"nbf": EPOCH + 61}, "token_not_yet_valid"),
+        ({"iat": EPOCH + 61}, "token_not_yet_valid"),
+        ({"sub": ...}, "subject_missing"),
+        ({"sub": ""}, "subject_missing"),
+        ({"sub": 1}, "subject_missing"),
+        ({"cnf": {"jkt": "AAAA"}}, "proof_of_possession_missing"),
+        ({"cnf": {"x5t#S256": "AAAA"}}, "proof_of_possession_missing"),
+        ({"cnf": {}}, "proof_of_possession_missing"),
+    ],
+    ids=str,
+)
+async def test_wrong_claim_is_refused(
+    changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    assert await refused(verifiers, idp.sign(**changes)) == reason
+
+
+async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    payload = json.dumps(idp.claims(exp=12345)).replace("12345", "1e400")
+
+    assert await refused(verifiers, idp.keys[0].sign(payload.encode())) == "claim_malformed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": ["other", AUDIENCE]},
+        {"iat": ...},
+        {"exp": EPOCH + 0.5},
+        {"nbf": EPOCH},
+        {"nbf": EPOCH + 60},
+        {"iat": EPOCH + 60},
+        {"cnf": None},
+        {"iat": 0, "nbf": 0},
+    ],
+    ids=str,
+)
+async def test_claims_that_may_be_so(
+    changes: dict[str, Any], idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    assert await verifiers.verify(idp.sign(**changes))
+
+
+@pytest.mark.parametrize(("leeway", "late"), [(60.0, 60.0), (0.0, 0.0), (5.0, 5.0)])
+async def test_token_ends_exactly_at_expiry_plus_leeway(
+    leeway: float, late: float, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp, leeway_seconds=leeway))
+    token = idp.sign(exp=EPOCH + 100)
+
+    manual_time.advance(100 + late - 0.001)
+    assert await verifiers.verify(token)
+    manual_time.advance(0.001)
+    assert await refused(verifiers, token) == "token_expired"
+
+
+async def test_token_begins_exactly_at_not_before_less_leeway(
+    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+) -> None:
+    token = idp.sign(nbf=EPOCH + 100)
+
+    manual_time.advance(39.999)
+    assert await refused(verifiers, token) == "token_not_yet_valid"
+    manual_time.advance(0.001)
+    assert await verifiers.verify(token)
+
+
+async def test_scope_may_be_empty(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+    assert (await verifiers.verify(idp.sign(scope=""))).scopes == frozenset()
+
+
+async def test_claims_of_a_cached_principal_cannot_be_changed(
+    idp: LoopbackIssuer, verifiers: Verifiers
+) -> None:
+    principal = await verifiers.verify(idp.sign())
+
+    with pytest.raises(TypeError):
+        principal.claims["scope"] = "admin"  # type: ignore[index]
+    with pytest.raises(TypeError):
+        principal.client_roles["a"] = frozenset()  # type: ignore[index]

@@ -1,0 +1,545 @@
+"""Keys of an issuer: which are used, how they are refreshed, what an outage or a rotation does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
+from tests.oauth.conftest import CountingObserver, MakeVerifiers, config, reason_of
+from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, Reply, SigningKey, rsa_key, until
+
+EC = SigningKey.make("ec")
+RSA = SigningKey.make("rsa", "RS256")
+ED = SigningKey.make("ed", "EdDSA")
+ALL = ("ES256", "ES384", "ES512", "RS256", "RS512", "PS256", "EdDSA")
+DAY = 24 * 3600.0
+
+
+# Which keys are used.
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        EC.jwk(),
+        EC.jwk(use=None),
+        EC.jwk(alg=None),
+        EC.jwk(key_ops=["verify"]),
+        EC.jwk(use=None, key_ops=["verify", "encrypt"]),
+        EC.jwk(extra={"a": 1}, x5c=["AAAA"], x5u="https://elsewhere.test"),
+    ],
+)
+def test_key_for_verifying_is_used(jwk: dict[str, Any]) -> None:
+    assert set(read_keys({"keys": [jwk]}, ALL)) == {("ec", "ES256")}
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        EC.jwk(use="enc"),
+        EC.jwk(use=["sig"]),
+        EC.jwk(use=1),
+        EC.jwk(key_ops=["sign"]),
+        EC.jwk(key_ops=[]),
+        EC.jwk(key_ops="verify"),
+        EC.jwk(key_ops={"verify": 1}),
+        EC.jwk(alg="ES384"),
+        EC.jwk(alg="RS256"),
+        EC.jwk(alg="HS256"),
+        EC.jwk(alg="ECDH-ES"),
+        EC.jwk(alg=["ES256"]),
+        EC.jwk(alg=1),
+        EC.jwk(kid=None),
+        EC.jwk(kid=1),
+        EC.jwk(kty="RSA"),
+        EC.jwk(kty=None),
+        EC.jwk(kty=["EC"]),
+        EC.jwk(crv="P-384"),
+        EC.jwk(crv="P-384", alg=None),
+        EC.jwk(crv="secp256k1", alg=None),
+        EC.jwk(crv=None),
+        EC.jwk(crv={"P-256": 1}),
+        EC.jwk(x=None),
+        EC.jwk(x=1),
+        EC.jwk(x=""),
+        EC.jwk(x="AAAA"),
+        EC.jwk(y=EC.jwk()["x"]),
+        EC.jwk(d="AAAA"),
+        RSA.jwk(n=None),
+        RSA.jwk(n=1),
+        RSA.jwk(e="AA"),
+        RSA.jwk(e="Ag"),
+        RSA.jwk(n="AQAB"),
+        RSA.jwk(d="AAAA"),
+        SigningKey("weak", "RS256", rsa_key(1024)).jwk(),
+        RSA.jwk(n="_" * 1600),
+        RSA.jwk(alg="RSA-OAEP"),
+        ED.jwk(x="AAAA"),
+        ED.jwk(crv="Ed448", alg=None),
+        ED.jwk(crv="X25519", alg=None),
+        {"kty": "oct", "kid": "oct", "k": "A" * 64, "alg": "HS256"},
+        {"kty": "oct", "kid": "oct", "k": "A" * 64, "alg": "ES256"},
+        {},
+        None,
+        1,
+        "key",
+        [EC.jwk()],
+    ],
+    ids=lambda value: None,
+)
+def test_key_that_is_not_for_verifying_is_left_out_and_harms_no_other(jwk: Any) -> None:
+    good = SigningKey.make("good")
+
+    assert set(read_keys({"keys": [jwk, good.jwk()]}, ALL)) == {("good", "ES256")}
+
+
+def test_key_without_algorithm_serves_those_of_its_kind_that_are_pinned() -> None:
+    keys = read_keys({"keys": [RSA.jwk(alg=None)]}, ("ES256", "RS256", "PS256"))
+
+    assert set(keys) == {("rsa", "RS256"), ("rsa", "PS256")}
+
+
+def test_key_whose_algorithm_is_not_pinned_is_left_out() -> None:
+    assert read_keys({"keys": [RSA.jwk(), EC.jwk()]}, ("ES256",)).keys() == {("ec", "ES256")}
+
+
+def test_only_so_many_keys_are_read() -> None:
+    keys = [EC.jwk(kid=f"key-{number}") for number in range(100)]
+
+    assert len(read_keys({"keys": keys}, ALL)) == 64
+
+
+@pytest.mark.parametrize("document", [{}, {"keys": None}, {"keys": {}}, {"keys": "a"}, EC.jwk()])
+def test_document_that_is_no_key_set_is_an_outage(document: dict[str, Any]) -> None:
+    with pytest.raises(IssuerUnavailable, match="keys_malformed"):
+        read_keys(document, ALL)
+
+
+_VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["EC", "RSA", "OKP", "oct", "P-256", "P-521", "Ed25519", "sig", "ES256", "AQAB", "AAAA", "A" * 43]
+    )
+    | st.lists(st.text(max_size=3), max_size=2)
+    | st.dictionaries(st.text(max_size=3), st.integers(), max_size=1)
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    base=st.sampled_from([EC.jwk(), RSA.jwk(), ED.jwk()]),
+    changes=st.dictionaries(
+        st.sampled_from(["kty", "crv", "x", "y", "n", "e", "use", "key_ops", "alg", "kid", "d", "k", "x5c"]),
+        _VALUES,
+    ),
+)
+@example(base=RSA.jwk(), changes={"e": "_" * 200})
+def test_key_of_any_shape_is_used_or_left_out(base: dict[str, Any], changes: dict[str, Any]) -> None:
+    for kid, algorithm in read_keys({"keys": [base | changes]}, ALL):
+        assert (kid, algorithm) == ((base | changes)["kid"], algorithm)
+        assert algorithm in ALL
+
+
+# How they are kept.
+
+
+class Source:
+    """Gives key sets as told; counts the attempts."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.document: dict[str, Any] = {"keys": [EC.jwk()]}
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def fetch(self) -> dict[str, Any]:
+        self.attempts += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return self.document
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+async def keys(source: Source, manual_time: ManualTime) -> Any:
+    keys = KeySet(source.fetch, ALL, manual_time.monotonic, manual_time.sleep)
+    yield keys
+    await keys.aclose()
+
+
+async def test_keys_are_refreshed_thirty_seconds_ahead_of_their_end(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    for refreshes in (1, 2, 3):
+        await until(lambda: manual_time.pauses == [270.0])
+        assert source.attempts == refreshes
+        manual_time.advance(270.0)
+    await until(lambda: source.attempts == 4)
+
+
+async def test_known_key_never_waits_for_a_fetch(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    source.gate = asyncio.Event()
+    await until(lambda: bool(manual_time.pauses))
+    manual_time.advance(270.0)
+    await until(lambda: source.attempts == 2)
+
+    # Run by hand, one step: were there anything to wait for, it would not end in StopIteration.
+    with pytest.raises(StopIteration):
+        keys.key("ec", "ES256").send(None)
+
+
+async def test_key_of_another_algorithm_is_not_known(keys: KeySet) -> None:
+    await keys.start()
+
+    with pytest.raises(InvalidToken, match="key_unknown"):
+        await keys.key("ec", "ES384")
+
+
+async def test_unknown_kid_makes_one_attempt_in_thirty_seconds(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    for number in range(200):
+        with pytest.raises(InvalidToken, match="key_unknown"):
+            await keys.key(f"junk-{number}", "ES256")
+    assert source.attempts == 2
+
+    manual_time.advance(29.999)
+    with pytest.raises(InvalidToken):
+        await keys.key("junk", "ES256")
+    assert source.attempts == 2
+    manual_time.advance(0.001)
+    with pytest.raises(InvalidToken):
+        await keys.key("junk", "ES256")
+    assert source.attempts == 3
+
+
+async def test_failed_attempts_count_against_unknown_kids(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    source.error = IssuerUnavailable("away")
+    for number in range(200):
+        with pytest.raises(IssuerUnavailable, match="keys_unavailable"):
+            await keys.key(f"junk-{number}", "ES256")
+    assert source.attempts == 2
+    assert await keys.key("ec", "ES256")
+
+
+async def test_many_unknown_kids_at_once_share_one_attempt(keys: KeySet, source: Source) -> None:
+    await keys.start()
+    source.gate = asyncio.Event()
+    waiting = [asyncio.create_task(keys.key(f"junk-{n}", "ES256")) for n in range(500)]
+    await until(lambda: source.attempts == 2)
+    source.gate.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(isinstance(outcome, InvalidToken) for outcome in outcomes)
+    assert source.attempts == 2
+
+
+async def test_waiter_that_goes_away_does_not_end_the_fetch_of_the_others(
+    keys: KeySet, source: Source
+) -> None:
+    await keys.start()
+    source.gate = asyncio.Event()
+    first = asyncio.create_task(keys.key("new", "ES256"))
+    await until(lambda: source.attempts == 2)
+    second = asyncio.create_task(keys.key("new", "ES256"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    source.document = {"keys": [EC.jwk(kid="new")]}
+    source.gate.set()
+
+    assert await second
+    assert source.attempts == 2
+
+
+async def test_key_made_during_a_fetch_of_others_is_sought_once_more(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    await until(lambda: bool(manual_time.pauses))
+    source.gate = asyncio.Event()
+    manual_time.advance(270.0)
+    await until(lambda: source.attempts == 2)
+    found = asyncio.create_task(keys.key("new", "ES256"))
+    await asyncio.sleep(0)
+
+    # The fetch under way was answered before the rotation.
+    async def later() -> dict[str, Any]:
+        source.attempts += 1
+        return {"keys": [EC.jwk(kid="new")]}
+
+    keys._fetch = later
+    source.gate.set()
+
+    assert await found
+    assert source.attempts == 3
+
+
+async def test_rotation_just_after_a_refresh_is_found_at_once(keys: KeySet, source: Source) -> None:
+    await keys.start()
+    source.document = {"keys": [EC.jwk(kid="new")]}
+
+    assert await keys.key("new", "ES256")
+    assert source.attempts == 2
+
+
+async def test_key_that_is_no_longer_published_is_no_longer_used(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    source.document = {"keys": [EC.jwk(kid="new")]}
+    await until(lambda: bool(manual_time.pauses))
+    manual_time.advance(270.0)
+    await until(lambda: manual_time.pauses == [270.0])
+
+    with pytest.raises(InvalidToken, match="key_unknown"):
+        await keys.key("ec", "ES256")
+
+
+@pytest.mark.parametrize(
+    "error", [IssuerUnavailable("away"), RuntimeError("surprise"), KeyError("surprise"), None]
+)
+async def test_stale_keys_serve_for_a_day_and_no_longer(
+    error: Exception | None, keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    await keys.start()
+    source.error, source.document = error, {"keys": []}
+    await until(lambda: bool(manual_time.pauses))
+
+    manual_time.advance(DAY - 0.001)
+    assert keys.ready
+    assert await keys.key("ec", "ES256")
+    manual_time.advance(0.001)
+    assert not keys.ready
+    with pytest.raises(IssuerUnavailable, match="keys_unavailable"):
+        await keys.key("ec", "ES256")
+
+
+async def test_failed_refresh_is_tried_again_with_growing_pauses(
+    keys: KeySet, source: Source, manual_time: ManualTime
+) -> None:
+    source.error = IssuerUnavailable("away")
+    await keys.start()
+    assert not keys.ready
+    for attempts, pause in enumerate([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0], start=1):
+        await until(lambda pause=pause: manual_time.pauses == [pause])  # type: ignore[misc]
+        assert source.attempts == attempts
+        manual_time.advance(pause)
+    await until(lambda: source.attempts == 8)
+
+    source.error = None
+    await until(lambda: manual_time.pauses == [30.0])
+    manual_time.advance(30.0)
+    await until(lambda: keys.ready)
+    await until(lambda: manual_time.pauses == [270.0])
+
+
+def test_backoff_is_bounded() -> None:
+    assert [backoff_seconds(n) for n in (1, 2, 6, 7, 10_000)] == [1.0, 2.0, 30.0, 30.0, 30.0]
+
+
+async def test_key_set_serves_without_having_been_started(keys: KeySet, source: Source) -> None:
+    assert await keys.key("ec", "ES256")
+    assert source.attempts == 1
+
+
+async def test_closing_ends_a_fetch_under_way(source: Source, manual_time: ManualTime) -> None:
+    keys = KeySet(source.fetch, ALL, manual_time.monotonic, manual_time.sleep)
+    source.gate = asyncio.Event()
+    waiting = asyncio.create_task(keys.key("ec", "ES256"))
+    await until(lambda: source.attempts == 1)
+
+    await keys.aclose()
+
+    with pytest.raises(IssuerUnavailable, match="closing"):
+        await waiting
+
+
+async def test_observer_hears_of_each_attempt(
+    source: Source, manual_time: ManualTime, observer: CountingObserver
+) -> None:
+    keys = KeySet(source.fetch, ALL, manual_time.monotonic, manual_time.sleep, observer)
+    await keys.start()
+    source.error = IssuerUnavailable("away")
+    await until(lambda: bool(manual_time.pauses))
+    manual_time.advance(270.0)
+    await until(lambda: observer.refreshes == [True, False])
+    await keys.aclose()
+
+
+# The same over HTTP.
+
+
+async def test_rotation_under_calls_fails_none(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp))
+    for _ in range(3):
+        before = [idp.sign() for _ in range(20)]
+        idp.rotate()
+        after = [idp.sign() for _ in range(20)]
+        assert await asyncio.gather(*(verifiers.verify(token) for token in [*after, *before]))
+        manual_time.advance(30.0)
+    assert idp.asked("jwks") == 4
+
+
+async def test_outage_of_the_issuer_does_not_touch_known_keys(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime, observer: CountingObserver
+) -> None:
+    verifiers = await make_verifiers(config(idp))
+    await idp.down()
+    for _ in range(20):
+        await until(lambda: bool(manual_time.pauses))
+        failures = observer.refreshes.count(False)
+        manual_time.advance(max(manual_time.pauses))
+        await until(lambda failures=failures: observer.refreshes.count(False) == failures + 1)  # type: ignore[misc]
+        assert await verifiers.verify(idp.sign())
+    assert verifiers.ready
+
+    await idp.up()
+    key = idp.rotate()
+    await until(lambda: bool(manual_time.pauses))
+    manual_time.advance(30.0)
+    assert await verifiers.verify(key.sign(idp.claims()))
+
+
+async def test_hanging_issuer_keeps_no_caller_longer_than_a_second(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    verifiers = await make_verifiers(config(idp))
+    good = idp.sign()
+    idp.hold("jwks")
+    unknown = SigningKey.make("unknown").sign(idp.claims())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    waiting = asyncio.create_task(verifiers.verify(unknown))
+    await until(lambda: idp.asked("jwks") == 2)
+    assert await verifiers.verify(good)
+    assert loop.time() - began < 0.8
+    with pytest.raises(IssuerUnavailable) as caught:
+        await waiting
+
+    assert loop.time() - began < 1.0
+    assert reason_of(caught) == "issuer_timeout"
+    idp.release("jwks")
+
+
+async def test_issuer_that_is_away_at_start_is_found_later(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    await idp.down()
+    verifiers = await make_verifiers(config(idp))
+    assert not verifiers.ready
+    with pytest.raises(IssuerUnavailable, match="keys_unavailable"):
+        await verifiers.verify(idp.sign())
+
+    await idp.up()
+    await until(lambda: bool(manual_time.pauses))
+    manual_time.advance(5.0)
+    await until(lambda: verifiers.ready)
+    assert await verifiers.verify(idp.sign())
+
+
+async def test_start_does_not_wait_forever_for_a_hanging_issuer(
+    idp: LoopbackIssuer,
+    http: httpx.AsyncClient,
+    make_verifiers: MakeVerifiers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    idp.hold("jwks")
+    verifiers = await make_verifiers(config(idp), start=False)
+    starting = asyncio.create_task(verifiers.start())
+    await until(lambda: idp.asked("jwks") == 1)
+    idp.release("jwks")
+    await starting
+
+    assert verifiers.ready
+
+
+async def test_keys_that_have_moved_are_found_again(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp))
+    metadata = idp.metadata() | {"jwks_uri": idp.url("certs")}
+    idp.answer("jwks", Reply({"error": "gone"}, 410))
+    idp.answer("certs", lambda _: Reply(idp.jwks()))
+    idp.answer(".well-known/openid-configuration", Reply(metadata))
+    key = idp.rotate()
+
+    with pytest.raises(IssuerUnavailable):
+        await verifiers.verify(key.sign(idp.claims()))
+    manual_time.advance(30.0)
+    assert await verifiers.verify(key.sign(idp.claims()))
+    assert idp.asked("certs") == 1
+
+
+async def test_keys_are_still_asked_for_when_metadata_is_away(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp))
+    jwks = idp.answerers["/realms/test/jwks"]
+    idp.answer("jwks", Reply(b"", 503))
+    idp.answer(".well-known/openid-configuration", Reply(b"", 503))
+    key = idp.rotate()
+    with pytest.raises(IssuerUnavailable):
+        await verifiers.verify(key.sign(idp.claims()))
+
+    idp.answer("jwks", jwks)
+    manual_time.advance(30.0)
+    assert await verifiers.verify(key.sign(idp.claims()))
+
+
+async def test_keys_of_a_given_address_need_no_metadata(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    verifiers = await make_verifiers(config(idp, jwks_uri=idp.url("jwks")))
+
+    assert await verifiers.verify(idp.sign())
+    assert idp.asked(".well-known/openid-configuration") == 0
+
+
+async def test_issuer_without_keys_is_not_ready(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
+    metadata = idp.metadata()
+    del metadata["jwks_uri"]
+    idp.answer(".well-known/openid-configuration", Reply(metadata))
+    verifiers = await make_verifiers(config(idp))
+
+    assert not verifiers.ready
+
+
+async def test_right_kid_under_the_wrong_issuer_is_refused(
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    verifiers = await make_verifiers(config(idp), config(other_idp))
+    assert idp.keys[0].kid == other_idp.keys[0].kid
+
+    with pytest.raises(InvalidToken, match="signature_mismatch"):
+        await verifiers.verify(idp.sign(iss=other_idp.issuer))
+    assert await verifiers.verify(other_idp.sign())
