@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Adds the folder of secrets, below the environment."""
-        del dotenv_settings
+        del settings_cls, dotenv_settings
         folder = os.environ.get("GATEHOUSE_SECRETS_DIR")
         if not folder:
             return init_settings, env_settings

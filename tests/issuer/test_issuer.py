@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import jwt
 import pytest
-
 from gatehouse.issuer import IssuerError, RealmError, load_realm, run_issuer
+
 from tests.support.issuer import REALM_FILE, SECRETS, LiveIssuer
 
 REDIRECT = "http://127.0.0.1:4567/callback"

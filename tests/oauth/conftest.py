@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-
 from gatehouse.oauth import IssuerConfig, Verifiers
+
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,

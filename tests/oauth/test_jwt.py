@@ -8,8 +8,8 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
-
 from gatehouse.oauth import InvalidToken, Verifiers
+
 from tests.oauth.conftest import MakeVerifiers, config, reason_of
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, ManualTime, SigningKey, b64
 
@@ -57,7 +57,8 @@ async def test_header_cannot_choose_another_algorithm(
 async def test_public_key_is_no_hmac_secret(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
     """Algorithm confusion (RFC 8725 section 2.1): a token signed with the published key as its secret."""
     secret = json.dumps(idp.keys[0].jwk()).encode()
-    signed = f"{b64(json.dumps({'alg': 'HS256', 'kid': idp.keys[0].kid}).encode())}.{b64(json.dumps(idp.claims()).encode())}"
+    header = {"alg": "HS256", "kid": idp.keys[0].kid}
+    signed = ".".join(b64(json.dumps(part).encode()) for part in (header, idp.claims()))
     signature = pyjwt.get_algorithm_by_name("HS256").sign(signed.encode(), secret)
 
     assert await refused(verifiers, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"

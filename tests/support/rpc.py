@@ -7,16 +7,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 import structlog
-from google.protobuf import wrappers_pb2
-
 from gatehouse.oauth import InvalidToken, OAuthError, Principal
 from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
+from google.protobuf import wrappers_pb2
 
 PROBE = "probe.v1.Probe"
 Text = wrappers_pb2.StringValue
@@ -107,14 +106,14 @@ class Probe:
         """The service as generated code would register it."""
 
         def add(_: object, server: Any) -> None:
-            make = {
+            make: dict[str, tuple[Any, Any]] = {
                 "OneOne": (grpc.unary_unary_rpc_method_handler, self.one_one),
                 "OneMany": (grpc.unary_stream_rpc_method_handler, self.one_many),
                 "OneManyByWrite": (grpc.unary_stream_rpc_method_handler, self.one_many_by_write),
                 "ManyOne": (grpc.stream_unary_rpc_method_handler, self.many_one),
                 "ManyMany": (grpc.stream_stream_rpc_method_handler, self.many_many),
             }
-            handlers = {
+            handlers: Any = {
                 name: wrap(behavior, self.parse, Text.SerializeToString)
                 for name, (wrap, behavior) in make.items()
             }
@@ -143,7 +142,7 @@ class Client:
             "ManyOne": self.channel.stream_unary,
             "ManyMany": self.channel.stream_stream,
         }
-        stub = shapes.get(name, self.channel.unary_unary)(path, serialize, parse)
+        stub: Any = shapes.get(name, self.channel.unary_unary)(path, serialize, parse)
         argument = [Text(value=v) for v in values] if name.startswith("Many") else Text(value="".join(values))
         return stub(argument, metadata=metadata, timeout=timeout)
 
@@ -197,7 +196,7 @@ def open_stand_factory() -> Callable[..., Any]:
             [probe.service(), *settings.pop("services", ())],
             verifier=verifier,
             tls=ServerTls(plaintext=True),
-            logger=structlog.wrap_logger(None, processors=[keep]),
+            logger=structlog.wrap_logger(None, processors=[cast("Any", keep)]),
             limits=settings.pop("limits", ServerLimits(health_poll=0.02)),
             **settings,
         )

@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-
 from gatehouse.admin import AdminRepository, AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.public import NoticeRepository, PublicService
@@ -21,6 +20,7 @@ from gatehouse.rpc import ClientTls, Server, ServerLimits, ServerTls, Service, c
 from gatehouse.storage import Database, Notifications
 from gatehouse.users import CHANNEL, UserRepository, UserService
 from gatehouse.users.v1 import users_pb2_grpc
+
 from tests.support.rpc import TableVerifier, principal
 
 ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")

@@ -2,17 +2,18 @@
 
 import asyncio
 import uuid
+from typing import Any
 
 import grpc
 import grpc.aio
 import psycopg
 import pytest
+from gatehouse.users.v1 import users_pb2 as pb
 from google.protobuf import field_mask_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.users.v1 import users_pb2 as pb
 from tests.support.rpc import principal
 from tests.support.services import Services, open_services
 
@@ -251,7 +252,7 @@ async def test_pages_hold_every_user_once_and_in_order(services: Services, order
     whole = await every_page(services, page_size=1000, **query)
     assert [u.user_id for u in paged] == [u.user_id for u in whole]
     assert len({u.user_id for u in paged}) == 7
-    name = order.split()[0] if order else "create_time"
+    name = order.split(maxsplit=1)[0] if order else "create_time"
     values = [u.create_time.ToNanoseconds() if name == "create_time" else getattr(u, name) for u in whole]
     assert values == sorted(values, reverse="desc" in order)
 
@@ -318,7 +319,7 @@ async def test_a_watch_shows_changes_in_order_and_resumes_without_loss_or_repeti
     services: Services,
 ) -> None:
     seen: list[tuple[int, str]] = []
-    watch = services.users.WatchUsers(pb.WatchUsersRequest())
+    watch: Any = services.users.WatchUsers(pb.WatchUsersRequest())
     first = await watch.read()
     assert (first.change, first.HasField("user")) == (pb.USER_CHANGE_UNSPECIFIED, False)
     made = [await make(services) for _ in range(3)]
@@ -341,7 +342,7 @@ async def test_a_watch_loses_no_change_of_a_transaction_that_ends_late(
     services: Services, database_urls: dict[str, str]
 ) -> None:
     """A reader that goes by positions alone passes the slow one by."""
-    watch = services.users.WatchUsers(pb.WatchUsersRequest())
+    watch: Any = services.users.WatchUsers(pb.WatchUsersRequest())
     await watch.read()
     slow = (
         "INSERT INTO users.user_changes (xid, kind, message, change_time) "
@@ -361,7 +362,7 @@ async def test_a_watch_loses_no_change_of_a_transaction_that_ends_late(
 async def test_a_watch_from_before_the_feed_is_out_of_range(
     services: Services, database_urls: dict[str, str]
 ) -> None:
-    watch = services.users.WatchUsers(pb.WatchUsersRequest())
+    watch: Any = services.users.WatchUsers(pb.WatchUsersRequest())
     token = (await watch.read()).resume_token
     watch.cancel()
     await make(services)
@@ -377,14 +378,14 @@ async def test_a_watch_from_before_the_feed_is_out_of_range(
 
 @pytest.mark.parametrize("token", ["x", "1", "1.2.3", "-1.2", "1.fffffffffffffffff"])
 async def test_a_resume_token_that_is_none_is_refused(services: Services, token: str) -> None:
-    watch = services.users.WatchUsers(pb.WatchUsersRequest(resume_token=token))
+    watch: Any = services.users.WatchUsers(pb.WatchUsersRequest(resume_token=token))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await watch.read()
     assert fields_of(caught) == ["resume_token"]
 
 
 async def test_a_server_that_stops_ends_its_watches_so_that_they_resume_elsewhere(services: Services) -> None:
-    watch = services.users.WatchUsers(pb.WatchUsersRequest())
+    watch: Any = services.users.WatchUsers(pb.WatchUsersRequest())
     await watch.read()
     async with asyncio.timeout(5):
         await services.users_server.stop(drain=30)
@@ -401,7 +402,8 @@ async def test_every_change_leaves_an_audit_row(services: Services, database_url
     await services.users.DeleteUser(pb.DeleteUserRequest(user_id=made.user_id))
     async with await psycopg.AsyncConnection.connect(database_urls["users"]) as connection:
         rows = await connection.execute(
-            "SELECT action, subject, method FROM users.audit_events WHERE resource = %s ORDER BY audit_event_id",
+            "SELECT action, subject, method FROM users.audit_events WHERE resource = %s"
+            " ORDER BY audit_event_id",
             [f"users/{made.user_id}"],
         )
         assert await rows.fetchall() == [
@@ -419,8 +421,8 @@ async def test_a_cancelled_call_cancels_its_query(services: Services, database_u
         await owner.execute("LOCK TABLE users.users IN ACCESS EXCLUSIVE MODE")
         call = services.users.CountUsers(pb.CountUsersRequest(), timeout=20)
         waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = 'gatehouse_users'"
-            " AND datname = current_database()"
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND usename = 'gatehouse_users' AND datname = current_database()"
         )
 
         async def lockers() -> int:

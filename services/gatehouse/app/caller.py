@@ -109,7 +109,7 @@ def open_call(
     answer = message_factory.GetMessageClass(method.output_type)
     stub: Any = shapes[method.client_streaming, method.server_streaming](
         f"/{method.containing_service.full_name}/{method.name}",
-        request_serializer=lambda message: message.SerializeToString(),
+        request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
         response_deserializer=answer.FromString,
     )
     argument: Any = list(requests) if method.client_streaming else requests[0]

@@ -30,37 +30,32 @@ class TokenDesk:
 
     async def of_user(self, username: str, password: str, scope: str) -> TokenResponse:
         """Gets the tokens of a user by password (RFC 6749 section 4.3), which only demo realms allow."""
-        data = {"grant_type": "password", "username": username, "password": password, "scope": scope}
-        return await request_token(
-            self._http, self._metadata.token_endpoint, data, client_id=self._profile.console_client
-        )
+        data = {
+            "grant_type": "password",
+            "client_id": self._profile.console_client,
+            "username": username,
+            "password": password,
+            "scope": scope,
+        }
+        return await request_token(self._http, self._metadata.token_endpoint, data)
 
     async def of_client(self, client_id: str, secret: str, scope: str) -> TokenResponse:
         """Gets the token of a client (RFC 6749 section 4.4)."""
         data = {"grant_type": "client_credentials", "scope": scope}
-        return await request_token(
-            self._http, self._metadata.token_endpoint, data, client_id=client_id, client_secret=secret
-        )
+        return await request_token(self._http, self._metadata.token_endpoint, data, (client_id, secret))
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
         """Asks what a token is worth now (RFC 7662), as the resource server."""
+        api = self._profile.api_client
         return await introspect(
-            self._http,
-            self._metadata.introspection_endpoint,
-            token,
-            client_id=self._profile.api_client,
-            client_secret=self.client_secret(self._profile.api_client),
+            self._http, self._metadata.introspection_endpoint, api, self.client_secret(api), token
         )
 
     async def revoke(self, token: str, client_id: str | None = None) -> None:
         """Revokes a token (RFC 7009) of a client, or of the console."""
-        await revoke(
-            self._http,
-            self._metadata.revocation_endpoint,
-            token,
-            client_id=client_id or self._profile.console_client,
-            client_secret=self.client_secret(client_id) if client_id else None,
-        )
+        secret = self.client_secret(client_id) if client_id else None
+        client_id = client_id or self._profile.console_client
+        await revoke(self._http, self._metadata.revocation_endpoint, client_id, secret, token)
 
     def client_secret(self, client_id: str) -> str:
         """Returns the secret of a client.

@@ -1,4 +1,4 @@
-"""The embedded development issuer: a stand-in for Keycloak that reads the same realm file. Not for production."""
+"""The embedded development issuer: a stand-in for Keycloak on the same realm file. Not for production."""
 
 from gatehouse.issuer.app import create_app
 from gatehouse.issuer.realm import Realm, RealmError, load_realm

@@ -1,4 +1,4 @@
-"""The issuer's web side, under Keycloak's addresses: discovery, keys, tokens, a small login page, a bit of admin."""
+"""The issuer's web side, under Keycloak's addresses: discovery, keys, tokens, a login page, some admin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ ADMIN_TOKEN_SECONDS = 60
 _SSO = "GATEHOUSE_SSO"
 _ALGORITHMS = {"ecdsa-generated": "ES256", "rsa-generated": "RS256"}
 _SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",

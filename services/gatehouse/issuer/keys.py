@@ -93,7 +93,7 @@ class SigningKeys:
         return jwt.encode(claims, key.private, algorithm, headers={"kid": key.kid, "typ": kind})
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """Returns the claims of a token that an enabled key has signed, else None; times are not looked at."""
+        """Returns the claims of a token that an enabled key has signed, else None; its times do not count."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = next((k for k in self._keys if k.kid == kid and k.enabled), None)

@@ -62,7 +62,7 @@ def _compose(
 
 
 def _unknown(interceptors: Sequence[Interceptor], draining: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
-    """Answers paths that do not exist. One name stands for all of them: a caller may not choose metric labels."""
+    """Answers paths that do not exist, all under one name: a caller may not choose metric labels."""
 
     async def nothing(_: object, __: object) -> None:
         """Never called; it gives the method its shape."""

@@ -146,12 +146,13 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
             if code is grpc.StatusCode.UNAUTHENTICATED and self._outgoing.drop_token():
                 call = await continuation(details, request)
                 code = await call.code()
-            return call
         except asyncio.CancelledError:
             # Only this layer was cancelled; the call itself would go on.
             if call is not None:
                 call.cancel()
             raise
+        else:
+            return call
         finally:
             self._outgoing.end(span, code)
 

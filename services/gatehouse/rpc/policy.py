@@ -175,15 +175,10 @@ class Policy:
                     f"{path.lstrip('/')}: a rule names this RPC and no service here has it; "
                     "mend the name, or remove the rule"
                 )
+        fallback = AccessRule(scopes=frozenset(default_scopes)) if default_scopes else None
         rules = {}
         for path in paths:
-            rule = given.get(path)
-            if rule is None and path in descriptors:
-                options = descriptors[path].GetOptions()
-                if options.HasExtension(authz_pb2.access):
-                    rule = AccessRule.from_proto(options.Extensions[authz_pb2.access])
-            if rule is None and default_scopes:
-                rule = AccessRule(scopes=frozenset(default_scopes))
+            rule = given.get(path) or _annotated(descriptors.get(path)) or fallback
             if rule is None:
                 raise PolicyError(
                     f"{path.lstrip('/')}: has no access rule; give it `option (gatehouse.authz.v1.access)` "
@@ -194,6 +189,13 @@ class Policy:
 
     def __getitem__(self, path: str) -> AccessRule:
         return self.rules[path]
+
+
+def _annotated(descriptor: MethodDescriptor | None) -> AccessRule | None:
+    """Returns the rule in the proto of a method."""
+    if descriptor is None or not descriptor.GetOptions().HasExtension(authz_pb2.access):
+        return None
+    return AccessRule.from_proto(descriptor.GetOptions().Extensions[authz_pb2.access])
 
 
 def _path(name: str) -> str:

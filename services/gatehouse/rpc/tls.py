@@ -49,8 +49,8 @@ class ServerTls:
         if self.certificate_file is None or self.private_key_file is None:
             if not self.plaintext:
                 raise PlaintextRefused(
-                    "no certificate: set GATEHOUSE_TLS__CERTIFICATE_FILE and GATEHOUSE_TLS__PRIVATE_KEY_FILE, "
-                    "or GATEHOUSE_TLS__PLAINTEXT=true on loopback"
+                    "no certificate: set GATEHOUSE_TLS__CERTIFICATE_FILE and "
+                    "GATEHOUSE_TLS__PRIVATE_KEY_FILE, or GATEHOUSE_TLS__PLAINTEXT=true on loopback"
                 )
             if not (_is_loopback(host) or self.plaintext_beyond_loopback):
                 raise PlaintextRefused(

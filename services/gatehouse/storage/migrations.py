@@ -61,7 +61,8 @@ def _connect(url: str, lock_timeout: float) -> Iterator[sa.Connection]:
             ) from None
         host = sa.make_url(url).host or "the socket"
         raise MigrationError(
-            f"the database at {host} cannot be reached; check GATEHOUSE_DATABASE__MIGRATE_URL and that it runs"
+            f"the database at {host} cannot be reached; check that it runs, and "
+            "GATEHOUSE_DATABASE__MIGRATE_URL"
         ) from None
     finally:
         engine.dispose()

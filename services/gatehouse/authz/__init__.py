@@ -1,0 +1,1 @@
+"""The access rule, as a method option of protos."""
