@@ -208,7 +208,7 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; one line says which setting, why, and how to mend it."""
 
 
-_KNOWN_ELSEWHERE = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE"}
+_KNOWN_ELSEWHERE = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_WORKER"}
 
 
 def load_settings() -> Settings:

@@ -1,1 +1,68 @@
-"""."""
+"""The command line: `gatehouse`. It has no logic; each command is one call into the rooms below."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import click
+import typer
+
+from gatehouse.cli import _ask, _run
+from gatehouse.cli._fail import EXIT_CODES, REFUSED, USAGE, explain, say
+
+__all__ = ["main"]
+
+
+def make_app() -> typer.Typer:
+    """Makes the application."""
+    app = typer.Typer(
+        name="gatehouse",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="OAuth2 authorization in gRPC: three services, their issuer and their policy.",
+        epilog=EXIT_CODES,
+    )
+    for command in (
+        _run.demo,
+        _run.serve,
+        _run.migrate,
+        _run.issuer,
+        _ask.call,
+        _ask.policy,
+        _run.healthcheck,
+        _ask.config,
+    ):
+        app.command()(command)
+    app.add_typer(_ask.token_app, name="token")
+
+    @app.callback(invoke_without_command=True)
+    def options(version: bool = typer.Option(False, "--version", help="Prints the version.")) -> None:
+        if version:
+            typer.echo(metadata.version("gatehouse"))
+            raise typer.Exit
+
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code.
+
+    Args:
+        arguments: What stands after `gatehouse`; those of the process when None.
+    """
+    try:
+        code = make_app()(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        say(f"{error.format_message()}; see `gatehouse --help`")
+        code = USAGE
+    except (click.Abort, KeyboardInterrupt):
+        code = REFUSED
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        say(told[0])
+        code = told[1]
+    sys.exit(code if isinstance(code, int) else 0)

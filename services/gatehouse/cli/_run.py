@@ -1,0 +1,189 @@
+"""Commands that run something: serve, migrate, issuer, demo, healthcheck."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gatehouse.cli._fail import OK, REFUSED, say
+from gatehouse.settings import ConfigurationError, environment, load_profile, load_settings, secret_of
+
+ReadyFile = Annotated[Path | None, typer.Option(help="Written with the ports, as JSON, once all listen.")]
+DEFAULT_REALM = Path("keycloak/gatehouse-realm.json")
+
+
+def run_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Runs a coroutine on uvloop where it exists."""
+    try:
+        import uvloop  # noqa: PLC0415 - only where it exists
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def serve(
+    services: Annotated[list[str], typer.Argument(help="Some of: users, admin, public.")],
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the ports.")] = 1,
+    ready_file: ReadyFile = None,
+) -> int:
+    """Serves any of the three services in one process, or in several behind one port.
+
+    Examples:
+      gatehouse serve users admin public
+
+      gatehouse serve users --workers 4
+    """
+    from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415 - only who serves pays for it
+    from gatehouse.app.serve import serve as run
+    from gatehouse.app.telemetry import make_logger  # noqa: PLC0415
+    from gatehouse.app.workers import run_workers  # noqa: PLC0415
+
+    names = list(dict.fromkeys(services))
+    for name in names:
+        if name not in SERVICE_NAMES:
+            raise ConfigurationError(f"{name}: there is no such service; say some of users, admin, public")
+    settings = load_settings()
+    shared = os.environ.get("GATEHOUSE_WORKER") == "1"
+    if workers > 1:
+        os.environ["GATEHOUSE_WORKER"] = "1"
+        arguments = ["serve", *names]
+        return run_loop(run_workers(arguments, workers, make_logger(settings.log)))
+
+    async def work() -> int:
+        await run(settings, names, reuse_port=shared, ready_file=ready_file)
+        return OK
+
+    return run_loop(work())
+
+
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is missing; 1 when something is.")
+    ] = False,
+) -> int:
+    """Brings the database to the newest version, under a lock.
+
+    Examples:
+      gatehouse migrate
+
+      gatehouse migrate --check
+    """
+    from gatehouse.storage import check_migrations  # noqa: PLC0415
+    from gatehouse.storage import migrate as run
+
+    database = load_settings().database
+    url, wait = database.migrate_url.get_secret_value(), database.lock_timeout_seconds
+    if check:
+        missing = check_migrations(url, lock_timeout=wait)
+        for name in missing:
+            typer.echo(f"missing  {name}")
+        typer.echo("next: gatehouse migrate" if missing else "nothing is missing")
+        return REFUSED if missing else OK
+    given = {
+        "users": database.users_password,
+        "admin": database.admin_password,
+        "public": database.public_password,
+    }
+    passwords = {name: value.get_secret_value() for name, value in given.items() if value is not None}
+    ran = run(url, passwords=passwords, lock_timeout=wait)
+    for name in ran:
+        typer.echo(f"ran  {name}")
+    if not ran:
+        typer.echo("nothing was missing")
+    return OK
+
+
+def issuer(
+    realm: Annotated[Path, typer.Option(help="Realm file, as Keycloak exports it.")] = DEFAULT_REALM,
+    host: Annotated[str, typer.Option(help="An address of loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    admin_password_file: Annotated[
+        Path | None, typer.Option(help="Turns the admin calls on, for user `admin` with this password.")
+    ] = None,
+    ready_file: ReadyFile = None,
+) -> int:
+    """Runs the embedded development issuer. Not for production.
+
+    Examples:
+      gatehouse issuer --port 8080
+    """
+    import json  # noqa: PLC0415
+
+    from gatehouse.issuer import load_realm, run_issuer  # noqa: PLC0415
+
+    loaded = load_realm(realm, environment())
+    password = secret_of(None, admin_password_file, "--admin-password")
+
+    async def work() -> int:
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        async with run_issuer(loaded, host=host, port=port, admin_password=password) as running:
+            say("DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production.")
+            typer.echo(f"issuer: {running.issuer}")
+            if ready_file is not None:
+                part = ready_file.with_suffix(".part")
+                part.write_text(json.dumps({"issuer": running.issuer, "base_url": running.base_url}))
+                part.replace(ready_file)
+            await ended.wait()
+        return OK
+
+    return run_loop(work())
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running; no tour.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Also writes the tour's output as a picture.")] = None,
+) -> int:
+    """Runs the whole stack on this machine and a tour of it, then cleans up.
+
+    Examples:
+      gatehouse demo
+
+      gatehouse demo --keep
+    """
+    try:
+        from gatehouse.demo import run_demo  # noqa: PLC0415 - its parts are only installed for the demo
+    except ImportError as error:
+        raise ConfigurationError(f"the demo needs {error.name}; run `make install-demo`") from None
+
+    async def work() -> int:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await run_demo(keep=keep, svg=svg)
+
+    # PostgreSQL's helper watches its children through the loop of asyncio itself.
+    with contextlib.suppress(asyncio.CancelledError):
+        return asyncio.run(work())
+    return OK if keep else REFUSED
+
+
+def healthcheck(
+    service: Annotated[str, typer.Argument(help="users, admin or public.")],
+    liveness: Annotated[bool, typer.Option("--liveness", help="Only whether the process runs.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=60)] = 3.0,
+) -> int:
+    """Asks a service whether it serves (grpc.health.v1); 0 when it does.
+
+    Examples:
+      gatehouse healthcheck users
+    """
+    from gatehouse.app.caller import check_health  # noqa: PLC0415
+
+    name = "liveness" if liveness else ""
+    status = asyncio.run(check_health(load_profile(), service, name, timeout))
+    typer.echo(status)
+    if status != "SERVING":
+        say(f"{service}: {status}; its log says why")
+    sys.stdout.flush()
+    return OK if status == "SERVING" else REFUSED
