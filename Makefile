@@ -5,16 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test lint format generate release-protos lock bench install install-demo clean
+.PHONY: help test lint format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
-
-demo: install-demo  ## Runs the whole stack and a tour of it, then cleans up
-	@$(BIN)/gatehouse demo
-
-serve: install-demo  ## Runs the whole stack and keeps it running
-	@$(BIN)/gatehouse demo --keep
 
 test: install  ## Runs the tests on real parts, with coverage
 	@$(BIN)/python tools/test.py
@@ -36,9 +30,6 @@ generate: install  ## Makes the stubs from protos/
 
 release-protos: install  ## Makes the protos of now the ones that later changes must not break
 	$(BIN)/python tools/generate.py --release
-
-bench: install  ## Measures the ratios of docs/benchmarks.md
-	@$(BIN)/python -m benchmarks
 
 lock: install  ## Resolves the dependencies anew, with hashes
 	$(BIN)/python tools/lock.py

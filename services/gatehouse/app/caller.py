@@ -190,7 +190,7 @@ async def check_health(profile: Profile, service: str, name: str, timeout: float
         raise ConfigurationError(f"{service}: there is no such service; say one of {', '.join(SERVICES)}")
     async with open_channel(profile, service) as channel:
         try:
-            stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call] # generated
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout)
         except grpc.aio.AioRpcError:
             return "UNREACHABLE"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from typing import Annotated, Any
 
-import click
 import typer
 
 from gatehouse.cli import _ask, _run
 from gatehouse.cli._fail import EXIT_CODES, REFUSED, USAGE, explain, say
 
 __all__ = ["main"]
+
+# The base of all usage errors; typer shows it under no name of its own.
+_USAGE_ERROR: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 
 def make_app() -> typer.Typer:
@@ -25,7 +28,6 @@ def make_app() -> typer.Typer:
         epilog=EXIT_CODES,
     )
     for command in (
-        _run.demo,
         _run.serve,
         _run.migrate,
         _run.issuer,
@@ -38,7 +40,9 @@ def make_app() -> typer.Typer:
     app.add_typer(_ask.token_app, name="token")
 
     @app.callback(invoke_without_command=True)
-    def options(version: bool = typer.Option(False, "--version", help="Prints the version.")) -> None:
+    def options(
+        *, version: Annotated[bool, typer.Option("--version", help="Prints the version.")] = False
+    ) -> None:
         if version:
             typer.echo(metadata.version("gatehouse"))
             raise typer.Exit
@@ -54,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         code = make_app()(arguments, standalone_mode=False)
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         say(f"{error.format_message()}; see `gatehouse --help`")
         code = USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         code = REFUSED
     except Exception as error:
         told = explain(error)

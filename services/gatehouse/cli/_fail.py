@@ -12,8 +12,8 @@ from gatehouse.storage import MigrationError
 
 OK, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
-EXIT_CODES = """Exit codes: 0 it worked; 1 it was refused, or came out otherwise than it should; 2 the command or the
-configuration is wrong; 3 something that is needed cannot be reached."""
+EXIT_CODES = """Exit codes: 0 it worked; 1 it was refused, or came out otherwise than it should; 2 the
+command or the configuration is wrong; 3 something that is needed cannot be reached."""
 
 _WRONG = (ConfigurationError, PolicyError, TlsError, RealmError)
 _AWAY = (MigrationError, IssuerError, IssuerUnavailable, OSError)

@@ -1,9 +1,8 @@
-"""Commands that run something: serve, migrate, issuer, demo, healthcheck."""
+"""Commands that run something: serve, migrate, issuer, healthcheck."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -26,7 +25,8 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
         import uvloop  # noqa: PLC0415 - only where it exists
     except ImportError:
         return asyncio.run(work)
-    return uvloop.run(work)
+    code: int = uvloop.run(work)
+    return code
 
 
 def serve(
@@ -42,7 +42,7 @@ def serve(
       gatehouse serve users --workers 4
     """
     from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415 - only who serves pays for it
-    from gatehouse.app.serve import serve as run
+    from gatehouse.app.serve import serve as run  # noqa: PLC0415
     from gatehouse.app.telemetry import make_logger  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
 
@@ -65,6 +65,7 @@ def serve(
 
 
 def migrate(
+    *,
     check: Annotated[
         bool, typer.Option("--check", help="Only say what is missing; 1 when something is.")
     ] = False,
@@ -77,7 +78,7 @@ def migrate(
       gatehouse migrate --check
     """
     from gatehouse.storage import check_migrations  # noqa: PLC0415
-    from gatehouse.storage import migrate as run
+    from gatehouse.storage import migrate as run  # noqa: PLC0415
 
     database = load_settings().database
     url, wait = database.migrate_url.get_secret_value(), database.lock_timeout_seconds
@@ -139,37 +140,9 @@ def issuer(
     return run_loop(work())
 
 
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running; no tour.")] = False,
-    svg: Annotated[Path | None, typer.Option(help="Also writes the tour's output as a picture.")] = None,
-) -> int:
-    """Runs the whole stack on this machine and a tour of it, then cleans up.
-
-    Examples:
-      gatehouse demo
-
-      gatehouse demo --keep
-    """
-    try:
-        from gatehouse.demo import run_demo  # noqa: PLC0415 - its parts are only installed for the demo
-    except ImportError as error:
-        raise ConfigurationError(f"the demo needs {error.name}; run `make install-demo`") from None
-
-    async def work() -> int:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        return await run_demo(keep=keep, svg=svg)
-
-    # PostgreSQL's helper watches its children through the loop of asyncio itself.
-    with contextlib.suppress(asyncio.CancelledError):
-        return asyncio.run(work())
-    return OK if keep else REFUSED
-
-
 def healthcheck(
     service: Annotated[str, typer.Argument(help="users, admin or public.")],
+    *,
     liveness: Annotated[bool, typer.Option("--liveness", help="Only whether the process runs.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=60)] = 3.0,
 ) -> int:
