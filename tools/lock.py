@@ -17,7 +17,14 @@ def _compile(name: str, requirements: list[str], *constraints: Path) -> Path:
         source.write("\n".join(requirements) + "\n")
         source.flush()
         command = ["uv", "pip", "compile", source.name, "-o", str(out), "--universal"]
-        command += ["--generate-hashes", "--python-version", "3.11", "--no-emit-index-url", "--no-annotate"]
+        command += [
+            "--generate-hashes",
+            "--no-strip-extras",
+            "--python-version",
+            "3.11",
+            "--no-emit-index-url",
+            "--no-annotate",
+        ]
         command += ["--custom-compile-command", "make lock", "--quiet", *sys.argv[1:]]
         for path in constraints:
             command += ["-c", str(path)]

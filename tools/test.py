@@ -22,15 +22,6 @@ FLOORS: dict[str, float] = {
     "issuer": 89,
     "settings": 89,
 }
-    "oauth": 77,
-    "rpc": 79,
-    "storage": 80,
-    "users": 83,
-    "admin": 94,
-    "public": 87,
-    "issuer": 89,
-    "settings": 89,
-}
 
 
 def main(arguments: list[str]) -> int:
