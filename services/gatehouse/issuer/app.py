@@ -1,4 +1,4 @@
-"""The issuer's web side, under Keycloak's addresses: discovery, keys, tokens, a login page, some admin."""
+"""The issuer's web side, under Keycloak's addresses: discovery, keys, tokens, a login page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import html
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_uri
 from starlette.applications import Starlette
@@ -16,16 +15,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from gatehouse.issuer._web import error_response, read_form
+from gatehouse.issuer.admin import AdminApi
 from gatehouse.issuer.keys import SigningKeys
 from gatehouse.issuer.realm import Client, Realm, User
 from gatehouse.issuer.server import IssuerRequest, IssuerServer, OAuth2Error
 from gatehouse.issuer.sessions import Bounded, Session, Sessions
 from gatehouse.issuer.tokens import Tokens
 
-MAX_BODY_BYTES = 64 * 1024
-ADMIN_TOKEN_SECONDS = 60
 _SSO = "GATEHOUSE_SSO"
-_ALGORITHMS = {"ecdsa-generated": "ES256", "rsa-generated": "RS256"}
 _SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
@@ -46,30 +44,10 @@ def _page(title: str, body: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse(_PAGE.format(title=html.escape(title), body=body), status, _SECURITY)
 
 
-def _error(status: int, error: str, description: str = "") -> JSONResponse:
-    body = {"error": error, **({"error_description": description} if description else {})}
-    return JSONResponse(body, status, {"Cache-Control": "no-store"})
-
-
-class _TooLarge(Exception):
-    pass
-
-
-async def _body(request: Request) -> bytes:
-    found = bytearray()
-    async for chunk in request.stream():
-        found += chunk
-        if len(found) > MAX_BODY_BYTES:
-            raise _TooLarge
-    return bytes(found)
-
-
 class _Issuer:
     """The handlers of one realm."""
 
-    def __init__(
-        self, realm: Realm, base_url: str, clock: Callable[[], float], admin_password: str | None
-    ) -> None:
+    def __init__(self, realm: Realm, base_url: str, clock: Callable[[], float]) -> None:
         self.realm = realm
         self.base = f"{base_url.rstrip('/')}/realms/{realm.name}"
         self.protocol = f"{self.base}/protocol/openid-connect"
@@ -81,8 +59,6 @@ class _Issuer:
         self.tokens = Tokens(realm, self.base, self.keys, self.sessions, clock)
         self.server = IssuerServer(self.tokens)
         self.pending: Bounded[dict[str, str]] = Bounded()
-        self.admin_password = admin_password
-        self.admin_tokens: Bounded[float] = Bounded()
 
     async def discovery(self, _: Request) -> Response:
         at = self.protocol
@@ -124,21 +100,8 @@ class _Issuer:
 
     # -- token, introspection, revocation: Authlib's endpoints
 
-    async def _form(self, request: Request) -> dict[str, str] | Response:
-        if request.headers.get("content-type", "").split(";")[0] != "application/x-www-form-urlencoded":
-            return _error(400, "invalid_request", "Content-Type must be application/x-www-form-urlencoded")
-        try:
-            pairs = parse_qsl((await _body(request)).decode(), keep_blank_values=True, max_num_fields=50)
-        except _TooLarge:
-            return _error(413, "invalid_request", "Request too large")
-        except ValueError:
-            return _error(400, "invalid_request", "Malformed form")
-        if len(dict(pairs)) != len(pairs):
-            return _error(400, "invalid_request", "duplicated parameter")
-        return dict(pairs)
-
     async def _oauth(self, request: Request) -> IssuerRequest | Response:
-        form = await self._form(request)
+        form = await read_form(request)
         if isinstance(form, Response):
             return form
         # Authlib's names for headers are those of the RFCs, Starlette's are in lower case.
@@ -150,7 +113,7 @@ class _Issuer:
         if isinstance(asked, Response):
             return asked
         if "grant_type" not in asked.form:
-            return _error(400, "invalid_request", "Missing form parameter: grant_type")
+            return error_response(400, "invalid_request", "Missing form parameter: grant_type")
         response: Response = self.server.create_token_response(asked)
         return response
 
@@ -227,7 +190,7 @@ class _Issuer:
         form = self.pending.get(code)
         if form is None:
             return _page("We are sorry", "<p class=error>This page has expired. Begin again.</p>", 400)
-        login = await self._form(request)
+        login = await read_form(request)
         if isinstance(login, Response):
             return login
         user = self.realm.user_named(login.get("username", ""))
@@ -324,89 +287,9 @@ class _Issuer:
             return response
         token = self.sessions.refresh_tokens.get(asked.form.get("refresh_token", ""))
         if token is None or not token.check_client(client):
-            return _error(400, "invalid_grant", "Invalid refresh token")
+            return error_response(400, "invalid_grant", "Invalid refresh token")
         self.sessions.end(token.session)
         return Response(status_code=204)
-
-    # -- the part of Keycloak's admin API that rotates keys and ends sessions
-
-    async def admin_token(self, request: Request) -> Response:
-        form = await self._form(request)
-        if isinstance(form, Response):
-            return form
-        wanted = self.admin_password
-        good = wanted is not None and hmac.compare_digest(form.get("password", "").encode(), wanted.encode())
-        if not good or form.get("client_id") != "admin-cli" or form.get("username") != "admin":
-            return _error(401, "invalid_grant", "Invalid user credentials")
-        token = secrets.token_urlsafe(32)
-        self.admin_tokens[token] = self.clock() + ADMIN_TOKEN_SECONDS
-        return JSONResponse(
-            {"access_token": token, "token_type": "Bearer", "expires_in": ADMIN_TOKEN_SECONDS}
-        )
-
-    def _is_admin(self, request: Request) -> bool:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return self.clock() < self.admin_tokens.get(token, 0.0)
-
-    async def components(self, request: Request) -> Response:
-        if not self._is_admin(request):
-            return _error(401, "HTTP 401 Unauthorized")
-        try:
-            algorithm, options = _component(await _json(request))
-            key = self.keys.add(algorithm, **options)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, _TooLarge):
-            return _error(400, "invalid_request", "not a key provider of this issuer")
-        place = f"{request.url.path}/{key.component_id}"
-        return Response(status_code=201, headers={"Location": place})
-
-    async def component(self, request: Request) -> Response:
-        if not self._is_admin(request):
-            return _error(401, "HTTP 401 Unauthorized")
-        key = self.keys.find(request.path_params["component_id"])
-        if key is None:
-            return _error(404, "Could not find component")
-        if request.method == "DELETE":
-            self.keys.remove(key)
-            return Response(status_code=204)
-        try:
-            _, options = _component(await _json(request))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, _TooLarge):
-            return _error(400, "invalid_request", "not a key provider of this issuer")
-        key.active, key.enabled = options["active"], options["enabled"]
-        return Response(status_code=204)
-
-    async def end_session(self, request: Request) -> Response:
-        if not self._is_admin(request):
-            return _error(401, "HTTP 401 Unauthorized")
-        session = self.sessions.sessions.get(request.path_params["sid"])
-        if session is None:
-            return _error(404, "Session not found")
-        self.sessions.end(session)
-        return Response(status_code=204)
-
-    async def logout_user(self, request: Request) -> Response:
-        if not self._is_admin(request):
-            return _error(401, "HTTP 401 Unauthorized")
-        self.sessions.end_of_user(request.path_params["user_id"])
-        return Response(status_code=204)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    import json  # noqa: PLC0415 - beside its only use
-
-    found = json.loads(await _body(request))
-    if not isinstance(found, dict):
-        raise TypeError
-    return found
-
-
-def _component(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    config = raw["config"]
-    return _ALGORITHMS[raw["providerId"]], {
-        "priority": int(config.get("priority", ["0"])[0]),
-        "active": config.get("active", ["true"])[0] == "true",
-        "enabled": config.get("enabled", ["true"])[0] == "true",
-    }
 
 
 def _registered(client: Client, target: str, known: list[str]) -> bool:
@@ -430,9 +313,8 @@ def create_app(
         clock: Seconds since the epoch.
         admin_password: Password of `admin` for the admin calls; None turns them off.
     """
-    issuer = _Issuer(realm, base_url, clock, admin_password)
+    issuer = _Issuer(realm, base_url, clock)
     root, at = f"/realms/{realm.name}", f"/realms/{realm.name}/protocol/openid-connect"
-    admin = f"/admin/realms/{realm.name}"
     routes = [
         Route(root, issuer.about),
         Route(f"{root}/.well-known/openid-configuration", issuer.discovery),
@@ -447,15 +329,9 @@ def create_app(
         Route(f"{at}/logout", issuer.logout, methods=["GET", "POST"]),
     ]
     if admin_password is not None:
-        routes += [
-            Route("/realms/master/protocol/openid-connect/token", issuer.admin_token, methods=["POST"]),
-            Route(f"{admin}/components", issuer.components, methods=["POST"]),
-            Route(f"{admin}/components/{{component_id}}", issuer.component, methods=["PUT", "DELETE"]),
-            Route(f"{admin}/sessions/{{sid}}", issuer.end_session, methods=["DELETE"]),
-            Route(f"{admin}/users/{{user_id}}/logout", issuer.logout_user, methods=["POST"]),
-        ]
+        routes += AdminApi(realm.name, issuer.keys, issuer.sessions, clock, admin_password).routes()
 
     async def unknown(_: Request, __: Exception) -> Response:
-        return _error(404, "Realm does not exist")
+        return error_response(404, "Realm does not exist")
 
     return Starlette(routes=routes, exception_handlers={404: unknown})
