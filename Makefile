@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help test lint format generate release-protos lock install install-demo clean
+.PHONY: help test lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,9 @@ lint: install  ## Style, types, import contracts, generated code, unused code
 format: install  ## Formats the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: install  ## Measures speed side by side (some 4 minutes; best on a quiet machine)
+	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
 
 generate: install  ## Makes the stubs from protos/
 	$(BIN)/python tools/generate.py

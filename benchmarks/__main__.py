@@ -1,0 +1,109 @@
+"""`python -m benchmarks`: measures, prints the table and records it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from benchmarks.cases import CASES, Plan, Row
+from benchmarks.processes import BenchmarkError, cores, pinned
+from benchmarks.report import page, plain, table
+from benchmarks.stand import open_stand
+
+QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2)
+_EXAMPLES = """examples:
+  make bench                                    everything, and the page is written anew
+  python -m benchmarks --quick                  two minutes less, nothing is recorded
+  python -m benchmarks --only echo --rounds 15  one measurement, for longer
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--only", choices=CASES, action="append", help="this measurement; may be repeated")
+    parser.add_argument("--rounds", type=int, help="turns that each server has")
+    parser.add_argument("--seconds", type=float, help="measured time of a turn")
+    parser.add_argument("--rows", type=int, help="users in the database (a million; with --quick 100,000)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the table there, as Markdown")
+    read = parser.parse_args(arguments)
+    for name in ("rounds", "seconds", "rows"):
+        value = getattr(read, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name}: must be more than 0")
+    return read
+
+
+def plan_of(read: argparse.Namespace) -> Plan:
+    """Makes the plan that the command line asks for."""
+    base = QUICK if read.quick else Plan()
+    return Plan(
+        rounds=read.rounds or base.rounds,
+        seconds=read.seconds or base.seconds,
+        warm_up=min(base.warm_up, read.seconds or base.warm_up),
+        pages=base.pages,
+        starts=base.starts,
+    )
+
+
+async def measure(names: Sequence[str], plan: Plan, rows: int, tell: Callable[[str], None]) -> list[Row]:
+    """Makes the measurements, the servers on one core and all else on another.
+
+    Args:
+        names: Some of CASES.
+        plan: How long.
+        rows: Users in the database.
+        tell: Told what is going on.
+
+    Raises:
+        BenchmarkError: A server answered wrongly, or did not do all that it was to do.
+    """
+    found = cores()
+    if found is None:
+        tell("this machine cannot hold processes to cores: the figures are of little worth")
+    server_core, load_core = found or (None, None)
+    with pinned(load_core):
+        tell(f"PostgreSQL with {rows:,} users, and the issuer")
+        async with open_stand(rows, server_core) as stand:
+            return [row for name in names for row in await CASES[name](stand, plan, tell)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code: 0 when all was measured, whatever the figures are."""
+    read = parse(arguments)
+    names = read.only or list(CASES)
+    rows = read.rows or (100_000 if read.quick else 1_000_000)
+    console, progress = Console(), Console(stderr=True)
+    try:
+        if progress.is_terminal:
+            with progress.status("beginning") as status:
+                measured = uvloop.run(measure(names, plan_of(read), rows, status.update))
+        else:
+            measured = uvloop.run(measure(names, plan_of(read), rows, progress.out))
+    except BenchmarkError as error:
+        progress.out(f"benchmarks: {error}")
+        return 1
+    if console.is_terminal:
+        console.print(table(measured))
+    else:
+        console.out(plain(measured))
+    if read.record is not None:
+        command = " ".join(["python -m benchmarks", *arguments])
+        read.record.write_text(page(measured, command), encoding="utf-8")
+        progress.out(f"written: {read.record}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

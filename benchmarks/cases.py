@@ -1,0 +1,345 @@
+"""The measurements: echo, GetUser, paging and start. Servers take turns, round by round."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import httpx
+from gatehouse.storage import write_page_token
+from gatehouse.users.v1 import users_pb2 as pb
+
+from benchmarks.load import Caller, Sample, Workload, open_channel, press
+from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
+from benchmarks.servers import ECHO_PATH, GET_USER_PATH
+from benchmarks.stand import Sink, Stand, create_time, email, open_sink, user_id
+
+LIST_USERS_PATH = "/gatehouse.users.v1.UserService/ListUsers"
+PAGE_SIZE = 100
+MOST_PAGES = 10_000
+Tell = Callable[[str], None]
+
+ECHO = Workload(
+    path=ECHO_PATH,
+    request=lambda n: pb.GetUserRequest(user_id=user_id(n)),
+    answer=pb.GetUserRequest,
+    is_right=lambda n, answer: answer.user_id == user_id(n),
+    numbers=1_000_000,
+)
+
+
+def get_user(rows: int) -> Workload:
+    """Makes the workload that gets random users."""
+    return Workload(
+        path=GET_USER_PATH,
+        request=lambda n: pb.GetUserRequest(user_id=user_id(n)),
+        answer=pb.User,
+        is_right=lambda n, answer: (answer.user_id, answer.email) == (user_id(n), email(n)),
+        numbers=rows,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long it is measured.
+
+    Attributes:
+        rounds: Turns that each server has.
+        seconds: Measured time of a turn.
+        warm_up: Seconds before it.
+        pages: Times that each page is asked for.
+        starts: Times that a service is started.
+    """
+
+    rounds: int = 7
+    seconds: float = 3.0
+    warm_up: float = 0.5
+    pages: int = 200
+    starts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        case: What was measured.
+        server: Which server, or page.
+        value: Median, with its unit.
+        cpu: Median of the server's CPU time for one call, in microseconds.
+        busy: Median of the share of its core that the server used.
+        ratio: Median of the ratios to the first line of the case, round by round.
+        cpu_ratio: The same of CPU time, least over this.
+        bound: What the ratio is held against, such as `>= 0.75`.
+        held: Whether the bound is held.
+    """
+
+    case: str
+    server: str
+    value: str
+    cpu: float | None = None
+    busy: float | None = None
+    ratio: float | None = None
+    cpu_ratio: float | None = None
+    bound: str = ""
+    held: bool | None = None
+
+
+@dataclass
+class Runner:
+    """A server that takes turns with others.
+
+    Attributes:
+        label: Its name in the table.
+        process: It.
+        port: Where it listens.
+        sink: Where its spans go; None for a bare server.
+        sample_ratio: Share of calls whose span is kept.
+        floor: What its ratio is to reach.
+        samples: One for each turn.
+    """
+
+    label: str
+    process: Process
+    port: int
+    sink: Sink | None = None
+    sample_ratio: float = 0.0
+    floor: float | None = None
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def calls(self) -> int:
+        """All calls that it has answered."""
+        return sum(sample.all_calls for sample in self.samples)
+
+
+async def _take_turns(
+    case: str, runners: Sequence[Runner], workload: Workload, stand: Stand, plan: Plan, tell: Tell
+) -> None:
+    """Presses each server once a round; who goes first changes with the round."""
+    metadata = [await stand.authorization()]
+    for number in range(plan.rounds):
+        start = number % len(runners)
+        for runner in [*runners[start:], *runners[:start]]:
+            tell(f"{case}, round {number + 1} of {plan.rounds}: {runner.label}")
+            sample = await press(
+                runner.process,
+                runner.port,
+                workload,
+                metadata,
+                seconds=plan.seconds,
+                warm_up=plan.warm_up,
+            )
+            runner.samples.append(sample)
+
+
+def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
+    base = runners[0].samples
+    rows = []
+    for runner in runners:
+        samples = runner.samples
+        compared = runner is not runners[0]
+        ratio = statistics.median(s.rate / b.rate for s, b in zip(samples, base, strict=True))
+        cpu_ratio = statistics.median(
+            b.cpu_microseconds / s.cpu_microseconds for s, b in zip(samples, base, strict=True)
+        )
+        rows.append(
+            Row(
+                case,
+                runner.label,
+                f"{statistics.median(s.rate for s in samples):,.0f} calls/s",
+                statistics.median(s.cpu_microseconds for s in samples),
+                statistics.median(s.busy for s in samples),
+                ratio if compared else None,
+                cpu_ratio if compared else None,
+                f">= {runner.floor:.2f}" if runner.floor is not None else "",
+                ratio >= runner.floor if runner.floor is not None else None,
+            )
+        )
+    return rows
+
+
+@asynccontextmanager
+async def _whole(
+    stand: Stand, name: str, arguments: Sequence[str], method: str, sample_ratio: float, floor: float
+) -> AsyncIterator[Runner]:
+    """Runs a server with everything on, and makes sure at its end that everything was on."""
+    label = (
+        "everything on, every span" if sample_ratio == 1 else f"everything on, {sample_ratio:.0%} of spans"
+    )
+    async with open_sink() as sink:
+        environment = stand.environment(sink, sample_ratio)
+        async with run_process(
+            name, arguments, folder=stand.folder, environment=environment, core=stand.server_core
+        ) as process:
+            port = process.ready.get("users") or process.ready["port"]
+            await seconds_to_serving(process, port)
+            runner = Runner(label, process, port, sink, sample_ratio, floor)
+            yield runner
+            counted = await _counted(process.ready["metrics"], method)
+        _demand(process.name, "calls in its metrics", counted, runner.calls)
+        _demand(process.name, "lines in its log", _lines(process, method), runner.calls)
+        if sample_ratio == 1:
+            _demand(process.name, "spans at the receiver", sink.server_spans, runner.calls)
+
+
+def _demand(name: str, what: str, found: int, calls: int) -> None:
+    if found != calls:
+        raise BenchmarkError(f"{name}: {found} {what} for {calls} calls, so not everything was on")
+
+
+async def _counted(port: int, method: str) -> int:
+    """Returns how many calls the metrics of a server have counted."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        page = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    return sum(
+        round(float(line.rsplit(" ", 1)[1]))
+        for line in page.splitlines()
+        if line.startswith("rpc_server_call_duration_seconds_count") and f'"{method}"' in line
+    )
+
+
+def _lines(process: Process, method: str) -> int:
+    with process.log.open("rb") as lines:
+        return sum(b'"event":"rpc"' in line and method.encode() in line for line in lines)
+
+
+async def measure_echo(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+    """Echo through the whole chain against a bare echo."""
+    module = ["-m", "benchmarks.servers"]
+    return await _measure_against(
+        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (0.75, 0.95), stand, plan, tell
+    )
+
+
+async def measure_get_user(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+    """GetUser of `gatehouse serve users` against one bare handler with one query."""
+    whole = ["-m", "gatehouse", "serve", "users"]
+    return await _measure_against(
+        "GetUser", "bare-users", whole, get_user(stand.rows), (0.70, 0.85), stand, plan, tell
+    )
+
+
+async def _measure_against(
+    case: str,
+    bare: str,
+    whole: Sequence[str],
+    workload: Workload,
+    floors: tuple[float, float],
+    stand: Stand,
+    plan: Plan,
+    tell: Tell,
+) -> list[Row]:
+    method = workload.path[1:]
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(
+            run_process(
+                bare,
+                ["-m", "benchmarks.servers", bare],
+                folder=stand.folder,
+                environment=stand.environment(),
+                core=stand.server_core,
+            )
+        )
+        runners = [Runner("bare grpc.aio, uvloop", process, process.ready["port"])]
+        for ratio, floor in zip((1.0, 0.01), floors, strict=True):
+            runners.append(
+                await stack.enter_async_context(
+                    _whole(stand, f"{case.lower()}-{ratio:g}", whole, method, ratio, floor)
+                )
+            )
+        await _take_turns(case, runners, workload, stand, plan, tell)
+    return _rows(case, runners)
+
+
+async def measure_paging(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+    """The first page of ListUsers against the last, one call at a time."""
+    last = min(MOST_PAGES, stand.rows // PAGE_SIZE)
+    environment = stand.environment()
+    async with run_process(
+        "paging",
+        ["-m", "gatehouse", "serve", "users"],
+        folder=stand.folder,
+        environment=environment,
+        core=stand.server_core,
+    ) as process:
+        port = process.ready["users"]
+        await seconds_to_serving(process, port)
+        async with open_channel(port) as channel:
+            metadata = [await stand.authorization()]
+            callers = [(page, Caller(channel, _list_users(page), metadata)) for page in (1, last)]
+            tell(f"ListUsers, page 1 and page {last:,} in turn, {plan.pages} times")
+            seconds = await _alternate(callers, plan.pages)
+    first, other = (statistics.median(seconds[page]) for page in (1, last))
+    ratio = other / first
+    label = partial("page {:,} of {:,} users".format)
+    return [
+        Row("ListUsers", label(1, stand.rows), f"{first * 1000:.2f} ms"),
+        Row(
+            "ListUsers",
+            label(last, stand.rows),
+            f"{other * 1000:.2f} ms",
+            ratio=ratio,
+            bound="<= 1.20",
+            held=ratio <= 1.2,
+        ),
+    ]
+
+
+async def _alternate(callers: Sequence[tuple[int, Caller]], times: int) -> dict[int, list[float]]:
+    """Makes the calls in turn; returns the seconds that each took, without those of the first turns."""
+    seconds: dict[int, list[float]] = {page: [] for page, _ in callers}
+    warm_up = 10
+    for turn in range(times + warm_up):
+        for page, caller in callers:
+            began = time.perf_counter()
+            await caller(0)
+            if turn >= warm_up:
+                seconds[page].append(time.perf_counter() - began)
+    return seconds
+
+
+def _list_users(page: int) -> Workload:
+    """Makes the workload of one page, whose users are known by their numbers."""
+    first = (page - 1) * PAGE_SIZE
+    token = ""
+    if first:
+        microseconds = round(create_time(first - 1).timestamp() * 1_000_000)
+        token = write_page_token("\ncreate_time ", (microseconds, user_id(first - 1)))
+    request = pb.ListUsersRequest(page_size=PAGE_SIZE, page_token=token)
+    expected = [user_id(n) for n in range(first, first + PAGE_SIZE)]
+    return Workload(
+        path=LIST_USERS_PATH,
+        request=lambda _: request,
+        answer=pb.ListUsersResponse,
+        is_right=lambda _, answer: [user.user_id for user in answer.users] == expected,
+        numbers=1,
+    )
+
+
+async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+    """From the command to SERVING, of one service in one process."""
+    seconds = []
+    for number in range(plan.starts):
+        tell(f"start to SERVING, {number + 1} of {plan.starts}")
+        async with run_process(
+            "start",
+            ["-m", "gatehouse", "serve", "users"],
+            folder=stand.folder,
+            environment=stand.environment(),
+            core=stand.server_core,
+        ) as process:
+            seconds.append(await seconds_to_serving(process, process.ready["users"]))
+    return [Row("Start", "gatehouse serve users, to SERVING", f"{statistics.median(seconds):.2f} s")]
+
+
+CASES = {
+    "echo": measure_echo,
+    "get-user": measure_get_user,
+    "paging": measure_paging,
+    "start": measure_start,
+}

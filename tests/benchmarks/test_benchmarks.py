@@ -1,0 +1,111 @@
+"""The harness of `make bench` in its smallest form: that its figures come from answers that were checked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from gatehouse.users.v1 import users_pb2 as pb
+
+from benchmarks.cases import ECHO
+from benchmarks.load import WrongAnswer, press
+from benchmarks.processes import BenchmarkError, Process, run_process
+from benchmarks.servers import ECHO as ECHO_SERVICE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def bench(*arguments: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT, stdout=-1, stderr=-1
+    )
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    arguments = ("--quick", "--rounds", "1", "--seconds", "0.2", "--rows", "1000", "--record", str(page))
+    code, out, err = await bench(*arguments)
+    assert code == 0, err
+    lines = [line.split("  ")[0] for line in out.splitlines()]
+    assert lines == ["measured", *["Echo"] * 3, *["GetUser"] * 3, *["ListUsers"] * 2, "Start"]
+    recorded = page.read_text()
+    assert "python -m benchmarks --quick" in recorded
+    assert "page 10 of 1,000 users" in recorded
+    # No date in it: the same code on the same machine makes the same page but for its figures.
+    assert not re.search(r"\b20\d\d-\d\d", recorded)
+
+
+async def test_a_number_that_makes_no_sense_is_refused() -> None:
+    code, out, err = await bench("--rounds", "0")
+    assert (code, out) == (2, "")
+    assert "--rounds: must be more than 0" in err
+
+
+@asynccontextmanager
+async def echoing(answer: Any) -> AsyncIterator[tuple[Process, int]]:
+    """Serves an echo in this process, which answers as `answer` says."""
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer, pb.GetUserRequest.FromString, pb.GetUserRequest.SerializeToString
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO_SERVICE, {"Echo": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Process("echo", os.getpid(), Path(os.devnull), {}, time.perf_counter()), port
+    finally:
+        await server.stop(0)
+
+
+async def test_calls_are_counted_when_every_answer_is_right() -> None:
+    answered = 0
+
+    async def right(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
+        nonlocal answered
+        answered += 1
+        return request
+
+    async with echoing(right) as (process, port):
+        sample = await press(process, port, ECHO, (), seconds=0.2, warm_up=0.05)
+    assert 0 < sample.calls <= sample.all_calls == answered
+
+
+async def test_one_wrong_answer_fails_the_measurement() -> None:
+    answered = 0
+
+    async def wrong_once(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
+        nonlocal answered
+        answered += 1
+        return pb.GetUserRequest(user_id="another") if answered == 50 else request
+
+    async with echoing(wrong_once) as (process, port):
+        with pytest.raises(WrongAnswer, match="the answer is not the one to request"):
+            await press(process, port, ECHO, (), seconds=60, warm_up=0)
+
+
+async def test_an_error_fails_the_measurement() -> None:
+    async def refuse(_: object, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    async with echoing(refuse) as (process, port):
+        with pytest.raises(WrongAnswer, match="UNAVAILABLE: away"):
+            await press(process, port, ECHO, (), seconds=60, warm_up=0)
+
+
+async def test_a_server_that_does_not_start_is_named_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="lame: did not start; its output ends: no reason"):
+        async with run_process("lame", ["-c", "raise SystemExit('no reason')"], folder=tmp_path):
+            pass
