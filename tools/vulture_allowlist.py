@@ -31,6 +31,7 @@ _.auth_method
 _.authenticate_refresh_token
 _.authenticate_user
 _.authorization_endpoint
+_.call_once
 _.check_endpoint_auth_method
 _.check_permission
 _.check_response_type

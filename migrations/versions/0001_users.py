@@ -13,6 +13,12 @@ TIME = sa.TIMESTAMP(timezone=True)
 
 def upgrade() -> None:
     op.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    # A login role makes nothing, not even for a while.
+    op.execute("""
+        DO $$ BEGIN
+          EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        END $$
+    """)
     op.execute("""
         DO $$ BEGIN
           IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'gatehouse_users') THEN
@@ -95,3 +101,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     # The role stays: other databases of this cluster may know it.
     op.execute("DROP SCHEMA users CASCADE")
+    op.execute("""
+        DO $$ BEGIN
+          EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database());
+        END $$
+    """)

@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
@@ -117,6 +128,18 @@ class DatabaseSettings(_Section):
     connect_timeout_seconds: float = Field(2.0, gt=0)
     lock_timeout_seconds: float = Field(10.0, gt=0)
 
+    @field_validator("users_url", "admin_url", "public_url", "migrate_url")
+    @classmethod
+    def _is_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            good = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("is no address such as postgresql://role:password@host:5432/database")
+        return value
+
 
 class TelemetrySettings(_Section):
     """Traces and metrics."""
@@ -175,14 +198,17 @@ class Settings(BaseSettings):
         folder = os.environ.get("GATEHOUSE_SECRETS_DIR")
         if not folder:
             return init_settings, env_settings
-        secrets = NestedSecretsSettingsSource(
-            file_secret_settings,
-            secrets_dir=folder,
-            secrets_dir_missing="error",
-            secrets_prefix="gatehouse_",
-            secrets_nested_delimiter="__",
-        )
-        return init_settings, env_settings, secrets
+        return init_settings, env_settings, _secrets(file_secret_settings, folder)
+
+
+def _secrets(source: PydanticBaseSettingsSource, folder: str) -> NestedSecretsSettingsSource:
+    return NestedSecretsSettingsSource(
+        source,
+        secrets_dir=folder,
+        secrets_dir_missing="error",
+        secrets_prefix="gatehouse_",
+        secrets_nested_delimiter="__",
+    )
 
 
 class Profile(_Section):
@@ -208,7 +234,11 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; one line says which setting, why, and how to mend it."""
 
 
-_KNOWN_ELSEWHERE = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_WORKER"}
+_KNOWN_ELSEWHERE = {
+    "GATEHOUSE_SECRETS_DIR",
+    "GATEHOUSE_PROFILE",
+    "GATEHOUSE_TRACEBACK",
+}
 
 
 def load_settings() -> Settings:
@@ -252,6 +282,11 @@ def load_profile() -> Profile:
         raise ConfigurationError(f"{name}: {_line(error, '')}") from None
 
 
+def wants_traceback() -> bool:
+    """Whether a fault of the command line is to be shown with its traceback."""
+    return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
+
+
 def environment() -> Mapping[str, str]:
     """Returns the environment, for the variables of a realm file."""
     return dict(os.environ)
@@ -260,7 +295,42 @@ def environment() -> Mapping[str, str]:
 def masked(settings: BaseModel) -> dict[str, Any]:
     """Returns settings as they may be printed: secrets and passwords in addresses are masked."""
     found: dict[str, Any] = json.loads(settings.model_dump_json())
+    if isinstance(settings, Settings):
+        for name, value in settings.database:
+            if name.endswith("_url"):
+                found["database"][name] = _masked_url(value.get_secret_value())
     return found
+
+
+def _masked_url(url: str) -> str:
+    parts = urlsplit(url)
+    where = parts.netloc
+    if parts.password:
+        where = f"{quote(parts.username or '')}:***@{where.rpartition('@')[2]}"
+    # A password may stand among the parameters too.
+    pairs = [f"{k}={'***' if 'pass' in k.lower() else v}" for k, v in parse_qsl(parts.query)]
+    return urlunsplit((parts.scheme, where, parts.path, "&".join(pairs), ""))
+
+
+def origins(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Returns (name, masked value, where it comes from) of each setting."""
+    given = dict.fromkeys((name for name, _ in _leaves(EnvSettingsSource(Settings)())), "environment")
+    folder = os.environ.get("GATEHOUSE_SECRETS_DIR")
+    if folder:
+        for name, _ in _leaves(_secrets(SecretsSettingsSource(Settings), folder)()):
+            given.setdefault(name, folder)
+    return [
+        (f"GATEHOUSE_{name.upper()}", value, given.get(name, "default"))
+        for name, value in _leaves(masked(settings))
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}__")
+        else:
+            yield prefix + name, value
 
 
 def secret_of(value: SecretStr | None, file: Path | None, name: str) -> str | None:
@@ -287,4 +357,5 @@ def _line(error: ValidationError, prefix: str) -> str:
         else ".".join(map(str, first["loc"]))
     )
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{name}: {first['msg'].lower()}; `gatehouse config --help` says more{more}"
+    said = first["msg"].lower().removeprefix("value error, ")
+    return f"{name}: {said}; `gatehouse config --help` says more{more}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -58,6 +59,23 @@ def find_method(service: str, method: str) -> MethodDescriptor:
     return found
 
 
+def parse_request(method: MethodDescriptor, data: str, where: str) -> Any:
+    """Parses one request out of JSON.
+
+    Args:
+        method: The RPC.
+        data: JSON.
+        where: Where it stands, for the error.
+
+    Raises:
+        ConfigurationError: It is no JSON, or not of the RPC's request.
+    """
+    try:
+        return json_format.Parse(data, message_factory.GetMessageClass(method.input_type)())
+    except (json_format.ParseError, RecursionError) as error:
+        raise _no_request(method, where, error) from None
+
+
 def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
     """Parses requests out of JSON: one object; for a stream also a list, or one object a line.
 
@@ -72,9 +90,13 @@ def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
         except ValueError:
             raw = [json.loads(line) for line in data.splitlines() if line.strip()]
         return [json_format.ParseDict(item, kind()) for item in raw]
-    except (ValueError, json_format.ParseError) as error:
-        text = str(error).splitlines()[0]
-        raise ConfigurationError(f"--data: is not a {method.input_type.name} in JSON ({text})") from None
+    except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
+        raise _no_request(method, "--data", error) from None
+
+
+def _no_request(method: MethodDescriptor, where: str, error: Exception) -> ConfigurationError:
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return ConfigurationError(f"{where}: is not a {method.input_type.name} in JSON ({text})")
 
 
 def target_of(profile: Profile, service: str) -> str:
@@ -94,12 +116,12 @@ async def open_channel(profile: Profile, service: str) -> AsyncIterator[grpc.aio
 def open_call(
     channel: grpc.aio.Channel,
     method: MethodDescriptor,
-    requests: Sequence[Any],
+    requests: Sequence[Any] | AsyncIterable[Any],
     *,
     metadata: Iterable[tuple[str, str]] = (),
     timeout: float | None = 10.0,
 ) -> Any:
-    """Begins a call of any shape."""
+    """Begins a call of any shape; requests that come later are for RPCs that stream them."""
     shapes = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
@@ -112,7 +134,9 @@ def open_call(
         request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
         response_deserializer=answer.FromString,
     )
-    argument: Any = list(requests) if method.client_streaming else requests[0]
+    argument: Any = requests
+    if isinstance(requests, Sequence):
+        argument = list(requests) if method.client_streaming else requests[0]
     return stub(argument, metadata=tuple(metadata), timeout=timeout)
 
 
@@ -153,6 +177,34 @@ def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
     )
 
 
+async def call_each(
+    channel: grpc.aio.Channel,
+    method: MethodDescriptor,
+    requests: Sequence[Any] | AsyncIterable[Any],
+    on_answer: Callable[[Any], None],
+    *,
+    token: str | None = None,
+    limit: int = 0,
+    timeout: float | None = 10.0,
+    metadata: Iterable[tuple[str, str]] = (),
+) -> Outcome:
+    """Makes a call, hands each answer on as it comes, and returns how it ended, without the answers."""
+    sent = [*metadata, *([("authorization", f"Bearer {token}")] if token is not None else [])]
+    call = open_call(channel, method, requests, metadata=sent, timeout=timeout)
+    try:
+        async for message in answers_of(call, method, limit):
+            on_answer(message)
+    except grpc.aio.AioRpcError as error:
+        return outcome_of(error)
+    except asyncio.CancelledError:
+        if not call.cancelled():
+            call.cancel()
+            raise
+        # Not this task but the call was: its requests could not be had.
+        return Outcome(grpc.StatusCode.CANCELLED, "the call was cancelled")
+    return Outcome(grpc.StatusCode.OK)
+
+
 async def call_once(
     channel: grpc.aio.Channel,
     method: MethodDescriptor,
@@ -163,15 +215,19 @@ async def call_once(
     timeout: float | None = 10.0,
     metadata: Iterable[tuple[str, str]] = (),
 ) -> Outcome:
-    """Makes a call and returns how it ended, whatever that is."""
-    sent = [*metadata, *([("authorization", f"Bearer {token}")] if token is not None else [])]
-    call = open_call(channel, method, requests, metadata=sent, timeout=timeout)
+    """Makes a call and returns how it ended, whatever that is; with its answers when it ended well."""
     answers: list[Any] = []
-    try:
-        answers = [message async for message in answers_of(call, method, limit)]
-    except grpc.aio.AioRpcError as error:
-        return outcome_of(error)
-    return Outcome(grpc.StatusCode.OK, answers=tuple(answers))
+    outcome = await call_each(
+        channel,
+        method,
+        requests,
+        answers.append,
+        token=token,
+        limit=limit,
+        timeout=timeout,
+        metadata=metadata,
+    )
+    return replace(outcome, answers=tuple(answers)) if outcome.code is grpc.StatusCode.OK else outcome
 
 
 async def check_health(profile: Profile, service: str, name: str, timeout: float) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from gatehouse.admin import AdminRepository, AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
+from gatehouse.app.files import write_json
 from gatehouse.app.policy import whole_policy
 from gatehouse.app.telemetry import Telemetry, make_telemetry
 from gatehouse.domain import DomainError
@@ -40,6 +40,12 @@ from gatehouse.users.v1 import users_pb2_grpc
 
 PRUNE_SECONDS = 3600.0
 SERVICE_NAMES = ("users", "admin", "public")
+# What a database must answer before its service is ready: the tables are there, and may be read.
+_PROBES = {
+    "users": "SELECT FROM users.users LIMIT 1",
+    "admin": "SELECT FROM admin.role_bindings LIMIT 1",
+    "public": "SELECT FROM public_info.notices LIMIT 1",
+}
 
 
 def issuer_config(settings: IssuerSettings) -> IssuerConfig:
@@ -163,8 +169,17 @@ class _Process:
         self.pools[name] = opened
         return opened
 
-    async def readiness(self, database: Database) -> Readiness:
-        followed = Readiness(database)
+    async def readiness(self, name: str, database: Database) -> Readiness:
+        logger = self.telemetry.logger
+
+        def changed(ready: bool, reason: str) -> None:  # noqa: FBT001 - called by position
+            if ready:
+                logger.info("database ready", database=name)
+                return
+            hint = {"hint": "run `gatehouse migrate`"} if reason == "DATABASE_NOT_MIGRATED" else {}
+            logger.warning("database not ready", database=name, reason=reason, **hint)
+
+        followed = Readiness(database, _PROBES[name], on_change=changed)
         await followed.start()
         self.stack.push_async_callback(followed.aclose)
         return followed
@@ -195,7 +210,7 @@ class _Process:
         repository = UserRepository(database, time.time)
         pruner = asyncio.create_task(_prune_forever(repository))
         self.stack.push_async_callback(_cancel, pruner)
-        followed = await self.readiness(database)
+        followed = await self.readiness("users", database)
         service = Service(
             users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, notifications)
         )
@@ -226,7 +241,7 @@ class _Process:
         )
         await self.stack.enter_async_context(channel)
         database = self.database("admin")
-        followed = await self.readiness(database)
+        followed = await self.readiness("admin", database)
         stub: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
         service = AdminService(AdminRepository(database, time.time), stub)
         return self.server(
@@ -237,7 +252,7 @@ class _Process:
 
     async def public(self) -> Server:
         database = self.database("public")
-        followed = await self.readiness(database)
+        followed = await self.readiness("public", database)
         service = PublicService(
             NoticeRepository(database, time.time),
             version=metadata.version("gatehouse"),
@@ -307,17 +322,10 @@ async def serve(
             ports[name] = await server.start()
             stack.push_async_callback(server.stop)
         if ready_file is not None:
-            _write(ready_file, ports | {"metrics": telemetry.metrics_port})
+            write_json(ready_file, ports | {"metrics": telemetry.metrics_port})
         # What is here now stays: collecting it again and again is what makes pauses.
         gc.collect()
         gc.freeze()
         await run_until_signal(servers)
         await _cancel(starting)
         telemetry.logger.info("stopped", services=list(names))
-
-
-def _write(path: Path, content: Mapping[str, object]) -> None:
-    """Writes a file so that a reader sees all of it or nothing."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)

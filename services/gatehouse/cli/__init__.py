@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
-from gatehouse.cli import _ask, _run
-from gatehouse.cli._fail import EXIT_CODES, REFUSED, USAGE, explain, say
+from gatehouse.cli import _ask, _call, _run
+from gatehouse.cli._fail import EXIT_CODES, INTERRUPTED, REFUSED, USAGE, explain, say
+from gatehouse.settings import wants_traceback
 
 __all__ = ["main"]
 
@@ -31,7 +33,7 @@ def make_app() -> typer.Typer:
         _run.serve,
         _run.migrate,
         _run.issuer,
-        _ask.call,
+        _call.call,
         _ask.policy,
         _run.healthcheck,
         _ask.config,
@@ -58,15 +60,22 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         code = make_app()(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except _USAGE_ERROR as error:
         say(f"{error.format_message()}; see `gatehouse --help`")
         code = USAGE
-    except (typer.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except typer.Abort:
+        say("nothing was entered")
+        code = REFUSED
+    except BrokenPipeError:
+        # Whoever read has seen enough; Python would complain when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = REFUSED
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        if wants_traceback():
             raise
-        say(told[0])
-        code = told[1]
+        text, code = explain(error)
+        say(text)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""Commands that ask something: call, token, policy, config."""
+"""Commands that ask something: token, policy, config."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import json
 import sys
 from typing import Annotated, Any
 
-import grpc
 import typer
 from google.protobuf import json_format
 from rich.console import Console
 from rich.table import Table
 
-from gatehouse.app.caller import call_once, find_method, open_channel, parse_requests
 from gatehouse.app.policy import policy_rows, whole_policy
 from gatehouse.app.tokens import TokenDesk, decode, open_desk
-from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, USAGE, say
+from gatehouse.cli._fail import OK, REFUSED, USAGE, say
 from gatehouse.oauth import TokenRequestFailed
-from gatehouse.settings import ConfigurationError, Profile, load_profile, load_settings, masked
+from gatehouse.settings import ConfigurationError, Profile, load_profile, load_settings, masked, origins
 
 User = Annotated[str | None, typer.Option("--as", help="User whose token is sent.")]
 Client = Annotated[str | None, typer.Option(help="Client whose token is sent.")]
@@ -29,18 +27,39 @@ TokenArgument = Annotated[str, typer.Argument(help="The token; - reads it from s
 token_app = typer.Typer(no_args_is_help=True, help="Obtains, decodes, introspects and revokes tokens.")
 
 
-def _read(token: str) -> str:
+def read_token(token: str) -> str:
+    """Returns a token of the command line; - reads it from standard input."""
     return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - a sign, no secret
 
 
-async def _obtain(
+def _password(profile: Profile, user: str) -> str:
+    secret = profile.passwords.get(user)
+    if secret is not None:
+        return secret.get_secret_value()
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"{user}: its password is not in the profile, and nobody can be asked here; add it under "
+            "`passwords` of the file that GATEHOUSE_PROFILE names"
+        )
+    entered: str = typer.prompt(f"Password of {user}", hide_input=True)
+    return entered
+
+
+async def obtain(
     desk: TokenDesk, profile: Profile, user: str | None, client: str | None, scope: str | None, rule: str
 ) -> str:
+    """Gets the token of a user, or of a client.
+
+    Args:
+        desk: Asks the issuer.
+        profile: Holds secrets and passwords.
+        user: The user, or None.
+        client: The client, when there is no user.
+        scope: Scopes to ask for; None asks for all of a user, and for `rule` of a client.
+        rule: Scopes that the RPC needs.
+    """
     if user is not None:
-        secret = profile.passwords.get(user)
-        password = (
-            secret.get_secret_value() if secret else typer.prompt(f"Password of {user}", hide_input=True)
-        )
+        password = _password(profile, user)
         everything = " ".join(sorted({s for r in whole_policy().rules.values() for s in r.scopes}))
         return (await desk.of_user(user, password, everything if scope is None else scope)).access_token
     assert client is not None  # noqa: S101 - the callers have looked
@@ -54,62 +73,14 @@ async def _obtain(
         return (await desk.of_client(client, secret_text, "")).access_token
 
 
-def call(
-    service: Annotated[str, typer.Argument(help="users, admin or public.")],
-    method: Annotated[str, typer.Argument(help="An RPC of it, such as GetUser.")],
-    data: Annotated[str, typer.Option(help="Request in JSON; for a stream a list, or - for lines.")] = "{}",
-    user: User = None,
-    client: Client = None,
-    token: Token = None,
-    scope: Scope = None,
-    limit: Annotated[int, typer.Option(min=0, help="Ends a stream after so many answers.")] = 0,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10.0,
-) -> int:
-    """Calls an RPC with JSON, and prints its answers as JSON, one a line.
-
-    Examples:
-      gatehouse call public GetPublicInfo
-
-      gatehouse call users ListUsers --as alice --data '{"page_size": 2}'
-
-      gatehouse call admin GetStats --client gatehouse-worker
-    """
-    if sum(value is not None for value in (user, client, token)) > 1:
-        raise ConfigurationError("--as, --client and --token: give one of them")
-    profile, found = load_profile(), find_method(service, method)
-    requests = parse_requests(found, sys.stdin.read() if data == "-" else data)
-    if not found.client_streaming and len(requests) != 1:
-        raise ConfigurationError(f"--data: {method} takes one request, and there are {len(requests)}")
-    rule = whole_policy()[f"/{found.containing_service.full_name}/{method}"]
-
-    async def work() -> int:
-        sent = _read(token) if token is not None else None
-        if user is not None or client is not None:
-            async with open_desk(profile) as desk:
-                sent = await _obtain(desk, profile, user, client, scope, " ".join(sorted(rule.scopes)))
-        async with open_channel(profile, service) as channel:
-            outcome = await call_once(channel, found, requests, token=sent, limit=limit, timeout=timeout)
-        for answer in outcome.answers:
-            typer.echo(json_format.MessageToJson(answer, indent=None, preserving_proto_field_name=True))
-        if outcome.code is grpc.StatusCode.OK:
-            return OK
-        reason = f" ({outcome.reason})" if outcome.reason else ""
-        say(f"{outcome.code.name}: {outcome.message}{reason}")
-        for name, description in outcome.violations:
-            say(f"{name}: {description}")
-        if outcome.challenge:
-            say(f"www-authenticate: {outcome.challenge}")
-        return UNREACHABLE if outcome.code is grpc.StatusCode.UNAVAILABLE else REFUSED
-
-    return asyncio.run(work())
-
-
 @token_app.command("obtain")
 def token_obtain(user: User = None, client: Client = None, scope: Scope = None) -> int:
     """Gets an access token of a user or of a client, and prints it.
 
     Examples:
       gatehouse token obtain --as alice --scope "read:users admin"
+
+      gatehouse token obtain --client gatehouse-worker
     """
     if (user is None) == (client is None):
         raise ConfigurationError("--as, --client: give one of them")
@@ -117,7 +88,7 @@ def token_obtain(user: User = None, client: Client = None, scope: Scope = None) 
 
     async def work() -> int:
         async with open_desk(profile) as desk:
-            typer.echo(await _obtain(desk, profile, user, client, scope, ""))
+            typer.echo(await obtain(desk, profile, user, client, scope, ""))
         return OK
 
     return asyncio.run(work())
@@ -125,18 +96,26 @@ def token_obtain(user: User = None, client: Client = None, scope: Scope = None) 
 
 @token_app.command("decode")
 def token_decode(token: TokenArgument) -> int:
-    """Shows header and claims of a signed token; verifies nothing."""
-    typer.echo(json.dumps(decode(_read(token)), indent=2))
+    """Shows header and claims of a signed token; verifies nothing.
+
+    Examples:
+      gatehouse token obtain --as alice | gatehouse token decode -
+    """
+    typer.echo(json.dumps(decode(read_token(token)), indent=2))
     return OK
 
 
 @token_app.command("introspect")
 def token_introspect(token: TokenArgument) -> int:
-    """Asks the issuer what a token is worth now (RFC 7662); 1 when it is not active."""
+    """Asks the issuer what a token is worth now (RFC 7662); 1 when it is not active.
+
+    Examples:
+      gatehouse token obtain --as alice | gatehouse token introspect -
+    """
 
     async def work() -> dict[str, Any]:
         async with open_desk(load_profile()) as desk:
-            return dict(await desk.introspect(_read(token)))
+            return dict(await desk.introspect(read_token(token)))
 
     answer = asyncio.run(work())
     typer.echo(json.dumps(answer, indent=2))
@@ -145,11 +124,17 @@ def token_introspect(token: TokenArgument) -> int:
 
 @token_app.command("revoke")
 def token_revoke(token: TokenArgument, client: Client = None) -> int:
-    """Revokes a token (RFC 7009) of a client, or of the console."""
+    """Revokes a token (RFC 7009) of a client, or of the console.
+
+    Examples:
+      gatehouse token revoke - < token.txt
+
+      gatehouse token revoke - --client gatehouse-worker < token.txt
+    """
 
     async def work() -> None:
         async with open_desk(load_profile()) as desk:
-            await desk.revoke(_read(token), client)
+            await desk.revoke(read_token(token), client)
 
     asyncio.run(work())
     typer.echo("revoked")
@@ -182,16 +167,38 @@ def policy(form: Annotated[str, typer.Option("--format", help="table or json.")]
     table = Table("RPC", "shape", "rule")
     for row in rows:
         table.add_row(row.name, row.shape.value, str(row.rule))
-    console = Console()
-    # Cut lines help nobody who reads them through a pipe.
-    (console if console.is_terminal else Console(width=140)).print(table)
+    print_table(table)
     return OK
 
 
-def config() -> int:
+def config(
+    *,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="A table that says of each where it comes from.")
+    ] = False,
+) -> int:
     """Prints the effective settings as JSON, secrets masked.
 
-    Each can be set in the environment: GATEHOUSE_SERVER__USERS_PORT=50051.
+    Each can be set in the environment, with `__` between levels; a secret also in a file of the folder that
+    GATEHOUSE_SECRETS_DIR names.
+
+    Examples:
+      gatehouse config
+
+      GATEHOUSE_SERVER__USERS_PORT=50061 gatehouse config --sources
     """
-    typer.echo(json.dumps(masked(load_settings()), indent=2))
+    settings = load_settings()
+    if not sources:
+        typer.echo(json.dumps(masked(settings), indent=2))
+        return OK
+    table = Table("setting", "value", "from")
+    for name, value, origin in origins(settings):
+        table.add_row(name, json.dumps(value), origin)
+    print_table(table)
     return OK
+
+
+def print_table(table: Table) -> None:
+    """Prints a table, as wide as the terminal; through a pipe no line is cut."""
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from pathlib import Path
 
 from gatehouse.issuer import IssuerError, RealmError
 from gatehouse.oauth import IssuerUnavailable, OAuthError
@@ -10,26 +12,36 @@ from gatehouse.rpc import PolicyError, TlsError
 from gatehouse.settings import ConfigurationError
 from gatehouse.storage import MigrationError
 
-OK, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+OK, REFUSED, USAGE, UNREACHABLE, FAULT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 EXIT_CODES = """Exit codes: 0 it worked; 1 it was refused, or came out otherwise than it should; 2 the
-command or the configuration is wrong; 3 something that is needed cannot be reached."""
+command or the configuration is wrong; 3 something that is needed cannot be reached; 4 a fault of Gatehouse
+itself, whose traceback GATEHOUSE_TRACEBACK=1 shows; 130 interrupted."""
 
 _WRONG = (ConfigurationError, PolicyError, TlsError, RealmError)
 _AWAY = (MigrationError, IssuerError, IssuerUnavailable, OSError)
 
 
-def explain(error: Exception) -> tuple[str, int] | None:
-    """Returns the line and the exit code of an error that is no fault of the program, else None."""
+def explain(error: Exception) -> tuple[str, int]:
+    """Returns the line that says why a command failed, and its exit code."""
     if isinstance(error, _WRONG):
         return str(error), USAGE
     if isinstance(error, IssuerUnavailable):
         return f"the issuer gave no usable answer ({error}); check that it runs and its address", UNREACHABLE
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror.lower()}", UNREACHABLE
     if isinstance(error, _AWAY):
         return str(error), UNREACHABLE
     if isinstance(error, OAuthError):
         return f"the issuer refused ({error}); check the user, the client and the scopes", REFUSED
-    return None
+    # The text of an unexpected error may hold a value; its type and place do not.
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    return (
+        f"a fault of Gatehouse itself: {type(error).__name__} at {place}; GATEHOUSE_TRACEBACK=1 shows all",
+        FAULT,
+    )
 
 
 def say(text: str) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gatehouse.cli._fail import OK, REFUSED, say
+from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
 from gatehouse.settings import ConfigurationError, environment, load_profile, load_settings, secret_of
 
 ReadyFile = Annotated[Path | None, typer.Option(help="Written with the ports, as JSON, once all listen.")]
@@ -33,6 +31,8 @@ def serve(
     services: Annotated[list[str], typer.Argument(help="Some of: users, admin, public.")],
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the ports.")] = 1,
     ready_file: ReadyFile = None,
+    *,
+    share_ports: Annotated[bool, typer.Option("--share-ports", hidden=True)] = False,
 ) -> int:
     """Serves any of the three services in one process, or in several behind one port.
 
@@ -51,14 +51,11 @@ def serve(
         if name not in SERVICE_NAMES:
             raise ConfigurationError(f"{name}: there is no such service; say some of users, admin, public")
     settings = load_settings()
-    shared = os.environ.get("GATEHOUSE_WORKER") == "1"
     if workers > 1:
-        os.environ["GATEHOUSE_WORKER"] = "1"
-        arguments = ["serve", *names]
-        return run_loop(run_workers(arguments, workers, make_logger(settings.log)))
+        return run_loop(run_workers(settings, names, workers, make_logger(settings.log), ready_file))
 
     async def work() -> int:
-        await run(settings, names, reuse_port=shared, ready_file=ready_file)
+        await run(settings, names, reuse_port=share_ports, ready_file=ready_file)
         return OK
 
     return run_loop(work())
@@ -116,8 +113,7 @@ def issuer(
     Examples:
       gatehouse issuer --port 8080
     """
-    import json  # noqa: PLC0415
-
+    from gatehouse.app.files import write_json  # noqa: PLC0415
     from gatehouse.issuer import load_realm, run_issuer  # noqa: PLC0415
 
     loaded = load_realm(realm, environment())
@@ -131,9 +127,7 @@ def issuer(
             say("DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production.")
             typer.echo(f"issuer: {running.issuer}")
             if ready_file is not None:
-                part = ready_file.with_suffix(".part")
-                part.write_text(json.dumps({"issuer": running.issuer, "base_url": running.base_url}))
-                part.replace(ready_file)
+                write_json(ready_file, {"issuer": running.issuer, "base_url": running.base_url})
             await ended.wait()
         return OK
 
@@ -146,17 +140,19 @@ def healthcheck(
     liveness: Annotated[bool, typer.Option("--liveness", help="Only whether the process runs.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=60)] = 3.0,
 ) -> int:
-    """Asks a service whether it serves (grpc.health.v1); 0 when it does.
+    """Asks a service whether it serves (grpc.health.v1): 0 it does, 1 it does not, 3 it cannot be reached.
 
     Examples:
       gatehouse healthcheck users
+
+      gatehouse healthcheck users --liveness
     """
     from gatehouse.app.caller import check_health  # noqa: PLC0415
 
     name = "liveness" if liveness else ""
     status = asyncio.run(check_health(load_profile(), service, name, timeout))
     typer.echo(status)
-    if status != "SERVING":
-        say(f"{service}: {status}; its log says why")
-    sys.stdout.flush()
-    return OK if status == "SERVING" else REFUSED
+    if status == "SERVING":
+        return OK
+    say(f"{service}: {status}; its log says why")
+    return UNREACHABLE if status == "UNREACHABLE" else REFUSED

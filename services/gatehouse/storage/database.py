@@ -6,16 +6,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
 import psycopg.errors
 import sqlalchemy as sa
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gatehouse.domain import Unavailable
 
 # A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
 _MAX_TIMEOUT_MS = _TIMEOUT_STEPS_MS[-1]
+
+
+# A peer that is gone without a word is noticed, so that nobody waits for it for ever.
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+_NOT_MIGRATED = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InvalidSchemaName,
+)
 
 
 def _timeout_ms(deadline_seconds: float | None) -> int:
@@ -39,20 +54,11 @@ class Database:
         self, url: str, *, pool_size: int = 10, connect_timeout: float = 2.0, tracer: Tracer | None = None
     ) -> None:
         self.url = url
-        self._engine = create_async_engine(
-            sa.make_url(url).set(drivername="postgresql+psycopg"),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=connect_timeout,
-            pool_use_lifo=True,
-            hide_parameters=True,
-            connect_args={
-                "connect_timeout": max(1, round(connect_timeout)),
-                "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} "
-                "-c idle_in_transaction_session_timeout=60000",
-                "application_name": "gatehouse",
-            },
-        )
+        self._engine = _engine(url, pool_size, connect_timeout)
+        self._generation = 0
+        self._renew_on_checkout(self._engine.sync_engine)
+        # A sign of life must not wait behind the work: a busy pool is no dead database.
+        self._pulse = _engine(url, 1, connect_timeout).execution_options(isolation_level="AUTOCOMMIT")
         self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -96,31 +102,77 @@ class Database:
                 await _set_timeout(connection, deadline_seconds)
                 yield connection
 
-    async def ping(self) -> None:
-        """Asks the database for a sign of life.
+    async def ping(self, statement: str = "SELECT 1") -> None:
+        """Asks the database for a sign of life, on a connection kept for that.
+
+        Args:
+            statement: What it must be able to answer.
 
         Raises:
             Unavailable: There is none.
         """
-        async with self.read(1.0) as connection:
-            await connection.execute(sa.text("SELECT 1"))
+        with _as_unavailable():
+            async with self._pulse.connect() as connection:
+                await _set_timeout(connection, 1.0)
+                await connection.exec_driver_sql(statement)
+
+    def renew(self) -> None:
+        """Has no older connection used again: after an outage they are dead, and would cost a call each."""
+        self._generation += 1
 
     def pool_in_use(self) -> int:
         """Number of connections that are in use now."""
         pool: Any = self._engine.pool
         return int(pool.checkedout())
 
+    def _renew_on_checkout(self, engine: sa.Engine) -> None:
+        def made(_: object, record: Any) -> None:
+            record.info["generation"] = self._generation
+
+        def taken(_: object, record: Any, __: object) -> None:
+            if record.info["generation"] != self._generation:
+                raise sa.exc.DisconnectionError  # the pool makes another one
+
+        sa.event.listen(engine, "connect", made)
+        sa.event.listen(engine, "checkout", taken)
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._engine.dispose()
+        await self._pulse.dispose()
+
+
+def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
+    return create_async_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=connect_timeout,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": max(1, round(connect_timeout)),
+            "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000",
+            "application_name": "gatehouse",
+            **_KEEPALIVE,
+        },
+    )
 
 
 async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | None) -> None:
     wanted = _timeout_ms(deadline_seconds)
     raw = await connection.get_raw_connection()
-    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
-        await connection.exec_driver_sql(f"SET statement_timeout = {wanted}")
-        raw.info["statement_timeout"] = wanted
+    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) == wanted:
+        return
+    driver = raw.driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
+    raw.info["statement_timeout"] = None  # not known, should this fail
+    # Outside a transaction, or its rollback would take it back.
+    autocommit = driver.autocommit
+    await driver.set_autocommit(True)
+    await driver.execute(f"SET statement_timeout = {wanted}")
+    await driver.set_autocommit(autocommit)
+    raw.info["statement_timeout"] = wanted
 
 
 class _as_unavailable:  # noqa: N801 - read as a phrase
@@ -132,11 +184,16 @@ class _as_unavailable:  # noqa: N801 - read as a phrase
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sa.exc.TimeoutError):
             raise Unavailable("DATABASE_BUSY", "the database is busy, try again") from None
-        if isinstance(error, sa.exc.DBAPIError) and (
-            error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
+        original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if isinstance(original, psycopg.errors.QueryCanceled):
+            raise Unavailable("STATEMENT_TIMEOUT", "the database took too long, try again") from None
+        if isinstance(original, _NOT_MIGRATED):
+            raise Unavailable(
+                "DATABASE_NOT_MIGRATED", "the database is not at the version that this service needs"
+            ) from None
+        if isinstance(original, psycopg.OperationalError) or (
+            isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
         ):
-            if isinstance(error.orig, psycopg.errors.QueryCanceled):
-                raise Unavailable("STATEMENT_TIMEOUT", "the database took too long, try again") from None
             raise Unavailable("DATABASE_UNAVAILABLE", "the database is away, try again") from None
 
 

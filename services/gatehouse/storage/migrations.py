@@ -53,19 +53,35 @@ def _connect(url: str, lock_timeout: float) -> Iterator[sa.Connection]:
             connection.exec_driver_sql(f"SET lock_timeout = {round(lock_timeout * 1000)}")
             connection.commit()
             yield connection
-    except sa.exc.OperationalError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise MigrationError(
-                f"another process held a lock for {lock_timeout:g} s; wait for it, or raise "
-                "GATEHOUSE_DATABASE__LOCK_TIMEOUT_SECONDS"
-            ) from None
-        host = sa.make_url(url).host or "the socket"
-        raise MigrationError(
-            f"the database at {host} cannot be reached; check that it runs, and "
-            "GATEHOUSE_DATABASE__MIGRATE_URL"
-        ) from None
+    except sa.exc.DBAPIError as error:
+        raise MigrationError(_why(error, url, lock_timeout)) from None
     finally:
         engine.dispose()
+
+
+def _why(error: sa.exc.DBAPIError, url: str, lock_timeout: float) -> str:
+    original = error.orig
+    if isinstance(original, psycopg.errors.LockNotAvailable):
+        return (
+            f"another process held a lock for {lock_timeout:g} s; wait for it, or raise "
+            "GATEHOUSE_DATABASE__LOCK_TIMEOUT_SECONDS"
+        )
+    address = sa.make_url(url)
+    if isinstance(original, psycopg.errors.InsufficientPrivilege):
+        return (
+            f"the role {address.username} may not do this ({original.diag.message_primary}); give the "
+            "address of the database's owner in GATEHOUSE_DATABASE__MIGRATE_URL"
+        )
+    said = original.diag.message_primary if isinstance(original, psycopg.Error) else None
+    if said:
+        return f"a migration failed and nothing of it was kept: {said}"
+    _, refused, reason = str(original).splitlines()[0].partition("FATAL:")
+    if refused:
+        return f"the database refused the connection:{reason}; check GATEHOUSE_DATABASE__MIGRATE_URL"
+    return (
+        f"the database at {address.host or 'the socket'} cannot be reached; check that it runs, and "
+        "GATEHOUSE_DATABASE__MIGRATE_URL"
+    )
 
 
 def migrate(
@@ -90,7 +106,7 @@ def migrate(
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
         connection.commit()
         try:
-            before = _current(connection)
+            before = _known(_current(connection))
             connection.commit()
             config = _config(connection)
             if revision == "base":
@@ -115,13 +131,22 @@ def check_migrations(url: str, *, lock_timeout: float = 10.0) -> list[str]:
         MigrationError: The database cannot be reached.
     """
     with _connect(url, lock_timeout) as connection:
-        current = _current(connection)
+        current = _known(_current(connection))
     head = ScriptDirectory.from_config(_config()).get_current_head()
     return _between(current, head)
 
 
 def _current(connection: sa.Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _known(revision: str | None) -> str | None:
+    known = {r.revision for r in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise MigrationError(
+            f"the database is at version {revision}, which this Gatehouse does not know; use the newer one"
+        )
+    return revision
 
 
 def _between(before: str | None, after: str | None) -> list[str]:
@@ -135,4 +160,6 @@ def _between(before: str | None, after: str | None) -> list[str]:
 def _set_password(connection: sa.Connection, role: str, password: str) -> None:
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)  # noqa: S101 - the only driver here
-    raw.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password)))
+    # As a SCRAM verifier (RFC 5803): the password itself reaches neither the wire nor the server's log.
+    verifier = raw.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    raw.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))

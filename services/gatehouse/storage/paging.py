@@ -65,11 +65,18 @@ def read_page_token(query: str, token: str, shape: tuple[type, ...]) -> Key | No
         raise _not_a_token() from None
     if [type(v) for v in values] != list(shape) or not isinstance(fingerprint, str):
         raise _not_a_token()
+    # JSON can write what no text of PostgreSQL can be: NUL, and halves of a character.
+    if any(isinstance(v, str) and _is_no_text(v) for v in values):
+        raise _not_a_token()
     if fingerprint != _fingerprint(query):
         raise InvalidArgument(
             "page_token", "PAGE_TOKEN_MISMATCH", "the page token belongs to another filter or order"
         )
     return tuple(values)
+
+
+def _is_no_text(value: str) -> bool:
+    return any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
 
 
 def _not_a_token() -> InvalidArgument:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gatehouse.domain import DomainError
 from gatehouse.storage.database import Database
+
+_ANSWER_SECONDS = 2.0
 
 
 class Readiness:
@@ -13,13 +16,25 @@ class Readiness:
 
     Args:
         database: The database.
+        statement: What it must be able to answer; a table that is needed shows that it is migrated.
+        on_change: Told of each change, with the reason when the database is not ready.
         interval: Seconds between two questions.
     """
 
-    def __init__(self, database: Database, interval: float = 0.5) -> None:
+    def __init__(
+        self,
+        database: Database,
+        statement: str = "SELECT 1",
+        *,
+        on_change: Callable[[bool, str], None] = lambda _ready, _reason: None,
+        interval: float = 0.5,
+    ) -> None:
         self._database = database
+        self._statement = statement
+        self._on_change = on_change
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
+        self._reason = ""
         self.ready = False
 
     async def start(self) -> None:
@@ -34,13 +49,19 @@ class Readiness:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _ask(self) -> None:
+        reason = ""
         try:
-            async with asyncio.timeout(2.0):
-                await self._database.ping()
-        except (DomainError, TimeoutError):
-            self.ready = False
-        else:
-            self.ready = True
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._database.ping(self._statement)
+        except TimeoutError:
+            reason = "DATABASE_TIMEOUT"
+        except DomainError as error:
+            reason = error.reason
+        if not reason and self._reason:
+            self._database.renew()
+        if reason != self._reason:
+            self._on_change(not reason, reason)
+        self._reason, self.ready = reason, not reason
 
     async def _ask_forever(self) -> None:
         while True:

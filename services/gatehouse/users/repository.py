@@ -30,6 +30,7 @@ from gatehouse.users.v1 import users_pb2 as pb
 CREATED, UPDATED, DELETED = pb.USER_CHANGE_CREATED, pb.USER_CHANGE_UPDATED, pb.USER_CHANGE_DELETED
 MUTABLE = ("email", "display_name", "state")
 IMPORT_BATCH = 500
+PRUNE_BATCH = 5_000
 REQUEST_LIFE = timedelta(hours=24)
 FEED_LIFE = timedelta(days=7)
 Position = tuple[int, int]
@@ -161,7 +162,7 @@ class UserRepository:
         async with self._database.write(deadline) as connection:
             if request_id:
                 # Two of the same at once: the second waits here for the end of the first.
-                key = f"{actor.subject}\n{request_id}"
+                key = f"{actor.subject}\n{uuid.UUID(request_id)}"
                 await connection.execute(
                     sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(key, 0)))
                 )
@@ -359,6 +360,8 @@ class UserRepository:
             }
             for email, name in rows
         ]
+        # In one order everywhere: two imports of the same rows wait for each other and do not lock up.
+        values.sort(key=lambda value: str(value["email"]).lower())
         async with self._database.write(deadline) as connection:
             statement = insert(users).values(values).on_conflict_do_nothing().returning(users)
             made = [to_message(row) for row in await connection.execute(statement)]
@@ -375,19 +378,22 @@ class UserRepository:
         """
         table = user_changes
         async with self._database.read(deadline) as connection:
-            floor = (await connection.execute(sa.select(change_feed))).one()
-            if position < (floor.pruned_xid, floor.pruned_position):
-                raise OutOfRange("RESUME_TOKEN_TOO_OLD", "the change feed no longer reaches back that far")
-            rows = await connection.execute(
-                sa.select(table)
-                .where(
-                    sa.tuple_(table.c.xid, table.c.position) > sa.tuple_(*map(sa.literal, position)),
-                    table.c.xid < _HORIZON,
+            rows = (
+                await connection.execute(
+                    sa.select(table)
+                    .where(
+                        sa.tuple_(table.c.xid, table.c.position) > sa.tuple_(*map(sa.literal, position)),
+                        table.c.xid < _HORIZON,
+                    )
+                    .order_by(table.c.xid, table.c.position)
+                    .limit(limit)
                 )
-                .order_by(table.c.xid, table.c.position)
-                .limit(limit)
-            )
-            return [((r.xid, r.position), r.kind, pb.User.FromString(bytes(r.message))) for r in rows]
+            ).all()
+            # After the rows: what was pruned before they were read shows here.
+            floor = (await connection.execute(sa.select(change_feed))).one()
+        if position < (floor.pruned_xid, floor.pruned_position):
+            raise OutOfRange("RESUME_TOKEN_TOO_OLD", "the change feed no longer reaches back that far")
+        return [((r.xid, r.position), r.kind, pb.User.FromString(bytes(r.message))) for r in rows]
 
     async def horizon(self, deadline: float | None = None) -> Position:
         """Returns the position after everything that is there now."""
@@ -400,17 +406,39 @@ class UserRepository:
         now = self._now()
         async with self._database.write() as connection:
             await connection.execute(requests.delete().where(requests.c.create_time < now - REQUEST_LIFE))
+        count, gone = 0, PRUNE_BATCH
+        while gone == PRUNE_BATCH:
+            gone = await self._prune_changes(now - FEED_LIFE)
+            count += gone
+        return count
+
+    async def _prune_changes(self, before: datetime) -> int:
+        table, floor = user_changes, change_feed
+        old = (
+            sa.select(table.c.xid, table.c.position)
+            .where(table.c.change_time < before)
+            .order_by(table.c.xid, table.c.position)
+            .limit(PRUNE_BATCH)
+        )
+        async with self._database.write() as connection:
+            # One at a time, so that the floor only rises.
+            await connection.execute(sa.select(floor).with_for_update())
             gone = (
                 await connection.execute(
-                    user_changes.delete()
-                    .where(user_changes.c.change_time < now - FEED_LIFE)
-                    .returning(user_changes.c.xid, user_changes.c.position)
+                    table.delete()
+                    .where(sa.tuple_(table.c.xid, table.c.position).in_(old))
+                    .returning(table.c.xid, table.c.position)
                 )
             ).all()
             if gone:
-                xid, position = max((r.xid, r.position) for r in gone)
+                xid, position = max((row.xid, row.position) for row in gone)
                 await connection.execute(
-                    change_feed.update().values(pruned_xid=xid, pruned_position=position)
+                    floor.update()
+                    .where(
+                        sa.tuple_(floor.c.pruned_xid, floor.c.pruned_position)
+                        < sa.tuple_(sa.literal(xid), sa.literal(position))
+                    )
+                    .values(pruned_xid=xid, pruned_position=position)
                 )
         return len(gone)
 

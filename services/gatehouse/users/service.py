@@ -90,10 +90,8 @@ class UserService(users_pb2_grpc.UserServiceServicer):
         email = claims.get("email") if claims.get("email_verified") is True else None
         if not isinstance(email, str) or self._validator.collect_violations(pb.User(email=email)):
             email = ""
-        name = next(
-            (v for v in (claims.get("name"), claims.get("preferred_username")) if isinstance(v, str) and v),
-            principal.subject,
-        )
+        names = map(_shown, (claims.get("name"), claims.get("preferred_username")))
+        name = next(filter(None, names), principal.subject)
         return await self._users.current(
             principal.issuer, principal.subject, email, name[:200], _actor(), _left()
         )
@@ -218,6 +216,11 @@ def paths_of(request: pb.UpdateUserRequest) -> list[str]:
         if not getattr(user, path):
             raise InvalidArgument(f"user.{path}", "FIELD_REQUIRED", f"{path} is required")
     return paths
+
+
+def _shown(claim: object) -> str:
+    """Returns a claim as a name to show, "" when it is none; a control character has no place in one."""
+    return "".join(filter(str.isprintable, claim)).strip() if isinstance(claim, str) else ""
 
 
 def write_resume_token(position: Position) -> str:

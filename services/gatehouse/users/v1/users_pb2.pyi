@@ -93,7 +93,7 @@ class User(_message.Message):
     email: _builtins.str
     """Address of the user; unique without regard to case. At most 254 characters."""
     display_name: _builtins.str
-    """Name to show. 1 to 200 characters."""
+    """Name to show. 1 to 200 characters, none of them a control character."""
     state: Global___UserState.ValueType
     """Whether the user may be served. ACTIVE when left out on creation."""
     subject: _builtins.str
