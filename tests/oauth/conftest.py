@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import httpx
 import pytest
@@ -35,11 +36,40 @@ class CountingObserver:
         self.refreshes.append(ok)
 
 
+class Stopwatch:
+    """Counts the seconds of a block, less those in which the machine had no time for the loop."""
+
+    TICK = 0.01
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._stalled = 0.0
+        self._began = 0.0
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._began = asyncio.get_running_loop().time()
+        self._ticker = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._ticker is not None
+        self._ticker.cancel()
+        self.seconds = asyncio.get_running_loop().time() - self._began - self._stalled
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + self.TICK
+            await asyncio.sleep(self.TICK)
+            self._stalled += max(0.0, loop.time() - due)
+
+
 class MakeVerifiers(Protocol):
     async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers: ...
 
 
-def config(issuer: LoopbackIssuer, mode: str = "jwt", **changes: Any) -> IssuerConfig:
+def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerConfig:
     """Configures `issuer`."""
     values: dict[str, Any] = {
         "issuer": issuer.issuer,

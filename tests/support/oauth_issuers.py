@@ -10,8 +10,8 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -140,12 +140,17 @@ class Request:
 
 @dataclass
 class Reply:
-    """What an issuer answers; `body` as JSON unless it is bytes."""
+    """What an issuer answers; `body` as JSON unless it is bytes.
+
+    `stream` goes out piece by piece, until it ends or nobody listens; `raw` instead of an answer in HTTP.
+    """
 
     body: Any = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     hang_up: bool = False
+    stream: AsyncGenerator[bytes] | None = None
+    raw: bytes | None = None
 
 
 Answerer = Callable[[Request], Reply | Awaitable[Reply]]
@@ -320,6 +325,9 @@ class LoopbackIssuer:
                     reply = await reply
                 if reply.hang_up:
                     return
+                if reply.raw is not None or reply.stream is not None:
+                    await _write_oddly(writer, reply)
+                    return
                 await _write(writer, reply)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -341,6 +349,20 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body)), **reply.headers}
     lines = [f"HTTP/1.1 {reply.status} Status", *(f"{k}: {v}" for k, v in headers.items())]
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    await writer.drain()
+
+
+async def _write_oddly(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    if reply.raw is not None:
+        writer.write(reply.raw)
+    if reply.stream is not None:
+        headers = {"content-type": "application/json", "connection": "close", **reply.headers}
+        lines = [f"HTTP/1.1 {reply.status} Status", *(f"{k}: {v}" for k, v in headers.items())]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        async with aclosing(reply.stream):
+            async for piece in reply.stream:
+                writer.write(piece)
+                await writer.drain()
     await writer.drain()
 
 

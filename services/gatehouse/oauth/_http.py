@@ -20,6 +20,7 @@ FETCH_SECONDS = 5.0
 
 # Identity, because a compressed body of the greatest size would be far larger in memory.
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,12 @@ def url_fault(url: str, *, allow_http: bool) -> str:
     """Says why `url` must not be asked, or "" when it may: https, or http on loopback or allowed."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        host, port = parsed.host, parsed.port
+    except (httpx.InvalidURL, ValueError):  # ValueError: characters that cannot be encoded, names of no IDN
         return "url_malformed"
-    if not parsed.host or parsed.userinfo or parsed.fragment:
+    if not host or parsed.userinfo or parsed.fragment or (port is not None and port not in _PORTS):
         return "url_malformed"
-    if parsed.scheme == "https" or (parsed.scheme == "http" and (allow_http or is_loopback(parsed.host))):
+    if parsed.scheme == "https" or (parsed.scheme == "http" and (allow_http or is_loopback(host))):
         return ""
     return "url_not_https"
 
@@ -148,9 +150,15 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> A
         raise IssuerUnavailable(f"{what}_{fault}")
     if response.is_redirect:
         raise IssuerUnavailable(f"{what}_redirected")
-    encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
     return Answer(
         status=response.status_code,
-        body=None if encoded else strict_object(bytes(body)),
+        body=strict_object(bytes(body)) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),
     )
+
+
+def _is_plain_json(headers: httpx.Headers) -> bool:
+    """Whether the body is JSON by its media type (RFC 8259, RFC 6839), and is not compressed."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    return is_json and str(headers.get("content-encoding", "identity")).lower() == "identity"

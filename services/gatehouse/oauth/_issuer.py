@@ -15,7 +15,7 @@ from gatehouse.oauth._http import get_object
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
-from gatehouse.oauth.introspection import IntrospectionVerifier
+from gatehouse.oauth.introspection import ENDPOINT_GONE, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
@@ -104,7 +104,13 @@ class Issuer:
             if online:
                 raise IssuerUnavailable("introspection_not_configured")
             return signed, "signature"
-        asked = await self._asked.verify(token, online=online)
+        try:
+            asked = await self._asked.verify(token, online=online)
+        except IssuerUnavailable as error:
+            if error.reason == ENDPOINT_GONE and self.config.introspection_endpoint is None:
+                # It may have moved. Nobody waits for the answer; the breaker bounds how often this is asked.
+                self._discovery.begin(None, self._discover)
+            raise
         return (asked if signed is None else self._joined(signed, asked)), "introspection"
 
     def _joined(self, signed: Principal, asked: Principal) -> Principal:

@@ -1,4 +1,4 @@
-"""JSON as a verifier must read it: one object, no repeated names, no NaN (RFC 8259, RFC 7519 section 4)."""
+"""JSON as a verifier must read it: one object, no repeated names, no NaN, no half characters (RFC 7493)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def strict_object(raw: bytes) -> dict[str, Any] | None:
     """
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        if b"\\u" in raw:
+            # A lone surrogate is no text: whoever encoded it later, for a log or a database, would fail.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

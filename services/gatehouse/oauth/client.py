@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from gatehouse.oauth._claims import is_b64token
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import Answer, post_form
 from gatehouse.oauth.discovery import discover
@@ -23,6 +24,7 @@ JITTER = 0.05
 DEFAULT_LIFETIME_SECONDS = 60.0
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 MAX_RETRY_AFTER_SECONDS = 300.0
+SETTLED_SECONDS = 60.0
 
 # RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 8628, RFC 8693, RFC 9449, and what Keycloak adds. Nothing
 # else of an answer reaches an exception.
@@ -90,7 +92,10 @@ async def request_token(
     answer = await _ask(http, token_endpoint, data, auth, allow_http, clock, "token_endpoint")
     body = answer.body or {}
     token, kind = body.get("access_token"), body.get("token_type")
-    if not isinstance(token, str) or not token or not isinstance(kind, str) or kind.lower() != "bearer":
+    # Only b64token can go into a header; what cannot would end up in the text of somebody's error.
+    if not isinstance(token, str) or not is_b64token(token):
+        raise TokenRequestFailed("malformed_answer")
+    if not isinstance(kind, str) or kind.lower() != "bearer":
         raise TokenRequestFailed("malformed_answer")
     refresh, identity, scope = body.get("refresh_token"), body.get("id_token"), body.get("scope")
     return TokenResponse(
@@ -192,7 +197,9 @@ class ClientCredentials:
 
     The token is renewed in the background at about four fifths of its life; until then, and while the
     endpoint is away, the old one serves as long as it is valid. Many who ask at once make one request.
-    After a failure the endpoint is left alone for a while, for as long as it says where it says so.
+    After a failure the endpoint is left alone for a while, for as long as it says where it says so. When
+    one fresh token after the other is refused, they are kept longer and longer, at most 30 s: yet
+    another would be no better.
 
     Args:
         http: Client to ask with.
@@ -234,7 +241,9 @@ class ClientCredentials:
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._token = ""
-        self._renew_at = self._ends_at = -math.inf
+        self._made_at = self._renew_at = self._ends_at = -math.inf
+        self._refused = 0
+        self._kept_seconds = 0.0
         self._failures = 0
         self._failure: OAuthError | None = None
         self._retry_at = -math.inf
@@ -255,9 +264,14 @@ class ClientCredentials:
         return await self._flight.run(None, self._renew)
 
     def invalidate(self, token: str) -> None:
-        """Drops `token` when it is the one that is held."""
-        if token == self._token:
-            self._renew_at = self._ends_at = -math.inf
+        """Drops `token` when it is the one that is held, and has been held long enough to say so."""
+        age = self._monotonic() - self._made_at
+        if not token or token != self._token or age < self._kept_seconds:
+            return
+        self._token = ""
+        self._refused = 1 if age >= SETTLED_SECONDS else self._refused + 1
+        self._kept_seconds = backoff_seconds(self._refused)
+        self._renew_at = self._ends_at = -math.inf
 
     async def aclose(self) -> None:
         """Ends a renewal that is under way."""
@@ -279,6 +293,7 @@ class ClientCredentials:
         self._failure = None
         self._token = answer.access_token
         part = REFRESH_AT + self._rng.uniform(-JITTER, JITTER)
+        self._made_at = asked_at
         self._renew_at = asked_at + answer.expires_in * part
         self._ends_at = asked_at + answer.expires_in
         return self._token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -62,8 +63,11 @@ class IssuerConfig:
             raise ValueError(f"algorithms must be some of {', '.join(sorted(ASYMMETRIC))}")
         if self.mode != "jwt" and not (self.client_id and self.client_secret):
             raise ValueError(f"mode {self.mode} needs client_id and client_secret")
-        if self.revocation_budget_seconds < 0 or self.leeway_seconds < 0:
-            raise ValueError("revocation_budget_seconds and leeway_seconds must not be negative")
+        for seconds in (self.revocation_budget_seconds, self.leeway_seconds):
+            if not 0 <= seconds < math.inf:  # also not NaN, with which no token would ever end
+                raise ValueError(
+                    "revocation_budget_seconds and leeway_seconds must be finite and not negative"
+                )
         for name in ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint"):
             url: str | None = getattr(self, name)
             # The issuer itself is only a name when its metadata is reached elsewhere.

@@ -22,6 +22,7 @@ INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
 BREAKER_FAILURES = 5
 BREAKER_SECONDS = 5.0
+ENDPOINT_GONE = "introspection_gone"
 
 
 class Breaker:
@@ -166,6 +167,8 @@ class IntrospectionVerifier:
         )
         if answer.away:
             raise IssuerUnavailable("introspection_failed")
+        if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+            raise IssuerUnavailable(ENDPOINT_GONE)
         if not answer.ok:
             # 401 and 403 are about this server's own credentials, not about the token.
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -37,7 +39,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
             self._propagator.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, asyncio.CancelledError) as error:  # cancelled: out of time
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise

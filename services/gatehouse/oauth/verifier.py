@@ -37,5 +37,5 @@ class TokenSource(Protocol):
         ...
 
     def invalidate(self, token: str) -> None:
-        """Says that `token` was refused, so that the next call gets a fresh one."""
+        """Says that `token` was refused, so that the next call gets a fresh one, unless this is fresh."""
         ...

@@ -7,14 +7,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
-from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
 
 from gatehouse.oauth._cache import TokenCache
 from gatehouse.oauth._claims import DOTS, MAX_TOKEN_CHARS, is_b64token, split
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._issuer import Issuer
 from gatehouse.oauth.config import IssuerConfig
-from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, OAuthError
+from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.principal import Principal
 
@@ -128,12 +128,14 @@ class Verifiers:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     principal, source = await issuer.verify(token, online=online)
             except TimeoutError:
-                span.set_attribute("error.type", "issuer_timeout")
+                _mark(span, "issuer_timeout", outage=True)
                 raise IssuerUnavailable("issuer_timeout") from None
-            except OAuthError as error:
-                span.set_attribute("error.type", getattr(error, "reason", "other"))
-                if isinstance(error, InvalidToken):
-                    self._cache.discard(key)
+            except InvalidToken as refusal:
+                _mark(span, refusal.reason, outage=False)
+                self._cache.discard(key)
+                raise
+            except IssuerUnavailable as error:
+                _mark(span, error.reason, outage=True)
                 raise
         self._observer.verified(source)
         # Counted from the question, not from the answer.
@@ -155,3 +157,9 @@ class Verifiers:
         if issuer is None:
             raise InvalidToken("issuer_unknown")
         return issuer
+
+
+def _mark(span: Span, reason: str, *, outage: bool) -> None:
+    span.set_attribute("error.type", reason)
+    if outage:  # a refused token is the caller's, and no fault of this span's
+        span.set_status(Status(StatusCode.ERROR))

@@ -9,6 +9,8 @@ from typing import Any
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.principal import VerifiedClaims
 
+MAX_SUBJECT_CHARS = 255
+
 
 def words(value: object) -> frozenset[str]:
     """Returns the words of a space-separated string (RFC 6749 section 3.3)."""
@@ -38,11 +40,13 @@ def subject(claims: Mapping[str, Any]) -> str:
     """Returns `sub` (RFC 9068 section 2.2 requires it).
 
     Raises:
-        InvalidToken: It is missing.
+        InvalidToken: It is missing, longer than OpenID Connect Core section 2 lets it be, or not printable.
     """
     value = text(claims, "sub")
     if not value:
         raise InvalidToken("subject_missing")
+    if len(value) > MAX_SUBJECT_CHARS or not value.isprintable():
+        raise InvalidToken("subject_malformed")
     return value
 
 

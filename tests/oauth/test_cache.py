@@ -1,0 +1,134 @@
+"""The bounded cache of tokens: what it forgets, when, and that it holds no token."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from collections import OrderedDict
+
+import pytest
+from gatehouse.oauth._cache import TokenCache
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.oauth_issuers import ManualTime
+
+
+def cache_of(size: int, time: ManualTime, context: tuple[str | None, ...] = ()) -> TokenCache[str]:
+    return TokenCache(size, time.monotonic, context)
+
+
+def test_entry_ends_exactly_when_its_time_is_over(manual_time: ManualTime) -> None:
+    cache = cache_of(10, manual_time)
+    key = cache.key("token")
+    cache.put(key, "value", 30)
+
+    manual_time.advance(29.999)
+    assert cache.get(key) == "value"
+    manual_time.advance(0.001)
+    assert cache.get(key) is None
+    assert len(cache) == 0
+
+
+def test_least_recently_used_entry_goes_first(manual_time: ManualTime) -> None:
+    cache = cache_of(3, manual_time)
+    keys = [cache.key(f"token-{number}") for number in range(4)]
+    for key in keys[:3]:
+        cache.put(key, "value", 30)
+    assert cache.get(keys[0])
+    cache.put(keys[3], "value", 30)
+
+    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -0.001])
+def test_value_without_time_to_live_is_not_kept(seconds: float, manual_time: ManualTime) -> None:
+    cache = cache_of(3, manual_time)
+    key = cache.key("token")
+    cache.put(key, "old", 30)
+    cache.put(key, "new", seconds)
+
+    assert cache.get(key) is None
+    assert len(cache) == 0
+
+
+def test_forgetting_what_is_not_there_is_no_error(manual_time: ManualTime) -> None:
+    cache = cache_of(3, manual_time)
+    cache.discard(cache.key("token"))
+
+    assert len(cache) == 0
+
+
+def test_key_of_one_context_is_none_of_another(manual_time: ManualTime) -> None:
+    contexts: list[tuple[str | None, ...]] = [
+        (),
+        ("a",),
+        ("a", None),
+        ("a", "b"),
+        ("ab",),
+        ("a,b",),
+        ("b", "a"),
+    ]
+    keys = {cache_of(3, manual_time, context).key("token") for context in contexts}
+
+    assert len(keys) == len(contexts)
+
+
+def test_key_is_of_this_process_only(manual_time: ManualTime) -> None:
+    """The same token under the same context has another key in a cache with another secret."""
+    assert cache_of(3, manual_time, ("a",)).key("token") != cache_of(3, manual_time, ("a",)).key("token")
+
+
+def test_key_of_a_token_is_stable_and_of_one_size(manual_time: ManualTime) -> None:
+    cache = cache_of(3, manual_time)
+
+    assert cache.key("token") == cache.key("token")
+    assert {len(cache.key("x" * size)) for size in (0, 1, 100, 8192)} == {32}
+    assert len({cache.key(token) for token in ("token", "token ", "toke", "Token")}) == 4
+
+
+def test_cache_holds_no_token(manual_time: ManualTime) -> None:
+    cache = cache_of(10, manual_time)
+    for number in range(10):
+        cache.put(cache.key(f"canary-{number}"), "value", 30)
+
+    assert b"canary" not in pickle.dumps(cache._entries)
+    assert not any(isinstance(held, str) and "canary" in held for held in gc.get_referents(cache._entries))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["get", "put", "discard", "wait"]),
+            st.integers(0, 6),
+            st.floats(-1, 10, allow_nan=False),
+        )
+    )
+)
+def test_cache_does_as_its_model(steps: list[tuple[str, int, float]]) -> None:
+    time = ManualTime()
+    cache = cache_of(4, time)
+    keys = [cache.key(str(number)) for number in range(7)]
+    model: OrderedDict[int, tuple[str, float]] = OrderedDict()
+    for count, (step, number, seconds) in enumerate(steps):
+        if step == "wait":
+            time.advance(abs(seconds))
+        elif step == "discard":
+            cache.discard(keys[number])
+            model.pop(number, None)
+        elif step == "put":
+            cache.put(keys[number], str(count), seconds)
+            model.pop(number, None)
+            if seconds > 0:
+                model[number] = (str(count), time.monotonic() + seconds)
+                if len(model) > 4:
+                    model.popitem(last=False)
+        else:
+            value, end = model.get(number, (None, 0.0))
+            if value is not None and time.monotonic() >= end:
+                del model[number]
+                value = None
+            elif value is not None:
+                model.move_to_end(number)
+            assert cache.get(keys[number]) == value
+        assert len(cache) == len(model) <= 4

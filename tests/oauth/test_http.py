@@ -1,0 +1,387 @@
+"""HTTP towards an issuer: what is asked at all, and that no answer, however made, costs time or memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import gzip
+import zlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import pytest
+from gatehouse.oauth import IssuerUnavailable
+from gatehouse.oauth._http import (
+    FETCH_SECONDS,
+    MAX_BODY_BYTES,
+    Answer,
+    get_object,
+    is_loopback,
+    post_form,
+    url_fault,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.oauth.conftest import Stopwatch, reason_of
+from tests.support.oauth_issuers import LoopbackIssuer, Reply, Request, until
+
+
+async def asked(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> Any:
+    """What comes of `reply` to a GET."""
+    idp.answer("document", reply)
+    return await get_object(http, idp.url("document"), allow_http=False, what="keys")
+
+
+async def fault(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> str:
+    """Why `reply` to a GET is an outage."""
+    with pytest.raises(IssuerUnavailable) as caught:
+        await asked(http, idp, reply)
+    return reason_of(caught)
+
+
+# What is asked at all.
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a.test", "https://a.test:1/x?y=z", "https://192.0.2.1/", "http://127.0.0.1:8080/x"]
+    + ["http://127.1.2.3", "http://[::1]:80/", "http://localhost/realms/r", "HTTPS://A.TEST/"],
+)
+def test_https_anywhere_and_http_on_loopback_may_be_asked(url: str) -> None:
+    assert url_fault(url, allow_http=False) == ""
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a.test", "http://192.0.2.1", "http://[2001:db8::1]/", "http://localhost.a.test/"]
+    + ["http://127.0.0.1.a.test/", "http://0.0.0.0/", "ftp://a.test/", "file://localhost/etc/passwd"]
+    + ["ws://a.test/", "data://a.test/"],
+)
+def test_other_schemes_are_not_asked(url: str) -> None:
+    assert url_fault(url, allow_http=False) == "url_not_https"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "a.test", "/path", "//", "https://", "https:///path", "file:///etc/passwd", "https://[::1"]
+    + ["https://a:b/", "https://a.test:0/", "https://a.test:65536/", "https://a.test:99999/"]
+    + ["https://user@a.test/", "https://user:pass@a.test/", "https://a.test/#fragment"]
+    + ["https://a\ud800b.test/", "https://a.test/\ud800", "https://xn--a/", "https://a\0.test/"]
+    + ["https://a.test/\n", "https://" + "a" * 70_000, "mailto:a@a.test", "javascript:alert(1)"],
+)
+@pytest.mark.parametrize("allow_http", [True, False])
+def test_malformed_address_is_not_asked(url: str, allow_http: bool) -> None:
+    assert url_fault(url, allow_http=allow_http) == "url_malformed"
+
+
+def test_http_may_be_asked_where_it_is_allowed() -> None:
+    assert url_fault("http://keycloak:8080/realms/r", allow_http=True) == ""
+    assert url_fault("ftp://keycloak/", allow_http=True) == "url_not_https"
+
+
+@given(
+    st.text(alphabet=st.characters(), max_size=40)
+    | st.text(alphabet=st.characters(), max_size=30).map(lambda rest: f"https://{rest}")
+)
+@example("https://a.test:\u0663/")
+@example("https://\u2100/")
+def test_address_is_judged_and_nothing_else_happens(url: str) -> None:
+    assert url_fault(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("localhost", True), ("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("10.0.0.1", False)]
+    + [("::", False), ("localhost.", False), ("LOCALHOST", False), ("", False), ("128.0.0.1", False)],
+)
+def test_loopback_is_this_machine_only(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+async def test_address_that_must_not_be_asked_is_not(http: httpx.AsyncClient) -> None:
+    with pytest.raises(IssuerUnavailable, match="url_not_https"):
+        await get_object(http, "http://issuer.test/keys", allow_http=False, what="keys")
+    with pytest.raises(IssuerUnavailable, match="url_malformed"):
+        await post_form(http, "https://a.test:99999/", {}, None, allow_http=False, what="introspection")
+
+
+# What is sent.
+
+
+async def test_compressed_answers_are_not_asked_for(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await asked(http, idp, Reply({"a": 1})) == {"a": 1}
+
+    assert idp.last("document").headers["accept-encoding"] == "identity"
+    assert idp.last("document").headers["accept"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [("client", "secret"), ("a:b", "c:d"), ("ünï", "söcret"), ("a b+c", "d%20e&f=g"), ("a", "%zz\t\"'<>")],
+)
+async def test_client_and_secret_are_form_urlencoded_before_they_are_joined(
+    auth: tuple[str, str], http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    idp.answer("endpoint", Reply({}))
+    await post_form(http, idp.url("endpoint"), {"a": "ü &="}, auth, allow_http=False, what="x")
+
+    request = idp.last("endpoint")
+    assert request.basic == auth
+    assert base64.b64decode(request.headers["authorization"][6:]).count(b":") == 1
+    assert request.form == {"a": "ü &="}
+
+
+async def test_public_client_sends_no_credentials(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    idp.answer("endpoint", Reply({}))
+    await post_form(http, idp.url("endpoint"), {}, None, allow_http=False, what="x")
+
+    assert "authorization" not in idp.last("endpoint").headers
+
+
+async def test_credentials_of_the_http_client_are_not_sent(idp: LoopbackIssuer) -> None:
+    async with httpx.AsyncClient(auth=("other", "other"), trust_env=False) as http:
+        assert await asked(http, idp, Reply({})) == {}
+
+    assert "authorization" not in idp.last("document").headers
+
+
+# What comes back.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_is_not_followed(
+    status: int, http: httpx.AsyncClient, idp: LoopbackIssuer, other_idp: LoopbackIssuer
+) -> None:
+    other_idp.answer("target", Reply({"keys": []}))
+    away = Reply(b"", status, {"location": other_idp.url("target")})
+    idp.answer("endpoint", away)
+
+    assert await fault(http, idp, away) == "keys_redirected"
+    with pytest.raises(IssuerUnavailable, match="introspection_redirected"):
+        await post_form(
+            http, idp.url("endpoint"), {"token": "t"}, ("a", "b"), allow_http=False, what="introspection"
+        )
+    assert other_idp.requests == []
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("location", ["http://[::1", "https://a\\b/", "::::", ""])
+async def test_redirect_to_nowhere_is_an_outage(location: str, follow: bool, idp: LoopbackIssuer) -> None:
+    async with httpx.AsyncClient(follow_redirects=follow, trust_env=False) as http:
+        reason = await fault(http, idp, Reply(b"", 302, {"location": location}))
+
+    assert reason in {"keys_redirected", "keys_unreachable"}
+
+
+@pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 410, 429, 500, 502, 503])
+async def test_other_status_is_an_outage(status: int, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await fault(http, idp, Reply({"keys": []} if status != 204 else b"", status)) == "keys_failed"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "Application/JSON; charset=utf-8", "application/jwk-set+json", "application/json ;"],
+)
+async def test_body_is_json_by_its_media_type(
+    kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    assert await asked(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "text/html", "text/json", "text/plain", "application/octet-stream", "application/jwt", "json"]
+    + ["application/json-patch", "application/token-introspection+jwt", "application/x-json"],
+)
+async def test_body_of_another_media_type_is_not_read(
+    kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    assert await fault(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == "keys_not_json"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"1",
+        b"<html>",
+        b"{'a':1}",
+        b'{"a":1',
+        b'{"a":1}{"b":2}',
+        b'{"a":1,"a":2}',
+        b'{"o":[{"a":1,"a":1}]}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":"\xff"}',
+        b"\xef\xbb\xbf{}",
+        '{"a":1}'.encode("utf-16"),
+        rb'{"a":"\ud800"}',
+        rb'{"\uDFFF":1}',
+        rb'{"a":["\udc00\ud800"]}',
+        b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+        b"[" * 60_000,
+        b'{"a":' + b"9" * 60_000 + b"}",
+        b'{"a":"line\nbreak"}',
+    ],
+    ids=range(24),
+)
+async def test_body_that_is_not_one_json_object_is_not_read(
+    body: bytes, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    assert await fault(http, idp, Reply(body)) == "keys_not_json"
+
+
+async def test_escaped_characters_are_read(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await asked(http, idp, Reply(rb'{"a":"\u00e9\ud83d\ude00"}')) == {"a": "é😀"}
+
+
+def sized(size: int) -> bytes:
+    return b'{"a":"' + b"x" * (size - 8) + b'"}'
+
+
+async def test_body_may_be_64_kib_and_not_one_byte_more(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert MAX_BODY_BYTES == 64 * 1024
+    assert await asked(http, idp, Reply(sized(MAX_BODY_BYTES)))
+    assert await fault(http, idp, Reply(sized(MAX_BODY_BYTES + 1))) == "keys_body_too_large"
+
+
+async def test_endless_body_is_cut(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield b" " * 10_000
+        finally:
+            ended.set()
+
+    assert await fault(http, idp, Reply(stream=endless())) == "keys_body_too_large"
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+@functools.cache
+def bomb(encoding: str) -> bytes:
+    """A body that would unpack to a thousand times the greatest size."""
+    plain = b'{"a":"' + bytes(1000 * MAX_BODY_BYTES) + b'"}'
+    return zlib.compress(plain, 9) if encoding == "deflate" else gzip.compress(plain, 9)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "identity, gzip"])
+async def test_compressed_body_is_not_unpacked(
+    encoding: str, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    body = bomb(encoding)
+    assert len(body) < MAX_BODY_BYTES
+
+    assert await fault(http, idp, Reply(body, headers={"content-encoding": encoding})) == "keys_not_json"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", b"\x16\x03\x01\0\0"]
+    + [b"HTTP/1.1 999999 Status\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"]
+    + [b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}"]
+    + [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"]
+    + [b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n{}"],
+    ids=range(9),
+)
+async def test_answer_that_is_no_http_is_an_outage(
+    raw: bytes, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    assert await fault(http, idp, Reply(raw=raw)) == "keys_unreachable"
+
+
+async def test_issuer_that_is_down_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    url = idp.url("document")
+    await idp.down()
+
+    with pytest.raises(IssuerUnavailable, match="keys_unreachable"):
+        await get_object(http, url, allow_http=False, what="keys")
+
+
+async def test_issuer_that_hangs_up_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await fault(http, idp, Reply(hang_up=True)) == "keys_unreachable"
+
+
+async def test_hanging_or_dripping_issuer_is_given_up_after_five_seconds(idp: LoopbackIssuer) -> None:
+    gone = asyncio.Event()
+
+    async def drip() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.05)
+        finally:
+            gone.set()
+
+    idp.hold("hanging")
+    idp.answer("dripping", Reply(stream=drip()))
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http, Stopwatch() as watch:
+        outcomes = await asyncio.gather(
+            *(get_object(http, idp.url(n), allow_http=False, what="keys") for n in ("hanging", "dripping")),
+            return_exceptions=True,
+        )
+
+    assert [str(outcome) for outcome in outcomes] == ["keys_timeout", "keys_timeout"]
+    assert FETCH_SECONDS == 5.0
+    assert watch.seconds < 6.0
+    await asyncio.wait_for(gone.wait(), 5)
+    idp.release("hanging")
+
+
+async def test_timeout_of_the_http_client_is_an_outage(idp: LoopbackIssuer) -> None:
+    idp.hold("document")
+    async with httpx.AsyncClient(trust_env=False, timeout=0.05) as http:
+        assert await fault(http, idp, Reply({})) == "keys_timeout"
+    idp.release("document")
+
+
+async def test_full_pool_of_the_http_client_is_an_outage(idp: LoopbackIssuer) -> None:
+    idp.hold("slow")
+    limits = httpx.Limits(max_connections=1)
+    timeout = httpx.Timeout(5, pool=0.05)
+    async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=timeout) as http:
+        slow = asyncio.create_task(get_object(http, idp.url("slow"), allow_http=False, what="keys"))
+        await until(lambda: idp.asked("slow") == 1)
+        assert await fault(http, idp, Reply({})) == "keys_timeout"
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+    idp.release("slow")
+
+
+async def test_outage_carries_neither_request_nor_answer(
+    http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    """An exception of httpx has the request, and with it its credentials."""
+
+    def spoilt(_: Request) -> Reply:
+        return Reply(raw=b"HTTP/1.1 canary-answer\r\n\r\n")
+
+    idp.answer("endpoint", spoilt)
+    with pytest.raises(IssuerUnavailable) as caught:
+        await post_form(
+            http, idp.url("endpoint"), {"token": "t"}, ("a", "b"), allow_http=False, what="introspection"
+        )
+
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    assert caught.value.args == ("introspection_unreachable",)
+
+
+@pytest.mark.parametrize(
+    ("status", "ok", "away"),
+    [(200, True, False), (201, False, False), (400, False, False), (401, False, False)]
+    + [(429, False, True), (500, False, True), (503, False, True), (599, False, True)],
+)
+def test_answer_says_whether_the_issuer_is_there(status: int, ok: bool, away: bool) -> None:
+    answer = Answer(status, {"secret": "canary"})
+
+    assert (answer.ok, answer.away) == (ok, away)
+    assert "canary" not in repr(answer)

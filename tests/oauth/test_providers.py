@@ -1,0 +1,382 @@
+"""Answers in each provider's documented shape become one principal: Keycloak, Auth0, Okta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
+from gatehouse.oauth.config import ProviderName
+from gatehouse.oauth.providers import provider
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.oauth.conftest import MakeVerifiers, config, reason_of
+from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer
+
+NOW = int(EPOCH)
+TIMES = {"iat": NOW, "exp": NOW + 300}
+
+# Keycloak 26: an access token of the code flow, and what introspection adds to it.
+KEYCLOAK = {
+    **TIMES,
+    "auth_time": NOW - 10,
+    "jti": "onrtac:1f2e",
+    "aud": [AUDIENCE, "account"],
+    "sub": "00000000-0000-4000-8000-0000000a11ce",
+    "typ": "Bearer",
+    "azp": "gatehouse-console",
+    "sid": "3a0c",
+    "acr": "mfa",
+    "scope": "openid read:users  write:users",
+    "realm_access": {"roles": ["user", "admin"]},
+    "resource_access": {
+        "gatehouse-api": {"roles": ["auditor"]},
+        "account": {"roles": ["view-profile", "manage-account"]},
+    },
+    "email": "alice@a.test",
+}
+KEYCLOAK_INTROSPECTED = KEYCLOAK | {
+    "client_id": "gatehouse-console",
+    "username": "alice",
+    "token_type": "Bearer",
+}
+KEYCLOAK_SERVICE = {
+    **TIMES,
+    "aud": AUDIENCE,
+    "sub": "5e17",
+    "typ": "Bearer",
+    "azp": "gatehouse-worker",
+    "acr": "1",
+    "scope": "",
+}
+
+# Auth0: an API with RBAC and "Add Permissions in the Access Token", in both token profiles.
+AUTH0 = {
+    **TIMES,
+    "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
+    "aud": [AUDIENCE, "https://tenant.eu.auth0.com/userinfo"],
+    "azp": "my_client_id",
+    "scope": "openid profile read:users",
+    "permissions": ["read:users", "delete:users"],
+    "https://gatehouse.test/roles": ["admin"],
+}
+AUTH0_RFC9068 = {
+    **TIMES,
+    "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
+    "aud": AUDIENCE,
+    "client_id": "my_client_id",
+    "jti": "a1",
+    "scope": "read:users",
+    "permissions": ["read:users"],
+}
+AUTH0_MACHINE = {
+    **TIMES,
+    "sub": "my_client_id@clients",
+    "aud": AUDIENCE,
+    "azp": "my_client_id",
+    "gty": "client-credentials",
+}
+
+# Okta: an access token of a custom authorization server, with a groups claim, and its introspection.
+OKTA = {
+    **TIMES,
+    "ver": 1,
+    "jti": "AT.0mP4JKAZX1iACIT4vbEDF7LpvDVjxypPMf0D7uX39RE",
+    "aud": AUDIENCE,
+    "cid": "0oabv6kx4qq6h1U5l0h7",
+    "uid": "00ujmkLgagxeRrAg20g3",
+    "scp": ["openid", "read:users"],
+    "auth_time": NOW - 20,
+    "sub": "john.doe@example.com",
+    "groups": ["Everyone", "Admins"],
+}
+OKTA_INTROSPECTED = {
+    **TIMES,
+    "token_type": "Bearer",
+    "scope": "openid read:users",
+    "client_id": "0oabv6kx4qq6h1U5l0h7",
+    "username": "john.doe@example.com",
+    "sub": "john.doe@example.com",
+    "aud": AUDIENCE,
+    "jti": "AT.0mP4JKAZX1iACIT4vbEDF7LpvDVjxypPMf0D7uX39RE",
+    "uid": "00ujmkLgagxeRrAg20g3",
+}
+
+
+async def signed(
+    idp: LoopbackIssuer,
+    make: MakeVerifiers,
+    name: ProviderName,
+    claims: dict[str, Any],
+    kind: str = "JWT",
+) -> Principal:
+    """Who brings a signed token with `claims`."""
+    verifiers = await make(config(idp, provider=name))
+    header = {"alg": "ES256", "kid": idp.keys[0].kid, "typ": kind}
+    return await verifiers.verify(idp.keys[0].sign({"iss": idp.issuer} | claims, header))
+
+
+async def introspected(
+    idp: LoopbackIssuer, make: MakeVerifiers, name: ProviderName, claims: dict[str, Any]
+) -> Principal:
+    """Who brings an opaque token that introspects so."""
+    verifiers = await make(config(idp, "introspection", provider=name))
+    idp.activate("opaque", {"iss": idp.issuer} | claims)
+    return await verifiers.verify("opaque")
+
+
+async def test_keycloak_user_has_realm_roles_and_client_roles(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    who = await signed(idp, make_verifiers, "keycloak", KEYCLOAK)
+
+    assert (who.subject, who.client_id) == ("00000000-0000-4000-8000-0000000a11ce", "gatehouse-console")
+    assert who.scopes == {"openid", "read:users", "write:users"}
+    assert who.roles == {"user", "admin"}
+    assert who.client_roles == {"gatehouse-api": {"auditor"}, "account": {"view-profile", "manage-account"}}
+    assert who.permissions == frozenset()
+    assert (who.acr, who.auth_time, who.expires_at) == ("mfa", NOW - 10, NOW + 300)
+    assert who.has_scope("write:users")
+    assert not who.has_scope("delete:users")
+    assert not who.has_scope("read")
+    assert who.has_role("admin")
+    assert not who.has_role("auditor")
+    assert who.has_client_role("gatehouse-api", "auditor")
+    assert not who.has_client_role("account", "auditor")
+    assert not who.has_client_role("elsewhere", "auditor")
+    assert who.has_permission("read:users")
+    assert not who.has_permission("admin")
+
+
+async def test_keycloak_introspects_the_same_principal(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    """But for the login: what introspection shows of it is the session's as it is by now."""
+    who = await introspected(idp, make_verifiers, "keycloak", KEYCLOAK_INTROSPECTED)
+
+    assert (who.subject, who.client_id) == ("00000000-0000-4000-8000-0000000a11ce", "gatehouse-console")
+    assert who.scopes == {"openid", "read:users", "write:users"}
+    assert who.roles == {"user", "admin"}
+    assert who.has_client_role("gatehouse-api", "auditor")
+    assert (who.acr, who.auth_time) == ("", None)
+
+
+async def test_keycloak_service_account_may_have_no_scope_and_no_role(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    who = await signed(idp, make_verifiers, "keycloak", KEYCLOAK_SERVICE)
+
+    assert (who.subject, who.client_id) == ("5e17", "gatehouse-worker")
+    assert (who.scopes, who.roles, dict(who.client_roles)) == (frozenset(), frozenset(), {})
+    assert who.auth_time is None
+
+
+async def test_auth0_permissions_and_scope_are_scopes(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    who = await signed(idp, make_verifiers, "auth0", AUTH0)
+
+    assert (who.subject, who.client_id) == ("auth0|5f7c8ec7c33c6c004bbafe82", "my_client_id")
+    assert who.scopes == {"openid", "profile", "read:users", "delete:users"}
+    assert who.permissions == {"read:users", "delete:users"}
+    assert who.roles == {"admin"}
+    assert who.has_permission("delete:users")
+    assert who.has_scope("delete:users")
+    assert not who.has_permission("write:users")
+    assert who.has_role("admin")
+
+
+async def test_auth0_token_of_the_rfc_9068_profile(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    who = await signed(idp, make_verifiers, "auth0", AUTH0_RFC9068, kind="at+jwt")
+
+    assert who.client_id == "my_client_id"
+    assert who.scopes == {"read:users"}
+    assert who.roles == frozenset()
+
+
+async def test_auth0_machine_needs_no_scope(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
+    who = await signed(idp, make_verifiers, "auth0", AUTH0_MACHINE)
+
+    assert (who.subject, who.client_id) == ("my_client_id@clients", "my_client_id")
+    assert who.scopes == frozenset()
+
+
+async def test_okta_scp_is_scopes_and_groups_are_roles(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    who = await signed(idp, make_verifiers, "okta", OKTA)
+
+    assert (who.subject, who.client_id) == ("john.doe@example.com", "0oabv6kx4qq6h1U5l0h7")
+    assert who.scopes == {"openid", "read:users"}
+    assert who.roles == {"Everyone", "Admins"}
+    assert who.auth_time == NOW - 20
+    assert who.has_role("Admins")
+    assert who.has_scope("read:users")
+    assert not who.has_permission("Admins")
+
+
+async def test_okta_introspects_scope_as_words(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
+    who = await introspected(idp, make_verifiers, "okta", OKTA_INTROSPECTED)
+
+    assert (who.subject, who.client_id) == ("john.doe@example.com", "0oabv6kx4qq6h1U5l0h7")
+    assert who.scopes == {"openid", "read:users"}
+    assert who.roles == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("keycloak", KEYCLOAK | {"typ": "ID"}),
+        ("keycloak", KEYCLOAK | {"typ": "Refresh"}),
+        ("keycloak", KEYCLOAK | {"typ": "Offline"}),
+        ("keycloak", KEYCLOAK | {"typ": "Logout"}),
+        ("keycloak", KEYCLOAK | {"typ": "DPoP"}),
+        ("keycloak", KEYCLOAK | {"typ": "bearer"}),
+        ("keycloak", {k: v for k, v in KEYCLOAK.items() if k != "typ"}),
+        ("auth0", {**TIMES, "sub": "auth0|1", "aud": AUDIENCE, "nonce": "n", "at_hash": "h", "sid": "s"}),
+        ("auth0", {**TIMES, "sub": "auth0|1", "aud": AUDIENCE, "sid": "s", "events": {"logout": {}}}),
+        (
+            "okta",
+            {**TIMES, "ver": 1, "sub": "00u", "aud": AUDIENCE, "idp": "00o", "amr": ["pwd"], "jti": "ID"},
+        ),
+        ("okta", {**TIMES, "sub": "00u", "aud": AUDIENCE, "jti": "r", "events": {"logout": {}}}),
+    ],
+)
+async def test_token_that_is_no_access_token_is_refused_signed_or_introspected(
+    name: ProviderName, claims: dict[str, Any], idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    with pytest.raises(InvalidToken) as caught:
+        await signed(idp, make_verifiers, name, claims)
+    assert reason_of(caught) == "token_type_mismatch"
+
+    with pytest.raises(InvalidToken) as caught:
+        await introspected(idp, make_verifiers, name, claims)
+    assert reason_of(caught) == "token_type_mismatch"
+
+
+@pytest.mark.parametrize("name", ["keycloak", "auth0", "okta"])
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        (..., "subject_missing"),
+        ("", "subject_missing"),
+        (None, "subject_missing"),
+        (7, "subject_missing"),
+        (["a"], "subject_missing"),
+        ("a" * 256, "subject_malformed"),
+        ("a\0b", "subject_malformed"),
+        ("a\nb", "subject_malformed"),
+        ("\x1b[31ma", "subject_malformed"),
+        ("a\u202eb", "subject_malformed"),
+    ],
+)
+def test_subject_that_is_none_is_refused(name: ProviderName, subject: Any, reason: str) -> None:
+    claims = {"exp": 1} | ({} if subject is ... else {"sub": subject})
+
+    with pytest.raises(InvalidToken, match=reason):
+        provider(name).principal_from_claims("https://a.test", VerifiedClaims(claims))
+
+
+@pytest.mark.parametrize("subject", ["a" * 255, "auth0|1", "user@a.test", "jürgen", "a b"])
+def test_subject_that_may_be_so(subject: str) -> None:
+    claims = VerifiedClaims({"exp": 1, "sub": subject})
+
+    assert provider("keycloak").principal_from_claims("https://a.test", claims).subject == subject
+
+
+@pytest.mark.parametrize("name", ["keycloak", "auth0", "okta"])
+def test_every_provider_has_the_place_of_openid_connect_first(name: ProviderName) -> None:
+    urls = provider(name).metadata_urls("https://a.test/x/")
+
+    assert urls[0] == "https://a.test/x/.well-known/openid-configuration"
+    assert all(url.startswith("https://a.test/") for url in urls)
+
+
+@pytest.mark.parametrize(
+    ("name", "claims", "tells"),
+    [
+        ("keycloak", {}, True),
+        ("auth0", {"scope": "a"}, False),
+        ("auth0", {"permissions": []}, True),
+        ("auth0", {"https://a.test/roles": []}, True),
+        ("auth0", {"http://a.test/roles": [], "roles": []}, False),
+        ("okta", {"scope": "a"}, False),
+        ("okta", {"groups": []}, True),
+    ],
+)
+def test_provider_says_whether_an_introspection_tells_roles(
+    name: ProviderName, claims: dict[str, Any], tells: bool
+) -> None:
+    assert provider(name).tells_roles(VerifiedClaims(claims)) is tells
+
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = ("scope", "scp", "permissions", "groups", "realm_access", "resource_access", "azp", "cid", "acr")
+
+
+@given(
+    name=st.sampled_from(["keycloak", "auth0", "okta"]),
+    claims=st.dictionaries(
+        st.sampled_from([*_NAMES, "client_id", "auth_time", "https://a.test/roles", "roles", "gty"]), _ANY
+    ),
+)
+def test_claim_of_another_shape_counts_as_not_there(name: Any, claims: dict[str, Any]) -> None:
+    """Whatever stands in a claim, there is a principal, and it has no more than strings in lists say."""
+    who = provider(name).principal_from_claims(
+        "https://a.test", VerifiedClaims(claims | {"sub": "alice", "exp": 1})
+    )
+
+    texts = {*who.scopes, *who.roles, *who.permissions, who.client_id, who.acr}
+    for roles in who.client_roles.values():
+        texts |= roles
+    assert all(isinstance(text, str) for text in texts)
+    assert who.auth_time is None or type(who.auth_time) is int
+
+
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("keycloak", {"scope": ["admin"], "realm_access": ["admin"], "resource_access": "admin"}),
+        ("keycloak", {"realm_access": {"roles": "admin"}, "resource_access": {"a": ["admin"]}}),
+        ("keycloak", {"realm_access": {"roles": [["admin"], {"admin": 1}, None]}, "permissions": ["admin"]}),
+        ("keycloak", {"groups": ["admin"], "scp": ["admin"], "roles": ["admin"]}),
+        ("auth0", {"permissions": "admin", "scope": ["admin"], "https://a.test/roles": "admin"}),
+        ("auth0", {"roles": ["admin"], "http://a.test/roles": ["admin"], "https://a.test/rolesx": ["admin"]}),
+        ("auth0", {"realm_access": {"roles": ["admin"]}, "groups": ["admin"], "scp": ["admin"]}),
+        ("okta", {"scp": "admin", "groups": "admin", "scope": ["admin"]}),
+        ("okta", {"groups": {"admin": True}, "permissions": ["admin"], "roles": ["admin"]}),
+    ],
+)
+def test_right_in_a_place_that_is_not_the_providers_is_none(
+    name: ProviderName, claims: dict[str, Any]
+) -> None:
+    who = provider(name).principal_from_claims(
+        "https://a.test", VerifiedClaims(claims | {"sub": "alice", "exp": 1})
+    )
+
+    assert not who.has_scope("admin")
+    assert not who.has_role("admin")
+    assert not who.has_permission("admin")
+    assert not any(who.has_client_role(client, "admin") for client in ("a", *who.client_roles))
+
+
+@pytest.mark.parametrize("value", ["1800000000", 1.5, True, None, [1]])
+def test_time_of_login_is_a_whole_number_or_not_there(value: Any) -> None:
+    claims = VerifiedClaims({"sub": "alice", "exp": 1, "auth_time": value})
+
+    assert provider("keycloak").principal_from_claims("https://a.test", claims).auth_time is None
+
+
+def test_repr_of_a_principal_shows_no_other_claim() -> None:
+    claims = VerifiedClaims({"sub": "alice", "exp": 1, "email": "canary@a.test"})
+    who = provider("keycloak").principal_from_claims("https://a.test", claims)
+
+    assert who.claims["email"] == "canary@a.test"
+    assert "canary" not in repr(who)
