@@ -13,7 +13,6 @@ _.INCLUDE_NEW_REFRESH_TOKEN
 _.INTROSPECTION
 _.ImportUsers
 _.JWT
-_.List
 _.ListAuditEvents
 _.ListRoleBindings
 _.ListUsers

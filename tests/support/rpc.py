@@ -16,9 +16,50 @@ import structlog
 from gatehouse.oauth import InvalidToken, OAuthError, Principal
 from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from google.protobuf import wrappers_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 PROBE = "probe.v1.Probe"
+SHAPES = ["OneOne", "OneMany", "OneManyByWrite", "ManyOne", "ManyMany"]
 Text = wrappers_pb2.StringValue
+
+
+async def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
+    """Waits until `predicate` holds; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not predicate():
+            await asyncio.sleep(0.005)
+
+
+def details_of(trailers: Any) -> list[Any]:
+    """Returns the ErrorInfo and BadRequest messages of a status."""
+    found: list[Any] = []
+    for packed in status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"]).details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
+            message = kind()
+            if packed.Unpack(message):
+                found.append(message)
+    return found
+
+
+def error_info(trailers: Any) -> Any:
+    """Returns the ErrorInfo of a status, which every status of the platform has first."""
+    info = details_of(trailers)[0]
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert info.domain == "gatehouse"
+    return info
+
+
+def service_of(name: str, **behaviors: Any) -> Service:
+    """Makes a service of unary RPCs over Text out of async functions."""
+
+    def add(_: object, server: Any) -> None:
+        handlers = {
+            method: grpc.unary_unary_rpc_method_handler(behavior, Text.FromString, Text.SerializeToString)
+            for method, behavior in behaviors.items()
+        }
+        server.add_registered_method_handlers(name, handlers)
+
+    return Service(add, object())
 
 
 def principal(*scopes: str, roles: tuple[str, ...] = (), lives: float = 300.0, **more: Any) -> Principal:
@@ -174,6 +215,15 @@ class Stand:
     port: int
     log: list[dict[str, Any]]
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of RPCs that are over."""
+        return [line for line in self.log if line["event"] == "rpc"]
+
+    async def line(self) -> dict[str, Any]:
+        """The line of the first RPC, once it is over."""
+        await eventually(self.lines)
+        return self.lines()[0]
+
 
 def open_stand_factory() -> Callable[..., Any]:
     """Makes the context manager that opens stands."""
@@ -192,10 +242,10 @@ def open_stand_factory() -> Callable[..., Any]:
         settings.setdefault("method_scopes", {})
         settings.setdefault("default_scopes", ["use:probe"])
         client_options = settings.pop("client_options", ())
+        settings.setdefault("tls", ServerTls(plaintext=True))
         server = Server(
             [probe.service(), *settings.pop("services", ())],
             verifier=verifier,
-            tls=ServerTls(plaintext=True),
             logger=structlog.wrap_logger(None, processors=[cast("Any", keep)]),
             limits=settings.pop("limits", ServerLimits(health_poll=0.02)),
             **settings,
@@ -223,4 +273,18 @@ async def stand(open_stand: Callable[..., Any]) -> AsyncIterator[Stand]:
         yield opened
 
 
-__all__ = ["AccessRule", "Client", "Probe", "Stand", "TableVerifier", "Text", "principal"]
+__all__ = [
+    "PROBE",
+    "SHAPES",
+    "AccessRule",
+    "Client",
+    "Probe",
+    "Stand",
+    "TableVerifier",
+    "Text",
+    "details_of",
+    "error_info",
+    "eventually",
+    "principal",
+    "service_of",
+]

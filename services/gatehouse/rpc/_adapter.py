@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
@@ -68,6 +68,11 @@ def collect(services: Sequence[Service]) -> dict[str, grpc.RpcMethodHandler[Any,
             if path in found:
                 raise PolicyError(f"{path[1:]}: is registered twice")
             found[path] = handler
+        if not registrar.handlers:
+            raise PolicyError(
+                f"{type(service.servicer).__name__}: registers no RPC; its stubs are older than grpcio-tools "
+                "1.64, make them anew"
+            )
     return found
 
 
@@ -91,10 +96,22 @@ def _behavior(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
 _NO_REQUEST = Status(grpc.StatusCode.UNIMPLEMENTED, "this RPC takes exactly one request", "REQUEST_MISSING")
 
 
+class _Aborting:
+    """What `abort` returns: awaiting it raises."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: StatusError) -> None:
+        self._error = error
+
+    def __await__(self) -> NoReturn:
+        raise self._error
+
+
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """What a servicer sees as its context: gRPC's own, over messages instead of bytes."""
 
-    __slots__ = ("_call", "_code", "_details", "_parse", "_raw", "_serialize", "_trailers")
+    __slots__ = ("_aborted", "_call", "_code", "_details", "_parse", "_raw", "_serialize")
 
     def __init__(self, call: Call, parse: Callable[[bytes], Any], serialize: Callable[[Any], bytes]) -> None:
         self._call = call
@@ -103,13 +120,16 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._serialize = serialize
         self._code: grpc.StatusCode | None = None
         self._details = ""
-        self._trailers: tuple[tuple[str, str | bytes], ...] = ()
+        self._aborted: StatusError | None = None
 
     async def read(self) -> Any:
         """Reads, parses and validates the next request; EOF at the end."""
         raw = await self._raw.read()
         if raw is grpc.aio.EOF:
-            return raw
+            # A request stream that broke off looks like one that was ended: gRPC says EOF, and brings the
+            # news of the cancellation just after. A second answer comes behind that news, so that no
+            # handler takes half of a stream for the whole.
+            return await self._raw.read()
         call = self._call
         call.bytes_received += len(raw)
         call.messages_received += 1
@@ -122,24 +142,33 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def write(self, message: Any) -> None:
         """Sends one response of the stream."""
+        if self._aborted is not None:
+            raise self._aborted
         raw = self._serialize(message)
         call = self._call
         call.bytes_sent += len(raw)
         call.messages_sent += 1
         await self._raw.write(raw)
 
-    async def abort(
+    def abort(  # type: ignore[override] # no coroutine: it takes hold when its `await` is forgotten too
         self,
         code: grpc.StatusCode,
         details: str = "",
         trailing_metadata: Any = (),
-    ) -> NoReturn:
-        """Ends the call; the chain sees the status before the caller does."""
-        raise StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
+    ) -> Awaitable[NoReturn]:
+        """Ends the call; the chain sees the status before the caller does.
 
-    async def abort_with_status(self, status: Any) -> NoReturn:
+        Raises:
+            ValueError: The code is OK, which is no way to fail.
+        """
+        if code is grpc.StatusCode.OK:
+            raise ValueError("abort was called with OK")
+        self._aborted = StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
+        return _Aborting(self._aborted)
+
+    def abort_with_status(self, status: Any) -> Awaitable[NoReturn]:  # type: ignore[override] # as `abort`
         """As in gRPC."""
-        await self.abort(status.code, status.details, status.trailing_metadata or ())
+        return self.abort(status.code, status.details, status.trailing_metadata or ())
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As in gRPC."""
@@ -147,7 +176,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """As in gRPC."""
-        self._trailers = tuple(trailing_metadata)
+        self._call.trailers = tuple(trailing_metadata)
         self._raw.set_trailing_metadata(trailing_metadata)
 
     def invocation_metadata(self) -> Any:
@@ -172,7 +201,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     def trailing_metadata(self) -> Any:
         """As in gRPC."""
-        return self._trailers
+        return self._call.trailers
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """As in gRPC."""
@@ -215,7 +244,9 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return bool(self._raw.done())
 
     def finish(self) -> None:
-        """Takes a code that was set without `abort`."""
+        """Takes an `abort` that was not awaited, or was caught, and a code that was set without one."""
+        if self._aborted is not None:
+            raise self._aborted
         if self._code not in {None, grpc.StatusCode.OK}:
             raise StatusError(Status(self.code(), self._details))
 

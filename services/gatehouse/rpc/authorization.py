@@ -95,11 +95,13 @@ class AuthorizationInterceptor:
         """Answers a stream while its token is good."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
-        cut: list[OAuthError] = []
+        cut: list[Exception] = []
 
         async def watch() -> None:
-            error = await self._end_of(call, token)
-            cut.append(error)
+            try:
+                cut.append(await self._end_of(call, token))
+            except Exception as error:  # noqa: BLE001 - a stream that nobody watches must not go on
+                cut.append(error)
             task.cancel()
 
         watcher = asyncio.create_task(watch())
@@ -108,10 +110,11 @@ class AuthorizationInterceptor:
         except asyncio.CancelledError:
             if not cut:
                 raise
-            task.uncancel()
-            raise cut[0] from None
         finally:
             watcher.cancel()
+        if cut:
+            task.uncancel()
+            raise cut[0]
 
     async def _end_of(self, call: Call, token: str) -> OAuthError:
         """Waits until the token is no longer good, and returns why."""
@@ -125,15 +128,15 @@ class AuthorizationInterceptor:
                 error: OAuthError = InvalidToken("token_expired")
                 break
             try:
-                principal = await self._verifier.verify(token, online=rule.online)
-                rule.check(principal, self._clock())
-            except IssuerUnavailable:
+                async with asyncio.timeout(principal.expires_at - self._clock()):
+                    fresh = await self._verifier.verify(token, online=rule.online)
+                rule.check(fresh, self._clock())
+            except (IssuerUnavailable, TimeoutError):
                 # An outage does not make a token bad; it lives no longer than its own time.
-                principal = call.principal
                 continue
             except OAuthError as refusal:
                 error = refusal
                 break
-            call.principal = principal
+            call.principal = principal = fresh
         self._metrics.denied(call.method, getattr(error, "reason", "other"))
         return error

@@ -104,6 +104,7 @@ class Call:
         "trace_id",
         "traceparent",
         "tracestate",
+        "trailers",
     )
 
     def __init__(self, method: Method, context: Any, draining: asyncio.Event) -> None:
@@ -114,6 +115,7 @@ class Call:
         self.principal: Principal | None = None
         self.status: Status | None = None
         self.response: bytes | None = None
+        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.trace_id = ""
         self.error_id = ""
         self.bytes_received = 0

@@ -1,9 +1,10 @@
-"""A client's channel: TLS, a token source as call credentials, retries, deadlines and trace context."""
+"""A client's channel: TLS, the access token of each call, retries, deadlines and trace context."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,46 +37,14 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-class _Credentials(grpc.AuthMetadataPlugin):
-    """Call credentials out of a TokenSource (gRPC asks in a thread of its own)."""
-
-    def __init__(self, tokens: TokenSource, loop: asyncio.AbstractEventLoop) -> None:
-        self._tokens = tokens
-        self._loop = loop
-        self.last = ""
-
-    def __call__(self, _: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
-        def answer(future: Any) -> None:
-            try:
-                self.last = future.result()
-            except Exception as error:  # noqa: BLE001 - gRPC waits for an answer, whatever it is
-                text = str(error) if isinstance(error, OAuthError) else type(error).__name__
-                callback((), RuntimeError(f"no access token: {text}"))
-                return
-            callback((("authorization", f"Bearer {self.last}"),), None)
-
-        asyncio.run_coroutine_threadsafe(_token(self._tokens), self._loop).add_done_callback(answer)
-
-
-async def _token(tokens: TokenSource) -> str:
-    return await tokens.token()
-
-
 class _Outgoing:
     """What happens to every outgoing call, whatever its shape."""
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        deadline: float,
-        tokens: TokenSource | None,
-        credentials: _Credentials | None,
-    ) -> None:
+    def __init__(self, tracer: Tracer, deadline: float, tokens: TokenSource | None) -> None:
         self._tracer = tracer
         self._deadline = deadline
         self._propagator = TraceContextTextMapPropagator()
         self._tokens = tokens
-        self._credentials = credentials
         self._finishing: set[asyncio.Task[None]] = set()
 
     def begin(self, details: grpc.aio.ClientCallDetails) -> tuple[grpc.aio.ClientCallDetails, Span]:
@@ -88,14 +57,7 @@ class _Outgoing:
         )
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, set_span_in_context(span))
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items())
-        timeout = self._deadline if details.timeout is None else details.timeout
-        return (
-            grpc.aio.ClientCallDetails(
-                details.method, timeout, metadata, details.credentials, details.wait_for_ready
-            ),
-            span,
-        )
+        return _with(details, details.timeout, *carrier.items()), span
 
     @staticmethod
     def end(span: Span, code: grpc.StatusCode) -> None:
@@ -105,32 +67,98 @@ class _Outgoing:
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
 
-    def _end_later(self, span: Span, call: Any) -> None:
-        """Ends the span of a call that is over; its code is to be had from a coroutine only."""
+    async def token(self, seconds: float | None) -> str:
+        """Returns the token of one call, "" where the channel has none to send.
+
+        Raises:
+            grpc.aio.AioRpcError: UNAVAILABLE, there is none to be had; DEADLINE_EXCEEDED, not within
+                `seconds`.
+        """
+        if self._tokens is None:
+            return ""
+        timer = asyncio.timeout(seconds)
+        try:
+            async with timer:
+                return await self._tokens.token()
+        except Exception as error:  # noqa: BLE001 - its text may hold anything, unless it is one of ours
+            text = str(error) if isinstance(error, OAuthError) else type(error).__name__
+            late = timer.expired()
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.UNAVAILABLE
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(code, nothing, nothing, f"no access token: {text}") from None
+
+    async def fresh_token(self, refused: str, seconds: float) -> str:
+        """Returns another token than the one that was refused, "" when there is no other."""
+        if self._tokens is None:
+            return ""
+        self._tokens.invalidate(refused)
+        fresh = await self.token(seconds)
+        return "" if fresh == refused else fresh
+
+    async def unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        details, span = self.begin(details)
+        code, call = grpc.StatusCode.CANCELLED, None
+        timeout = self._deadline if details.timeout is None else details.timeout
+        ends_at = time.monotonic() + timeout
+
+        def left() -> float:
+            return max(0.0, ends_at - time.monotonic())
+
+        try:
+            token = await self.token(timeout)
+            call = await continuation(_authorized(details, left(), token), request)
+            code = await call.code()
+            if code is grpc.StatusCode.UNAUTHENTICATED and (token := await self.fresh_token(token, left())):
+                call = await continuation(_authorized(details, left(), token), request)
+                code = await call.code()
+        except asyncio.CancelledError:
+            # Only this layer was cancelled; the call itself would go on.
+            if call is not None:
+                call.cancel()
+            raise
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            raise
+        else:
+            return call
+        finally:
+            self.end(span, code)
+
+    async def stream(self, continuation: Callable[..., Any], details: Any, argument: Any) -> Any:
+        details, span = self.begin(details)
+        try:
+            token = await self.token(details.timeout)
+            call = await continuation(_authorized(details, details.timeout, token), argument)
+        except BaseException as error:
+            code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.CANCELLED
+            self.end(span, code)
+            raise
+        call.add_done_callback(lambda done: self._finish_later(span, done, token))
+        return call
+
+    def _finish_later(self, span: Span, call: Any, token: str) -> None:
+        """Ends the span of a stream that is over; its code is to be had from a coroutine only."""
 
         async def finish() -> None:
-            self.end(span, await call.code())
+            code = await call.code()
+            if code is grpc.StatusCode.UNAUTHENTICATED and self._tokens is not None:
+                self._tokens.invalidate(token)  # nothing is sent again; the next call gets another token
+            self.end(span, code)
 
         task = asyncio.get_running_loop().create_task(finish())
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
-    def drop_token(self) -> bool:
-        """Drops the token that was just refused; whether there is another to try."""
-        if self._tokens is None or self._credentials is None:
-            return False
-        self._tokens.invalidate(self._credentials.last)
-        return True
 
-    async def stream(self, continuation: Callable[..., Any], details: Any, argument: Any) -> Any:
-        details, span = self.begin(details)
-        try:
-            call = await continuation(details, argument)
-        except BaseException:
-            self.end(span, grpc.StatusCode.CANCELLED)
-            raise
-        call.add_done_callback(lambda done: self._end_later(span, done))
-        return call
+def _with(details: Any, timeout: float | None, *entries: tuple[str, str]) -> grpc.aio.ClientCallDetails:
+    metadata = grpc.aio.Metadata(*(details.metadata or ()), *entries)
+    return grpc.aio.ClientCallDetails(
+        details.method, timeout, metadata, details.credentials, details.wait_for_ready
+    )
+
+
+def _authorized(details: Any, timeout: float | None, token: str) -> grpc.aio.ClientCallDetails:
+    return _with(details, timeout, *([("authorization", f"Bearer {token}")] if token else []))
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
@@ -138,23 +166,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
         self._outgoing = outgoing
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        details, span = self._outgoing.begin(client_call_details)
-        code, call = grpc.StatusCode.CANCELLED, None
-        try:
-            call = await continuation(details, request)
-            code = await call.code()
-            if code is grpc.StatusCode.UNAUTHENTICATED and self._outgoing.drop_token():
-                call = await continuation(details, request)
-                code = await call.code()
-        except asyncio.CancelledError:
-            # Only this layer was cancelled; the call itself would go on.
-            if call is not None:
-                call.cancel()
-            raise
-        else:
-            return call
-        finally:
-            self._outgoing.end(span, code)
+        return await self._outgoing.unary(continuation, client_call_details, request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
@@ -203,26 +215,19 @@ def connect(
     """Makes a channel to `target`; to be called where the event loop runs.
 
     Args:
-        target: As gRPC names it: `host:port`, `dns:///name:port`, ...
-        tls: Whom to trust.
+        target: As gRPC names it: `host:port`, `dns:///name:port`, `ipv4:address:port,address:port`, ...
+        tls: Whom to trust. A token goes over TLS, or over the plaintext that `tls` asks for, and over
+            nothing else.
         tokens: Gives the access token of each call; a unary call that is answered with UNAUTHENTICATED is
-            sent once more with a fresh one.
+            sent once more with a fresh one. Without a token a call ends with UNAVAILABLE, unsent.
         tracer: Makes client spans; None makes none.
-        deadline: Seconds, for unary calls that name none.
+        deadline: Seconds, for unary calls that name none; streams have none of their own.
         max_message_bytes: Greatest size of a message, both ways.
 
     Raises:
         TlsError: The trusted certificates cannot be read, or plaintext was not asked for.
     """
-    channel_credentials = tls.credentials(target)
-    credentials: _Credentials | None = None
-    if tokens is not None:
-        credentials = _Credentials(tokens, asyncio.get_running_loop())
-        # Local credentials are gRPC's way to carry call credentials over plaintext, and only on loopback.
-        channel_credentials = grpc.composite_channel_credentials(
-            channel_credentials or grpc.local_channel_credentials(),
-            grpc.metadata_call_credentials(credentials, name="token-source"),
-        )
+    credentials = tls.credentials(target)
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.enable_retries", 1),
@@ -235,13 +240,13 @@ def connect(
     ]
     if tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
-    outgoing = _Outgoing(tracer or NoOpTracer(), deadline, tokens, credentials)
+    outgoing = _Outgoing(tracer or NoOpTracer(), deadline, tokens)
     interceptors: list[Any] = [
         _UnaryUnary(outgoing),
         _UnaryStream(outgoing),
         _StreamUnary(outgoing),
         _StreamStream(outgoing),
     ]
-    if channel_credentials is None:
+    if credentials is None:
         return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, channel_credentials, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from typing import Any
 
@@ -131,7 +130,7 @@ def status_of_oauth_error(error: OAuthError, method: Method) -> Status:
 
 def trailers_of(call: Call, status: Status) -> tuple[tuple[str, str | bytes], ...]:
     """Makes the trailing metadata of a call that failed."""
-    trailers: tuple[tuple[str, str | bytes], ...] = (*status.trailers, ("x-request-id", call.request_id))
+    trailers = (*(status.trailers or call.trailers), ("x-request-id", call.request_id))
     if status.details:
         message = status_pb2.Status(code=status.code.value[0], message=status.message)
         for detail in status.details:
@@ -140,6 +139,15 @@ def trailers_of(call: Call, status: Status) -> tuple[tuple[str, str | bytes], ..
             message.details.append(packed)
         trailers += ((_DETAILS_KEY, message.SerializeToString()),)
     return trailers
+
+
+_CANCELLED = Status(grpc.StatusCode.CANCELLED, "the call was cancelled", "CANCELLED")
+_TOO_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed", "DEADLINE_EXCEEDED")
+
+
+def _is_late(call: Call) -> bool:
+    remaining = call.deadline_seconds()
+    return remaining is not None and remaining <= 0
 
 
 class ErrorsInterceptor:
@@ -158,8 +166,14 @@ class ErrorsInterceptor:
         async def handle(call: Call) -> None:
             try:
                 await call_next(call)
-            except asyncio.CancelledError:
-                call.status = Status(grpc.StatusCode.CANCELLED, "the caller went away", "CANCELLED")
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():
+                    # The handler waited for something that was cancelled; nobody cancelled this call, and
+                    # gRPC would leave the caller without an answer.
+                    call.status = self._unexpected(call, error)
+                    return
+                call.status = _TOO_LATE if _is_late(call) else _CANCELLED
                 raise
             except StatusError as error:
                 call.status = error.status
@@ -172,11 +186,9 @@ class ErrorsInterceptor:
 
         return handle
 
-    def _unexpected(self, call: Call, error: Exception) -> Status:
-        remaining = call.deadline_seconds()
-        if remaining is not None and not math.isinf(remaining) and remaining <= 0:
-            # Whatever broke, broke because the time was over.
-            return Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed", "DEADLINE_EXCEEDED")
+    def _unexpected(self, call: Call, error: BaseException) -> Status:
+        if _is_late(call):
+            return _TOO_LATE  # whatever broke, broke because the time was over
         call.error_id = secrets.token_hex(8)
         place, line = _place(error)
         # The text of the exception may hold a value of the request, or a secret; its type and place do not.

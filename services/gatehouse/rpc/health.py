@@ -1,7 +1,6 @@
 """grpc.health.v1 over the library's stubs.
 
-The library's own servicer never ends a Watch, so that every drain would last to its deadline, and has no
-List.
+The library's own servicer never ends a Watch, so that every drain would last to its deadline.
 """
 
 from __future__ import annotations
@@ -63,12 +62,6 @@ class Health(health_pb2_grpc.HealthServicer):
                 Status(grpc.StatusCode.NOT_FOUND, "there is no such service here", "SERVICE_UNKNOWN")
             )
         return health_pb2.HealthCheckResponse(status=status)
-
-    async def List(self, request: Any, context: _Context) -> Any:  # noqa: ARG002, N802 - generated names
-        """Answers with the status of every service."""
-        return health_pb2.HealthListResponse(
-            statuses={name: health_pb2.HealthCheckResponse(status=s) for name, s in self._status.items()}
-        )
 
     async def Watch(self, request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ARG002, N802 - generated names
         """Sends the status of one service, and again whenever it changes."""

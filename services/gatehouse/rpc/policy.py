@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from gatehouse.authz.v1 import authz_pb2
 from gatehouse.oauth import InsufficientScope, InsufficientUserAuthentication, Principal
+
+# RFC 6749 section 3.3; nothing else can stand in a challenge between quotes.
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 
 class PolicyError(Exception):
@@ -68,16 +72,22 @@ class AccessRule:
     def fault(self) -> str:
         """Why this rule says nothing or contradicts itself; "" when it is sound."""
         needs = bool(self.scopes or self.roles)
+        said = self.public + self.authenticated + needs
         extras = bool(self.acr or self.max_age is not None or self.online)
-        if self.public + self.authenticated + needs == 0:
-            return "is empty: say public, authenticated, scopes or roles"
-        if self.public + self.authenticated + needs > 1:
-            return "mixes public, authenticated and scopes or roles: say one of them"
-        if self.public and extras:
-            return "is public and asks for acr, max_age or online: say one of them"
-        if "" in self.scopes or "" in self.roles:
-            return "names an empty scope or role: give it a name"
-        return ""
+        faults = {
+            "is empty: say public, authenticated, scopes or roles": said == 0,
+            "mixes public, authenticated and scopes or roles: say one of them": said > 1,
+            "is public and asks for acr, max_age or online: say one of them": self.public and extras,
+            "names a scope that RFC 6749 section 3.3 does not allow: mend it": not all(
+                _SCOPE.fullmatch(scope) for scope in self.scopes
+            ),
+            "names an empty role: give it a name": not all(self.roles),
+            "asks for an acr with spaces, quotes or other than ASCII characters: mend it": bool(
+                self.acr and not _SCOPE.fullmatch(self.acr)
+            ),
+            "asks for a negative max_age: say seconds, 0 or more": (self.max_age or 0) < 0,
+        }
+        return next((fault for fault, found in faults.items() if found), "")
 
     def check(self, principal: Principal, now: float) -> None:
         """Refuses a principal that the rule does not admit.

@@ -107,7 +107,6 @@ class Server:
         self._readiness = readiness
         self._draining = asyncio.Event()
         self._health_task: asyncio.Task[None] | None = None
-        self._stopped = asyncio.Event()
         self._credentials = tls.credentials(host)
         self._reuse_port = reuse_port
 
@@ -118,13 +117,14 @@ class Server:
         if reflection:
             platform.append(self._reflection())
         found = {**own, **collect(platform)}
+        given = {name.lstrip("/") for name in (*(method_scopes or ()), *public_methods)}
         free = [path for path in found if path.split("/")[1] in {_HEALTH, _REFLECTION}]
         self.policy = Policy.of(
             found,
             _descriptors(found),
             method_scopes=method_scopes,
             default_scopes=default_scopes,
-            public_methods=[*public_methods, *free],
+            public_methods=[*public_methods, *(path for path in free if path[1:] not in given)],
         )
         methods = [
             Method(
@@ -170,32 +170,26 @@ class Server:
                 self._port = server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"{address}: cannot listen there; another process may have the port") from None
-        self._health.set_ready(ready=self._readiness())
+        ready = self._readiness()
+        self._health.set_ready(ready=ready)
         await server.start()
         self._server = server
-        self._health_task = asyncio.create_task(self._follow_forever())
+        self._health_task = asyncio.create_task(self._follow_forever(ready))
         self._logger.info("listening", address=f"{self._host}:{self._port}", services=self.service_names)
         return self._port
 
     async def stop(self, drain: float | None = None) -> None:
-        """Stops: NOT_SERVING, no new calls, those under way may end within `drain` seconds, then none."""
+        """Stops: NOT_SERVING, no new calls, those under way may end within `drain` seconds, then none.
+
+        A second call, with a shorter `drain`, hastens the end; 0 ends at once, and loses what is under way.
+        """
         if self._server is None:
             return
         self._draining.set()
         if self._health_task is not None:
             self._health_task.cancel()
-            await asyncio.gather(self._health_task, return_exceptions=True)
-            self._health_task = None
         self._health.end()
-        server, self._server = self._server, None
-        await server.stop(self._limits.drain if drain is None else drain)
-        self._stopped.set()
-
-    async def kill(self) -> None:
-        """Ends at once; calls under way are lost."""
-        server = self._server
-        if server is not None:
-            await server.stop(0)
+        await self._server.stop(self._limits.drain if drain is None else drain)
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self._limits
@@ -217,8 +211,7 @@ class Server:
         names = [*self.service_names, _HEALTH, reflection.SERVICE_NAME]
         return Service(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, ReflectionServicer(names))
 
-    async def _follow_forever(self) -> None:
-        ready = self._readiness()
+    async def _follow_forever(self, ready: bool) -> None:  # noqa: FBT001 - private
         while True:
             await asyncio.sleep(self._limits.health_poll)
             if self._readiness() != ready:
@@ -253,8 +246,7 @@ async def run_until_signal(servers: Sequence[Server]) -> None:
         at_once: asyncio.Future[Any] = asyncio.ensure_future(second.wait())
         await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            stopping.cancel()
-            await asyncio.gather(*(server.kill() for server in servers), return_exceptions=True)
+            await asyncio.gather(*(server.stop(0) for server in servers))
         at_once.cancel()
         await asyncio.gather(stopping, at_once, return_exceptions=True)
     finally:

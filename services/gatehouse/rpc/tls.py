@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 
 class TlsError(Exception):
@@ -46,7 +50,7 @@ class ServerTls:
             PlaintextRefused: Plaintext was not asked for, or not for `host`.
             TlsError: A file cannot be read, or is no certificate.
         """
-        if self.certificate_file is None or self.private_key_file is None:
+        if self.certificate_file is None and self.private_key_file is None:
             if not self.plaintext:
                 raise PlaintextRefused(
                     "no certificate: set GATEHOUSE_TLS__CERTIFICATE_FILE and "
@@ -58,6 +62,11 @@ class ServerTls:
                     "or GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"
                 )
             return None
+        if self.certificate_file is None or self.private_key_file is None:
+            raise TlsError(
+                "one of GATEHOUSE_TLS__CERTIFICATE_FILE and GATEHOUSE_TLS__PRIVATE_KEY_FILE is missing: "
+                "set both"
+            )
         reloader = _Reloader(self.certificate_file, self.private_key_file, self.reload_seconds, monotonic)
         return grpc.dynamic_ssl_server_credentials(reloader.read(), reloader.changed)  # type: ignore[arg-type] # None is "no change"
 
@@ -79,20 +88,14 @@ class _Reloader:
         """Reads both files.
 
         Raises:
-            TlsError: One cannot be read, or is not PEM.
+            TlsError: One cannot be read, is not PEM, or they do not belong together.
         """
-        contents = []
-        for path, mark in zip(self._files, (b"CERTIFICATE", b"PRIVATE KEY"), strict=True):
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise TlsError(
-                    f"{path}: cannot be read ({error.strerror}); mend its path or permissions"
-                ) from None
-            if b"-----BEGIN " not in content or mark not in content:
-                raise TlsError(f"{path}: holds no PEM {mark.decode().lower()}")
-            contents.append(content)
-        return grpc.ssl_server_certificate_configuration([(contents[1], contents[0])])
+        chain_file, key_file = self._files
+        chain, key = _read(chain_file), _read(key_file)
+        certificate = _certificates(chain_file, chain)[0]
+        if _private_key(key_file, key).public_key() != certificate.public_key():
+            raise TlsError(f"{key_file}: is not the key of {chain_file}; give the two that belong together")
+        return grpc.ssl_server_certificate_configuration([(key, chain)])
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns the new certificate, or None when there is none."""
@@ -105,7 +108,7 @@ class _Reloader:
             if stamp == self._stamp:
                 return None
             fresh = self.read()
-        except (TlsError, OSError):
+        except TlsError:
             return None  # half-written: the old one serves until the next look
         self._stamp = stamp
         return fresh
@@ -138,24 +141,58 @@ class ClientTls:
 
         Raises:
             PlaintextRefused: Plaintext was not asked for, or not for `target`.
-            TlsError: The file cannot be read.
+            TlsError: The file cannot be read, or holds no certificate.
         """
         if self.plaintext:
-            host = target.split("///", 1)[-1].rsplit(":", 1)[0]
-            if not (_is_loopback(host) or self.plaintext_beyond_loopback or target.startswith("unix:")):
+            if not (self.plaintext_beyond_loopback or _is_local(target)):
                 raise PlaintextRefused(
-                    f"plaintext to {host}, which is not loopback: use TLS, "
+                    f"plaintext to {target}, which is not loopback: use TLS, "
                     "or set GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"
                 )
             return None
         if self.ca_file is None:
             return grpc.ssl_channel_credentials()
-        try:
-            return grpc.ssl_channel_credentials(self.ca_file.read_bytes())
-        except OSError as error:
-            raise TlsError(
-                f"{self.ca_file}: cannot be read ({error.strerror}); mend its path or permissions"
-            ) from None
+        content = _read(self.ca_file)
+        _certificates(self.ca_file, content)
+        return grpc.ssl_channel_credentials(content)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read ({error.strerror}); mend its path or permissions") from None
+
+
+def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise TlsError(f"{path}: holds no PEM certificate; give a chain, the server's own first") from None
+
+
+def _private_key(path: Path, content: bytes) -> Any:
+    try:
+        return serialization.load_pem_private_key(content, password=None)
+    except TypeError:
+        raise TlsError(f"{path}: is locked with a passphrase; give the key without one") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise TlsError(f"{path}: holds no PEM private key; give one in PKCS #8") from None
+
+
+def _is_local(target: str) -> bool:
+    """Whether every address of a channel's target (gRPC naming) is on this machine."""
+    scheme, _, rest = target.partition(":")
+    if scheme in {"unix", "unix-abstract"}:
+        return True
+    if scheme in {"ipv4", "ipv6"}:
+        return all(_is_loopback(_host(address)) for address in rest.split(","))
+    return _is_loopback(_host(target.removeprefix("dns:").removeprefix("///")))
+
+
+def _host(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    return host if colon and port.isdecimal() else address
 
 
 def _is_loopback(host: str) -> bool:

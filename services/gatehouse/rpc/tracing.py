@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -21,6 +23,24 @@ _SERVER_FAULTS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+
+
+# W3C Trace Context, sections 3.2 and 3.3.
+_MAX_TRACEPARENT_CHARS, _MAX_TRACESTATE_CHARS = 128, 512
+_TAIL = r"[a-z0-9_\-*/]"
+_KEY = f"(?:[a-z]{_TAIL}{{0,255}}|[a-z0-9]{_TAIL}{{0,240}}@[a-z]{_TAIL}{{0,13}})"
+_MEMBER = rf"[ \t]*(?:{_KEY}=[\x21-\x2b\x2d-\x3c\x3e-\x7e]{{1,256}}[ \t]*)?"
+_TRACESTATE = re.compile(f"{_MEMBER}(?:,{_MEMBER}){{0,31}}", re.ASCII)
+
+
+def _carrier(call: Call) -> dict[str, str]:
+    """Makes what the propagator reads; it logs what it cannot read, which is the caller's text."""
+    parent, state = call.traceparent, call.tracestate
+    if len(parent) > _MAX_TRACEPARENT_CHARS:
+        return {}
+    if len(state) > _MAX_TRACESTATE_CHARS or not _TRACESTATE.fullmatch(state):
+        return {"traceparent": parent}
+    return {"traceparent": parent, "tracestate": state}
 
 
 class TracingInterceptor:
@@ -45,7 +65,7 @@ class TracingInterceptor:
         async def handle(call: Call) -> None:
             parent = root
             if call.traceparent:
-                parent = extract({"traceparent": call.traceparent, "tracestate": call.tracestate}, root)
+                parent = extract(_carrier(call), root)
             span = start(name, parent, SpanKind.SERVER, attributes)
             ids = span.get_span_context()
             if ids.is_valid:

@@ -5,7 +5,7 @@ import warnings
 
 from gatehouse.public.v1 import public_pb2 as gatehouse_dot_public_dot_v1_dot_public__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.83.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

@@ -6,7 +6,7 @@ import warnings
 from gatehouse.users.v1 import users_pb2 as gatehouse_dot_users_dot_v1_dot_users__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.83.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

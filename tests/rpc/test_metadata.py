@@ -1,0 +1,258 @@
+"""Metadata that was made to hurt: it is refused early, cheaply, and alone."""
+
+import asyncio
+import re
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from gatehouse.oauth import InvalidRequest, InvalidToken, Refusal
+from gatehouse.rpc.authorization import MAX_AUTHORIZATION_CHARS, bearer_token
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support.http2 import open_raw_client
+from tests.support.rpc import SHAPES, Stand, Text, error_info
+
+PATH = "/probe.v1.Probe/OneOne"
+HOSTILE: dict[str, Any] = {
+    "repeated": [("authorization", "Bearer good"), ("authorization", "Bearer good")],
+    "repeated and different": [("authorization", "Bearer good"), ("authorization", "Basic x")],
+    "another scheme": [("authorization", "Basic good")],
+    "a scheme alone": [("authorization", "Bearer")],
+    "a scheme and a space": [("authorization", "Bearer ")],
+    "empty": [("authorization", "")],
+    "a token alone": [("authorization", "good")],
+    "two tokens by comma": [("authorization", "Bearer good,other")],
+    "two credentials by comma": [("authorization", "Bearer good, Bearer good")],
+    "two words": [("authorization", "Bearer good more")],
+    "padding inside": [("authorization", "Bearer go=od")],
+    "only padding": [("authorization", "Bearer ==")],
+    "too long": [("authorization", "Bearer " + "x" * MAX_AUTHORIZATION_CHARS)],
+}
+
+
+@pytest.mark.parametrize("metadata", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("name", SHAPES)
+async def test_hostile_authorization_is_refused_before_any_token_is_looked_at(
+    stand: Stand, name: str, metadata: Any
+) -> None:
+    code, trailers, _ = await stand.client.outcome(name, "a", metadata=metadata)
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert 'error="invalid_request"' in trailers["www-authenticate"]
+    assert error_info(trailers).reason.startswith("AUTHORIZATION_")
+    assert (stand.verifier.asked, stand.probe.parsed) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "metadata", [[], [("authorization-bin", b"Bearer good")], [("x-authorization", "Bearer good")]]
+)
+async def test_other_entries_are_no_authorization(stand: Stand, metadata: Any) -> None:
+    code, trailers, _ = await stand.client.outcome("OneOne", "a", metadata=metadata)
+    assert (code, error_info(trailers).reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
+    assert (stand.verifier.asked, stand.probe.parsed) == ([], [])
+
+
+async def test_a_handler_never_sees_the_authorization(stand: Stand) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    async def look(_: object, context: Any) -> None:
+        seen.extend(context.invocation_metadata())
+
+    stand.probe.on_message = look
+    await stand.client.outcome("OneOne", "a", metadata=(("authorization", "Bearer good"), ("x-more", "1")))
+    assert ("x-more", "1") in seen
+    assert "good" not in str(seen)
+
+
+@pytest.mark.parametrize("given", ["a-request.1", "A" * 64])
+async def test_a_usable_request_id_is_taken_over(stand: Stand, given: str) -> None:
+    _, trailers, _ = await stand.client.outcome("OneOne", "a", metadata=(("x-request-id", given),))
+    assert trailers["x-request-id"] == given
+    assert (await stand.line())["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "two words", "A" * 65, 'quote"', "{json}"])
+async def test_a_request_id_that_could_break_a_line_is_replaced(stand: Stand, given: str) -> None:
+    await stand.client.outcome("OneOne", "a", metadata=(("x-request-id", given),))
+    assert re.fullmatch(r"[0-9a-f]{16}", (await stand.line())["request_id"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"B\xe9arer good",
+        b"Bearer \xff\xfe",
+        "Bearer gööd".encode(),
+        b"Bearer\tgood",
+        b"Bearer good\0",
+        b"Bearer good\r\nx-injected: 1",
+    ],
+)
+async def test_bytes_that_no_grpc_client_would_send_are_refused(stand: Stand, value: bytes) -> None:
+    async with open_raw_client(stand.port) as client:
+        await client.send(*client.headers(1, PATH, [("authorization", value)]), client.message(1, b""))
+        async with asyncio.timeout(10):
+            ending = await client.ending(1)
+    assert (ending["grpc-status"], ending["grpc-message"]) == (
+        "16",
+        "the authorization metadata is malformed",
+    )
+    assert (stand.verifier.asked, stand.probe.parsed) == ([], [])
+
+
+@pytest.mark.parametrize("length", [9_000, 17_000, 1 << 20])
+async def test_a_client_that_agrees_to_no_limit_is_held_to_ours(stand: Stand, length: int) -> None:
+    """A server's limit on metadata holds from the ACK of its SETTINGS on, and this client never sends one."""
+    async with open_raw_client(stand.port) as client:
+        entry = ("authorization", "Bearer " + "x" * length)
+        await client.send(*client.headers(1, PATH, [entry]), client.message(1, b""))
+        async with asyncio.timeout(10):
+            ending = await client.ending(1)
+    assert ending["grpc-status"] == "16"
+    assert 'error_description="authorization too long"' in ending["www-authenticate"]
+    assert (stand.verifier.asked, stand.probe.parsed) == ([], [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_metadata_above_the_limit_is_refused_and_nothing_is_parsed(stand: Stand, first: bool) -> None:
+    entries = [("authorization", "Bearer good"), ("x-more", "x" * 20_000)]
+    code, _, _ = await stand.client.outcome("OneOne", "a", metadata=entries if first else entries[::-1])
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (stand.probe.parsed, stand.probe.handled) == ([], [])
+
+
+async def test_a_well_formed_call_by_hand_is_answered(stand: Stand) -> None:
+    """What the others send differs from this in one thing only."""
+    async with open_raw_client(stand.port) as client:
+        frames = client.headers(1, PATH, [("authorization", "Bearer good")])
+        await client.send(*frames, client.message(1, Text(value="a").SerializeToString()))
+        async with asyncio.timeout(10):
+            assert (await client.ending(1))["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "probe.v1.Probe/OneOne",
+        "//probe.v1.Probe/OneOne",
+        f"{PATH}/",
+        f"{PATH}?x=1",
+        "/PROBE.v1.Probe/OneOne",
+        "/probe.v1.Probe%2FOneOne",
+        "/",
+        "",
+        "*",
+    ],
+)
+async def test_a_path_that_is_nearly_one_is_unimplemented_and_reaches_no_token_check(
+    stand: Stand, path: str
+) -> None:
+    async with open_raw_client(stand.port) as client:
+        frames = client.headers(1, path, [("authorization", "Bearer good")])
+        await client.send(*frames, client.message(1, b""))
+        async with asyncio.timeout(10):
+            ending = await client.ending(1)
+    assert (ending["grpc-status"], ending["grpc-message"]) == ("12", "there is no such RPC")
+    assert (stand.verifier.asked, stand.probe.parsed) == ([], [])
+    # A caller chooses no names in our figures.
+    assert [line["method"] for line in stand.lines()] == ["unknown"]
+
+
+@pytest.mark.parametrize("path", [b"/\xff\xfe", b"/probe.v1.Probe/\xc3"])
+async def test_a_path_that_is_no_text_does_not_end_the_server(stand: Stand, path: bytes) -> None:
+    """grpcio 1.84 and 1.85 stop listening for good; pyproject.toml keeps them out."""
+    async with open_raw_client(stand.port) as client:
+        await client.send(*client.headers(1, path), client.message(1, b""))
+        async with asyncio.timeout(10):
+            assert (await client.ending(1))["grpc-status"] != "0"
+    assert (await stand.client.outcome("OneOne", "a"))[0] is grpc.StatusCode.OK
+    assert stand.verifier.asked == [("good", False)]
+
+
+async def test_rapid_resets_harm_no_other_caller(stand: Stand) -> None:
+    """CVE-2023-44487, bounded."""
+    answers: list[grpc.StatusCode] = []
+
+    async def call_all_the_while(done: asyncio.Event) -> None:
+        while not done.is_set() or len(answers) < 20:
+            answers.append((await stand.client.outcome("OneOne", "a"))[0])
+
+    async def attack() -> None:
+        async with open_raw_client(stand.port) as client:
+            for stream in range(1, 4001, 2):
+                frames = client.headers(stream, PATH, [("authorization", "Bearer unknown")])
+                await client.send(*frames, client.reset(stream))
+
+    done = asyncio.Event()
+    async with asyncio.timeout(60):
+        calls = asyncio.create_task(call_all_the_while(done))
+        await attack()
+        done.set()
+        await calls
+    assert set(answers) == {grpc.StatusCode.OK}
+
+
+async def test_a_request_above_the_limit_is_refused_and_not_parsed(stand: Stand) -> None:
+    call = stand.client.call("OneOne", "x" * (4 * 1024 * 1024 + 1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stand.probe.parsed == []
+
+
+B64TOKEN = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/")
+
+
+def reference(entry: str) -> str | None:
+    """RFC 6750 section 2.1 and RFC 9110 section 11.1, character by character."""
+    if entry[:6].lower() != "bearer" or entry[6:7] != " " or not entry.isascii():
+        return None
+    token = entry[6:].lstrip(" ")
+    body = token.rstrip("=")
+    return token if body and all(c in B64TOKEN for c in body) else None
+
+
+entries = st.one_of(
+    st.text(),
+    st.builds(
+        lambda scheme, spaces, token, rest: scheme + spaces + token + rest,
+        st.sampled_from(["Bearer", "bearer", "BEARER", "beareR", "Basic", "DPoP", "Bearer:", " Bearer", "K"]),
+        st.sampled_from([" ", "", "  ", "\t", " \t", "\u00a0"]),
+        st.text("abzAZ09-._~+/=, \n\u212a", max_size=12),
+        st.sampled_from(["", "=", "==", " ", "\n", "\r\n", "\0"]),
+    ),
+)
+
+
+@given(entries)
+@example("Bearer a\n")
+@example("Bearer a=")
+@example("Bearer =a")
+@example("\u212aearer a")
+def test_the_grammar_is_that_of_rfc_6750(entry: str) -> None:
+    wanted = reference(entry)
+    if wanted is None:
+        with pytest.raises(InvalidRequest):
+            bearer_token([entry])
+    else:
+        assert bearer_token([entry]) == wanted
+
+
+@given(st.lists(st.one_of(st.text(max_size=20), st.binary(max_size=20)), max_size=3))
+def test_only_one_entry_of_text_can_hold_a_token(given_entries: list[str | bytes]) -> None:
+    usable = len(given_entries) == 1 and isinstance(given_entries[0], str) and reference(given_entries[0])
+    if usable:
+        assert bearer_token(given_entries) == usable
+        return
+    with pytest.raises(Refusal) as caught:
+        bearer_token(given_entries)
+    assert isinstance(caught.value, InvalidRequest if given_entries else InvalidToken)
+
+
+def test_an_entry_may_be_as_long_as_the_limit_and_no_longer() -> None:
+    entry = "Bearer " + "x" * (MAX_AUTHORIZATION_CHARS - 7)
+    assert len(bearer_token([entry])) == MAX_AUTHORIZATION_CHARS - 7
+    with pytest.raises(InvalidRequest, match="authorization_too_long"):
+        bearer_token([entry + "x"])
