@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help test lint bench format generate release-protos lock install install-demo clean
+.PHONY: help test compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,13 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+compose-profile:  ## Copies out of the running stack what `gatehouse` and grpcurl need on the host
+	@mkdir -p compose/local
+	@docker compose cp setup:/run/setup/client/. compose/local/ 2>/dev/null || { \
+	  echo "the stack is not there; make it with: docker compose up --wait" >&2; exit 1; }
+	@echo "export GATEHOUSE_PROFILE=$(CURDIR)/compose/local/profile.json"
+	@echo "next: gatehouse call users ListUsers --as alice"
 
 clean:  ## Removes what was installed and made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* dist

@@ -33,14 +33,15 @@ def _compile(name: str, requirements: list[str], *constraints: Path) -> Path:
 
 
 def main() -> None:
-    """Locks what runs, what the demo adds, and what development adds."""
+    """Locks what runs, what builds the wheel, what the demo adds, and what development adds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = project["project"]["dependencies"]
     demo = [*runtime, *project["project"]["optional-dependencies"]["demo"], "editables", "hatchling"]
     dev = [*demo, *project["dependency-groups"]["dev"]]
     locked = _compile("dev", dev)
     _compile("demo", demo, locked)
-    _compile("runtime", [*runtime, "hatchling"], locked)
+    _compile("runtime", runtime, locked)
+    _compile("build", ["hatchling"], locked)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,10 @@ class ClientSettings(_Section):
 
 
 class DatabaseSettings(_Section):
-    """PostgreSQL: one address for each login role, and the owner's for `gatehouse migrate`."""
+    """PostgreSQL: one address for each login role, and the owner's for `gatehouse migrate`.
+
+    A password may stand apart from its address. `gatehouse migrate` gives the three login roles theirs.
+    """
 
     users_url: SecretStr = SecretStr("postgresql://gatehouse_users@127.0.0.1:5432/gatehouse")
     admin_url: SecretStr = SecretStr("postgresql://gatehouse_admin@127.0.0.1:5432/gatehouse")
@@ -124,6 +127,7 @@ class DatabaseSettings(_Section):
     users_password: SecretStr | None = None
     admin_password: SecretStr | None = None
     public_password: SecretStr | None = None
+    migrate_password: SecretStr | None = None
     pool_size: int = Field(10, ge=1)
     connect_timeout_seconds: float = Field(2.0, gt=0)
     lock_timeout_seconds: float = Field(10.0, gt=0)
@@ -139,6 +143,21 @@ class DatabaseSettings(_Section):
         if not good:
             raise ValueError("is no address such as postgresql://role:password@host:5432/database")
         return value
+
+    def address(self, role: Literal["users", "admin", "public", "migrate"]) -> str:
+        """Returns the address of a role, with its password where that stands apart."""
+        urls = {
+            "users": (self.users_url, self.users_password),
+            "admin": (self.admin_url, self.admin_password),
+            "public": (self.public_url, self.public_password),
+            "migrate": (self.migrate_url, self.migrate_password),
+        }
+        url, password = urls[role]
+        parts = urlsplit(url.get_secret_value())
+        if password is None or not parts.username or parts.password is not None:
+            return url.get_secret_value()
+        user, _, host = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}").geturl()
 
 
 class TelemetrySettings(_Section):
@@ -214,11 +233,15 @@ def _secrets(source: PydanticBaseSettingsSource, folder: str) -> NestedSecretsSe
 class Profile(_Section):
     """What the command line needs of a running system: `gatehouse call`, `token`, `healthcheck`.
 
-    `clients` and `passwords` hold secrets of the demo realm only; elsewhere they come from prompts.
+    `discovery_url` and `revocation_endpoint` are where the issuer is reached, when that is elsewhere than its
+    metadata says. `ca_file` is trusted beside the system's authorities, by services and issuer alike; a
+    relative one is looked for beside the profile. `clients` and `passwords` hold secrets of the demo realm
+    only; elsewhere they come from prompts.
     """
 
     issuer: str = "http://127.0.0.1:8080/realms/gatehouse"
     discovery_url: str | None = None
+    revocation_endpoint: str | None = None
     users_target: str = "127.0.0.1:50051"
     admin_target: str = "127.0.0.1:50052"
     public_target: str = "127.0.0.1:50053"
@@ -273,7 +296,10 @@ def load_profile() -> Profile:
     if not name:
         return Profile()
     try:
-        return Profile.model_validate_json(Path(name).read_bytes())
+        profile = Profile.model_validate_json(Path(name).read_bytes())
+        if profile.ca_file is None:
+            return profile
+        return profile.model_copy(update={"ca_file": Path(name).parent / profile.ca_file})
     except OSError as error:
         raise ConfigurationError(
             f"{name}: cannot be read ({error.strerror}); `make serve` writes it and prints its name"
@@ -285,6 +311,28 @@ def load_profile() -> Profile:
 def wants_traceback() -> bool:
     """Whether a fault of the command line is to be shown with its traceback."""
     return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
+
+
+def local_profile() -> Profile:
+    """Returns the profile that is named, or else one of the services that this environment configures.
+
+    So a probe beside a server, in its container, needs no configuration of its own.
+
+    Raises:
+        ConfigurationError: As in `load_profile` and `load_settings`.
+    """
+    if os.environ.get("GATEHOUSE_PROFILE"):
+        return load_profile()
+    settings = load_settings()
+    server, tls = settings.server, settings.tls
+    host = "127.0.0.1" if server.host in {"0.0.0.0", "::", "[::]"} else server.host  # noqa: S104 - compared only
+    return Profile(
+        users_target=f"{host}:{server.users_port}",
+        admin_target=f"{host}:{server.admin_port}",
+        public_target=f"{host}:{server.public_port}",
+        ca_file=tls.ca_file,
+        plaintext=tls.plaintext,
+    )
 
 
 def environment() -> Mapping[str, str]:

@@ -14,7 +14,6 @@ import grpc.aio
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.app.policy import SERVICES
 from gatehouse.rpc import ClientTls, connect
@@ -228,27 +227,3 @@ async def call_once(
         metadata=metadata,
     )
     return replace(outcome, answers=tuple(answers)) if outcome.code is grpc.StatusCode.OK else outcome
-
-
-async def check_health(profile: Profile, service: str, name: str, timeout: float) -> str:
-    """Asks for the health of a service; returns its status, or `UNREACHABLE`.
-
-    Args:
-        profile: Where everything is.
-        service: `users`, `admin` or `public`.
-        name: Name that is asked for; "" is the whole server, `liveness` its process.
-        timeout: Seconds.
-
-    Raises:
-        ConfigurationError: There is no such service.
-    """
-    if service not in SERVICES:
-        raise ConfigurationError(f"{service}: there is no such service; say one of {', '.join(SERVICES)}")
-    async with open_channel(profile, service) as channel:
-        try:
-            stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout)
-        except grpc.aio.AioRpcError:
-            return "UNREACHABLE"
-    status: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return status

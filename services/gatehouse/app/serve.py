@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -156,11 +157,10 @@ class _Process:
         )
         self.pools: dict[str, Database] = {}
 
-    def database(self, name: str) -> Database:
+    def database(self, name: Literal["users", "admin", "public"]) -> Database:
         database = self.settings.database
-        url = {"users": database.users_url, "admin": database.admin_url, "public": database.public_url}[name]
         opened = Database(
-            url.get_secret_value(),
+            database.address(name),
             pool_size=database.pool_size,
             connect_timeout=database.connect_timeout_seconds,
             tracer=self.telemetry.tracer if self.settings.telemetry.otlp_endpoint else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,7 +56,8 @@ class TokenDesk:
         """Revokes a token (RFC 7009) of a client, or of the console."""
         secret = self.client_secret(client_id) if client_id else None
         client_id = client_id or self._profile.console_client
-        await revoke(self._http, self._metadata.revocation_endpoint, client_id, secret, token)
+        endpoint = self._profile.revocation_endpoint or self._metadata.revocation_endpoint
+        await revoke(self._http, endpoint, client_id, secret, token)
 
     def client_secret(self, client_id: str) -> str:
         """Returns the secret of a client.
@@ -74,8 +76,19 @@ class TokenDesk:
 
 @asynccontextmanager
 async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
-    """Finds the issuer of a profile."""
-    async with httpx.AsyncClient(trust_env=False) as http:
+    """Finds the issuer of a profile.
+
+    Raises:
+        ConfigurationError: The file of the authority cannot be read.
+        IssuerUnavailable: The issuer gives no usable metadata.
+    """
+    context = ssl.create_default_context()
+    if profile.ca_file is not None:
+        try:
+            context.load_verify_locations(profile.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"{profile.ca_file}: cannot be used as an authority ({error})") from None
+    async with httpx.AsyncClient(trust_env=False, verify=context) as http:
         metadata = await discover(http, profile.issuer, profile.discovery_url)
         yield TokenDesk(profile, http, metadata)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gatehouse.cli import _ask, _call, _run
+from gatehouse.cli import _run
 from gatehouse.cli._fail import EXIT_CODES, INTERRUPTED, REFUSED, USAGE, explain, say
 from gatehouse.settings import wants_traceback
 
@@ -19,8 +19,12 @@ __all__ = ["main"]
 _USAGE_ERROR: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 
-def make_app() -> typer.Typer:
-    """Makes the application."""
+def make_app(*, probe: bool = False) -> typer.Typer:
+    """Makes the application.
+
+    Args:
+        probe: Only `healthcheck`, which runs every few seconds and must not pay for what the others import.
+    """
     app = typer.Typer(
         name="gatehouse",
         no_args_is_help=True,
@@ -29,17 +33,10 @@ def make_app() -> typer.Typer:
         help="OAuth2 authorization in gRPC: three services, their issuer and their policy.",
         epilog=EXIT_CODES,
     )
-    for command in (
-        _run.serve,
-        _run.migrate,
-        _run.issuer,
-        _call.call,
-        _ask.policy,
-        _run.healthcheck,
-        _ask.config,
-    ):
-        app.command()(command)
-    app.add_typer(_ask.token_app, name="token")
+    if probe:
+        app.command()(_run.healthcheck)
+    else:
+        _add_commands(app)
 
     @app.callback(invoke_without_command=True)
     def options(
@@ -52,14 +49,31 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _add_commands(app: typer.Typer) -> None:
+    from gatehouse.cli import _ask, _call  # noqa: PLC0415 - a probe does without
+
+    for command in (
+        _run.serve,
+        _run.migrate,
+        _run.issuer,
+        _call.call,
+        _ask.policy,
+        _run.healthcheck,
+        _ask.config,
+    ):
+        app.command()(command)
+    app.add_typer(_ask.token_app, name="token")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code.
 
     Args:
         arguments: What stands after `gatehouse`; those of the process when None.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = make_app()(arguments, standalone_mode=False)
+        code = make_app(probe=given[:1] == ["healthcheck"])(given, standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         say(f"{error.format_message()}; see `gatehouse --help`")

@@ -6,11 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from gatehouse.issuer import IssuerError, RealmError
-from gatehouse.oauth import IssuerUnavailable, OAuthError
-from gatehouse.rpc import PolicyError, TlsError
 from gatehouse.settings import ConfigurationError
-from gatehouse.storage import MigrationError
 
 OK, REFUSED, USAGE, UNREACHABLE, FAULT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -18,20 +14,23 @@ EXIT_CODES = """Exit codes: 0 it worked; 1 it was refused, or came out otherwise
 command or the configuration is wrong; 3 something that is needed cannot be reached; 4 a fault of Gatehouse
 itself, whose traceback GATEHOUSE_TRACEBACK=1 shows; 130 interrupted."""
 
-_WRONG = (ConfigurationError, PolicyError, TlsError, RealmError)
-_AWAY = (MigrationError, IssuerError, IssuerUnavailable, OSError)
-
 
 def explain(error: Exception) -> tuple[str, int]:
     """Returns the line that says why a command failed, and its exit code."""
-    if isinstance(error, _WRONG):
+    # Here, because what works need not pay for these rooms.
+    from gatehouse.issuer import IssuerError, RealmError  # noqa: PLC0415
+    from gatehouse.oauth import IssuerUnavailable, OAuthError  # noqa: PLC0415
+    from gatehouse.rpc import PolicyError, TlsError  # noqa: PLC0415
+    from gatehouse.storage import MigrationError  # noqa: PLC0415
+
+    if isinstance(error, ConfigurationError | PolicyError | TlsError | RealmError):
         return str(error), USAGE
     if isinstance(error, IssuerUnavailable):
         return f"the issuer gave no usable answer ({error}); check that it runs and its address", UNREACHABLE
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror.lower()}", UNREACHABLE
-    if isinstance(error, _AWAY):
+    if isinstance(error, MigrationError | IssuerError | OSError):
         return str(error), UNREACHABLE
     if isinstance(error, OAuthError):
         return f"the issuer refused ({error}); check the user, the client and the scopes", REFUSED

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
-from gatehouse.settings import ConfigurationError, environment, load_profile, load_settings, secret_of
+from gatehouse.settings import ConfigurationError, environment, load_settings, local_profile, secret_of
 
 ReadyFile = Annotated[Path | None, typer.Option(help="Written with the ports, as JSON, once all listen.")]
 DEFAULT_REALM = Path("keycloak/gatehouse-realm.json")
@@ -78,7 +78,7 @@ def migrate(
     from gatehouse.storage import migrate as run  # noqa: PLC0415
 
     database = load_settings().database
-    url, wait = database.migrate_url.get_secret_value(), database.lock_timeout_seconds
+    url, wait = database.address("migrate"), database.lock_timeout_seconds
     if check:
         missing = check_migrations(url, lock_timeout=wait)
         for name in missing:
@@ -135,24 +135,37 @@ def issuer(
 
 
 def healthcheck(
-    service: Annotated[str, typer.Argument(help="users, admin or public.")],
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(help="Some of: users, admin, public; without any, those that listen."),
+    ] = None,
     *,
     liveness: Annotated[bool, typer.Option("--liveness", help="Only whether the process runs.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=60)] = 3.0,
 ) -> int:
-    """Asks a service whether it serves (grpc.health.v1): 0 it does, 1 it does not, 3 it cannot be reached.
+    """Asks services whether they serve (grpc.health.v1): 0 they do, 1 one does not, 3 one cannot be reached.
+
+    Where they are is said by the profile, or else by the settings with which a server runs here.
 
     Examples:
       gatehouse healthcheck users
 
       gatehouse healthcheck users --liveness
     """
-    from gatehouse.app.caller import check_health  # noqa: PLC0415
+    from gatehouse.app import probe  # noqa: PLC0415
 
-    name = "liveness" if liveness else ""
-    status = asyncio.run(check_health(load_profile(), service, name, timeout))
-    typer.echo(status)
-    if status == "SERVING":
-        return OK
-    say(f"{service}: {status}; its log says why")
-    return UNREACHABLE if status == "UNREACHABLE" else REFUSED
+    found = probe.check_health(local_profile(), services or (), "liveness" if liveness else "", timeout)
+    if not services:
+        found = {service: status for service, status in found.items() if status != probe.UNREACHABLE}
+    for service, status in found.items():
+        typer.echo(f"{service}  {status}")
+        if status != probe.SERVING:
+            say(f"{service}: {status}; its log says why")
+    if not found:
+        say(
+            "no service answers where the profile or the settings say; `gatehouse serve` starts one, and its "
+            "certificate must be of their ca_file"
+        )
+    if not found or probe.UNREACHABLE in found.values():
+        return UNREACHABLE
+    return OK if set(found.values()) == {probe.SERVING} else REFUSED

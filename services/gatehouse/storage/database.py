@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import psycopg.errors
 import sqlalchemy as sa
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, get_current_span
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gatehouse.domain import Unavailable
@@ -198,7 +198,10 @@ class _as_unavailable:  # noqa: N801 - read as a phrase
 
 
 def _trace(engine: sa.Engine, tracer: Tracer) -> None:
-    """Makes a client span for each statement; its text holds placeholders, never values."""
+    """Makes a client span for each statement of a call; its text holds placeholders, never values.
+
+    What runs by itself, such as the look whether the database is there, makes none: it would bury the rest.
+    """
 
     def before(
         _connection: sa.Connection,
@@ -208,6 +211,8 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
         context: Any,
         _many: object,
     ) -> None:
+        if not get_current_span().get_span_context().is_valid:
+            return
         context.gatehouse_span = tracer.start_span(
             statement.split(None, 1)[0].upper(),
             kind=SpanKind.CLIENT,
@@ -222,7 +227,9 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
         context: Any,
         _many: object,
     ) -> None:
-        context.gatehouse_span.end()
+        span = getattr(context, "gatehouse_span", None)
+        if span is not None:
+            span.end()
 
     def failed(error: sa.engine.ExceptionContext) -> None:
         span = getattr(error.execution_context, "gatehouse_span", None)
