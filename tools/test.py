@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, float] = {
     "oauth": 77,
     "rpc": 79,
+    "provider": 95,
     "storage": 80,
     "users": 83,
     "admin": 94,

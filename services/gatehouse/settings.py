@@ -114,6 +114,19 @@ class ClientSettings(_Section):
     allow_http: bool = False
 
 
+class RoleSyncSettings(_Section):
+    """Role bindings are brought to an identity provider: Keycloak's admin API. Off without `admin_url`."""
+
+    admin_url: str | None = None
+    issuer: str | None = None
+    discovery_url: str | None = None
+    client_id: str = "gatehouse-role-sync"
+    client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    allow_http: bool = False
+    poll_seconds: float = Field(1.0, gt=0, le=60)
+
+
 class DatabaseSettings(_Section):
     """PostgreSQL: one address for each login role, and the owner's for `gatehouse migrate`.
 
@@ -193,6 +206,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = Field(default_factory=TlsSettings)
     issuers: tuple[IssuerSettings, ...] = ()
     client: ClientSettings = Field(default_factory=ClientSettings)
+    role_sync: RoleSyncSettings = Field(default_factory=RoleSyncSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     log: LogSettings = Field(default_factory=LogSettings)

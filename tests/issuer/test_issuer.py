@@ -425,8 +425,10 @@ async def test_a_rotated_key_signs_at_once_and_old_tokens_live_until_theirs_is_d
 
 async def test_the_admin_calls_want_the_administrator(issuer: LiveIssuer) -> None:
     base = f"{issuer.running.base_url}/admin/realms/gatehouse"
-    for headers in ({}, {"Authorization": f"Bearer {await issuer.user_token()}"}):
-        assert (await issuer.http.post(f"{base}/components", json={}, headers=headers)).status_code == 401
+    alice = {"Authorization": f"Bearer {await issuer.user_token()}"}
+    for headers, status in (({}, 401), ({"Authorization": "Bearer x"}, 401), (alice, 403)):
+        answer = await issuer.http.post(f"{base}/components", json={}, headers=headers)
+        assert answer.status_code == status
     user = "00000000-0000-4000-8000-0000000a11ce"
     token = await issuer.user_token()
     assert (

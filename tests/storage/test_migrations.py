@@ -26,7 +26,7 @@ def empty(postgres: Any) -> Iterator[str]:
         connection.execute("DROP DATABASE empty_one WITH (FORCE)")
 
 
-ALL = ["0001_users", "0002_admin", "0003_public"]
+ALL = ["0001_users", "0002_admin", "0003_public", "0004_role_outbox"]
 
 
 def differences(url: str) -> list[object]:

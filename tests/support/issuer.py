@@ -18,6 +18,7 @@ SECRETS = {
     for name in (
         "gatehouse-api",
         "gatehouse-admin-service",
+        "gatehouse-role-sync",
         "gatehouse-worker",
         "gatehouse-elsewhere",
         "gatehouse-brief",

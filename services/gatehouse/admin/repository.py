@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from gatehouse.admin.outbox import Identity, enqueue
 from gatehouse.admin.tables import audit_events, role_bindings
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.domain import InvalidArgument
@@ -138,8 +139,20 @@ class AdminRepository:
         revoke: Sequence[str],
         actor: Actor,
         deadline: float | None = None,
+        *,
+        identity: Identity | None = None,
+        traceparent: str = "",
     ) -> list[pb.RoleBinding]:
-        """Grants and revokes roles in one transaction; only what changes is in the audit trail.
+        """Grants and revokes roles in one transaction; only what changes is in the trail and the outbox.
+
+        Args:
+            user_id: UUID of the user.
+            grant: Roles to grant.
+            revoke: Roles to revoke.
+            actor: Who does it.
+            deadline: Seconds that are left, None without end.
+            identity: Of the user at the identity provider, as far as it is known.
+            traceparent: Trace context of the call, or "".
 
         Returns:
             All bindings of the user afterwards.
@@ -148,7 +161,10 @@ class AdminRepository:
         table = role_bindings
         now = datetime.fromtimestamp(self._clock(), UTC)
         async with self._database.write(deadline) as connection:
-            events: list[tuple[str, str]] = []
+            # One change of a user at a time: what is put into the outbox last is what was written last.
+            lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(str(key), 0))
+            await connection.execute(sa.select(lock))
+            changed: list[tuple[str, bool]] = []
             if grant:
                 granted = await connection.execute(
                     insert(table)
@@ -161,15 +177,20 @@ class AdminRepository:
                     .on_conflict_do_nothing()
                     .returning(table.c.role)
                 )
-                events += [("role.granted", f"users/{key}/roles/{role}") for role in granted.scalars()]
+                changed += [(role, True) for role in granted.scalars()]
             if revoke:
                 revoked = await connection.execute(
                     table.delete()
                     .where(table.c.user_id == key, table.c.role.in_(sorted(revoke)))
                     .returning(table.c.role)
                 )
-                events += [("role.revoked", f"users/{key}/roles/{role}") for role in revoked.scalars()]
+                changed += [(role, False) for role in revoked.scalars()]
+            events = [
+                ("role.granted" if granted else "role.revoked", f"users/{key}/roles/{role}")
+                for role, granted in changed
+            ]
             await append_audit(connection, audit_events, actor, events, self._clock)
+            await enqueue(connection, key, changed, identity or Identity(), traceparent, self._clock)
             rows = await connection.execute(
                 sa.select(table).where(table.c.user_id == key).order_by(table.c.role)
             )

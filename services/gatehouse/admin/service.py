@@ -6,7 +6,9 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse.admin.outbox import Identity
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
@@ -96,14 +98,22 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ManageRoles(self, request: pb.ManageRolesRequest, context: _Context) -> pb.ManageRolesResponse:
         """See the proto."""
         try:
-            await self._users.GetUser(
+            user = await self._users.GetUser(
                 users_pb2.GetUserRequest(user_id=request.user_id), timeout=_time_for_users()
             )
         except grpc.aio.AioRpcError as error:
             _translate(error)
         call, principal = current_call(), current_principal()
         actor = Actor(principal.subject, principal.client_id, call.method.name, call.trace_id)
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
         bindings = await self._repository.change(
-            request.user_id, request.grant_roles, request.revoke_roles, actor, _left()
+            request.user_id,
+            request.grant_roles,
+            request.revoke_roles,
+            actor,
+            _left(),
+            identity=Identity(user.issuer, user.subject),
+            traceparent=carrier.get("traceparent", ""),
         )
         return pb.ManageRolesResponse(role_bindings=bindings)

@@ -15,13 +15,22 @@ from typing import Literal
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from gatehouse.admin import AdminRepository, AdminService
+from gatehouse.admin import (
+    ROLE_OUTBOX_CHANNEL,
+    AdminRepository,
+    AdminService,
+    DeliveryMetrics,
+    Pace,
+    RoleDelivery,
+    RoleOutbox,
+)
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.app.files import write_json
 from gatehouse.app.policy import whole_policy
 from gatehouse.app.telemetry import Telemetry, make_telemetry
 from gatehouse.domain import DomainError
 from gatehouse.oauth import ClientCredentials, IssuerConfig, TracedTransport, Verifiers
+from gatehouse.provider import KeycloakRoles
 from gatehouse.public import NoticeRepository, PublicService
 from gatehouse.public.v1 import public_pb2_grpc
 from gatehouse.rpc import (
@@ -225,11 +234,10 @@ class _Process:
                 "GATEHOUSE_CLIENT__CLIENT_ID and GATEHOUSE_CLIENT__CLIENT_SECRET: AdminService needs them "
                 "to call UserService"
             )
-        known = next((c for c in self.configs if c.issuer == issuer), None)
         tokens = ClientCredentials(
             http=self.http,
             issuer=issuer,
-            discovery_url=client.discovery_url or (known.discovery_url if known else None),
+            discovery_url=client.discovery_url or self.discovery_url(issuer),
             client_id=client.client_id,
             client_secret=secret,
             scope=client.scope,
@@ -243,12 +251,63 @@ class _Process:
         database = self.database("admin")
         followed = await self.readiness("admin", database)
         stub: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
+        if self.settings.role_sync.admin_url:
+            await self.role_sync(self.settings.role_sync.admin_url, database, stub)
         service = AdminService(AdminRepository(database, time.time), stub)
         return self.server(
             "admin",
             Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, service),
             lambda: followed.ready and self.verifiers.ready,
         )
+
+    async def role_sync(
+        self, admin_url: str, database: Database, stub: users_pb2_grpc.UserServiceAsyncStub
+    ) -> None:
+        """Starts the worker that brings role bindings to the identity provider."""
+        sync = self.settings.role_sync
+        secret = secret_of(sync.client_secret, sync.client_secret_file, "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET")
+        if not secret:
+            raise ConfigurationError(
+                "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET: is missing; GATEHOUSE_ROLE_SYNC__ADMIN_URL needs a "
+                "client that may manage-users"
+            )
+        issuer = sync.issuer or self.configs[0].issuer
+        tokens = ClientCredentials(
+            http=self.http,
+            issuer=issuer,
+            discovery_url=sync.discovery_url or self.discovery_url(issuer),
+            client_id=sync.client_id,
+            client_secret=secret,
+            allow_http=sync.allow_http,
+        )
+        self.stack.push_async_callback(tokens.aclose)
+        try:
+            roles = KeycloakRoles(self.http, tokens, admin_url, allow_http=sync.allow_http)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"GATEHOUSE_ROLE_SYNC__ADMIN_URL: {error}; give https, or http on loopback or with "
+                "GATEHOUSE_ROLE_SYNC__ALLOW_HTTP=true"
+            ) from None
+        notifications = Notifications(database.url, ROLE_OUTBOX_CHANNEL)
+        await notifications.start()
+        self.stack.push_async_callback(notifications.aclose)
+        delivery = RoleDelivery(
+            RoleOutbox(database),
+            stub,
+            roles,
+            notifications,
+            issuer=issuer,
+            logger=self.telemetry.logger,
+            metrics=DeliveryMetrics(self.telemetry.meter),
+            tracer=self.telemetry.tracer,
+            pace=Pace(poll=sync.poll_seconds),
+        )
+        await delivery.start()
+        self.stack.push_async_callback(delivery.aclose)
+
+    def discovery_url(self, issuer: str) -> str | None:
+        """Returns where the metadata of an issuer whose tokens are accepted is reached."""
+        return next((c.discovery_url for c in self.configs if c.issuer == issuer), None)
 
     async def public(self) -> Server:
         database = self.database("public")

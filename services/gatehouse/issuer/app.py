@@ -311,7 +311,8 @@ def create_app(
         realm: What it knows.
         base_url: Where it is reached, such as `http://127.0.0.1:8080`.
         clock: Seconds since the epoch.
-        admin_password: Password of `admin` for the admin calls; None turns them off.
+        admin_password: Password of `admin` for the admin calls; with None there is no such user, and only
+            service accounts with roles of `realm-management` can make those calls that they may.
     """
     issuer = _Issuer(realm, base_url, clock)
     root, at = f"/realms/{realm.name}", f"/realms/{realm.name}/protocol/openid-connect"
@@ -328,8 +329,7 @@ def create_app(
         Route(f"{at}/userinfo", issuer.userinfo, methods=["GET", "POST"]),
         Route(f"{at}/logout", issuer.logout, methods=["GET", "POST"]),
     ]
-    if admin_password is not None:
-        routes += AdminApi(realm.name, issuer.keys, issuer.sessions, clock, admin_password).routes()
+    routes += AdminApi(issuer.tokens, clock, admin_password).routes()
 
     async def unknown(_: Request, __: Exception) -> Response:
         return error_response(404, "Realm does not exist")

@@ -119,6 +119,26 @@ class Tokens:
             and now - session.auth_time < self.realm.session_max_seconds
         )
 
+    def living(self, token: str) -> tuple[dict[str, Any], Client, User, Session | None] | None:
+        """Returns what a token that is good now says and whose it is; None when it is not good."""
+        claims = self.keys.verify(token)
+        if claims is None or self.clock() >= claims["exp"] + 1 or claims["jti"] in self.sessions.revoked:
+            return None
+        client = self.realm.clients.get(claims["azp"])
+        if client is None or not client.enabled:
+            return None
+        session: Session | None = None
+        if "sid" in claims:
+            session = self.sessions.sessions.get(claims["sid"])
+            if session is None or not self.session_is_good(session):
+                return None
+            user = self.realm.users.get(session.user_id)
+        else:
+            user = self.realm.service_account(client.client_id)
+        if user is None or not user.enabled:
+            return None
+        return claims, client, user, session
+
     def introspect(self, token: str, caller: Client) -> dict[str, Any]:
         """Says what a token is worth now (RFC 7662 section 2.2).
 
@@ -126,22 +146,10 @@ class Tokens:
         in `aud` learns nothing.
         """
         inactive = {"active": False}
-        claims = self.keys.verify(token)
-        if claims is None or self.clock() >= claims["exp"] + 1 or claims["jti"] in self.sessions.revoked:
+        living = self.living(token)
+        if living is None:
             return inactive
-        client = self.realm.clients.get(claims["azp"])
-        if client is None or not client.enabled:
-            return inactive
-        session: Session | None = None
-        if "sid" in claims:
-            session = self.sessions.sessions.get(claims["sid"])
-            if session is None or not self.session_is_good(session):
-                return inactive
-            user = self.realm.users.get(session.user_id)
-        else:
-            user = self.realm.service_account(client.client_id)
-        if user is None or not user.enabled:
-            return inactive
+        claims, client, user, session = living
         aud = claims.get("aud", [])
         if caller.client_id not in ([aud] if isinstance(aud, str) else aud):
             return inactive

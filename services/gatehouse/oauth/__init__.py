@@ -1,5 +1,6 @@
 """From access token to principal, and token sources for clients. No gRPC, no SQL, no web framework."""
 
+from gatehouse.oauth._http import url_fault
 from gatehouse.oauth.client import ClientCredentials, TokenResponse, introspect, request_token, revoke
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
@@ -44,4 +45,5 @@ __all__ = [
     "introspect",
     "request_token",
     "revoke",
+    "url_fault",
 ]

@@ -50,6 +50,7 @@ def to_message(row: Any) -> pb.User:
         display_name=row.display_name,
         state=row.state,
         subject=row.subject or "",
+        issuer=row.issuer or "",
         etag=str(row.version),
     )
     user.create_time.FromDatetime(row.create_time)

@@ -83,7 +83,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ManageRoles(self, request, context):
-        """Grants and revokes roles of one user in one transaction.
+        """Grants and revokes roles of one user in one transaction. Where the service is set to do so, the identity
+        provider has them soon after: at the latest when it is back, and once the user has been seen by it.
         The role is asked of the issuer at the time of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -40,7 +40,8 @@ class AdminServiceStub:
     ListRoleBindings: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoleBindingsRequest, _admin_pb2.ListRoleBindingsResponse]
     """Lists role bindings, page by page."""
     ManageRoles: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageRolesRequest, _admin_pb2.ManageRolesResponse]
-    """Grants and revokes roles of one user in one transaction.
+    """Grants and revokes roles of one user in one transaction. Where the service is set to do so, the identity
+    provider has them soon after: at the latest when it is back, and once the user has been seen by it.
     The role is asked of the issuer at the time of the call.
     """
 
@@ -56,7 +57,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListRoleBindings: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoleBindingsRequest, _admin_pb2.ListRoleBindingsResponse]  # type: ignore[assignment]
     """Lists role bindings, page by page."""
     ManageRoles: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageRolesRequest, _admin_pb2.ManageRolesResponse]  # type: ignore[assignment]
-    """Grants and revokes roles of one user in one transaction.
+    """Grants and revokes roles of one user in one transaction. Where the service is set to do so, the identity
+    provider has them soon after: at the latest when it is back, and once the user has been seen by it.
     The role is asked of the issuer at the time of the call.
     """
 
@@ -93,7 +95,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ManageRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ManageRolesResponse, _abc.Awaitable[_admin_pb2.ManageRolesResponse]]:
-        """Grants and revokes roles of one user in one transaction.
+        """Grants and revokes roles of one user in one transaction. Where the service is set to do so, the identity
+        provider has them soon after: at the latest when it is back, and once the user has been seen by it.
         The role is asked of the issuer at the time of the call.
         """
 

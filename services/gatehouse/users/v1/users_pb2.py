@@ -31,7 +31,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatehouse/users/v1/users.proto\x12\x12gatehouse.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egatehouse/authz/v1/authz.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xcc\x02\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12 \n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12\x37\n\x0c\x64isplay_name\x18\x03 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x36\n\x05state\x18\x04 \x01(\x0e\x32\x1d.gatehouse.users.v1.UserStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x07subject\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\"/\n\x0eGetUserRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\x8e\x01\n\x10ListUsersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12$\n\x06\x66ilter\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$\x12\x1a\n\x08order_by\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"U\n\x11ListUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.gatehouse.users.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11\x43ountUsersRequest\"\x8b\x01\n\x12\x43ountUsersResponse\x12\x13\n\x0btotal_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x61\x63tive_count\x18\x02 \x01(\x03\x12\x17\n\x0fsuspended_count\x18\x03 \x01(\x03\x12\x31\n\rsnapshot_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x11WatchUsersRequest\x12\x1d\n\x0cresume_token\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x82\x01\n\x12WatchUsersResponse\x12.\n\x06\x63hange\x18\x01 \x01(\x0e\x32\x1e.gatehouse.users.v1.UserChange\x12&\n\x04user\x18\x02 \x01(\x0b\x32\x18.gatehouse.users.v1.User\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"3\n\x12LookupUsersRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\x7f\n\x13LookupUsersResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x04user\x18\x02 \x01(\x0b\x32\x18.gatehouse.users.v1.UserH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xf6\x01\n\x11\x43reateUserRequest\x12\xbf\x01\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatehouse.users.v1.UserB\x96\x01\xe2\x41\x01\x02\xbaH\x8e\x01\xba\x01\x38\n\x11\x63reate_user.email\x12\x11\x65mail is required\x1a\x10this.email != \'\'\xba\x01M\n\x18\x63reate_user.display_name\x12\x18\x64isplay_name is required\x1a\x17this.display_name != \'\'\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\xf9\x01\n\x11UpdateUserRequest\x12\xb2\x01\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatehouse.users.v1.UserB\x89\x01\xe2\x41\x01\x02\xbaH\x81\x01\xba\x01{\n\x13update_user.user_id\x12\x16user_id must be a UUID\x1aLthis.user_id.matches(\'^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$\')\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x12ImportUsersRequest\x12\x1b\n\nrow_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\"\x86\x01\n\x13ImportUsersResponse\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x15\n\rcreated_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x03 \x01(\x03\x12/\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1f.gatehouse.users.v1.ImportError\"E\n\x0bImportError\x12\x12\n\nrow_number\x18\x01 \x01(\x03\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"`\n\x11\x44\x65leteUserRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"\x17\n\x15GetCurrentUserRequest*X\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02*t\n\nUserChange\x12\x1b\n\x17USER_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n\x13USER_CHANGE_CREATED\x10\x01\x12\x17\n\x13USER_CHANGE_UPDATED\x10\x02\x12\x17\n\x13USER_CHANGE_DELETED\x10\x03\x32\xaa\x08\n\x0bUserService\x12Y\n\x07GetUser\x12\".gatehouse.users.v1.GetUserRequest\x1a\x18.gatehouse.users.v1.User\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12j\n\tListUsers\x12$.gatehouse.users.v1.ListUsersRequest\x1a%.gatehouse.users.v1.ListUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12m\n\nCountUsers\x12%.gatehouse.users.v1.CountUsersRequest\x1a&.gatehouse.users.v1.CountUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12o\n\nWatchUsers\x12%.gatehouse.users.v1.WatchUsersRequest\x1a&.gatehouse.users.v1.WatchUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users0\x01\x12t\n\x0bLookupUsers\x12&.gatehouse.users.v1.LookupUsersRequest\x1a\'.gatehouse.users.v1.LookupUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users(\x01\x30\x01\x12`\n\nCreateUser\x12%.gatehouse.users.v1.CreateUserRequest\x1a\x18.gatehouse.users.v1.User\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users\x12`\n\nUpdateUser\x12%.gatehouse.users.v1.UpdateUserRequest\x1a\x18.gatehouse.users.v1.User\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users\x12s\n\x0bImportUsers\x12&.gatehouse.users.v1.ImportUsersRequest\x1a\'.gatehouse.users.v1.ImportUsersResponse\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users(\x01\x12\x66\n\nDeleteUser\x12%.gatehouse.users.v1.DeleteUserRequest\x1a\x16.google.protobuf.Empty\"\x19\xba\xd7\x18\x15\x1a\x0c\x64\x65lete:users\x1a\x05\x61\x64min\x12]\n\x0eGetCurrentUser\x12).gatehouse.users.v1.GetCurrentUserRequest\x1a\x18.gatehouse.users.v1.User\"\x06\xba\xd7\x18\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatehouse/users/v1/users.proto\x12\x12gatehouse.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egatehouse/authz/v1/authz.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe2\x02\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12 \n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12\x37\n\x0c\x64isplay_name\x18\x03 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x36\n\x05state\x18\x04 \x01(\x0e\x32\x1d.gatehouse.users.v1.UserStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x15\n\x07subject\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x14\n\x06issuer\x18\t \x01(\tB\x04\xe2\x41\x01\x03\"/\n\x0eGetUserRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\x8e\x01\n\x10ListUsersRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12$\n\x06\x66ilter\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$\x12\x1a\n\x08order_by\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"U\n\x11ListUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.gatehouse.users.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11\x43ountUsersRequest\"\x8b\x01\n\x12\x43ountUsersResponse\x12\x13\n\x0btotal_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x61\x63tive_count\x18\x02 \x01(\x03\x12\x17\n\x0fsuspended_count\x18\x03 \x01(\x03\x12\x31\n\rsnapshot_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x11WatchUsersRequest\x12\x1d\n\x0cresume_token\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x82\x01\n\x12WatchUsersResponse\x12.\n\x06\x63hange\x18\x01 \x01(\x0e\x32\x1e.gatehouse.users.v1.UserChange\x12&\n\x04user\x18\x02 \x01(\x0b\x32\x18.gatehouse.users.v1.User\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"3\n\x12LookupUsersRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\x7f\n\x13LookupUsersResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12(\n\x04user\x18\x02 \x01(\x0b\x32\x18.gatehouse.users.v1.UserH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xf6\x01\n\x11\x43reateUserRequest\x12\xbf\x01\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatehouse.users.v1.UserB\x96\x01\xe2\x41\x01\x02\xbaH\x8e\x01\xba\x01\x38\n\x11\x63reate_user.email\x12\x11\x65mail is required\x1a\x10this.email != \'\'\xba\x01M\n\x18\x63reate_user.display_name\x12\x18\x64isplay_name is required\x1a\x17this.display_name != \'\'\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\xf9\x01\n\x11UpdateUserRequest\x12\xb2\x01\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatehouse.users.v1.UserB\x89\x01\xe2\x41\x01\x02\xbaH\x81\x01\xba\x01{\n\x13update_user.user_id\x12\x16user_id must be a UUID\x1aLthis.user_id.matches(\'^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$\')\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x12ImportUsersRequest\x12\x1b\n\nrow_number\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\"\x86\x01\n\x13ImportUsersResponse\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x15\n\rcreated_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x03 \x01(\x03\x12/\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1f.gatehouse.users.v1.ImportError\"E\n\x0bImportError\x12\x12\n\nrow_number\x18\x01 \x01(\x03\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"`\n\x11\x44\x65leteUserRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"\x17\n\x15GetCurrentUserRequest*X\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02*t\n\nUserChange\x12\x1b\n\x17USER_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n\x13USER_CHANGE_CREATED\x10\x01\x12\x17\n\x13USER_CHANGE_UPDATED\x10\x02\x12\x17\n\x13USER_CHANGE_DELETED\x10\x03\x32\xaa\x08\n\x0bUserService\x12Y\n\x07GetUser\x12\".gatehouse.users.v1.GetUserRequest\x1a\x18.gatehouse.users.v1.User\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12j\n\tListUsers\x12$.gatehouse.users.v1.ListUsersRequest\x1a%.gatehouse.users.v1.ListUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12m\n\nCountUsers\x12%.gatehouse.users.v1.CountUsersRequest\x1a&.gatehouse.users.v1.CountUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users\x12o\n\nWatchUsers\x12%.gatehouse.users.v1.WatchUsersRequest\x1a&.gatehouse.users.v1.WatchUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users0\x01\x12t\n\x0bLookupUsers\x12&.gatehouse.users.v1.LookupUsersRequest\x1a\'.gatehouse.users.v1.LookupUsersResponse\"\x10\xba\xd7\x18\x0c\x1a\nread:users(\x01\x30\x01\x12`\n\nCreateUser\x12%.gatehouse.users.v1.CreateUserRequest\x1a\x18.gatehouse.users.v1.User\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users\x12`\n\nUpdateUser\x12%.gatehouse.users.v1.UpdateUserRequest\x1a\x18.gatehouse.users.v1.User\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users\x12s\n\x0bImportUsers\x12&.gatehouse.users.v1.ImportUsersRequest\x1a\'.gatehouse.users.v1.ImportUsersResponse\"\x11\xba\xd7\x18\r\x1a\x0bwrite:users(\x01\x12\x66\n\nDeleteUser\x12%.gatehouse.users.v1.DeleteUserRequest\x1a\x16.google.protobuf.Empty\"\x19\xba\xd7\x18\x15\x1a\x0c\x64\x65lete:users\x1a\x05\x61\x64min\x12]\n\x0eGetCurrentUser\x12).gatehouse.users.v1.GetCurrentUserRequest\x1a\x18.gatehouse.users.v1.User\"\x06\xba\xd7\x18\x02\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +54,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['etag']._loaded_options = None
   _globals['_USER'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_USER'].fields_by_name['issuer']._loaded_options = None
+  _globals['_USER'].fields_by_name['issuer']._serialized_options = b'\342A\001\003'
   _globals['_GETUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_GETUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_LISTUSERSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -100,44 +102,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['DeleteUser']._serialized_options = b'\272\327\030\025\032\014delete:users\032\005admin'
   _globals['_USERSERVICE'].methods_by_name['GetCurrentUser']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['GetCurrentUser']._serialized_options = b'\272\327\030\002\020\001'
-  _globals['_USERSTATE']._serialized_start=2335
-  _globals['_USERSTATE']._serialized_end=2423
-  _globals['_USERCHANGE']._serialized_start=2425
-  _globals['_USERCHANGE']._serialized_end=2541
+  _globals['_USERSTATE']._serialized_start=2357
+  _globals['_USERSTATE']._serialized_end=2445
+  _globals['_USERCHANGE']._serialized_start=2447
+  _globals['_USERCHANGE']._serialized_end=2563
   _globals['_USER']._serialized_start=270
-  _globals['_USER']._serialized_end=602
-  _globals['_GETUSERREQUEST']._serialized_start=604
-  _globals['_GETUSERREQUEST']._serialized_end=651
-  _globals['_LISTUSERSREQUEST']._serialized_start=654
-  _globals['_LISTUSERSREQUEST']._serialized_end=796
-  _globals['_LISTUSERSRESPONSE']._serialized_start=798
-  _globals['_LISTUSERSRESPONSE']._serialized_end=883
-  _globals['_COUNTUSERSREQUEST']._serialized_start=885
-  _globals['_COUNTUSERSREQUEST']._serialized_end=904
-  _globals['_COUNTUSERSRESPONSE']._serialized_start=907
-  _globals['_COUNTUSERSRESPONSE']._serialized_end=1046
-  _globals['_WATCHUSERSREQUEST']._serialized_start=1048
-  _globals['_WATCHUSERSREQUEST']._serialized_end=1098
-  _globals['_WATCHUSERSRESPONSE']._serialized_start=1101
-  _globals['_WATCHUSERSRESPONSE']._serialized_end=1231
-  _globals['_LOOKUPUSERSREQUEST']._serialized_start=1233
-  _globals['_LOOKUPUSERSREQUEST']._serialized_end=1284
-  _globals['_LOOKUPUSERSRESPONSE']._serialized_start=1286
-  _globals['_LOOKUPUSERSRESPONSE']._serialized_end=1413
-  _globals['_CREATEUSERREQUEST']._serialized_start=1416
-  _globals['_CREATEUSERREQUEST']._serialized_end=1662
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1665
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1914
-  _globals['_IMPORTUSERSREQUEST']._serialized_start=1916
-  _globals['_IMPORTUSERSREQUEST']._serialized_end=2002
-  _globals['_IMPORTUSERSRESPONSE']._serialized_start=2005
-  _globals['_IMPORTUSERSRESPONSE']._serialized_end=2139
-  _globals['_IMPORTERROR']._serialized_start=2141
-  _globals['_IMPORTERROR']._serialized_end=2210
-  _globals['_DELETEUSERREQUEST']._serialized_start=2212
-  _globals['_DELETEUSERREQUEST']._serialized_end=2308
-  _globals['_GETCURRENTUSERREQUEST']._serialized_start=2310
-  _globals['_GETCURRENTUSERREQUEST']._serialized_end=2333
-  _globals['_USERSERVICE']._serialized_start=2544
-  _globals['_USERSERVICE']._serialized_end=3610
+  _globals['_USER']._serialized_end=624
+  _globals['_GETUSERREQUEST']._serialized_start=626
+  _globals['_GETUSERREQUEST']._serialized_end=673
+  _globals['_LISTUSERSREQUEST']._serialized_start=676
+  _globals['_LISTUSERSREQUEST']._serialized_end=818
+  _globals['_LISTUSERSRESPONSE']._serialized_start=820
+  _globals['_LISTUSERSRESPONSE']._serialized_end=905
+  _globals['_COUNTUSERSREQUEST']._serialized_start=907
+  _globals['_COUNTUSERSREQUEST']._serialized_end=926
+  _globals['_COUNTUSERSRESPONSE']._serialized_start=929
+  _globals['_COUNTUSERSRESPONSE']._serialized_end=1068
+  _globals['_WATCHUSERSREQUEST']._serialized_start=1070
+  _globals['_WATCHUSERSREQUEST']._serialized_end=1120
+  _globals['_WATCHUSERSRESPONSE']._serialized_start=1123
+  _globals['_WATCHUSERSRESPONSE']._serialized_end=1253
+  _globals['_LOOKUPUSERSREQUEST']._serialized_start=1255
+  _globals['_LOOKUPUSERSREQUEST']._serialized_end=1306
+  _globals['_LOOKUPUSERSRESPONSE']._serialized_start=1308
+  _globals['_LOOKUPUSERSRESPONSE']._serialized_end=1435
+  _globals['_CREATEUSERREQUEST']._serialized_start=1438
+  _globals['_CREATEUSERREQUEST']._serialized_end=1684
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1687
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1936
+  _globals['_IMPORTUSERSREQUEST']._serialized_start=1938
+  _globals['_IMPORTUSERSREQUEST']._serialized_end=2024
+  _globals['_IMPORTUSERSRESPONSE']._serialized_start=2027
+  _globals['_IMPORTUSERSRESPONSE']._serialized_end=2161
+  _globals['_IMPORTERROR']._serialized_start=2163
+  _globals['_IMPORTERROR']._serialized_end=2232
+  _globals['_DELETEUSERREQUEST']._serialized_start=2234
+  _globals['_DELETEUSERREQUEST']._serialized_end=2330
+  _globals['_GETCURRENTUSERREQUEST']._serialized_start=2332
+  _globals['_GETCURRENTUSERREQUEST']._serialized_end=2355
+  _globals['_USERSERVICE']._serialized_start=2566
+  _globals['_USERSERVICE']._serialized_end=3632
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,7 @@ class User(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """UUIDv7 in its canonical text form, made by the server."""
     email: _builtins.str
@@ -100,6 +101,8 @@ class User(_message.Message):
     """`sub` of the identity this record belongs to, empty until that identity has been seen."""
     etag: _builtins.str
     """Version of this record (AIP-154); sent back with a change, it keeps two writers apart."""
+    issuer: _builtins.str
+    """`iss` of the identity this record belongs to; a `subject` is one only together with it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the record was made."""
@@ -119,10 +122,11 @@ class User(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        issuer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "email", b"email", "etag", b"etag", "state", b"state", "subject", b"subject", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "email", b"email", "etag", b"etag", "issuer", b"issuer", "state", b"state", "subject", b"subject", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
