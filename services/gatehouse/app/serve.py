@@ -53,7 +53,7 @@ SERVICE_NAMES = ("users", "admin", "public")
 # What a database must answer before its service is ready: the tables are there, and may be read.
 _PROBES = {
     "users": "SELECT FROM users.users LIMIT 1",
-    "admin": "SELECT FROM admin.role_bindings LIMIT 1",
+    "admin": "SELECT FROM admin.role_bindings, admin.role_outbox LIMIT 1",
     "public": "SELECT FROM public_info.notices LIMIT 1",
 }
 
