@@ -25,6 +25,7 @@ _.Watch
 _.WatchUsers
 _.abort_with_status
 _.add_registered_method_handlers
+_._validate_token_scope
 _.args
 _.auth_method
 _.authenticate_refresh_token
@@ -54,6 +55,7 @@ _.intercept_stream_stream
 _.intercept_stream_unary
 _.intercept_unary_stream
 _.intercept_unary_unary
+_.issue_token
 _.kwargs
 _.messages_received
 _.messages_sent

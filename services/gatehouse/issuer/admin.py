@@ -1,4 +1,4 @@
-"""The part of Keycloak's admin API that rotates keys, ends sessions, and gives and takes realm roles."""
+"""The part of Keycloak's admin API that rotates keys, ends sessions, and changes roles and users."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class AdminApi:
             self._route(f"{at}/roles/{{role}}", "GET", _VIEW_REALM, self._role),
             self._route(f"{at}/users", "GET", _VIEW_USERS, self._users),
             self._route(user, "GET", _VIEW_USERS, self._of_user(self._user)),
+            self._route(user, "PUT", _MANAGE_USERS, self._of_user(self._change_user)),
             self._route(f"{user}/logout", "POST", _MANAGE_USERS, self._of_user(self._logout)),
             self._route(mappings, "GET", _VIEW_USERS, self._of_user(self._held)),
             self._route(f"{mappings}/available", "GET", _VIEW_USERS, self._of_user(self._available)),
@@ -171,6 +172,16 @@ class AdminApi:
 
     async def _user(self, _: Request, user: User) -> Response:
         return JSONResponse(_person(user))
+
+    async def _change_user(self, request: Request, user: User) -> Response:
+        try:
+            asked = await _json(request)
+        except (ValueError, TypeError, TooLarge):
+            return error_response(400, "unknown_error", "Cannot parse the JSON")
+        # Of what Keycloak can change about a user, this issuer knows the switch.
+        if isinstance(asked.get("enabled"), bool):
+            user.enabled = asked["enabled"]
+        return Response(status_code=204)
 
     async def _logout(self, _: Request, user: User) -> Response:
         self._sessions.end_of_user(user.user_id)

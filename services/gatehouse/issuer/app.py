@@ -7,6 +7,7 @@ import html
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_uri
@@ -44,6 +45,14 @@ def _page(title: str, body: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse(_PAGE.format(title=html.escape(title), body=body), status, _SECURITY)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An authorization request whose login page is shown; `session` is whom a person is signed in as."""
+
+    form: dict[str, str]
+    session: Session | None
+
+
 class _Issuer:
     """The handlers of one realm."""
 
@@ -58,7 +67,8 @@ class _Issuer:
         self.sessions = Sessions()
         self.tokens = Tokens(realm, self.base, self.keys, self.sessions, clock)
         self.server = IssuerServer(self.tokens)
-        self.pending: Bounded[dict[str, str]] = Bounded()
+        self.pending: Bounded[_Pending] = Bounded()
+        self.logouts: Bounded[bool] = Bounded()
 
     async def discovery(self, _: Request) -> Response:
         at = self.protocol
@@ -132,7 +142,7 @@ class _Issuer:
             try:
                 status, body, headers = endpoint.create_endpoint_response(asked)
             except OAuth2Error as error:
-                status, body, headers = error()
+                return self.server.handle_error_response(asked, error)
             response: Response = self.server.handle_response(status, body, headers)
             return response
         raise LookupError(name)
@@ -150,14 +160,9 @@ class _Issuer:
             return _page("We are sorry", "<p class=error>Client not found.</p>", 400)
         if not client.check_redirect_uri(form.get("redirect_uri", "")):
             return _page("We are sorry", "<p class=error>Invalid parameter: redirect_uri</p>", 400)
-        asked = IssuerRequest("GET", str(request.url), form, {})
-        try:
-            self.server.create_oauth2_request(asked)
-            asked.client = client
-            grant = self.server.get_authorization_grant(asked)
-            grant.validate_authorization_request()
-        except OAuth2Error as error:
-            return self._back(form, {"error": error.error, "error_description": error.description or ""})
+        fault = self._fault(request, form, client)
+        if fault is not None:
+            return self._back(form, fault)
         session = self._session_of(request)
         prompt = form.get("prompt", "").split()
         if session is not None and "login" not in prompt and self._young_enough(form, session):
@@ -167,33 +172,56 @@ class _Issuer:
         if "none" in prompt:
             return self._back(form, {"error": "login_required"})
         code = secrets.token_urlsafe(24)
-        self.pending[code] = form
+        self.pending[code] = _Pending(form, session)
         return self._login_page(code, "")
+
+    def _fault(self, request: Request, form: dict[str, str], client: Client) -> dict[str, str] | None:
+        """Returns the error that an authorization request is sent back with, or None."""
+        fault = _response_type_fault(form)
+        if fault is not None:
+            return {"error": fault}
+        asked = IssuerRequest("GET", str(request.url), form, {})
+        try:
+            self.server.create_oauth2_request(asked)
+            asked.client = client
+            grant = self.server.get_authorization_grant(asked)
+            grant.validate_authorization_request()
+        except OAuth2Error as error:
+            return {"error": error.error, "error_description": error.description or ""}
+        return None
 
     def _young_enough(self, form: dict[str, str], session: Session) -> bool:
         limit = form.get("max_age", "")
-        return not limit.isdigit() or self.clock() - session.auth_time <= int(limit)
+        return not limit.isdigit() or int(self.clock()) - (session.auth_time or 0) <= int(limit)
 
     def _login_page(self, code: str, error: str) -> HTMLResponse:
         action = html.escape(f"{self.base}/login-actions/authenticate?{urlencode({'session_code': code})}")
         note = f'<p class="error" role="alert">{html.escape(error)}</p>' if error else ""
+        again = self.pending[code].session
+        name = '<label>Name <input name="username" autocomplete="username" required autofocus></label>'
+        if again is not None:
+            name = f"<p>You are {html.escape(self.realm.users[again.user_id].username)}.</p>"
         return _page(
             "Sign in to Gatehouse",
-            f'{note}<form method="post" action="{action}">'
-            '<label>Name <input name="username" autocomplete="username" required autofocus></label>'
+            f'{note}<form method="post" action="{action}">{name}'
             '<label>Password <input name="password" type="password" autocomplete="current-password" required>'
             '</label><button type="submit">Sign in</button></form>',
         )
 
     async def authenticate(self, request: Request) -> Response:
         code = request.query_params.get("session_code", "")
-        form = self.pending.get(code)
-        if form is None:
+        pending = self.pending.get(code)
+        if pending is None:
             return _page("We are sorry", "<p class=error>This page has expired. Begin again.</p>", 400)
         login = await read_form(request)
         if isinstance(login, Response):
             return login
-        user = self.realm.user_named(login.get("username", ""))
+        # Who is signed in already is asked for the password alone.
+        user = (
+            self.realm.user_named(login.get("username", ""))
+            if pending.session is None
+            else self.realm.users[pending.session.user_id]
+        )
         good = hmac.compare_digest(
             login.get("password", "").encode(), (user.password if user else "").encode()
         )
@@ -202,8 +230,11 @@ class _Issuer:
         if not user.enabled:
             return self._login_page(code, "Account is disabled, contact your administrator.")
         del self.pending[code]
-        session = self.sessions.open(user.user_id, self.clock(), "1")
-        response = self._answer(form, self.realm.clients[form["client_id"]], session)
+        session = pending.session
+        if session is None or not session.alive:
+            session = self.sessions.open(user.user_id, self.clock())
+        session.signed_in(self.clock())
+        response = self._answer(pending.form, self.realm.clients[pending.form["client_id"]], session)
         response.set_cookie(
             _SSO, session.sid, httponly=True, samesite="lax", path=f"/realms/{self.realm.name}"
         )
@@ -225,12 +256,18 @@ class _Issuer:
         if form.get("state"):
             answer["state"] = form["state"]
         answer["iss"] = self.base
-        return RedirectResponse(add_params_to_uri(form["redirect_uri"], list(answer.items())), 302)
+        in_fragment = bool({"token", "id_token"} & set(form.get("response_type", "").split()))
+        target = add_params_to_uri(form["redirect_uri"], list(answer.items()), fragment=in_fragment)
+        return RedirectResponse(target, 302)
 
     # -- userinfo, logout
 
     async def userinfo(self, request: Request) -> Response:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if "authorization" not in request.headers:
+            return Response(
+                status_code=401, headers={"WWW-Authenticate": f'Bearer realm="{self.realm.name}"'}
+            )
+        scheme, _, token = request.headers["authorization"].partition(" ")
         claims = self.keys.verify(token) if scheme.lower() == "bearer" else None
         session = self.sessions.sessions.get(str((claims or {}).get("sid")))
         if claims is None or session is None or not self.tokens.session_is_good(session):
@@ -242,44 +279,67 @@ class _Issuer:
         user = self.realm.users[session.user_id]
         if not user.enabled:
             return self._challenge(401, "invalid_token")
-        return JSONResponse(
-            {
-                "sub": user.user_id,
-                "preferred_username": user.username,
-                "email": user.email,
-                "email_verified": user.email_verified,
-                "name": f"{user.first_name} {user.last_name}".strip(),
-            }
-        )
+        client = self.realm.clients[claims["azp"]]
+        return JSONResponse(self.tokens.userinfo(client, user, claims["scope"], session))
 
     def _challenge(self, status: int, error: str) -> Response:
         header = f'Bearer realm="{self.realm.name}", error="{error}"'
         return JSONResponse({"error": error}, status, {"WWW-Authenticate": header})
 
     async def logout(self, request: Request) -> Response:
+        """RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0), or by refresh token."""
+        form: dict[str, str] = dict(request.query_params)
         if request.method == "POST":
-            return await self._logout_by_refresh_token(request)
-        form = dict(request.query_params)
-        claims = self.keys.verify(form.get("id_token_hint", ""))
-        if claims is None or claims.get("typ") != "ID":
-            return _page("Log out", "<p>Log out from the program that you use.</p>")
+            asked = await self._oauth(request)
+            if isinstance(asked, Response):
+                return asked
+            if "refresh_token" in asked.form:
+                return self._logout_by_refresh_token(asked)
+            form = asked.form
+        if "id_token_hint" not in form:
+            return self._ask_before_logout()
+        return self._logout_by_hint(form)
+
+    def _logout_by_hint(self, form: dict[str, str]) -> Response:
+        claims = self.keys.verify(form["id_token_hint"])
+        client = self.realm.clients.get(str((claims or {}).get("azp")))
+        if claims is None or claims.get("typ") != "ID" or client is None:
+            return _page("We are sorry", "<p class=error>Invalid parameter: id_token_hint</p>", 400)
+        target = form.get("post_logout_redirect_uri")
+        if target is not None and not client.check_logout_uri(target):
+            return _page("We are sorry", "<p class=error>Invalid redirect uri</p>", 400)
         session = self.sessions.sessions.get(claims["sid"])
         if session is not None:
             self.sessions.end(session)
-        client = self.realm.clients.get(claims["azp"])
-        target = form.get("post_logout_redirect_uri")
         if target is None:
             return _page("Logged out", "<p>You are logged out.</p>")
-        known = (client.attributes.get("post.logout.redirect.uris", "") if client else "").split("##")
-        if client is None or not _registered(client, target, known):
-            return _page("We are sorry", "<p class=error>Invalid redirect uri</p>", 400)
         state = [("state", form["state"])] if form.get("state") else []
         return RedirectResponse(add_params_to_uri(target, state), 302)
 
-    async def _logout_by_refresh_token(self, request: Request) -> Response:
-        asked = await self._oauth(request)
-        if isinstance(asked, Response):
-            return asked
+    def _ask_before_logout(self) -> Response:
+        # Whoever links here must not be able to log a person out unseen, so only this page's own form can.
+        code = secrets.token_urlsafe(24)
+        self.logouts[code] = True
+        return _page(
+            "Log out",
+            f'<form method="post" action="{html.escape(self.protocol)}/logout/logout-confirm">'
+            f'<input type="hidden" name="session_code" value="{code}">'
+            '<p>Do you want to log out?</p><button type="submit">Log out</button></form>',
+        )
+
+    async def confirm_logout(self, request: Request) -> Response:
+        """The answer to the page that asks first."""
+        form = await read_form(request)
+        if isinstance(form, Response):
+            return form
+        if self.logouts.pop(form.get("session_code", ""), None) is None:
+            return _page("We are sorry", "<p class=error>This page has expired. Begin again.</p>", 400)
+        session = self._session_of(request)
+        if session is not None:
+            self.sessions.end(session)
+        return _page("Logged out", "<p>You are logged out.</p>")
+
+    def _logout_by_refresh_token(self, asked: IssuerRequest) -> Response:
         try:
             client = self.server.authenticate_client(asked, ["client_secret_basic", "none"])
         except OAuth2Error as error:
@@ -292,10 +352,14 @@ class _Issuer:
         return Response(status_code=204)
 
 
-def _registered(client: Client, target: str, known: list[str]) -> bool:
-    if "+" in known:
-        return client.check_redirect_uri(target)
-    return target in known or client.check_redirect_uri(target)
+def _response_type_fault(form: dict[str, str]) -> str | None:
+    """Returns Keycloak's error for a response type that is missing, unknown or, as all but `code`, off."""
+    asked = form.get("response_type", "").split()
+    if not asked:
+        return "invalid_request"
+    if not {"code", "token", "id_token", "none"}.issuperset(asked):
+        return "unsupported_response_type"
+    return None if asked == ["code"] else "unauthorized_client"
 
 
 def create_app(
@@ -319,6 +383,7 @@ def create_app(
     routes = [
         Route(root, issuer.about),
         Route(f"{root}/.well-known/openid-configuration", issuer.discovery),
+        Route(f"{root}/.well-known/oauth-authorization-server", issuer.discovery),
         Route(f"/.well-known/oauth-authorization-server{root}", issuer.discovery),
         Route(f"{at}/certs", issuer.certs),
         Route(f"{at}/auth", issuer.authorize),
@@ -328,10 +393,16 @@ def create_app(
         Route(f"{at}/revoke", issuer.revoke, methods=["POST"]),
         Route(f"{at}/userinfo", issuer.userinfo, methods=["GET", "POST"]),
         Route(f"{at}/logout", issuer.logout, methods=["GET", "POST"]),
+        Route(f"{at}/logout/logout-confirm", issuer.confirm_logout, methods=["POST"]),
     ]
     routes += AdminApi(issuer.tokens, clock, admin_password).routes()
 
-    async def unknown(_: Request, __: Exception) -> Response:
-        return error_response(404, "Realm does not exist")
+    async def unknown(request: Request, _: Exception) -> Response:
+        known = request.url.path.startswith((f"{root}/", "/admin/"))
+        return error_response(404, "HTTP 404 Not Found" if known else "Realm does not exist")
 
-    return Starlette(routes=routes, exception_handlers={404: unknown})
+    async def not_so(_: Request, error: Exception) -> Response:
+        allow = getattr(error, "headers", None) or {}
+        return JSONResponse({"error": "HTTP 405 Method Not Allowed"}, 405, allow)
+
+    return Starlette(routes=routes, exception_handlers={404: unknown, 405: not_so})

@@ -39,6 +39,7 @@ class SigningKeys:
 
     def __init__(self) -> None:
         self._keys: list[SigningKey] = []
+        self._own = secrets.token_bytes(64)
 
     def add(self, algorithm: str, priority: int, *, active: bool = True, enabled: bool = True) -> SigningKey:
         """Makes a key.
@@ -91,6 +92,10 @@ class SigningKeys:
         able = (k for k in self._keys if k.algorithm == algorithm and k.active and k.enabled)
         key = next(able, None) or self.add(algorithm, 0)
         return jwt.encode(claims, key.private, algorithm, headers={"kid": key.kid, "typ": kind})
+
+    def sign_for_self(self, claims: dict[str, Any]) -> str:
+        """Signs what only this issuer reads again; HS512, so that no published key verifies it."""
+        return jwt.encode(claims, self._own, "HS512")
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """Returns the claims of a token that an enabled key has signed, else None; its times do not count."""

@@ -72,9 +72,12 @@ class Client(ClientMixin):
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether it is registered; one on loopback may have any port (RFC 8252 section 7.3)."""
-        return any(
-            redirect_uri == known or _same_but_port(redirect_uri, known) for known in self.redirect_uris
-        )
+        return _registered(redirect_uri, self.redirect_uris)
+
+    def check_logout_uri(self, uri: str) -> bool:
+        """Whether a browser may go there after a logout; `+` stands for the redirect URIs."""
+        known = self.attributes.get("post.logout.redirect.uris", "").split("##")
+        return _registered(uri, [*known, *(self.redirect_uris if "+" in known else ())])
 
     def check_client_secret(self, client_secret: str) -> bool:
         """See ClientMixin."""
@@ -89,8 +92,8 @@ class Client(ClientMixin):
         return response_type == "code" and "authorization_code" in self.grants
 
     def check_grant_type(self, grant_type: str) -> bool:
-        """See ClientMixin."""
-        return grant_type in self.grants
+        """See ClientMixin; a code or a refresh token is its own proof that its client may have it."""
+        return grant_type in self.grants or grant_type in {"authorization_code", "refresh_token"}
 
 
 @dataclass(slots=True)
@@ -122,6 +125,7 @@ class Realm:
     algorithm: str
     access_token_seconds: int
     code_seconds: int
+    rotates_refresh_tokens: bool
     session_idle_seconds: int
     session_max_seconds: int
 
@@ -138,14 +142,22 @@ class Realm:
 
     def roles_of(self, user: User) -> frozenset[str]:
         """Returns the realm roles of a user, composites expanded."""
+        return self.expanded(user.realm_roles)
+
+    def expanded(self, roles: Iterable[str]) -> frozenset[str]:
+        """Returns realm roles with all that they are composed of."""
         found: set[str] = set()
-        waiting = list(user.realm_roles)
+        waiting = list(roles)
         while waiting:
             role = waiting.pop()
             if role not in found:
                 found.add(role)
                 waiting += self.composites.get(role, ())
         return frozenset(found)
+
+
+def _registered(uri: str, known: Iterable[str]) -> bool:
+    return any(uri == one or _same_but_port(uri, one) for one in known)
 
 
 def _same_but_port(uri: str, known: str) -> bool:
@@ -244,6 +256,7 @@ def _realm(raw: Mapping[str, Any]) -> Realm:
         algorithm=raw.get("defaultSignatureAlgorithm", "RS256"),
         access_token_seconds=int(raw.get("accessTokenLifespan", 300)),
         code_seconds=int(raw.get("accessCodeLifespan", 60)),
+        rotates_refresh_tokens=raw.get("revokeRefreshToken", False),
         session_idle_seconds=int(raw.get("ssoSessionIdleTimeout", 1800)),
         session_max_seconds=int(raw.get("ssoSessionMaxLifespan", 36000)),
     )
@@ -257,15 +270,12 @@ def _client(
         "password": raw.get("directAccessGrantsEnabled", False),
         "client_credentials": raw.get("serviceAccountsEnabled", False),
     }
-    able = {name for name, on in grants.items() if on}
-    if able & {"authorization_code", "password"}:
-        able.add("refresh_token")
     return Client(
         client_id=raw["clientId"],
         secret=raw.get("secret", ""),
         public=raw.get("publicClient", False),
         enabled=raw.get("enabled", True),
-        grants=frozenset(able),
+        grants=frozenset(name for name, on in grants.items() if on),
         redirect_uris=tuple(raw.get("redirectUris", ())),
         default_scopes=tuple(raw.get("defaultClientScopes", ())),
         optional_scopes=tuple(raw.get("optionalClientScopes", ())),

@@ -22,6 +22,7 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc6749.util import extract_basic_authorization
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7636 import CodeChallenge
+from authlib.oauth2.rfc7636.challenge import CODE_VERIFIER_PATTERN
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -40,6 +41,7 @@ class IssuerRequest(OAuth2Request):
         self.payload = BasicOAuth2Payload(self._form)
         self.session: Session | None = None
         self.nonce = ""
+        self.kept_scope: str | None = None
 
     @property
     def args(self) -> dict[str, str]:
@@ -85,11 +87,19 @@ class IssuerServer(AuthorizationServer):
         kept = dict(headers or ())
         if status in {302, 303}:
             return RedirectResponse(kept["Location"], status_code=302)
+        if body is None:
+            return Response(status_code=status, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
         if isinstance(body, str):
             body = json.loads(body) if body else {}
         if isinstance(body, list):
             body = dict(body)
         return JSONResponse(body, status, {"Cache-Control": "no-store", "Pragma": "no-cache"})
+
+    def handle_error_response(self, request: IssuerRequest, error: OAuth2Error) -> Response:
+        """Answers with an error, which is never without a description."""
+        error.description = error.get_error_description() or error.error.replace("_", " ").capitalize()
+        response: Response = super().handle_error_response(request, error)
+        return response
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Nobody listens."""
@@ -104,12 +114,15 @@ class IssuerServer(AuthorizationServer):
 
         Raises:
             InvalidClientError: The client is unknown, disabled, or did not say who it is.
-            UnauthorizedClientError: Its secret is wrong, at the token endpoint.
+            UnauthorizedClientError: Its secret is wrong; InvalidClientError at the introspection endpoint.
         """
         client_id, secret = extract_basic_authorization(request.headers)
+        wrong = InvalidClientError if endpoint == "introspection" else UnauthorizedClientError
         if client_id:
             client_id, secret = unquote_plus(client_id), unquote_plus(secret or "")
             request.auth_method = "client_secret_basic"
+            if request.form.get("client_id", client_id) != client_id:
+                raise wrong("Invalid client or Invalid client credentials", status_code=401)
         else:
             client_id, secret = request.form.get("client_id"), request.form.get("client_secret")
             request.auth_method = "client_secret_post" if secret else "none"
@@ -122,8 +135,7 @@ class IssuerServer(AuthorizationServer):
                 raise InvalidRequestError("Client not allowed.", status_code=403)
             return client
         if not secret or not client.check_client_secret(secret):
-            error = UnauthorizedClientError if endpoint == "token" else InvalidClientError
-            raise error("Invalid client or Invalid client credentials", status_code=401)
+            raise wrong("Invalid client or Invalid client credentials", status_code=401)
         return client
 
     def validate_requested_scope(self, scope: str | None) -> None:
@@ -153,7 +165,7 @@ class IssuerServer(AuthorizationServer):
                     "Client not enabled to retrieve service account", status_code=401
                 )
         elif session is None:
-            session = self.tokens.sessions.open(user.user_id, self.tokens.clock(), "1")
+            session = self.tokens.sessions.open(user.user_id, self.tokens.clock())
         access, seconds, text = self.tokens.access_token(client, user, asked, session)
         answer: dict[str, Any] = {
             "access_token": access,
@@ -166,15 +178,17 @@ class IssuerServer(AuthorizationServer):
         if session is not None and grant_type != "client_credentials":
             session.last_used = self.tokens.clock()
             answer["session_state"] = session.sid
-            if include_refresh_token and client.check_grant_type("refresh_token"):
-                answer["refresh_token"] = self.tokens.refresh_token(client, asked, session)
+            if include_refresh_token:
+                kept = asked if request.kept_scope is None else request.kept_scope
+                answer["refresh_token"] = self.tokens.refresh_token(client, kept, session)
                 answer["refresh_expires_in"] = self.tokens.realm.session_idle_seconds
             if OPENID in asked.split():
-                answer["id_token"] = self.tokens.id_token(client, user, asked, session, request.nonce)
+                answer["id_token"] = self.tokens.id_token(client, user, asked, session, request.nonce, access)
         return answer
 
 
 _METHODS = ["client_secret_basic", "client_secret_post"]
+_HINTS = frozenset({"access_token", "refresh_token", "requesting_party_token"})
 _GRANT_REFUSED = "Invalid user credentials"
 
 
@@ -201,6 +215,15 @@ class Password(grants.ResourceOwnerPasswordCredentialsGrant):
 
     TOKEN_ENDPOINT_AUTH_METHODS = [*_METHODS, "none"]
 
+    def validate_token_request(self) -> None:
+        """Refuses a request without a name as Keycloak does; a missing password is an empty one."""
+        self.request.form.setdefault("password", "")
+        try:
+            super().validate_token_request()
+        except InvalidRequestError as error:
+            error.status_code = 401
+            raise
+
     def authenticate_user(self, username: str, password: str) -> User:
         """Checks name and password.
 
@@ -222,7 +245,6 @@ class Refresh(grants.RefreshTokenGrant):
     """RFC 6749 section 6, with rotation: a refresh token that is used twice ends its session."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = [*_METHODS, "none"]
-    INCLUDE_NEW_REFRESH_TOKEN = True
 
     def authenticate_refresh_token(self, refresh_token: str) -> RefreshToken:
         """Returns a refresh token that is good.
@@ -232,11 +254,11 @@ class Refresh(grants.RefreshTokenGrant):
         """
         tokens: Tokens = self.server.tokens
         found = tokens.sessions.refresh_tokens.get(refresh_token)
-        if found is None:
+        if found is None or not found.check_client(self.request.client):
             raise InvalidGrantError("Invalid refresh token")
         if not tokens.session_is_good(found.session):
             raise InvalidGrantError("Session not active")
-        if found.used:
+        if found.used and tokens.realm.rotates_refresh_tokens:
             tokens.sessions.end(found.session)
             raise InvalidGrantError("Maximum allowed refresh token reuse exceeded")
         return found
@@ -253,6 +275,21 @@ class Refresh(grants.RefreshTokenGrant):
         self.request.session = refresh_token.session
         found: User = user
         return found
+
+    def _validate_token_scope(self, token: RefreshToken) -> None:  # noqa: ARG002 - Authlib's signature
+        # Authlib refuses what was not granted. Keycloak drops it, and refuses what the client cannot have.
+        tokens: Tokens = self.server.tokens
+        tokens.check_scope(self.request.client, self.request.payload.scope or "")
+
+    def issue_token(self, user: User, refresh_token: RefreshToken) -> dict[str, Any]:
+        """Makes the tokens; the new refresh token stands for as much as the old one."""
+        kept = refresh_token.get_scope()
+        asked = (self.request.payload.scope or kept).split()
+        self.request.kept_scope = kept
+        token: dict[str, Any] = self.generate_token(
+            user=user, scope=" ".join(s for s in asked if s in kept.split()), include_refresh_token=True
+        )
+        return token
 
     def revoke_old_credential(self, refresh_token: RefreshToken) -> None:
         """Marks it used."""
@@ -274,6 +311,12 @@ class RequiredChallenge(CodeChallenge):
                 "Invalid parameter: code challenge method is not matching the configured one"
             )
         super().validate_code_challenge(grant, redirect_uri)
+
+    def validate_code_verifier(self, grant: Any, result: Any) -> None:
+        """Refuses a request without a verifier as one with a wrong one."""
+        if not CODE_VERIFIER_PATTERN.match(grant.request.form.get("code_verifier", "")):
+            raise InvalidGrantError("PKCE code verifier not specified or malformed")
+        super().validate_code_verifier(grant, result)
 
 
 class AuthorizationCode(grants.AuthorizationCodeGrant):
@@ -310,6 +353,8 @@ class AuthorizationCode(grants.AuthorizationCodeGrant):
         found = tokens.sessions.codes.pop(code, None)
         if found is None or found.client_id != client.client_id or tokens.clock() >= found.expires_at:
             raise InvalidGrantError("Code not valid")
+        if not tokens.session_is_good(found.session):
+            raise InvalidGrantError("Session not active")
         tokens.sessions.spent_codes[code] = found.session
         self.request.session = found.session
         self.request.nonce = found.nonce
@@ -337,9 +382,11 @@ class Introspection(IntrospectionEndpoint):
     CLIENT_AUTH_METHODS = _METHODS
 
     def check_params(self, request: IssuerRequest, client: Client) -> None:  # noqa: ARG002 - Authlib's signature
-        """Refuses a request without token."""
+        """Refuses a request without token, or with a hint that means nothing."""
         if "token" not in request.form:
             raise InvalidRequestError("Token not provided")
+        if request.form.get("token_type_hint", "access_token") not in _HINTS:
+            raise InvalidRequestError("Unsupported token type")
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> str:  # noqa: ARG002 - Authlib's signature
         """Hands the token on."""
@@ -353,7 +400,8 @@ class Introspection(IntrospectionEndpoint):
         """Answers with what the token is worth now."""
         client = self.authenticate_endpoint_client(request)
         self.check_params(request, client)
-        return 200, self.server.tokens.introspect(request.form["token"], client), []
+        hint = request.form.get("token_type_hint", "access_token")
+        return 200, self.server.tokens.introspect(request.form["token"], client, hint), []
 
 
 class Revocation(RevocationEndpoint):
@@ -380,7 +428,7 @@ class Revocation(RevocationEndpoint):
             tokens.sessions.end(refresh.session)
         elif claims is not None:
             tokens.sessions.revoked[claims["jti"]] = True
-        return 200, {}, []
+        return 200, None, []
 
 
 __all__ = ["IssuerRequest", "IssuerServer", "OAuth2Error"]

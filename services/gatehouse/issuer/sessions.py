@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from authlib.oauth2.rfc6749 import AuthorizationCodeMixin
 
@@ -24,14 +25,19 @@ class Bounded(OrderedDict[str, V], Generic[V]):
 
 @dataclass(slots=True)
 class Session:
-    """A login of a user."""
+    """A session of a user; `auth_time` is None while nobody has shown a password in a browser."""
 
     sid: str
     user_id: str
-    auth_time: int
-    acr: str
+    began: float
     last_used: float
+    auth_time: int | None = None
+    acr: str = "1"
     alive: bool = True
+
+    def signed_in(self, now: float) -> None:
+        """Takes note that the user has just shown a password in a browser."""
+        self.auth_time, self.acr, self.last_used = int(now), "1", now
 
 
 @dataclass(slots=True)
@@ -62,6 +68,7 @@ class RefreshToken:
     """A refresh token, in the words that Authlib's grant asks it with."""
 
     value: str = field(repr=False)
+    claims: Mapping[str, Any] = field(repr=False)
     client_id: str
     scope: str
     session: Session
@@ -86,9 +93,9 @@ class Sessions:
         self.refresh_tokens: Bounded[RefreshToken] = Bounded()
         self.revoked: Bounded[bool] = Bounded()
 
-    def open(self, user_id: str, now: float, acr: str) -> Session:
+    def open(self, user_id: str, now: float) -> Session:
         """Opens a session."""
-        session = Session(secrets.token_urlsafe(16), user_id, int(now), acr, now)
+        session = Session(secrets.token_urlsafe(16), user_id, began=now, last_used=now)
         self.sessions[session.sid] = session
         return session
 

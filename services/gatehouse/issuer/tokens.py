@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,7 +53,8 @@ class Tokens:
         names = [*client.default_scopes, *(s for s in client.optional_scopes if s in asked)]
         roles = self.realm.roles_of(user)
         found = (self.realm.scopes[name] for name in names)
-        return [s for s in found if not s.roles or s.roles & roles]
+        # As in Keycloak, the gate is expanded too: whoever holds a part of a composite role passes.
+        return [s for s in found if not s.roles or self.realm.expanded(s.roles) & roles]
 
     def scope_text(self, granted: Sequence[ClientScope], scope: str) -> str:
         """Returns the value of `scope` in the token."""
@@ -82,13 +85,14 @@ class Tokens:
         kind = "at+jwt" if client.attributes.get("access.token.header.type.rfc9068") == "true" else "JWT"
         return self.keys.sign(claims, algorithm, kind), seconds, text
 
-    def id_token(self, client: Client, user: User, scope: str, session: Session, nonce: str) -> str:
+    def id_token(
+        self, client: Client, user: User, scope: str, session: Session, nonce: str, access_token: str
+    ) -> str:
         """Makes an ID token (OpenID Connect Core 1.0 section 2)."""
         now = int(self.clock())
         claims: dict[str, Any] = {
             "exp": now + self.realm.access_token_seconds,
             "iat": now,
-            "auth_time": session.auth_time,
             "jti": secrets.token_hex(16),
             "iss": self.issuer,
             "aud": client.client_id,
@@ -96,7 +100,10 @@ class Tokens:
             "typ": "ID",
             "azp": client.client_id,
             "sid": session.sid,
+            "at_hash": _half_hash(access_token),
         }
+        if session.auth_time is not None:
+            claims["auth_time"] = session.auth_time
         if nonce:
             claims["nonce"] = nonce
         granted = self.granted(client, user, scope)
@@ -106,9 +113,22 @@ class Tokens:
 
     def refresh_token(self, client: Client, scope: str, session: Session) -> str:
         """Makes a refresh token."""
-        token = RefreshToken(secrets.token_urlsafe(48), client.client_id, scope, session)
-        self.sessions.refresh_tokens[token.value] = token
-        return token.value
+        now = int(self.clock())
+        claims = {
+            "exp": now + self.realm.session_idle_seconds,
+            "iat": now,
+            "jti": secrets.token_hex(16),
+            "iss": self.issuer,
+            "aud": self.issuer,
+            "sub": session.user_id,
+            "typ": "Refresh",
+            "azp": client.client_id,
+            "sid": session.sid,
+            "scope": scope,
+        }
+        value = self.keys.sign_for_self(claims)
+        self.sessions.refresh_tokens[value] = RefreshToken(value, claims, client.client_id, scope, session)
+        return value
 
     def session_is_good(self, session: Session) -> bool:
         """Whether a session is alive and not too old."""
@@ -116,7 +136,7 @@ class Tokens:
         return (
             session.alive
             and now - session.last_used < self.realm.session_idle_seconds
-            and now - session.auth_time < self.realm.session_max_seconds
+            and now - session.began < self.realm.session_max_seconds
         )
 
     def living(self, token: str) -> tuple[dict[str, Any], Client, User, Session | None] | None:
@@ -127,25 +147,26 @@ class Tokens:
         client = self.realm.clients.get(claims["azp"])
         if client is None or not client.enabled:
             return None
-        session: Session | None = None
-        if "sid" in claims:
-            session = self.sessions.sessions.get(claims["sid"])
-            if session is None or not self.session_is_good(session):
-                return None
-            user = self.realm.users.get(session.user_id)
-        else:
-            user = self.realm.service_account(client.client_id)
-        if user is None or not user.enabled:
-            return None
-        return claims, client, user, session
+        session = self.sessions.sessions.get(claims["sid"]) if "sid" in claims else None
+        user = self._user_now(claims, client, session)
+        return None if user is None else (claims, client, user, session)
 
-    def introspect(self, token: str, caller: Client) -> dict[str, Any]:
+    def userinfo(self, client: Client, user: User, scope: str, session: Session) -> dict[str, Any]:
+        """Says what the mappers of the granted scopes tell of a user (OpenID Connect Core section 5.3.2)."""
+        mapped = self._mapped(
+            client, user, self.granted(client, user, scope), session, "userinfo.token.claim"
+        )
+        return {"sub": user.user_id, **mapped}
+
+    def introspect(self, token: str, caller: Client, hint: str = "access_token") -> dict[str, Any]:
         """Says what a token is worth now (RFC 7662 section 2.2).
 
         As in Keycloak, mapped claims are today's while `scope` is the token's, and a caller that is not
-        in `aud` learns nothing.
+        in `aud`, or whose refresh token it is not, learns nothing.
         """
         inactive = {"active": False}
+        if hint == "refresh_token":
+            return self._introspect_refresh_token(token, caller) or inactive
         living = self.living(token)
         if living is None:
             return inactive
@@ -158,11 +179,38 @@ class Tokens:
                 s for s in map(self.realm.scopes.get, self._scope_names(client, claims)) if s is not None
             ]
             claims.update(self._mapped(client, user, granted, session, "introspection.token.claim"))
+        if claims.get("scope") == "":
+            del claims["scope"]
         return {
             **claims,
             "client_id": client.client_id,
             "username": user.username,
             "token_type": "Bearer",
+            "active": True,
+        }
+
+    def _user_now(self, claims: dict[str, Any], client: Client, session: Session | None) -> User | None:
+        """Returns the user of a token when its session and the user are good."""
+        if "sid" not in claims:
+            user = self.realm.service_account(client.client_id)
+        elif session is not None and self.session_is_good(session):
+            user = self.realm.users.get(session.user_id)
+        else:
+            return None
+        return user if user is not None and user.enabled else None
+
+    def _introspect_refresh_token(self, token: str, caller: Client) -> dict[str, Any] | None:
+        found = self.sessions.refresh_tokens.get(token)
+        if found is None or found.client_id != caller.client_id or not self.session_is_good(found.session):
+            return None
+        user = self.realm.users.get(found.session.user_id)
+        if user is None or not user.enabled or (found.used and self.realm.rotates_refresh_tokens):
+            return None
+        return {
+            **found.claims,
+            "client_id": found.client_id,
+            "username": user.username,
+            "token_type": "Refresh",
             "active": True,
         }
 
@@ -203,7 +251,7 @@ class Tokens:
                 claims["acr"] = session.acr if session is not None else "1"
             case "oidc-usersessionmodel-note-mapper":
                 if session is not None and config.get("user.session.note") == "AUTH_TIME":
-                    claims[name] = session.auth_time
+                    _put_unless_none(claims, name, session.auth_time)
             case "oidc-audience-mapper":
                 audience = config.get("included.client.audience") or config.get("included.custom.audience")
                 if audience and audience not in claims.setdefault("aud", []):
@@ -242,7 +290,7 @@ class Tokens:
         if mapper.kind == "oidc-usermodel-realm-role-mapper":
             roles = self.realm.roles_of(user)
             if not client.full_scope:
-                roles &= client.roles | {r for s in granted for r in s.roles}
+                roles &= self.realm.expanded([*client.roles, *(r for s in granted for r in s.roles)])
             if roles:
                 _put(claims, name, sorted(roles))
             return
@@ -250,6 +298,17 @@ class Tokens:
             shown = held if client.full_scope else held & client.client_roles.get(owner, frozenset())
             if shown:
                 _put(claims, name, sorted(shown), owner)
+
+
+def _half_hash(token: str) -> str:
+    """Returns `at_hash` for a token signed with a SHA-256 algorithm (OpenID Connect Core 3.1.3.6)."""
+    half = hashlib.sha256(token.encode()).digest()[:16]
+    return base64.urlsafe_b64encode(half).rstrip(b"=").decode()
+
+
+def _put_unless_none(claims: dict[str, Any], name: str, value: object) -> None:
+    if value is not None:
+        _put(claims, name, value)
 
 
 def _put(claims: dict[str, Any], name: str, value: object, client_id: str = "") -> None:

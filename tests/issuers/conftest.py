@@ -1,0 +1,80 @@
+"""One contract for both issuers: `pytest tests/issuers --issuer keycloak` holds a real Keycloak to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+from gatehouse.issuer import load_realm, run_issuer
+
+from tests.issuers.idp import Browser, Idp, no_cookies, open_embedded, open_in_keycloak
+from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
+from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--issuer",
+        choices=("embedded", "keycloak"),
+        default="embedded",
+        help="which issuer tests/issuers runs against; keycloak needs KEYCLOAK_HOME and JAVA_HOME",
+    )
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    """The address of an embedded issuer that all tests of this process share, as they would a Keycloak."""
+    started, stop = threading.Event(), asyncio.Event()
+    found: list[Any] = []
+
+    async def run() -> None:
+        async with run_issuer(load_realm(REALM_FILE, os.environ), admin_password=ADMIN_PASSWORD) as running:
+            found.extend((running.base_url, asyncio.get_running_loop()))
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert started.wait(30)
+    yield found[0]
+    found[1].call_soon_threadsafe(stop.set)
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def keycloak() -> Iterator[RunningKeycloak]:
+    """A Keycloak with the realm file, which all tests of this process share."""
+    try:
+        found = distribution(os.environ)
+    except KeycloakError as error:
+        pytest.exit(str(error), returncode=2)
+    with run_keycloak(found, [REALM_FILE]) as running:
+        yield running
+
+
+@pytest.fixture
+async def idp(request: pytest.FixtureRequest) -> AsyncIterator[Idp]:
+    """The issuer that the contract is held against."""
+    embedded_one = request.config.getoption("--issuer", default="embedded") == "embedded"
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(cookies=no_cookies(), trust_env=False, timeout=30)
+        )
+        if embedded_one:
+            base_url = request.getfixturevalue("embedded")
+            yield Idp(base_url, http, open_embedded, ADMIN_PASSWORD)
+        else:
+            base_url = request.getfixturevalue("keycloak").base_url
+            yield Idp(base_url, http, open_in_keycloak, ADMIN_PASSWORD)
+
+
+@pytest.fixture
+def browser(idp: Idp) -> Browser:
+    """A fresh browser."""
+    return Browser(idp, idp.http)

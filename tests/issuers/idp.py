@@ -1,0 +1,417 @@
+"""An issuer under contract, embedded or Keycloak, with short ways to it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import httpx
+import jwt
+from gatehouse.issuer import load_realm, run_issuer
+
+from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE, SECRETS
+from tools.keycloak import ADMIN
+
+CONSOLE = "gatehouse-console"
+REDIRECT = "http://127.0.0.1:4567/callback"
+SCOPES = "read:users write:users delete:users admin manage:roles"
+Json = dict[str, Any]
+
+
+def claims_of(token: str) -> Json:
+    """Reads a token's claims without verifying it."""
+    found: Json = jwt.decode(token, options={"verify_signature": False})
+    return found
+
+
+def kid_of(token: str) -> str:
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    """Status and `error` of an answer that refuses."""
+    body = response.json()
+    assert "access_token" not in body
+    return response.status_code, body["error"]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+    """Waits until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class Idp:
+    """An issuer under contract: one realm of it, and its administrator."""
+
+    base_url: str
+    http: httpx.AsyncClient
+    open_realm: Callable[[Idp, Json], Any]
+    admin_password: str
+    realm: str = "gatehouse"
+    _admin_token: str = field(default="", repr=False)
+
+    @property
+    def issuer(self) -> str:
+        return f"{self.base_url}/realms/{self.realm}"
+
+    def url(self, path: str) -> str:
+        return f"{self.issuer}/protocol/openid-connect/{path}"
+
+    # What clients ask.
+
+    async def token(self, **form: str) -> httpx.Response:
+        """Posts to the token endpoint."""
+        return await self.http.post(self.url("token"), data=form)
+
+    async def service_answer(self, client: str = "gatehouse-worker", **more: str) -> httpx.Response:
+        """Asks for the token of a service account."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": client,
+            "client_secret": SECRETS.get(client, "none"),
+        }
+        return await self.token(**(form | more))
+
+    async def service_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
+        return granted(await self.service_answer(client, scope=scope))["access_token"]  # type: ignore[no-any-return]
+
+    async def password_answer(self, user: str = "alice", **more: str) -> httpx.Response:
+        """Asks for the tokens of a user by password."""
+        form = {
+            "grant_type": "password",
+            "client_id": CONSOLE,
+            "username": user,
+            "password": user,
+            "scope": "read:users",
+        }
+        return await self.token(**(form | more))
+
+    async def user_tokens(self, user: str = "alice", scope: str = "read:users") -> Json:
+        return granted(await self.password_answer(user, scope=scope))
+
+    async def user_token(self, user: str = "alice", scope: str = "read:users") -> str:
+        return str((await self.user_tokens(user, scope))["access_token"])
+
+    async def refresh(self, refresh_token: str, client: str = CONSOLE, **more: str) -> httpx.Response:
+        return await self.token(
+            grant_type="refresh_token", client_id=client, refresh_token=refresh_token, **more
+        )
+
+    async def ask(self, endpoint: str, token: str, client: str, **more: str) -> httpx.Response:
+        """Posts a token to introspection, revocation or logout as a client."""
+        secret = {"client_secret": SECRETS[client]} if client in SECRETS else {}
+        form = {"token": token, "client_id": client} | secret | more
+        return await self.http.post(self.url(endpoint), data=form)
+
+    async def introspect(self, token: str, client: str = "gatehouse-api", **more: str) -> Json:
+        """What a client learns of a token."""
+        answer = await self.ask("token/introspect", token, client, **more)
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def is_active(self, token: str) -> bool:
+        return bool((await self.introspect(token))["active"])
+
+    async def jwks(self) -> dict[str, Json]:
+        """The published keys by their id."""
+        answer = await self.http.get(self.url("certs"))
+        return {key["kid"]: key for key in answer.json()["keys"]}
+
+    # What the administrator does; whoever changes something puts it back.
+
+    async def admin(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """Calls the admin API; `path` begins below /admin/realms/."""
+        if not self._admin_token:
+            answer = await self.http.post(
+                f"{self.base_url}/realms/master/protocol/openid-connect/token",
+                data={
+                    "grant_type": "password",
+                    "client_id": "admin-cli",
+                    "username": ADMIN,
+                    "password": self.admin_password,
+                },
+            )
+            self._admin_token = granted(answer)["access_token"]
+        return await self.http.request(
+            method,
+            f"{self.base_url}/admin/realms{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self._admin_token}"},
+        )
+
+    @asynccontextmanager
+    async def signing_key(self, provider: str = "ecdsa-generated", priority: int = 200) -> AsyncIterator[Key]:
+        """A further signing key, which is deleted at the end."""
+        key = Key(self, provider, priority)
+        await key.create()
+        try:
+            yield key
+        finally:
+            await key.delete()
+
+    async def user(self, name: str) -> Json:
+        """The administrator's view of a user."""
+        answer = await self.admin("GET", f"/{self.realm}/users?username={name}&exact=true")
+        assert answer.status_code == 200, answer.text
+        (found,) = answer.json()
+        return dict(found)
+
+    @asynccontextmanager
+    async def disabled(self, name: str) -> AsyncIterator[None]:
+        """A user is disabled for a while."""
+        user = await self.user(name)
+        place = f"/{self.realm}/users/{user['id']}"
+        assert (await self.admin("PUT", place, user | {"enabled": False})).status_code == 204
+        try:
+            yield
+        finally:
+            assert (await self.admin("PUT", place, user | {"enabled": True})).status_code == 204
+
+    @asynccontextmanager
+    async def without_role(self, name: str, role: str) -> AsyncIterator[None]:
+        """A user lacks a realm role for a while."""
+        place = f"/{self.realm}/users/{(await self.user(name))['id']}/role-mappings/realm"
+        held = [r for r in (await self.admin("GET", place)).json() if r["name"] == role]
+        assert (await self.admin("DELETE", place, held)).status_code == 204
+        try:
+            yield
+        finally:
+            assert (await self.admin("POST", place, held)).status_code == 204
+
+    @asynccontextmanager
+    async def realm_like(self, change: Callable[[Json], None]) -> AsyncIterator[Idp]:
+        """Another realm, which is ours but for a change."""
+        raw = json.loads(re.sub(r"\$\{[A-Z_]+:([^}]*)\}", r"\1", REALM_FILE.read_text(encoding="utf-8")))
+        raw["realm"] = f"like-{secrets.token_hex(4)}"
+        for user in raw["users"]:
+            user.pop("id", None)
+        change(raw)
+        async with self.open_realm(self, copy.deepcopy(raw)) as other:
+            yield other
+
+
+def granted(answer: httpx.Response) -> Json:
+    """Returns the members of an answer that grants."""
+    assert answer.status_code == 200, answer.text
+    found: Json = answer.json()
+    return found
+
+
+@dataclass
+class Key:
+    """A component that makes a signing key."""
+
+    idp: Idp
+    provider: str
+    priority: int
+    component_id: str = ""
+
+    def _body(self, **config: str) -> Json:
+        values = {"priority": str(self.priority), "enabled": "true", "active": "true"} | config
+        return {
+            "name": "rotated",
+            "providerId": self.provider,
+            "providerType": "org.keycloak.keys.KeyProvider",
+            "config": {name: [value] for name, value in values.items()},
+        }
+
+    @property
+    def _place(self) -> str:
+        return f"/{self.idp.realm}/components/{self.component_id}"
+
+    async def create(self) -> None:
+        answer = await self.idp.admin("POST", f"/{self.idp.realm}/components", self._body())
+        assert answer.status_code == 201, answer.text
+        self.component_id = answer.headers["location"].rsplit("/", 1)[1]
+
+    async def set(self, **config: str) -> None:
+        answer = await self.idp.admin("PUT", self._place, self._body(**config))
+        assert answer.status_code == 204, answer.text
+
+    async def delete(self) -> None:
+        answer = await self.idp.admin("DELETE", self._place)
+        assert answer.status_code in {204, 404}, answer.text
+
+
+class _Forms(HTMLParser):
+    """Finds the forms of a page, with their fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.forms.append((values.get("action", ""), {}))
+        elif tag in {"input", "button"} and self.forms and "name" in values:
+            self.forms[-1][1][values["name"]] = values.get("value", "")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a page."""
+
+    action: str
+    fields: dict[str, str]
+
+
+def form_of(page: httpx.Response) -> Form:
+    """The first form of a page."""
+    assert page.status_code == 200, page.text
+    found = _Forms()
+    found.feed(page.text)
+    assert found.forms, page.text
+    action, fields = found.forms[0]
+    return Form(urljoin(str(page.request.url), action), fields)
+
+
+def fields_of(page: httpx.Response) -> set[str]:
+    """The fields of a page's form; none when it is no page with one."""
+    found = _Forms()
+    found.feed(page.text)
+    return set(found.forms[0][1]) if page.status_code == 200 and found.forms else set()
+
+
+def client_of(realm: Json, client_id: str) -> Json:
+    """A client of a realm file."""
+    found: Json = next(c for c in realm["clients"] if c["clientId"] == client_id)
+    return found
+
+
+def is_login_page(page: httpx.Response) -> bool:
+    return {"username", "password"} <= fields_of(page)
+
+
+class Browser:
+    """What a person's browser does: pages, forms, and cookies, kept by hand since Keycloak's are Secure."""
+
+    def __init__(self, idp: Idp, http: httpx.AsyncClient) -> None:
+        self.idp = idp
+        self.cookies: dict[str, str] = {}
+        self.verifier = secrets.token_urlsafe(48)
+        self._http = http
+
+    async def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """Sends one request; follows redirects while they stay with the issuer."""
+        for _ in range(5):
+            headers = {"Accept": "text/html"}
+            if self.cookies:
+                headers["Cookie"] = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
+            answer = await self._http.request(method, url, headers=headers, **more)
+            self._remember(answer)
+            target = answer.headers.get("location", "")
+            if not target.startswith(f"{self.idp.base_url}/"):
+                return answer
+            method, url, more = "GET", target, {}
+        raise AssertionError("too many redirects")
+
+    def _remember(self, answer: httpx.Response) -> None:
+        for line in answer.headers.get_list("set-cookie"):
+            for name, morsel in SimpleCookie(line).items():
+                if morsel["max-age"] == "0":
+                    self.cookies.pop(name, None)
+                else:
+                    self.cookies[name] = morsel.value
+
+    def query(self, **more: str) -> dict[str, str]:
+        """The parameters of a good authorization request; an empty one is left out."""
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        query = {
+            "response_type": "code",
+            "client_id": CONSOLE,
+            "redirect_uri": REDIRECT,
+            "scope": "openid read:users",
+            "state": "the-state",
+            "nonce": "the-nonce",
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        } | more
+        return {name: value for name, value in query.items() if value}
+
+    async def open(self, **more: str) -> httpx.Response:
+        """Goes to the authorization endpoint."""
+        return await self.request("GET", self.idp.url("auth"), params=self.query(**more))
+
+    async def submit(self, page: httpx.Response, **fields: str) -> httpx.Response:
+        """Sends the form of a page."""
+        form = form_of(page)
+        return await self.request("POST", form.action, data=form.fields | fields)
+
+    async def sign_in(self, user: str = "alice", **more: str) -> dict[str, str]:
+        """Goes through the login page; returns the parameters of the redirect back."""
+        page = await self.open(**more)
+        return sent_back(await self.submit(page, username=user, password=user))
+
+    async def exchange(self, code: str, **more: str) -> httpx.Response:
+        """Changes a code into tokens; an empty parameter is left out."""
+        form = {
+            "grant_type": "authorization_code",
+            "client_id": CONSOLE,
+            "code": code,
+            "redirect_uri": REDIRECT,
+            "code_verifier": self.verifier,
+        } | more
+        return await self.idp.token(**{name: value for name, value in form.items() if value})
+
+    async def tokens(self, user: str = "alice", **more: str) -> Json:
+        """Signs in, and returns the tokens."""
+        return granted(await self.exchange((await self.sign_in(user, **more))["code"]))
+
+
+def sent_back(response: httpx.Response, target: str = REDIRECT) -> dict[str, str]:
+    """The parameters of a redirect to the client."""
+    assert response.status_code in {302, 303}, response.text
+    location = response.headers["location"]
+    assert location.startswith(target), location
+    parts = urlsplit(location)
+    return {name: values[0] for name, values in parse_qs(parts.query or parts.fragment).items()}
+
+
+def no_cookies() -> CookieJar:
+    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
+@asynccontextmanager
+async def open_embedded(_: Idp, raw: Json) -> AsyncIterator[Idp]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "realm.json"
+        file.write_text(json.dumps(raw), encoding="utf-8")
+        realm = load_realm(file, {})
+    async with (
+        run_issuer(realm, admin_password=ADMIN_PASSWORD) as running,
+        httpx.AsyncClient(cookies=no_cookies()) as http,
+    ):
+        yield Idp(running.base_url, http, open_embedded, ADMIN_PASSWORD, raw["realm"])
+
+
+@asynccontextmanager
+async def open_in_keycloak(idp: Idp, raw: Json) -> AsyncIterator[Idp]:
+    made = await idp.admin("POST", "", raw)
+    assert made.status_code == 201, made.text
+    # The administrator's token does not cover a realm that is younger than itself.
+    other = Idp(idp.base_url, idp.http, open_in_keycloak, idp.admin_password, raw["realm"])
+    try:
+        yield other
+    finally:
+        assert (await other.admin("DELETE", f"/{raw['realm']}")).status_code == 204

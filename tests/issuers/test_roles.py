@@ -1,0 +1,111 @@
+"""Roles that the admin API takes away and gives: what becomes of tokens, and who may do it."""
+
+import httpx
+import pytest
+
+from tests.issuers.idp import SCOPES, Idp, claims_of, granted, refusal
+from tests.issuers.test_verifiers import ONLINE, Mode, verifiers
+
+
+async def as_client(idp: Idp, client: str, method: str, path: str, body: object = None) -> httpx.Response:
+    """Calls the admin API with a service client's token."""
+    token = await idp.service_token(client, scope="")
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{idp.base_url}/admin/realms/{idp.realm}{path}"
+    return await idp.http.request(method, url, json=body, headers=headers)
+
+
+async def test_a_scope_that_is_lost_drops_out_at_the_next_refresh(idp: Idp) -> None:
+    first = await idp.user_tokens(scope="read:users delete:users")
+    async with idp.without_role("alice", "admin"):
+        second = granted(await idp.refresh(first["refresh_token"]))
+        assert second["scope"] == "read:users"
+    third = granted(await idp.refresh(second["refresh_token"]))
+    assert set(third["scope"].split()) == {"read:users", "delete:users"}
+
+
+async def test_roles_are_todays_while_the_scope_is_the_tokens(idp: Idp) -> None:
+    token = await idp.user_token("alice", "delete:users")
+    async with idp.without_role("alice", "admin"):
+        found = await idp.introspect(token)
+        assert (found["active"], found["scope"]) == (True, "delete:users")
+        assert set(found["realm_access"]["roles"]) == {"user", "editor"}
+    assert "admin" in (await idp.introspect(token))["realm_access"]["roles"]
+
+
+@pytest.mark.parametrize("mode", ONLINE)
+async def test_a_role_taken_away_is_gone_while_the_scope_stays(idp: Idp, mode: Mode) -> None:
+    token = await idp.user_token("alice", "admin")
+    async with verifiers(idp, mode) as verifier, idp.without_role("alice", "admin"):
+        principal = await verifier.verify(token, online=True)
+    assert principal.scopes == {"admin"}
+    assert principal.roles == {"user", "editor"}
+
+
+async def test_the_role_client_gives_and_takes_roles(idp: Idp) -> None:
+    mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
+    role = (await as_client(idp, "gatehouse-role-sync", "GET", f"{mappings}/available")).json()
+    admin = [r for r in role if r["name"] == "admin"]
+    old = await idp.user_token("bob", SCOPES)
+    for _ in range(2):
+        given = await as_client(idp, "gatehouse-role-sync", "POST", mappings, admin)
+        assert (given.status_code, given.content) == (204, b"")
+    try:
+        assert "admin" in (await idp.user_tokens("bob", SCOPES))["scope"].split()
+        found = await idp.introspect(old)
+        assert found["scope"] == "read:users"
+        assert "admin" in found["realm_access"]["roles"]
+    finally:
+        for _ in range(2):
+            taken = await as_client(idp, "gatehouse-role-sync", "DELETE", mappings, admin)
+            assert (taken.status_code, taken.content) == (204, b"")
+    assert (await idp.user_tokens("bob", SCOPES))["scope"] == "read:users"
+
+
+async def test_the_role_client_reads_users(idp: Idp) -> None:
+    found = await as_client(idp, "gatehouse-role-sync", "GET", "/users?username=carol&exact=true")
+    (carol,) = found.json()
+    again = await as_client(idp, "gatehouse-role-sync", "GET", f"/users/{carol['id']}")
+    assert again.json()["username"] == "carol"
+    none = await as_client(idp, "gatehouse-role-sync", "GET", "/users?username=nobody&exact=true")
+    assert none.json() == []
+    gone = await as_client(idp, "gatehouse-role-sync", "GET", "/users/nothing")
+    assert gone.status_code == 404
+
+
+async def test_a_role_that_does_not_exist_cannot_be_given(idp: Idp) -> None:
+    mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
+    unknown = [{"id": "00000000-0000-4000-8000-000000000000", "name": "nothing"}]
+    answer = await as_client(idp, "gatehouse-role-sync", "POST", mappings, unknown)
+    assert answer.status_code == 404
+
+
+async def test_the_role_client_cannot_change_the_realm(idp: Idp) -> None:
+    answer = await as_client(idp, "gatehouse-role-sync", "POST", "/components", {})
+    assert refusal(answer) == (403, "HTTP 403 Forbidden")
+
+
+async def test_tokens_of_the_role_client_open_no_service(idp: Idp) -> None:
+    token = await idp.service_token("gatehouse-role-sync", scope="")
+    assert claims_of(token)["resource_access"] == {"realm-management": {"roles": ["manage-users"]}}
+    assert "aud" not in claims_of(token)
+    assert await idp.introspect(token) == {"active": False}
+
+
+async def test_other_clients_have_no_administration(idp: Idp) -> None:
+    mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
+    for client in ("gatehouse-worker", "gatehouse-admin-service"):
+        for method, path in (("GET", "/users"), ("GET", mappings), ("POST", mappings)):
+            answer = await as_client(idp, client, method, path, [] if method == "POST" else None)
+            assert refusal(answer) == (403, "HTTP 403 Forbidden")
+
+
+async def test_the_admin_api_wants_a_token_that_is_good(idp: Idp) -> None:
+    url = f"{idp.base_url}/admin/realms/{idp.realm}/users"
+    assert refusal(await idp.http.get(url)) == (401, "HTTP 401 Unauthorized")
+    bad = await idp.http.get(url, headers={"Authorization": "Bearer x"})
+    assert refusal(bad) == (401, "HTTP 401 Unauthorized")
+    revoked = await idp.service_token("gatehouse-role-sync", scope="")
+    await idp.ask("revoke", revoked, "gatehouse-role-sync")
+    answer = await idp.http.get(url, headers={"Authorization": f"Bearer {revoked}"})
+    assert refusal(answer) == (401, "HTTP 401 Unauthorized")

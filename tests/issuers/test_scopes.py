@@ -1,0 +1,120 @@
+"""Scopes with a role as their gate, audiences, and how roles reach the token."""
+
+import pytest
+
+from tests.issuers.idp import SCOPES, Browser, Idp, Json, claims_of, client_of, granted
+
+
+@pytest.mark.parametrize(
+    ("user", "scopes"),
+    [
+        ("alice", {"read:users", "write:users", "delete:users", "admin", "manage:roles"}),
+        ("bob", {"read:users"}),
+        ("carol", set()),
+    ],
+)
+async def test_a_scope_whose_gate_the_user_cannot_pass_is_dropped(
+    idp: Idp, user: str, scopes: set[str]
+) -> None:
+    found = await idp.user_tokens(user, SCOPES)
+    assert set(found["scope"].split()) == scopes
+    assert set(claims_of(found["access_token"])["scope"].split()) == scopes
+    assert set((await idp.introspect(found["access_token"])).get("scope", "").split()) == scopes
+
+
+async def test_bob_never_gets_admin_whichever_way_he_comes(idp: Idp, browser: Browser) -> None:
+    tokens = await browser.tokens("bob", scope=f"openid {SCOPES}")
+    assert set(tokens["scope"].split()) == {"openid", "read:users"}
+    refreshed = granted(await idp.refresh(tokens["refresh_token"]))
+    assert set(refreshed["scope"].split()) == {"openid", "read:users"}
+    asked = granted(await idp.refresh(refreshed["refresh_token"], scope="openid read:users"))
+    assert set(asked["scope"].split()) == {"openid", "read:users"}
+
+
+@pytest.mark.parametrize(
+    ("client", "scopes", "roles"),
+    [
+        ("gatehouse-worker", {"read:users", "write:users"}, {"user", "editor"}),
+        ("gatehouse-admin-service", {"read:users"}, {"user"}),
+        ("gatehouse-elsewhere", {"read:users"}, {"user"}),
+        ("gatehouse-brief", {"read:users"}, {"user"}),
+    ],
+)
+async def test_a_service_client_gets_its_scopes_and_roles(
+    idp: Idp, client: str, scopes: set[str], roles: set[str]
+) -> None:
+    claims = claims_of(await idp.service_token(client, " ".join(sorted(scopes))))
+    assert set(claims["scope"].split()) == scopes
+    assert set(claims["realm_access"]["roles"]) == roles
+
+
+async def test_a_gate_of_a_composite_role_opens_to_whoever_holds_a_part_of_it(idp: Idp) -> None:
+    def admin_contains_user(realm: Json) -> None:
+        admin = next(r for r in realm["roles"]["realm"] if r["name"] == "admin")
+        admin["composites"] = {"realm": ["user"]}
+
+    async with idp.realm_like(admin_contains_user) as other:
+        found = await other.user_tokens("bob", SCOPES)
+        assert "admin" in found["scope"].split()
+        assert set(claims_of(found["access_token"])["realm_access"]["roles"]) == {"user"}
+
+
+async def test_a_composite_role_opens_the_gates_of_its_parts(idp: Idp) -> None:
+    def bob_is_operator(realm: Json) -> None:
+        realm["roles"]["realm"].append({"name": "operator", "composites": {"realm": ["user", "editor"]}})
+        bob = next(u for u in realm["users"] if u["username"] == "bob")
+        bob["realmRoles"] = ["operator"]
+
+    async with idp.realm_like(bob_is_operator) as other:
+        found = await other.user_tokens("bob", SCOPES)
+        assert set(found["scope"].split()) == {"read:users", "write:users"}
+        assert set(claims_of(found["access_token"])["realm_access"]["roles"]) == {"user", "editor"}
+
+
+async def test_a_client_shows_only_the_roles_of_its_scope(idp: Idp) -> None:
+    def console_shows_users_only(realm: Json) -> None:
+        for mapping in realm["scopeMappings"]:
+            if mapping.get("client") == "gatehouse-console":
+                mapping["roles"] = ["user"]
+
+    async with idp.realm_like(console_shows_users_only) as other:
+        claims = claims_of(await other.user_token("alice", "read:users"))
+        assert set(claims["realm_access"]["roles"]) == {"user"}
+        # A granted scope brings the roles of its gate with it.
+        claims = claims_of(await other.user_token("alice", "read:users admin"))
+        assert set(claims["realm_access"]["roles"]) == {"user", "admin"}
+
+
+async def test_several_audiences_are_a_list(idp: Idp) -> None:
+    def second_audience(realm: Json) -> None:
+        scope = next(s for s in realm["clientScopes"] if s["name"] == "gatehouse-audience")
+        mapper = scope["protocolMappers"][0]
+        scope["protocolMappers"].append(
+            {
+                **mapper,
+                "name": "second",
+                "config": {
+                    "included.custom.audience": "https://elsewhere.example.test",
+                    "access.token.claim": "true",
+                },
+            }
+        )
+
+    async with idp.realm_like(second_audience) as other:
+        token = await other.user_token()
+        assert set(claims_of(token)["aud"]) == {"gatehouse-api", "https://elsewhere.example.test"}
+        assert await other.is_active(token)
+
+
+async def test_a_header_type_can_be_that_of_rfc_9068(idp: Idp) -> None:
+    import jwt
+
+    def worker_has_it(realm: Json) -> None:
+        worker = client_of(realm, "gatehouse-worker")
+        worker["attributes"] = {"access.token.header.type.rfc9068": "true"}
+
+    assert jwt.get_unverified_header(await idp.service_token())["typ"] == "JWT"
+    async with idp.realm_like(worker_has_it) as other:
+        token = await other.service_token()
+        assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+        assert claims_of(token)["typ"] == "Bearer"

@@ -1,0 +1,158 @@
+"""Our own verifier, in each of its modes, on the tokens of the issuer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import pytest
+from gatehouse.oauth import InvalidToken, IssuerConfig, Verifiers
+
+from tests.issuers.idp import CONSOLE, SCOPES, Browser, Idp, Json, client_of, granted, kid_of, sent_back
+from tests.support.issuer import SECRETS
+
+Mode = Literal["jwt", "introspection", "hybrid"]
+MODES: tuple[Mode, ...] = ("jwt", "introspection", "hybrid")
+ONLINE: tuple[Mode, ...] = ("introspection", "hybrid")
+
+
+@asynccontextmanager
+async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifiers]:
+    config = IssuerConfig(
+        issuer=idp.issuer,
+        audience="gatehouse-api",
+        provider="keycloak",
+        mode=mode,
+        client_id="gatehouse-api",
+        client_secret=SECRETS["gatehouse-api"],
+        revocation_budget_seconds=0,
+    )
+    made = Verifiers([config], http=idp.http)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def reason(verifier: Verifiers, token: str) -> str:
+    with pytest.raises(InvalidToken) as refused:
+        await verifier.verify(token)
+    return refused.value.reason
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_user_becomes_a_principal(idp: Idp, mode: Mode) -> None:
+    async with verifiers(idp, mode) as verifier:
+        alice = await verifier.verify(await idp.user_token("alice", SCOPES))
+        bob = await verifier.verify(await idp.user_token("bob", SCOPES))
+        carol = await verifier.verify(await idp.user_token("carol", SCOPES))
+    assert alice.issuer == idp.issuer
+    assert alice.subject == "00000000-0000-4000-8000-0000000a11ce"
+    assert alice.client_id == CONSOLE
+    assert alice.scopes == set(SCOPES.split())
+    assert alice.roles == {"user", "editor", "admin"}
+    assert alice.has_client_role("gatehouse-api", "auditor")
+    assert bob.scopes == {"read:users"}
+    assert bob.roles == {"user"}
+    assert (carol.scopes, carol.roles) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_service_client_becomes_a_principal(idp: Idp, mode: Mode) -> None:
+    async with verifiers(idp, mode) as verifier:
+        worker = await verifier.verify(await idp.service_token(scope="read:users write:users"))
+        service = await verifier.verify(await idp.service_token("gatehouse-admin-service"))
+    assert worker.client_id == "gatehouse-worker"
+    assert worker.subject
+    assert worker.scopes == {"read:users", "write:users"}
+    assert worker.roles == {"user", "editor"}
+    assert service.scopes == {"read:users"}
+    assert service.roles == {"user"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_token_for_another_service_is_refused(idp: Idp, mode: Mode) -> None:
+    async with verifiers(idp, mode) as verifier:
+        found = await reason(verifier, await idp.service_token("gatehouse-elsewhere"))
+    assert found == ("token_inactive" if mode == "introspection" else "audience_mismatch")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_id_token_is_refused(idp: Idp, mode: Mode) -> None:
+    def api_with_password(realm: Json) -> None:
+        client_of(realm, "gatehouse-api")["directAccessGrantsEnabled"] = True
+
+    # The worst case: an ID token of the client that introspects, which Keycloak calls active.
+    async with idp.realm_like(api_with_password) as other, verifiers(other, mode) as verifier:
+        tokens = granted(
+            await other.password_answer(
+                client_id="gatehouse-api", client_secret=SECRETS["gatehouse-api"], scope="openid"
+            )
+        )
+        assert await reason(verifier, tokens["id_token"]) == "token_type_mismatch"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_refresh_token_is_refused(idp: Idp, mode: Mode) -> None:
+    tokens = await idp.user_tokens()
+    async with verifiers(idp, mode) as verifier:
+        assert await reason(verifier, tokens["refresh_token"])
+
+
+@pytest.mark.parametrize("mode", ONLINE)
+async def test_a_revoked_token_is_refused(idp: Idp, mode: Mode) -> None:
+    token = await idp.service_token()
+    async with verifiers(idp, mode) as verifier:
+        await verifier.verify(token)
+        await idp.ask("revoke", token, "gatehouse-worker")
+        assert await reason(verifier, token) == "token_inactive"
+
+
+@pytest.mark.parametrize("mode", ONLINE)
+async def test_a_disabled_users_token_is_refused(idp: Idp, mode: Mode) -> None:
+    token = await idp.user_token("carol")
+    async with verifiers(idp, mode) as verifier:
+        await verifier.verify(token)
+        async with idp.disabled("carol"):
+            assert await reason(verifier, token) == "token_inactive"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_how_a_user_logged_in_is_what_the_token_says(idp: Idp, browser: Browser, mode: Mode) -> None:
+    token = (await browser.tokens())["access_token"]
+    granted(await browser.exchange(sent_back(await browser.open())["code"]))
+    async with verifiers(idp, mode) as verifier:
+        assert (await verifier.verify(token)).acr == "1"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_tampered_token_is_refused(idp: Idp, mode: Mode) -> None:
+    head, payload, signature = (await idp.user_token()).split(".")
+    other = (await idp.user_token("bob")).split(".")[1]
+    assert other != payload
+    async with verifiers(idp, mode) as verifier:
+        found = await reason(verifier, f"{head}.{other}.{signature}")
+    assert found == ("token_inactive" if mode == "introspection" else "signature_mismatch")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_token_of_a_new_key_verifies(idp: Idp, mode: Mode) -> None:
+    async with verifiers(idp, mode) as verifier:
+        old = await idp.service_token()
+        await verifier.verify(old)
+        async with idp.signing_key():
+            new = await idp.service_token()
+            assert kid_of(new) != kid_of(old)
+            await verifier.verify(new)
+            await verifier.verify(old)
+
+
+async def test_an_rs256_token_verifies(idp: Idp) -> None:
+    def worker_signs_by_rsa(realm: Json) -> None:
+        worker = client_of(realm, "gatehouse-worker")
+        worker["attributes"] = {"access.token.signed.response.alg": "RS256"}
+
+    async with idp.realm_like(worker_signs_by_rsa) as other, verifiers(other, "hybrid") as verifier:
+        token = await other.service_token()
+        assert (await other.jwks())[kid_of(token)]["alg"] == "RS256"
+        assert (await verifier.verify(token)).client_id == "gatehouse-worker"
