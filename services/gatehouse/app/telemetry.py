@@ -11,7 +11,7 @@ import orjson
 import structlog
 from opentelemetry import trace
 from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -121,5 +121,10 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
             ) from None
         port = web.server_port
         readers.append(PrometheusMetricReader(registry=registry))
-    meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    meters = MeterProvider(
+        metric_readers=readers,
+        resource=resource,
+        shutdown_on_exit=False,
+        exemplar_filter=AlwaysOffExemplarFilter(),  # the Prometheus reader has no use for them
+    )
     return Telemetry(make_logger(log), tracer, meters.get_meter("gatehouse"), port, tracers, meters)

@@ -6,6 +6,7 @@ from gatehouse.storage.ids import new_id
 from gatehouse.storage.migrations import LOGIN_ROLES, MigrationError, check_migrations, migrate
 from gatehouse.storage.notifications import Notifications
 from gatehouse.storage.paging import Page, page_size, read_page_token, write_page_token
+from gatehouse.storage.query import Query
 from gatehouse.storage.readiness import Readiness
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MigrationError",
     "Notifications",
     "Page",
+    "Query",
     "Readiness",
     "append_audit",
     "audit_table",

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 import psycopg.errors
 import sqlalchemy as sa
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, get_current_span
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracer,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_current_span,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from gatehouse.domain import Unavailable
+from gatehouse.storage.query import Query
 
 # A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
@@ -58,13 +69,47 @@ class Database:
         self._generation = 0
         self._renew_on_checkout(self._engine.sync_engine)
         # A sign of life must not wait behind the work: a busy pool is no dead database.
-        self._pulse = _engine(url, 1, connect_timeout).execution_options(isolation_level="AUTOCOMMIT")
-        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pulse = _engine(url, 1, connect_timeout)
+        self._writes = self._engine.execution_options(isolation_level="READ COMMITTED")
         self._snapshots = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
+        self._tracer = tracer or NoOpTracer()
         if tracer is not None:
             _trace(self._engine.sync_engine, tracer)
+
+    async def fetch_one(
+        self, query: Query, parameters: Mapping[str, object], deadline_seconds: float | None = None
+    ) -> Any:
+        """Runs one statement on a connection of the pool, past the layers of SQLAlchemy.
+
+        Returns:
+            The first row, None when there is none.
+
+        Raises:
+            Unavailable: As in `read`.
+        """
+        with _as_unavailable():
+            raw = await self._engine.raw_connection()
+            try:
+                driver = await _set_timeout(raw, deadline_seconds)
+                span: Span = INVALID_SPAN
+                if get_current_span().is_recording():
+                    span = self._tracer.start_span(
+                        "SELECT", kind=SpanKind.CLIENT, attributes=query.span_attributes
+                    )
+                try:
+                    row = await (await driver.execute(query.text, parameters)).fetchone()
+                except Exception as error:
+                    _failed(span, error)
+                    if driver.closed:
+                        raw.invalidate(error)
+                    raise
+                finally:
+                    span.end()
+            finally:
+                await greenlet_spawn(raw.close)
+        return None if row is None else query.row(row)
 
     @asynccontextmanager
     async def read(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -74,8 +119,8 @@ class Database:
             Unavailable: The database cannot be reached, or a statement took too long.
         """
         with _as_unavailable():
-            async with self._reads.connect() as connection:
-                await _set_timeout(connection, deadline_seconds)
+            async with self._engine.connect() as connection:
+                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
                 yield connection
 
     @asynccontextmanager
@@ -86,8 +131,8 @@ class Database:
             Unavailable: As in `read`.
         """
         with _as_unavailable():
-            async with self._engine.connect() as connection, connection.begin():
-                await _set_timeout(connection, deadline_seconds)
+            async with self._writes.connect() as connection, connection.begin():
+                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
                 yield connection
 
     @asynccontextmanager
@@ -99,7 +144,7 @@ class Database:
         """
         with _as_unavailable():
             async with self._snapshots.connect() as connection:
-                await _set_timeout(connection, deadline_seconds)
+                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
                 yield connection
 
     async def ping(self, statement: str = "SELECT 1") -> None:
@@ -113,7 +158,7 @@ class Database:
         """
         with _as_unavailable():
             async with self._pulse.connect() as connection:
-                await _set_timeout(connection, 1.0)
+                await _set_timeout(await connection.get_raw_connection(), 1.0)
                 await connection.exec_driver_sql(statement)
 
     def renew(self) -> None:
@@ -150,6 +195,8 @@ def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
         pool_timeout=connect_timeout,
         pool_use_lifo=True,
         hide_parameters=True,
+        # Of every connection, so that a read need not set it and set it back.
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": max(1, round(connect_timeout)),
             "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000",
@@ -159,20 +206,22 @@ def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
     )
 
 
-async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | None) -> None:
+async def _set_timeout(
+    raw: sa.PoolProxiedConnection, deadline_seconds: float | None
+) -> psycopg.AsyncConnection[Any]:
+    """Sets the time-out of statements where it is another, and returns the connection of psycopg."""
     wanted = _timeout_ms(deadline_seconds)
-    raw = await connection.get_raw_connection()
-    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) == wanted:
-        return
     driver = raw.driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
-    raw.info["statement_timeout"] = None  # not known, should this fail
-    # Outside a transaction, or its rollback would take it back.
-    autocommit = driver.autocommit
-    await driver.set_autocommit(True)
-    await driver.execute(f"SET statement_timeout = {wanted}")
-    await driver.set_autocommit(autocommit)
-    raw.info["statement_timeout"] = wanted
+    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
+        raw.info["statement_timeout"] = None  # not known, should this fail
+        # Outside a transaction, or its rollback would take it back.
+        autocommit = driver.autocommit
+        await driver.set_autocommit(True)
+        await driver.execute(f"SET statement_timeout = {wanted}")
+        await driver.set_autocommit(autocommit)
+        raw.info["statement_timeout"] = wanted
+    return driver
 
 
 class _as_unavailable:  # noqa: N801 - read as a phrase
@@ -195,6 +244,11 @@ class _as_unavailable:  # noqa: N801 - read as a phrase
             isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
         ):
             raise Unavailable("DATABASE_UNAVAILABLE", "the database is away, try again") from None
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    span.set_attribute("error.type", type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR))
 
 
 def _trace(engine: sa.Engine, tracer: Tracer) -> None:
@@ -234,8 +288,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
     def failed(error: sa.engine.ExceptionContext) -> None:
         span = getattr(error.execution_context, "gatehouse_span", None)
         if span is not None:
-            span.set_attribute("error.type", type(error.original_exception).__name__)
-            span.set_status(Status(StatusCode.ERROR))
+            _failed(span, error.original_exception)
             span.end()
 
     sa.event.listen(engine, "before_cursor_execute", before)

@@ -1,0 +1,128 @@
+"""Database.fetch_one: one statement past the layers of SQLAlchemy, with all that the other way has."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from gatehouse.domain import Unavailable
+from gatehouse.storage import Database, Query
+from gatehouse.users.tables import users
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+BY_ID = Query(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
+SLEEP = Query(sa.select(sa.func.pg_sleep(sa.bindparam("seconds"))))
+OWN_PID = Query(sa.select(sa.func.pg_backend_pid().label("pid")))
+
+
+@pytest.fixture
+async def database(database_urls: dict[str, str]) -> AsyncIterator[Database]:
+    opened = Database(database_urls["users"], pool_size=1)
+    yield opened
+    await opened.aclose()
+
+
+async def add_user(database: Database) -> uuid.UUID:
+    key = uuid.uuid4()
+    now = sa.func.now()
+    async with database.write() as connection:
+        await connection.execute(
+            users.insert().values(
+                user_id=key,
+                email=f"{key}@example.com",
+                display_name="Alice",
+                state=1,
+                create_time=now,
+                update_time=now,
+                version=7,
+            )
+        )
+    return key
+
+
+async def test_a_row_has_the_names_and_values_of_its_columns(database: Database) -> None:
+    key = await add_user(database)
+    row = await database.fetch_one(BY_ID, {"user_id": key})
+    async with database.read() as connection:
+        same = (await connection.execute(sa.select(users).where(users.c.user_id == key))).one()
+    assert row._asdict() == same._asdict()
+    assert (row.user_id, row.version) == (key, 7)
+
+
+async def test_no_row_is_none(database: Database) -> None:
+    assert await database.fetch_one(BY_ID, {"user_id": uuid.uuid4()}) is None
+
+
+def test_a_type_that_sqlalchemy_converts_is_refused() -> None:
+    with pytest.raises(ValueError, match="is converted by SQLAlchemy"):
+        Query(sa.select(sa.column("kind", sa.Enum("a", "b", name="kind"))))
+
+
+async def test_a_statement_ends_with_the_deadline(database: Database) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        await database.fetch_one(SLEEP, {"seconds": 30}, 0.1)
+    assert caught.value.reason == "STATEMENT_TIMEOUT"
+    assert time.monotonic() - began < 15
+    assert database.pool_in_use() == 0
+
+
+async def test_a_connection_that_broke_is_not_used_again(
+    database: Database, database_urls: dict[str, str]
+) -> None:
+    first = (await database.fetch_one(OWN_PID, {})).pid
+    with psycopg.connect(database_urls["owner"], autocommit=True) as owner:
+        owner.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
+    with pytest.raises(Unavailable) as caught:
+        await database.fetch_one(OWN_PID, {})
+    assert caught.value.reason == "DATABASE_UNAVAILABLE"
+    assert (await database.fetch_one(OWN_PID, {})).pid != first
+
+
+async def test_a_write_can_be_taken_back_on_a_connection_that_read_before(database: Database) -> None:
+    key = await add_user(database)
+    assert (await database.fetch_one(BY_ID, {"user_id": key})).user_id == key
+
+    async def delete_and_fail() -> None:
+        async with database.write() as connection:
+            await connection.execute(users.delete().where(users.c.user_id == key))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await delete_and_fail()
+    assert (await database.fetch_one(BY_ID, {"user_id": key})).user_id == key
+
+
+async def test_a_statement_within_a_sampled_call_makes_a_span_without_values(
+    database_urls: dict[str, str],
+) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    database = Database(database_urls["users"], tracer=tracer)
+    try:
+        await database.fetch_one(BY_ID, {"user_id": uuid.uuid4()})
+        assert exporter.get_finished_spans() == ()
+        with tracer.start_as_current_span("call"):
+            await database.fetch_one(BY_ID, {"user_id": (canary := uuid.uuid4())})
+            with pytest.raises(Unavailable):
+                await database.fetch_one(SLEEP, {"seconds": 30}, 0.1)
+    finally:
+        await database.aclose()
+    good, bad, call = exporter.get_finished_spans()
+    assert good.parent is not None
+    assert call.context is not None
+    assert good.parent.span_id == call.context.span_id
+    assert (good.name, good.kind) == ("SELECT", SpanKind.CLIENT)
+    assert "users.users" in str((good.attributes or {})["db.query.text"])
+    assert str(canary) not in good.to_json()
+    assert bad.status.status_code is StatusCode.ERROR
+    assert (bad.attributes or {})["error.type"] == "QueryCanceled"
