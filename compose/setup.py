@@ -29,6 +29,7 @@ RENEW_BEFORE = dt.timedelta(days=30)
 GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0}
 GATEHOUSE_GROUP = 10001
 DATABASE_ROLES = ("users", "admin", "public", "migrate")
+ROLE_SYNC = "gatehouse-role-sync"
 SERVERS = ("postgres", "keycloak", "users", "admin", "public")
 _PLACEHOLDER = re.compile(r"\$\{(\w+):[^}]*\}")
 
@@ -234,12 +235,14 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
     for service in ("users", "admin"):
         folders[service].write("api_client_secret", made["client/gatehouse-api"])
     folders["admin"].write("gatehouse_client__client_secret", made["client/gatehouse-admin-service"])
+    folders["admin"].write("gatehouse_role_sync__client_secret", made[f"client/{ROLE_SYNC}"])
 
     environment = {"KC_BOOTSTRAP_ADMIN_PASSWORD": made["keycloak/admin"]}
     environment |= {variable: made[f"client/{client}"] for client, variable in variables.items()}
     folders["keycloak"].write("environment", "".join(f"{k}={v}\n" for k, v in environment.items()))
 
-    clients = {client: made[f"client/{client}"] for client in variables}
+    # Who calls the services has no business with the client that may manage users.
+    clients = {client: made[f"client/{client}"] for client in variables if client != ROLE_SYNC}
     _write_profiles(folders["client"], ports, clients, demo_passwords(realm))
 
 

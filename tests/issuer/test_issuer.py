@@ -141,3 +141,83 @@ def test_a_realm_file_that_cannot_be_used_is_one_line(tmp_path: Path, text: str,
         load_realm(file, {})
     with pytest.raises(RealmError, match="cannot be read"):
         load_realm(tmp_path / "nothing.json", {})
+
+
+BOB = "00000000-0000-4000-8000-000000000b0b"
+
+
+async def as_role_sync(issuer: LiveIssuer) -> dict[str, str]:
+    return {"Authorization": f"Bearer {await issuer.service_token('gatehouse-role-sync', '')}"}
+
+
+async def test_a_service_account_that_may_manage_users_sees_and_maps_roles_and_no_more(
+    issuer: LiveIssuer,
+) -> None:
+    base = f"{issuer.running.base_url}/admin/realms/gatehouse"
+    headers = await as_role_sync(issuer)
+    mappings = f"{base}/users/{BOB}/role-mappings/realm"
+    held = (await issuer.http.get(mappings, headers=headers)).json()
+    available = (await issuer.http.get(f"{mappings}/available", headers=headers)).json()
+    assert [r["name"] for r in held] == ["user"]
+    assert [r["name"] for r in available] == ["admin", "editor"]
+    admin = available[0]
+    token = await issuer.user_token("bob", "read:users admin")
+    for method, roles in (("POST", ["admin", "user"]), ("POST", ["admin", "user"]), ("DELETE", ["user"])):
+        answer = await issuer.http.request(method, mappings, headers=headers, json=[admin])
+        assert answer.status_code == 204
+        found = await issuer.introspect(token)
+        assert found["realm_access"] == {"roles": roles}
+        assert found["scope"] == "read:users"
+    for path in (f"{base}/roles/admin", base + "/components"):
+        method = "POST" if path.endswith("components") else "GET"
+        answer = await issuer.http.request(method, path, headers=headers, json={})
+        assert (answer.status_code, answer.json()) == (403, {"error": "HTTP 403 Forbidden"})
+
+
+async def test_the_administrator_looks_up_roles_and_users(issuer: LiveIssuer) -> None:
+    base = f"{issuer.running.base_url}/admin/realms/gatehouse"
+    headers = await issuer.admin()
+
+    async def get(path: str) -> httpx.Response:
+        return await issuer.http.get(f"{base}/{path}", headers=headers)
+
+    assert (await get("roles/admin")).json()["name"] == "admin"
+    assert (await get("roles/nothing")).json() == {"error": "Could not find role"}
+    for query in ("username=bob&exact=true", "email=bob@example.test&exact=true", "username=BO"):
+        assert [u["username"] for u in (await get(f"users?{query}")).json()] == ["bob"]
+    assert (await get("users?username=bo&exact=true")).json() == []
+    assert (await get(f"users/{BOB}")).json()["email"] == "bob@example.test"
+    for path in ("users/nobody", "users/nobody/role-mappings/realm"):
+        answer = await get(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": "User not found"})
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        (b"{", 400, "unknown_error"),
+        (b"[1]", 400, "unknown_error"),
+        (b'[{"name": "admin"}]', 404, "Role not found"),
+        (b'[{"name": "admin", "id": "x"}]', 404, "Role not found"),
+        (b'[{"name": "nothing", "id": "x"}]', 404, "Role not found"),
+        (b" " * 70_000, 400, "unknown_error"),
+    ],
+)
+async def test_what_is_no_list_of_known_roles_is_not_mapped(
+    issuer: LiveIssuer, body: bytes, status: int, error: str
+) -> None:
+    mappings = f"{issuer.running.base_url}/admin/realms/gatehouse/users/{BOB}/role-mappings/realm"
+    answer = await issuer.http.post(mappings, headers=await as_role_sync(issuer), content=body)
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+
+
+async def test_admin_calls_take_no_token_that_is_not_good_now(issuer: LiveIssuer) -> None:
+    mappings = f"{issuer.running.base_url}/admin/realms/gatehouse/users/{BOB}/role-mappings/realm"
+    headers = await as_role_sync(issuer)
+    assert (await issuer.http.get(mappings, headers=headers)).status_code == 200
+    basic = {"Authorization": headers["Authorization"].replace("Bearer", "Basic")}
+    assert (await issuer.http.get(mappings, headers=basic)).status_code == 401
+    worker = {"Authorization": f"Bearer {await issuer.service_token()}"}
+    assert (await issuer.http.get(mappings, headers=worker)).status_code == 403
+    issuer.clock.ahead = 400.0
+    assert (await issuer.http.get(mappings, headers=headers)).status_code == 401

@@ -59,6 +59,18 @@ def test_up_down_up_ends_with_the_tables_in_code(empty: str) -> None:
     assert check_migrations(empty) == []
 
 
+def test_bindings_of_before_the_outbox_are_brought_to_the_provider_too(empty: str) -> None:
+    migrate(empty, revision="0003_public")
+    with psycopg.connect(empty) as connection:
+        connection.execute(
+            "INSERT INTO admin.role_bindings VALUES (gen_random_uuid(), 'admin', now(), 'alice')"
+        )
+    assert migrate(empty) == ["0004_role_outbox"]
+    with psycopg.connect(empty) as connection:
+        found = connection.execute("SELECT role, granted, done_time FROM admin.role_outbox")
+        assert found.fetchall() == [("admin", True, None)]
+
+
 def test_a_migration_waits_for_another_one_no_longer_than_the_lock_timeout(empty: str) -> None:
     with psycopg.connect(empty, autocommit=True) as other:
         other.execute(f"SELECT pg_advisory_lock({0x6A7E_0001})")
@@ -83,6 +95,8 @@ def test_a_database_that_is_away_is_one_line() -> None:
         ("admin", "DELETE FROM admin.audit_events"),
         ("admin", "TRUNCATE admin.audit_events"),
         ("admin", "SELECT * FROM users.users"),
+        ("admin", "TRUNCATE admin.role_outbox"),
+        ("users", "SELECT * FROM admin.role_outbox"),
         ("public", "INSERT INTO public_info.notices VALUES (gen_random_uuid(), '', now(), NULL)"),
     ],
 )
