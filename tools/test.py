@@ -13,7 +13,7 @@ import coverage
 ROOT = Path(__file__).resolve().parent.parent
 # Percent of lines and branches. A floor only rises: oauth and rpc are to reach 98, the rest 90.
 FLOORS: dict[str, float] = {
-    "oauth": 77,
+    "oauth": 98,
     "rpc": 79,
     "provider": 95,
     "storage": 80,
@@ -21,7 +21,7 @@ FLOORS: dict[str, float] = {
     "admin": 94,
     "public": 87,
     "issuer": 89,
-    "settings": 89,
+    "settings": 90,
 }
 
 

@@ -7,9 +7,11 @@ name in lower case, such as `gatehouse_database__users_url`, stands in the folde
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +38,7 @@ from pydantic_settings import (
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class VerifyMode(StrEnum):
@@ -271,6 +273,7 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; one line says which setting, why, and how to mend it."""
 
 
+_NO_SUCH_SETTING = "there is no such setting; `gatehouse config` prints all of them"
 _KNOWN_ELSEWHERE = {
     "GATEHOUSE_SECRETS_DIR",
     "GATEHOUSE_PROFILE",
@@ -284,20 +287,44 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: A setting is unknown, or has a value that cannot be used.
     """
-    for name in os.environ:
-        section = name.removeprefix("GATEHOUSE_").split("__")[0].lower()
-        is_ours = name.startswith("GATEHOUSE_") and name not in _KNOWN_ELSEWHERE
-        # Variables of the realm file, such as GATEHOUSE_API_SECRET, have no level.
-        if is_ours and "__" in name and section not in Settings.model_fields:
-            raise ConfigurationError(
-                f"{name}: there is no such setting; `gatehouse config` prints all of them"
-            )
+    _refuse_unknown_names(os.environ)
+    folder = os.environ.get("GATEHOUSE_SECRETS_DIR")
     try:
+        if folder:
+            _refuse_unknown_names(path.name for path in Path(folder).iterdir())
         return Settings()
     except ValidationError as error:
         raise ConfigurationError(_line(error, "GATEHOUSE_")) from None
-    except (SettingsError, ValueError) as error:
-        raise ConfigurationError(f"GATEHOUSE_*: {error}; values with levels are JSON") from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"GATEHOUSE_{field[1].upper()}" if field else f"GATEHOUSE_SECRETS_DIR: {folder}"
+        raise ConfigurationError(
+            f'{name}: is not JSON, as a setting of several values is; such as {{"name": "value"}}'
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"GATEHOUSE_SECRETS_DIR: {error.filename} cannot be read ({error.strerror})"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"GATEHOUSE_SECRETS_DIR: {folder} holds a file that is no text") from None
+
+
+def _refuse_unknown_names(names: Iterable[str]) -> None:
+    """Refuses names that can only be misspelt settings.
+
+    A name without levels may be somebody else's: a variable of the realm file such as
+    GATEHOUSE_API_SECRET, or what Kubernetes sets for a service called gatehouse.
+    """
+    for name in names:
+        if not name.upper().startswith("GATEHOUSE_") or name in _KNOWN_ELSEWHERE:
+            continue
+        section, *levels = name[len("GATEHOUSE_") :].lower().split("__")
+        if section in Settings.model_fields and len(levels) <= 1:
+            continue  # what is below a section is checked with its value
+        near = difflib.get_close_matches(section, Settings.model_fields, n=1, cutoff=0.8)
+        if levels or near:
+            mean = f"; is GATEHOUSE_{near[0].upper()} meant?" if near and near[0] != section else ""
+            raise ConfigurationError(f"{name}: {_NO_SUCH_SETTING}{mean}")
 
 
 def load_profile() -> Profile:
@@ -340,6 +367,8 @@ def local_profile() -> Profile:
     settings = load_settings()
     server, tls = settings.server, settings.tls
     host = "127.0.0.1" if server.host in {"0.0.0.0", "::", "[::]"} else server.host  # noqa: S104 - compared only
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
     return Profile(
         users_target=f"{host}:{server.users_port}",
         admin_target=f"{host}:{server.admin_port}",
@@ -356,7 +385,7 @@ def environment() -> Mapping[str, str]:
 
 def masked(settings: BaseModel) -> dict[str, Any]:
     """Returns settings as they may be printed: secrets and passwords in addresses are masked."""
-    found: dict[str, Any] = json.loads(settings.model_dump_json())
+    found: dict[str, Any] = _without_passwords(json.loads(settings.model_dump_json()))
     if isinstance(settings, Settings):
         for name, value in settings.database:
             if name.endswith("_url"):
@@ -364,8 +393,19 @@ def masked(settings: BaseModel) -> dict[str, Any]:
     return found
 
 
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_passwords(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(inner) for inner in value]
+    return _masked_url(value) if isinstance(value, str) and "://" in value and "@" in value else value
+
+
 def _masked_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"  # no address, so nobody knows where its password begins
     where = parts.netloc
     if parts.password:
         where = f"{quote(parts.username or '')}:***@{where.rpartition('@')[2]}"
@@ -399,16 +439,21 @@ def secret_of(value: SecretStr | None, file: Path | None, name: str) -> str | No
     """Returns a secret, from the setting or from its file.
 
     Raises:
-        ConfigurationError: The file cannot be read, or both are given.
+        ConfigurationError: The file cannot be read or is empty, or both are given.
     """
     if file is None:
         return value.get_secret_value() if value is not None else None
     if value is not None:
         raise ConfigurationError(f"{name}: is given, and {name}_FILE too; keep one of them")
     try:
-        return file.read_text(encoding="utf-8").strip()
+        secret = file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError(f"{name}_FILE: {file} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name}_FILE: {file} is no text in UTF-8") from None
+    if not secret:
+        raise ConfigurationError(f"{name}_FILE: {file} is empty; write the secret into it")
+    return secret
 
 
 def _line(error: ValidationError, prefix: str) -> str:
@@ -418,6 +463,8 @@ def _line(error: ValidationError, prefix: str) -> str:
         if prefix
         else ".".join(map(str, first["loc"]))
     )
+    if first["type"] == "extra_forbidden":
+        return f"{name}: {_NO_SUCH_SETTING if prefix else 'there is no such entry'}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     said = first["msg"].lower().removeprefix("value error, ")
     return f"{name}: {said}; `gatehouse config --help` says more{more}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
+from gatehouse.oauth.verifiers import ANSWER_SECONDS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -431,7 +432,7 @@ async def test_outage_of_the_issuer_does_not_touch_known_keys(
 async def test_hanging_issuer_keeps_no_caller_longer_than_a_second(
     idp: LoopbackIssuer, make_verifiers: MakeVerifiers
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifiers = await make_verifiers(config(idp), answer_seconds=ANSWER_SECONDS)
     good = idp.sign()
     idp.hold("jwks")
     unknown = SigningKey.make("unknown").sign(idp.claims())

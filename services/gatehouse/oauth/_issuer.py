@@ -33,6 +33,7 @@ class Issuer:
         monotonic: Clock in seconds.
         sleep: Waits for seconds of that clock.
         observer: Told of each key fetch.
+        answer_seconds: How long an introspection may take.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Issuer:
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         observer: Observer,
+        answer_seconds: float,
     ) -> None:
         self.config = config
         self._http = http
@@ -60,7 +62,9 @@ class Issuer:
             self._keys = KeySet(self._fetch_keys, config.algorithms, monotonic, sleep, observer)
             self._signed = JwtVerifier(config, self._keys, clock)
         if config.mode != "jwt":
-            self._asked = IntrospectionVerifier(config, self._introspection_endpoint, http, clock, monotonic)
+            self._asked = IntrospectionVerifier(
+                config, self._introspection_endpoint, http, clock, monotonic, answer_seconds
+            )
 
     @property
     def ready(self) -> bool:

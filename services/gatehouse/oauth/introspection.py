@@ -17,7 +17,6 @@ from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, _read, provider
 
-ANSWER_SECONDS = 0.8
 INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
 BREAKER_FAILURES = 5
@@ -71,6 +70,7 @@ class IntrospectionVerifier:
         http: Client to ask with.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
+        answer_seconds: How long the issuer may take.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class IntrospectionVerifier:
         http: httpx.AsyncClient,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        answer_seconds: float,
     ) -> None:
         self._config = config
         self._auth = (config.client_id or "", config.client_secret or "")
         self._endpoint = endpoint
         self._http = http
         self._clock = clock
+        self._answer_seconds = answer_seconds
         self._provider: Provider = provider(config.provider)
         context = (config.issuer, config.introspection_endpoint, config.client_id)
         self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic, context)
@@ -142,7 +144,7 @@ class IntrospectionVerifier:
     async def _ask(self, token: str) -> Mapping[str, Any]:
         self._breaker.check()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 answer = await self._answer(token)
         except TimeoutError:
             self._breaker.record(ok=False)

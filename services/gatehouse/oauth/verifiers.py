@@ -19,9 +19,10 @@ from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.principal import Principal
 
 CACHE_SIZE = 10_000
-# Whoever waits has an answer within a second, be the issuer there or not. One introspection is bound a
-# little tighter, so that it is the one to notice.
+# Whoever waits has an answer within a second, be the issuer there or not.
 ANSWER_SECONDS = 0.9
+# One introspection is bound a little tighter, so that it is the one to notice.
+INTROSPECTION_PART = 0.9
 
 
 class Verifiers:
@@ -39,6 +40,7 @@ class Verifiers:
         sleep: Waits for seconds of that clock.
         tracer: Makes a span when a verification goes beyond the cache.
         observer: Told of verifications and key refreshes.
+        answer_seconds: How long one verification may take, with all that it asks.
 
     Raises:
         ValueError: Two issuers of one name, or none at all.
@@ -54,6 +56,7 @@ class Verifiers:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         tracer: Tracer | None = None,
         observer: Observer | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         if not issuers:
             raise ValueError("at least one issuer is required")
@@ -61,6 +64,7 @@ class Verifiers:
         self._tracer = tracer or NoOpTracer()
         self._clock = clock
         self._monotonic = monotonic
+        self._answer_seconds = answer_seconds
         self._issuers = {
             config.issuer: Issuer(
                 config,
@@ -69,6 +73,7 @@ class Verifiers:
                 monotonic=monotonic,
                 sleep=sleep,
                 observer=self._observer,
+                answer_seconds=answer_seconds * INTROSPECTION_PART,
             )
             for config in issuers
         }
@@ -125,7 +130,7 @@ class Verifiers:
             attributes={"oauth.issuer": issuer.config.issuer, "oauth.mode": issuer.config.mode},
         ) as span:
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     principal, source = await issuer.verify(token, online=online)
             except TimeoutError:
                 _mark(span, "issuer_timeout", outage=True)
