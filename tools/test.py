@@ -31,7 +31,19 @@ def main(arguments: list[str]) -> int:
         old.unlink()
     workers = str(min(os.cpu_count() or 1, 4))
     whole = not arguments
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--cov", "--cov-report=", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        workers,
+        "--dist",
+        "loadfile",
+        "--cov",
+        "--cov-report=",
+        *arguments,
+    ]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code != 0 or not whole:
         return code

@@ -46,11 +46,11 @@ def template(postgres: Any) -> str:
 _numbers = itertools.count()
 
 
-def named(uri: str, database: str, role: str | None = None) -> str:
-    """Returns `uri` with another database, and another role."""
+def named(uri: str, database: str, role: str | None = None, password: str | None = None) -> str:
+    """Returns `uri` with another database, role and password."""
     url = sa.make_url(uri).set(database=database)
     if role is not None:
-        url = url.set(username=role)
+        url = url.set(username=role, password=password)
     return url.render_as_string(hide_password=False)
 
 

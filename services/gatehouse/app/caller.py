@@ -19,6 +19,7 @@ from gatehouse.app.policy import SERVICES
 from gatehouse.rpc import ClientTls, connect
 from gatehouse.settings import ConfigurationError, Profile
 
+_ANSWER_SECONDS = 1.0
 _DETAILS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest)
 
 
@@ -153,9 +154,51 @@ async def answers_of(call: Any, method: MethodDescriptor, limit: int = 0) -> Asy
             return
 
 
-def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
-    """Reads the status, its details and the challenge of a call that failed."""
-    trailers = dict(error.trailing_metadata() or ())
+class _Ending:
+    """The status that the server ended a call with.
+
+    A stream that is answered before it has sent its requests ends twice in grpc.aio, in any order: with the
+    answer, and with INTERNAL for the request that could not be sent any more (grpc/grpc issue 36066).
+
+    Args:
+        call: A call under way.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        call.add_done_callback(self._keep)
+
+    def _keep(self, call: Any) -> None:
+        code, details, trailers = map(_at_once, (call.code(), call.details(), call.trailing_metadata()))
+        if code is not None and not (_made_by_client(code, trailers) or self._answer.done()):
+            self._answer.set_result(_outcome(code, details, trailers))
+
+    async def outcome(self, error: grpc.aio.AioRpcError) -> Outcome:
+        """Returns the status of the call that `error` says has failed."""
+        if _made_by_client(error.code(), error.trailing_metadata()):
+            await asyncio.wait((self._answer,), timeout=_ANSWER_SECONDS)
+        if self._answer.done() and self._answer.result().code is not grpc.StatusCode.OK:
+            return self._answer.result()
+        return _outcome(error.code(), error.details(), error.trailing_metadata())
+
+
+def _made_by_client(code: grpc.StatusCode, trailers: Any) -> bool:
+    return code is grpc.StatusCode.INTERNAL and not trailers
+
+
+def _at_once(coroutine: Any) -> Any:
+    """Returns the result of a coroutine that has nothing to wait for, None of one that has."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    return None
+
+
+def _outcome(code: grpc.StatusCode, text: str | None, metadata: Any) -> Outcome:
+    """Makes an outcome of a status, its details and its challenge."""
+    trailers = dict(metadata or ())
     reason, violations = "", []
     raw = trailers.get("grpc-status-details-bin")
     if isinstance(raw, bytes):
@@ -168,8 +211,8 @@ def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
                     else:
                         violations = [(v.field, v.description) for v in message.field_violations]
     return Outcome(
-        code=error.code(),
-        message=error.details() or "",
+        code=code,
+        message=text or "",
         reason=reason,
         challenge=str(trailers.get("www-authenticate", "")),
         violations=tuple(violations),
@@ -190,11 +233,12 @@ async def call_each(
     """Makes a call, hands each answer on as it comes, and returns how it ended, without the answers."""
     sent = [*metadata, *([("authorization", f"Bearer {token}")] if token is not None else [])]
     call = open_call(channel, method, requests, metadata=sent, timeout=timeout)
+    ending = _Ending(call)
     try:
         async for message in answers_of(call, method, limit):
             on_answer(message)
     except grpc.aio.AioRpcError as error:
-        return outcome_of(error)
+        return await ending.outcome(error)
     except asyncio.CancelledError:
         if not call.cancelled():
             call.cancel()

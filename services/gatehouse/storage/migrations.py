@@ -162,4 +162,6 @@ def _set_password(connection: sa.Connection, role: str, password: str) -> None:
     assert isinstance(raw, psycopg.Connection)  # noqa: S101 - the only driver here
     # As a SCRAM verifier (RFC 5803): the password itself reaches neither the wire nor the server's log.
     verifier = raw.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-    raw.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
+    order = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
+    # Through SQLAlchemy, whose commit knows of nothing else.
+    connection.exec_driver_sql(order.as_string(raw).replace("%", "%%"))

