@@ -289,9 +289,16 @@ async def test_a_replica_that_is_told_to_end_loses_no_call_of_any_shape(system: 
     port = free_port()
     ready = system.folder / "replica.json"
     replica = system.spawn(
-        "serve", "users", "--ready-file", str(ready), GATEHOUSE_SERVER__USERS_PORT=str(port)
+        "serve",
+        "users",
+        "public",
+        "--ready-file",
+        str(ready),
+        GATEHOUSE_SERVER__USERS_PORT=str(port),
+        GATEHOUSE_SERVER__PUBLIC_PORT="0",
     )
     await eventually(ready.exists)
+    assert {"users", "public"} < json.loads(ready.read_text()).keys()
     source = FixedToken(system.client_token("gatehouse-worker", "read:users write:users"))
     async with (
         system.channel("users", port, tokens=source) as alone,
