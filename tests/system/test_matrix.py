@@ -82,7 +82,7 @@ CALLERS = {
     "wrong issuer": Caller(refused="issuer unknown"),
     "tampered": Caller(refused="signature mismatch"),
     "ID token": Caller(refused="audience mismatch"),
-    "refresh token": Caller(refused="token malformed"),
+    "refresh token": Caller(refused="algorithm not allowed"),
     "carol": Caller(),
     "bob": Caller("read:users", "user"),
     "alice": Caller(EVERYTHING, "user editor admin"),
