@@ -5,10 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help test compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures test compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: install-demo  ## Runs the whole system on this machine, and a tour of it
+	@$(BIN)/gatehouse demo
+
+serve: install-demo  ## Keeps the same system running, and prints commands to paste
+	@$(BIN)/gatehouse demo --keep
+
+pictures: install-demo  ## Makes docs/images/ from a real run
+	@mkdir -p docs/images
+	@$(BIN)/gatehouse demo --svg docs/images/tour.svg --trace-svg docs/images/trace.svg
 
 test: install  ## Runs the tests on real parts, with coverage
 	@$(BIN)/python tools/test.py

@@ -6,6 +6,7 @@ _: Any = None
 _.CLIENT_AUTH_METHODS
 _.CreateUser
 _.DeleteUser
+_.Export
 _.GetCurrentUser
 _.GetPublicInfo
 _.GetStats
@@ -74,3 +75,4 @@ _.token_type
 _.token_type_hint
 _.userinfo_endpoint
 _.validate_token_request
+_.width

@@ -247,12 +247,15 @@ def _secrets(source: PydanticBaseSettingsSource, folder: str) -> NestedSecretsSe
 
 
 class Profile(_Section):
-    """What the command line needs of a running system: `gatehouse call`, `token`, `healthcheck`.
+    """What the command line needs of a running system: `gatehouse call`, `token`, `healthcheck`, `tour`.
 
     `discovery_url` and `revocation_endpoint` are where the issuer is reached, when that is elsewhere than its
     metadata says. `ca_file` is trusted beside the system's authorities, by services and issuer alike; a
     relative one is looked for beside the profile. `clients` and `passwords` hold secrets of the demo realm
     only; elsewhere they come from prompts.
+    `traces_url` is a server of Jaeger's query API, `metrics` the addresses of the services' figures by
+    service, `revocation_budget_seconds` what the services are set to. `issuer_admin_password` is for the
+    admin calls of the issuer, with which the tour rotates the signing key.
     """
 
     issuer: str = "http://127.0.0.1:8080/realms/gatehouse"
@@ -267,6 +270,11 @@ class Profile(_Section):
     api_client: str = "gatehouse-api"
     clients: dict[str, SecretStr] = Field(default_factory=dict)
     passwords: dict[str, SecretStr] = Field(default_factory=dict)
+    traces_url: str | None = None
+    metrics: dict[str, str] = Field(default_factory=dict)
+    issuer_admin_user: str = "admin"
+    issuer_admin_password: SecretStr | None = None
+    revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
 
 
 class ConfigurationError(Exception):

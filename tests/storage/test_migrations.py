@@ -108,3 +108,12 @@ def test_a_login_role_can_do_no_more_than_its_service_needs(
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(statement)
+
+
+def test_login_roles_get_the_passwords_that_are_given(empty: str) -> None:
+    migrate(empty, passwords={"users": "canary-2f7c"})
+    with psycopg.connect(empty, autocommit=True) as connection:
+        query = "SELECT rolpassword FROM pg_authid WHERE rolname = 'gatehouse_users'"
+        (kept,) = connection.execute(query).fetchone() or (None,)
+        connection.execute("ALTER ROLE gatehouse_users PASSWORD NULL")
+    assert str(kept).startswith("SCRAM-SHA-256$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,12 @@ def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
 def _no_request(method: MethodDescriptor, where: str, error: Exception) -> ConfigurationError:
     text = (str(error).splitlines() or [type(error).__name__])[0]
     return ConfigurationError(f"{where}: is not a {method.input_type.name} in JSON ({text})")
+
+
+def new_trace() -> tuple[str, str]:
+    """Returns the id of a new trace that is to be sampled, and its `traceparent` (W3C Trace Context 2)."""
+    trace_id = secrets.token_hex(16)
+    return trace_id, f"00-{trace_id}-{secrets.token_hex(8)}-01"
 
 
 def target_of(profile: Profile, service: str) -> str:

@@ -74,6 +74,21 @@ class TokenDesk:
         return secret.get_secret_value()
 
 
+def issuer_http(profile: Profile) -> httpx.AsyncClient:
+    """Makes a client that trusts what a profile trusts, for questions to its issuer.
+
+    Raises:
+        ConfigurationError: The file of the authority cannot be read.
+    """
+    context = ssl.create_default_context()
+    if profile.ca_file is not None:
+        try:
+            context.load_verify_locations(profile.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"{profile.ca_file}: cannot be used as an authority ({error})") from None
+    return httpx.AsyncClient(trust_env=False, verify=context)
+
+
 @asynccontextmanager
 async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
     """Finds the issuer of a profile.
@@ -82,13 +97,7 @@ async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
         ConfigurationError: The file of the authority cannot be read.
         IssuerUnavailable: The issuer gives no usable metadata.
     """
-    context = ssl.create_default_context()
-    if profile.ca_file is not None:
-        try:
-            context.load_verify_locations(profile.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{profile.ca_file}: cannot be used as an authority ({error})") from None
-    async with httpx.AsyncClient(trust_env=False, verify=context) as http:
+    async with issuer_http(profile) as http:
         metadata = await discover(http, profile.issuer, profile.discovery_url)
         yield TokenDesk(profile, http, metadata)
 

@@ -50,14 +50,17 @@ def make_app(*, probe: bool = False) -> typer.Typer:
 
 
 def _add_commands(app: typer.Typer) -> None:
-    from gatehouse.cli import _ask, _call  # noqa: PLC0415 - a probe does without
+    from gatehouse.cli import _ask, _call, _demo  # noqa: PLC0415 - a probe does without
 
     for command in (
+        _demo.demo,
         _run.serve,
         _run.migrate,
         _run.issuer,
         _call.call,
         _ask.policy,
+        _demo.tour,
+        _demo.trace,
         _run.healthcheck,
         _ask.config,
     ):

@@ -18,6 +18,7 @@ from gatehouse.app.caller import (
     Outcome,
     call_each,
     find_method,
+    new_trace,
     open_channel,
     parse_request,
     parse_requests,
@@ -76,6 +77,8 @@ def call(
             async with open_desk(profile) as desk:
                 sent = await obtain(desk, profile, user, client, scope, " ".join(sorted(rule.scopes)))
         stream = _Lines(found)
+        trace_id, traceparent = new_trace()
+        traced = profile.traces_url is not None
         async with open_channel(profile, service) as channel:
             outcome = await call_each(
                 channel,
@@ -85,9 +88,12 @@ def call(
                 token=sent,
                 limit=limit,
                 timeout=timeout,
+                metadata=[("traceparent", traceparent)] if traced else [],
             )
         if stream.error is not None:
             raise stream.error
+        if traced:
+            typer.echo(f"trace: gatehouse trace {trace_id}", err=True)
         return _tell(outcome, target_of(profile, service))
 
     return asyncio.run(work())

@@ -18,6 +18,7 @@ itself, whose traceback GATEHOUSE_TRACEBACK=1 shows; 130 interrupted."""
 def explain(error: Exception) -> tuple[str, int]:
     """Returns the line that says why a command failed, and its exit code."""
     # Here, because what works need not pay for these rooms.
+    from gatehouse.demo.errors import DemoError  # noqa: PLC0415
     from gatehouse.issuer import IssuerError, RealmError  # noqa: PLC0415
     from gatehouse.oauth import IssuerUnavailable, OAuthError  # noqa: PLC0415
     from gatehouse.rpc import PolicyError, TlsError  # noqa: PLC0415
@@ -30,7 +31,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror.lower()}", UNREACHABLE
-    if isinstance(error, MigrationError | IssuerError | OSError):
+    if isinstance(error, DemoError | MigrationError | IssuerError | OSError):
         return str(error), UNREACHABLE
     if isinstance(error, OAuthError):
         return f"the issuer refused ({error}); check the user, the client and the scopes", REFUSED

@@ -1,0 +1,76 @@
+"""Commands that show the whole: demo, tour, trace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gatehouse.cli._fail import OK, REFUSED
+from gatehouse.settings import load_profile
+
+Svg = Annotated[Path | None, typer.Option(help="Saves what is shown as a picture too.")]
+RealmFile = Annotated[Path | None, typer.Option(help="Realm file of the issuer, to see what a change does.")]
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="No tour: keeps the system running, on its usual ports.")
+    ] = False,
+    free_ports: Annotated[
+        bool,
+        typer.Option("--free-ports", help="With --keep: ports that are free, instead of the usual ones."),
+    ] = False,
+    realm: RealmFile = None,
+    svg: Svg = None,
+    trace_svg: Annotated[Path | None, typer.Option(help="Saves the trace alone as a picture.")] = None,
+) -> int:
+    """Runs the whole system on this machine and a tour of it; 1 when something is not as promised.
+
+    Examples:
+      gatehouse demo
+
+      gatehouse demo --keep
+    """
+    began = time.monotonic()
+    from gatehouse.demo.run import keep_running, run_demo  # noqa: PLC0415 - only who runs it pays for it
+
+    work = (
+        keep_running(began=began, realm=realm, free_ports=free_ports)
+        if keep
+        else run_demo(began=began, realm=realm, svg=svg, trace_svg=trace_svg)
+    )
+    return OK if asyncio.run(work) else REFUSED
+
+
+def tour(svg: Svg = None) -> int:
+    """Runs the tour on the system of the profile; 1 when something is not as promised.
+
+    Examples:
+      GATEHOUSE_PROFILE=profile.json gatehouse tour
+    """
+    from gatehouse.demo.run import run_tour  # noqa: PLC0415
+
+    return OK if asyncio.run(run_tour(load_profile(), svg=svg)) else REFUSED
+
+
+def trace(
+    trace_id: Annotated[str, typer.Argument(help="As `gatehouse call` and log lines have it.")],
+    url: Annotated[str | None, typer.Option(help="A server of Jaeger's query API.")] = None,
+    svg: Svg = None,
+) -> int:
+    """Draws a trace as a tree of its spans, over the time of each.
+
+    Examples:
+      gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736
+
+      gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736 --url http://127.0.0.1:16686 --svg trace.svg
+    """
+    from gatehouse.demo.run import show_trace  # noqa: PLC0415
+
+    asyncio.run(show_trace(trace_id, url or load_profile().traces_url, svg))
+    return OK

@@ -1,0 +1,132 @@
+"""Spans of a trace, the tree that they make, and Jaeger's JSON for them (its query API, /api/traces)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_SPANS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One span.
+
+    Attributes:
+        span_id: 16 hexadecimal digits.
+        parent_id: That of its parent; "" when it has none.
+        service: `service.name` of the process.
+        name: What it did.
+        kind: `server`, `client`, `internal`, `producer` or `consumer`.
+        start: Microseconds since the epoch.
+        duration: Microseconds.
+        failed: Whether its status is an error.
+        attributes: The rest of what it says.
+    """
+
+    span_id: str
+    parent_id: str
+    service: str
+    name: str
+    kind: str
+    start: int
+    duration: int
+    failed: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A span in a drawn tree; `guide` is what leads to it from its parent."""
+
+    span: Span
+    guide: str = ""
+
+
+def tree(spans: Sequence[Span]) -> list[Row]:
+    """Returns the spans as the lines of a tree, each below its parent, in the order of time.
+
+    A span stands at the left when its parent is not among `spans`, because it has none or because a
+    caller's was not sent. One that is its own ancestor, which no honest program sends, is left out.
+    """
+    known = {span.span_id for span in spans}
+    below: dict[str, list[Span]] = {}
+    for span in sorted(spans, key=lambda s: (s.start, -s.duration)):
+        below.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
+    rows: list[Row] = []
+    waiting = [(span, "", "") for span in reversed(below.pop("", []))]
+    while waiting:
+        span, guide, indent = waiting.pop()
+        rows.append(Row(span, guide))
+        children = below.pop(span.span_id, [])
+        for child in reversed(children):
+            is_last = child is children[-1]
+            ends = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
+            waiting.append((child, indent + ends[0], indent + ends[1]))
+    return rows
+
+
+def to_jaeger(trace_id: str, spans: Sequence[Span]) -> dict[str, Any]:
+    """Writes a trace as Jaeger's query API answers it."""
+    services = list(dict.fromkeys(span.service for span in spans))
+    return {
+        "traceID": trace_id,
+        "spans": [
+            {
+                "traceID": trace_id,
+                "spanID": span.span_id,
+                "operationName": span.name,
+                "references": [{"refType": "CHILD_OF", "traceID": trace_id, "spanID": span.parent_id}]
+                if span.parent_id
+                else [],
+                "startTime": span.start,
+                "duration": span.duration,
+                "tags": [
+                    *({"key": k, "type": _type(v), "value": v} for k, v in span.attributes.items()),
+                    {"key": "span.kind", "type": "string", "value": span.kind},
+                    *([{"key": "error", "type": "bool", "value": True}] if span.failed else []),
+                ],
+                "logs": [],
+                "processID": f"p{services.index(span.service) + 1}",
+            }
+            for span in spans
+        ],
+        "processes": {f"p{n}": {"serviceName": name, "tags": []} for n, name in enumerate(services, 1)},
+    }
+
+
+def from_jaeger(answer: Mapping[str, Any]) -> list[Span]:
+    """Reads the spans of an answer of Jaeger's query API.
+
+    Raises:
+        ValueError: It has another shape.
+    """
+    try:
+        return [_span(raw, found["processes"]) for found in answer["data"] or () for raw in found["spans"]][
+            :MAX_SPANS
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an answer of Jaeger's query API (at {error})") from None
+
+
+def _span(raw: Mapping[str, Any], processes: Mapping[str, Any]) -> Span:
+    tags = {tag["key"]: tag["value"] for tag in raw["tags"]}
+    parents = [r["spanID"] for r in raw["references"] if r["refType"] == "CHILD_OF"]
+    return Span(
+        span_id=str(raw["spanID"]),
+        parent_id=str(parents[0]) if parents else "",
+        service=str(processes[raw["processID"]]["serviceName"]),
+        name=str(raw["operationName"]),
+        kind=str(tags.pop("span.kind", "internal")),
+        start=int(raw["startTime"]),
+        duration=int(raw["duration"]),
+        failed=tags.pop("error", False) is True,
+        attributes=tags,
+    )
+
+
+def _type(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return {int: "int64", float: "float64"}.get(type(value), "string")

@@ -1,0 +1,325 @@
+"""The whole system on this machine: PostgreSQL, issuer, three services over TLS, and a store of traces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gatehouse.app.caller import open_channel
+from gatehouse.demo.certificates import Certificates, make_certificates
+from gatehouse.demo.errors import DemoError
+from gatehouse.demo.files import realm_file
+from gatehouse.demo.postgres import Postgres, run_postgres
+from gatehouse.demo.processes import Processes
+from gatehouse.demo.traces import run_trace_server
+from gatehouse.issuer import Realm, load_realm
+from gatehouse.settings import Profile, environment
+
+SERVICES = ("users", "admin", "public")
+SERVING_SECONDS = 60.0
+REVOCATION_BUDGET_SECONDS = 1.0
+EXPORT_SECONDS = 0.2
+_HOST = "127.0.0.1"
+_AUDIENCE = "gatehouse-api"
+_ADMIN_CLIENT = "gatehouse-admin-service"
+# Below the ports that the system gives to outgoing connections, so that none of these takes ours.
+_FREE_PORTS = range(20_000, 32_000)
+
+Tell = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the parts listen, all on loopback."""
+
+    issuer: int = 8080
+    users: int = 50051
+    admin: int = 50052
+    public: int = 50053
+    traces: int = 16686
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Returns ports that are free now."""
+        found: set[int] = set()
+        while len(found) < len(cls.__slots__):
+            port = secrets.choice(_FREE_PORTS)
+            if _is_free(port):
+                found.add(port)
+        return cls(*found)
+
+    def check(self) -> None:
+        """Refuses ports that are taken.
+
+        Raises:
+            DemoError: One is.
+        """
+        for name in self.__slots__:
+            port = getattr(self, name)
+            if not _is_free(port):
+                raise DemoError(
+                    f"port {port}, for {name}, is taken; end what listens there (`ss -ltnp sport = :{port}` "
+                    "names it), or take free ports with `gatehouse demo --keep --free-ports`"
+                )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A system that serves.
+
+    Attributes:
+        profile: Where everything is, and how to get in.
+        profile_file: The same for `GATEHOUSE_PROFILE`.
+        folder: Of its logs.
+        seconds: From the beginning until everything was SERVING.
+    """
+
+    profile: Profile
+    profile_file: Path
+    folder: Path
+    seconds: float
+    _postgres: Postgres = field(repr=False)
+    _processes: Processes = field(repr=False)
+
+    async def stop_database(self) -> None:
+        """Stops PostgreSQL; its data stays."""
+        await self._postgres.stop()
+
+    async def start_database(self) -> None:
+        """Starts PostgreSQL again."""
+        await self._postgres.start()
+
+    async def first_end(self) -> str:
+        """Waits until a process ends, which none should, and says which and why."""
+        return await self._processes.first_end()
+
+
+@asynccontextmanager
+async def run_stack(
+    *,
+    tell: Tell,
+    ports: Ports | None = None,
+    realm: Path | None = None,
+    service_settings: Mapping[str, str] | None = None,
+    began: float | None = None,
+) -> AsyncIterator[Stack]:
+    """Runs the system until the context ends; then nothing of it is left, neither process nor file.
+
+    Args:
+        tell: Told of each part that is up: its name, and where it is.
+        ports: Where to listen; free ports when None.
+        realm: Realm file of the issuer; the repository's when None.
+        service_settings: Added to the environment of the services.
+        began: When the command began, on the monotonic clock.
+
+    Raises:
+        DemoError: A part does not start.
+        RealmError: The realm file cannot be used.
+    """
+    began = time.monotonic() if began is None else began
+    path = realm or realm_file()
+    loaded = load_realm(path, environment())
+    chosen = ports or Ports.free()
+    chosen.check()
+    async with AsyncExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="gatehouse-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # The folder itself must be open for the user whom PostgreSQL runs as; what is private is below it.
+        private = folder / "private"
+        private.mkdir(mode=0o700)
+        starting = _Start(chosen, path, loaded, private, dict(service_settings or {}), tell, stack)
+        yield await starting.run(folder / "pg", began)
+
+
+class _Start:
+    """Brings the parts up, those side by side that can be."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        realm_path: Path,
+        realm: Realm,
+        folder: Path,
+        service_settings: dict[str, str],
+        tell: Tell,
+        stack: AsyncExitStack,
+    ) -> None:
+        self.ports = ports
+        self.realm_path = realm_path
+        self.realm = realm
+        self.folder = folder
+        self.service_settings = service_settings
+        self.tell = tell
+        self.stack = stack
+        self.issuer_url = f"http://{_HOST}:{ports.issuer}/realms/{realm.name}"
+        self.admin_password = secrets.token_urlsafe(18)
+        self.processes = Processes(folder)
+
+    async def run(self, postgres_folder: Path, began: float) -> Stack:
+        self.stack.push_async_callback(self.processes.aclose)
+        certificates = make_certificates(self.folder)
+        # Issuer and PostgreSQL keep two cores busy; the services come after them, and find both.
+        database, otlp, _ = await _all(
+            self.stack.enter_async_context(run_postgres(postgres_folder, self.folder / "postgres.log")),
+            self.stack.enter_async_context(run_trace_server(self.ports.traces)),
+            self._issuer(),
+        )
+        self.tell("postgres", f"PostgreSQL {database.version}, one login role for each service")
+        self.tell("traces", f"http://{_HOST}:{self.ports.traces}/api/traces/ID")
+        migrating = asyncio.ensure_future(database.migrate())
+        self.stack.push_async_callback(_settled, migrating)
+        urls = database.urls()
+        for name in SERVICES:
+            own = {f"GATEHOUSE_DATABASE__{name.upper()}_URL": urls[name]}
+            settings = self._settings(name, certificates, otlp) | own | self.service_settings
+            await self.processes.start(name, ["serve", name], settings)
+        profile = self._profile(certificates)
+        serving = [asyncio.ensure_future(self._serving(name, profile)) for name in SERVICES]
+        try:
+            self.tell("migrate", f"{len(await asyncio.shield(migrating))} migrations ran")
+            ready = await asyncio.gather(*serving)
+        finally:
+            for task in serving:
+                task.cancel()
+        metrics = {
+            name: f"http://{_HOST}:{found['metrics']}/metrics"
+            for name, found in zip(SERVICES, ready, strict=True)
+        }
+        profile = profile.model_copy(update={"metrics": metrics})
+        file = self.folder / "profile.json"
+        write_profile(profile, file)
+        return Stack(profile, file, self.folder, time.monotonic() - began, database, self.processes)
+
+    async def _issuer(self) -> None:
+        word = self.folder / "issuer-admin-password"
+        word.touch(mode=0o600)
+        word.write_text(self.admin_password, encoding="utf-8")
+        arguments = ["issuer", "--realm", str(self.realm_path), "--port", str(self.ports.issuer)]
+        await self.processes.start("issuer", [*arguments, "--admin-password-file", str(word)], environment())
+        found = await self.processes.ready("issuer")
+        self.tell("issuer", found["issuer"])
+
+    def _settings(self, name: str, certificates: Certificates, otlp: str) -> dict[str, str]:
+        accepted = {
+            "issuer": self.issuer_url,
+            "audience": _AUDIENCE,
+            "client_id": _AUDIENCE,
+            "client_secret": self.realm.clients[_AUDIENCE].secret,
+            "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
+            # Everything runs by one clock, and the tour shows what happens when a token expires.
+            "leeway_seconds": 0,
+        }
+        found = {
+            "GATEHOUSE_ISSUERS": json.dumps([accepted]),
+            f"GATEHOUSE_SERVER__{name.upper()}_PORT": str(getattr(self.ports, name)),
+            "GATEHOUSE_SERVER__REFLECTION": "true",
+            "GATEHOUSE_SERVER__DRAIN_SECONDS": "2",
+            "GATEHOUSE_TLS__CERTIFICATE_FILE": str(certificates.certificate_file),
+            "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(certificates.private_key_file),
+            "GATEHOUSE_TLS__CA_FILE": str(certificates.ca_file),
+            "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": otlp,
+            "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
+            "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": str(EXPORT_SECONDS),
+            "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
+            "GATEHOUSE_LOG__FORMAT": "json",
+        }
+        if name == "admin":
+            found |= {
+                "GATEHOUSE_CLIENT__CLIENT_ID": _ADMIN_CLIENT,
+                "GATEHOUSE_CLIENT__CLIENT_SECRET": self.realm.clients[_ADMIN_CLIENT].secret,
+                "GATEHOUSE_CLIENT__USERS_TARGET": f"{_HOST}:{self.ports.users}",
+            }
+        return found
+
+    def _profile(self, certificates: Certificates) -> Profile:
+        users = (user for user in self.realm.users.values() if user.password)
+        return Profile.model_validate(
+            {
+                "issuer": self.issuer_url,
+                "users_target": f"{_HOST}:{self.ports.users}",
+                "admin_target": f"{_HOST}:{self.ports.admin}",
+                "public_target": f"{_HOST}:{self.ports.public}",
+                "ca_file": certificates.ca_file,
+                "clients": {c.client_id: c.secret for c in self.realm.clients.values() if c.secret},
+                "passwords": {user.username: user.password for user in users},
+                "traces_url": f"http://{_HOST}:{self.ports.traces}",
+                "issuer_admin_password": self.admin_password,
+                "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
+            }
+        )
+
+    async def _serving(self, name: str, profile: Profile) -> dict[str, int]:
+        found = await self.processes.ready(name)
+        await until_health(profile, name, serving=True, seconds=SERVING_SECONDS)
+        self.tell(name, f"{_HOST}:{found[name]} over TLS, SERVING")
+        return found
+
+
+async def until_health(profile: Profile, service: str, *, serving: bool, seconds: float) -> None:
+    """Waits until a service says that it serves, or that it does not (grpc.health.v1 Watch).
+
+    Raises:
+        DemoError: It did not say so within `seconds`.
+    """
+    wanted = health_pb2.HealthCheckResponse.SERVING
+    try:
+        async with asyncio.timeout(seconds), open_channel(profile, service) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            call = watch(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
+            async for answer in call:
+                if (answer.status == wanted) == serving:
+                    call.cancel()
+                    return
+    except (TimeoutError, grpc.aio.AioRpcError):
+        pass
+    word = "SERVING" if serving else "NOT_SERVING"
+    raise DemoError(f"{service} was not {word} within {seconds:g} s; its log says why")
+
+
+def write_profile(profile: Profile, file: Path) -> None:
+    """Writes a profile, its secrets in clear, for its owner only."""
+    plain = profile.model_dump(mode="json", exclude_none=True)
+    plain["clients"] = {name: word.get_secret_value() for name, word in profile.clients.items()}
+    plain["passwords"] = {name: word.get_secret_value() for name, word in profile.passwords.items()}
+    if profile.issuer_admin_password is not None:
+        plain["issuer_admin_password"] = profile.issuer_admin_password.get_secret_value()
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(plain, indent=2), encoding="utf-8")
+
+
+async def _all(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Waits for all, so that nothing still is on its way up when a failure takes the rest down."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+    return found
+
+
+async def _settled(work: asyncio.Future[list[str]]) -> None:
+    """Waits for what runs in a thread, which nothing can cancel."""
+    await asyncio.gather(work, return_exceptions=True)
