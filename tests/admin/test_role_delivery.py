@@ -220,6 +220,17 @@ async def test_an_attempt_that_takes_too_long_is_given_up(stage: Stage) -> None:
     assert await stage.outbox.claim(1) == []
 
 
+async def test_a_fault_of_the_worker_itself_holds_up_one_change_and_is_seen(stage: Stage) -> None:
+    user_id, _ = await stage.person()
+    await stage.manage(user_id, grant=["admin"])
+    worker = await stage.worker(start=False)
+    await stage.http.aclose()
+    assert await worker.deliver_due(1) == (1, False)
+    assert reasons(stage) == {"internal"}
+    assert [line["error_type"] for line in stage.lines if "error_type" in line] == ["builtins.RuntimeError"]
+    assert (await stage.outbox.backlog()).pending == 1
+
+
 async def test_a_user_who_is_gone_without_having_been_anybody_is_dropped(stage: Stage) -> None:
     user_id, _ = await stage.person(seen=False)
     await stage.manage(user_id, grant=["admin"])

@@ -162,8 +162,11 @@ class RoleDelivery:
             Unavailable: The database is away.
         """
         changes = await self._outbox.claim(limit)
-        outages = await asyncio.gather(*map(self._deliver, changes))
-        return len(changes), any(outages)
+        results = await asyncio.gather(*map(self._deliver, changes), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return len(changes), any(results)
 
     async def _run(self) -> None:
         outages = 0
@@ -261,6 +264,12 @@ class RoleDelivery:
                 await self._directory.apply(identity.subject, change.role, granted=change.granted)
         except TimeoutError:
             raise RoleNotApplied("timeout", outage=True, uncertain=True) from None
+        except RoleNotApplied:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up other changes
+            kind = f"{type(error).__module__}.{type(error).__qualname__}"
+            self._logger.warning("unexpected error", error_type=kind)
+            raise RoleNotApplied("internal", uncertain=True) from None
         return "granted" if change.granted else "revoked"
 
     async def _identity(self, change: Change) -> Identity | None:
