@@ -14,10 +14,11 @@ STEPS = (
     "2  Every caller at every RPC",
     "3  Why they were refused",
     "4  A token is revoked",
-    "5  The signing key is rotated under load",
-    "6  The database goes away and comes back",
-    "7  One call, seen in its trace",
-    "8  What the services counted",
+    "5  A role is given, and taken back",
+    "6  The signing key is rotated under load",
+    "7  The database goes away and comes back",
+    "8  One call, seen in its trace",
+    "9  What the services counted",
 )
 
 

@@ -36,6 +36,7 @@ EXPORT_SECONDS = 0.2
 _HOST = "127.0.0.1"
 _AUDIENCE = "gatehouse-api"
 _ADMIN_CLIENT = "gatehouse-admin-service"
+_ROLE_CLIENT = "gatehouse-role-sync"
 # Below the ports that the system gives to outgoing connections, so that none of these takes ours.
 _FREE_PORTS = range(20_000, 32_000)
 
@@ -228,7 +229,7 @@ class _Start:
             "issuer": self.issuer_url,
             "audience": _AUDIENCE,
             "client_id": _AUDIENCE,
-            "client_secret": self.realm.clients[_AUDIENCE].secret,
+            "client_secret": self._secret(_AUDIENCE),
             "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
             # Everything runs by one clock, and the tour shows what happens when a token expires.
             "leeway_seconds": 0,
@@ -250,10 +251,18 @@ class _Start:
         if name == "admin":
             found |= {
                 "GATEHOUSE_CLIENT__CLIENT_ID": _ADMIN_CLIENT,
-                "GATEHOUSE_CLIENT__CLIENT_SECRET": self.realm.clients[_ADMIN_CLIENT].secret,
+                "GATEHOUSE_CLIENT__CLIENT_SECRET": self._secret(_ADMIN_CLIENT),
                 "GATEHOUSE_CLIENT__USERS_TARGET": f"{_HOST}:{self.ports.users}",
+                "GATEHOUSE_ROLE_SYNC__ADMIN_URL": f"http://{_HOST}:{self.ports.issuer}/admin/realms/{self.realm.name}",
+                "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET": self._secret(_ROLE_CLIENT),
             }
         return found
+
+    def _secret(self, client_id: str) -> str:
+        client = self.realm.clients.get(client_id)
+        if client is None:
+            raise DemoError(f"{self.realm_path}: has no client {client_id}, and the services need it; add it")
+        return client.secret
 
     def _profile(self, certificates: Certificates) -> Profile:
         users = (user for user in self.realm.users.values() if user.password)
@@ -264,7 +273,12 @@ class _Start:
                 "admin_target": f"{_HOST}:{self.ports.admin}",
                 "public_target": f"{_HOST}:{self.ports.public}",
                 "ca_file": certificates.ca_file,
-                "clients": {c.client_id: c.secret for c in self.realm.clients.values() if c.secret},
+                # Who calls the services has no business with the client that may manage users.
+                "clients": {
+                    c.client_id: c.secret
+                    for c in self.realm.clients.values()
+                    if c.secret and c.client_id != _ROLE_CLIENT
+                },
                 "passwords": {user.username: user.password for user in users},
                 "traces_url": f"http://{_HOST}:{self.ports.traces}",
                 "issuer_admin_password": self.admin_password,

@@ -32,6 +32,7 @@ from gatehouse.demo.files import UserRow, read_users, realm_file, users_file
 from gatehouse.demo.issuer_admin import IssuerAdmin
 from gatehouse.demo.matrix import SHORT, Calls, Cell, Sample, matrix_view, run_matrix
 from gatehouse.demo.query import until_trace
+from gatehouse.demo.roles import give_and_take
 from gatehouse.demo.show import trace_view
 from gatehouse.demo.spans import Span, tree
 from gatehouse.demo.stack import until_health
@@ -118,6 +119,7 @@ class Tour:
                 ("Every caller at every RPC", lambda: self._matrix(stack, calls, desk, realm, brief)),
                 ("Why they were refused", self._reasons),
                 ("A token is revoked", lambda: self._revocation(calls, desk)),
+                ("A role is given, and taken back", lambda: give_and_take(calls, desk, self._check)),
                 ("The signing key is rotated under load", lambda: self._rotation(http, calls, desk)),
                 ("The database goes away and comes back", lambda: self._database(calls)),
                 ("One call, seen in its trace", lambda: self._trace(http, calls)),
