@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, float] = {
     "oauth": 98,
     "rpc": 79,
-    "provider": 95,
+    "provider": 98,
     "storage": 80,
     "users": 83,
-    "admin": 94,
+    "admin": 96,
     "public": 87,
     "issuer": 89,
     "settings": 90,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.users.v1 import users_pb2
 
@@ -48,3 +52,42 @@ async def test_a_role_given_while_the_provider_takes_none_outlives_the_death_of_
 
         await until(carol_reads)
     await way.down()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ADMIN_URL": "https://id.test/admin/realms/r"}, "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET: is missing"),
+        (
+            {"ADMIN_URL": "http://id.test/admin/realms/r", "CLIENT_SECRET": "canary"},
+            "GATEHOUSE_ROLE_SYNC__ADMIN_URL: url_not_https",
+        ),
+        (
+            {"ADMIN_URL": "nonsense", "CLIENT_SECRET": "canary"},
+            "GATEHOUSE_ROLE_SYNC__ADMIN_URL: url_malformed",
+        ),
+    ],
+)
+async def test_a_role_sync_that_cannot_work_is_one_line(
+    database_urls: dict[str, str], settings: dict[str, str], message: str
+) -> None:
+    accepted = {"issuer": "https://id.test/realms/r", "audience": "gatehouse-api", "mode": "jwt"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")} | {
+        "GATEHOUSE_ISSUERS": json.dumps([accepted]),
+        "GATEHOUSE_TLS__PLAINTEXT": "true",
+        "GATEHOUSE_SERVER__ADMIN_PORT": "0",
+        "GATEHOUSE_CLIENT__CLIENT_ID": "gatehouse-admin-service",
+        "GATEHOUSE_CLIENT__CLIENT_SECRET": "canary",
+        "GATEHOUSE_DATABASE__ADMIN_URL": database_urls["admin"],
+        **{f"GATEHOUSE_ROLE_SYNC__{name}": value for name, value in settings.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatehouse", "serve", "admin"), env=environment, stdout=-1, stderr=-1
+    )
+    async with asyncio.timeout(60):
+        _, err = await process.communicate()
+    said = err.decode()
+    assert process.returncode == 2
+    assert said.startswith(f"gatehouse: {message}")
+    assert said.count("\n") == 1
+    assert "canary" not in said
