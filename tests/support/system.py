@@ -369,7 +369,9 @@ class System:
     def metrics(self, name: str) -> str:
         """Returns the metrics of a service as they are published."""
         ready = json.loads(self.folder.joinpath(f"{name}.json").read_text())
-        return httpx.get(f"http://127.0.0.1:{ready['metrics']}/metrics", trust_env=False).text
+        answer = httpx.get(f"http://127.0.0.1:{ready['metrics']}/metrics", trust_env=False)
+        assert answer.status_code == 200
+        return answer.text
 
 
 def _prepare_database(folder: Path) -> tuple[Any, str]:

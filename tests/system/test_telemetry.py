@@ -1,0 +1,140 @@
+"""What the running system writes of its calls: one trace across services and SQL, and never a secret."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import Any
+
+import grpc
+import grpc.aio
+from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+from gatehouse.users.v1 import users_pb2 as pb
+from gatehouse.users.v1 import users_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, Span, System, eventually
+
+SERVER, CLIENT = trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_CLIENT
+
+
+def traced() -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Returns a new trace id, and the metadata that makes a call part of it."""
+    trace_id = secrets.token_hex(16)
+    return trace_id, (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
+
+
+async def test_the_trace_of_one_call_spans_both_services_and_their_sql(system: System) -> None:
+    trace_id, metadata = traced()
+    bearer = ("authorization", f"Bearer {system.user_token('alice', 'admin')}")
+    async with system.channel("admin") as channel:
+        admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        await admin.GetStats(admin_pb2.GetStatsRequest(), metadata=(*metadata, bearer))
+
+    def complete() -> list[Span]:
+        found = system.spans.of(trace_id)
+        services = {span.service for span in found if span.kind == SERVER}
+        return found if services == {"gatehouse-admin", "gatehouse-users"} else []
+
+    spans: list[Span] = await eventually(complete)
+    by_id = {span.span_id: span for span in spans}
+
+    def way(span: Span) -> list[tuple[str, str]]:
+        above = by_id.get(span.parent_id)
+        return [*(way(above) if above is not None else []), (span.service, span.name)]
+
+    ways = {tuple(way(span)) for span in spans}
+    stats = ("gatehouse-admin", "gatehouse.admin.v1.AdminService/GetStats")
+    asks = ("gatehouse-admin", "gatehouse.users.v1.UserService/CountUsers")
+    counts = ("gatehouse-users", "gatehouse.users.v1.UserService/CountUsers")
+    assert {
+        (stats, asks, counts, ("gatehouse-users", "SELECT")),
+        (stats, ("gatehouse-admin", "SELECT")),
+        (stats, ("gatehouse-admin", "oauth.verify")),
+    } <= ways
+    queries = [span.attributes["db.query.text"] for span in spans if span.name == "SELECT"]
+    assert any("FROM users.users" in text for text in queries)
+    logged = [
+        line for name in NAMES for line in system.programs[name].lines() if line.get("trace_id") == trace_id
+    ]
+    assert {line["method"] for line in logged} == {stats[1], counts[1]}
+
+
+async def test_health_checks_make_no_spans(system: System) -> None:
+    assert not any(b"grpc.health.v1" in raw for raw in system.spans.raw)
+
+
+async def test_no_secret_and_no_value_of_a_request_is_in_a_log_line_span_metric_or_error(
+    system: System,
+) -> None:
+    trace_id, metadata = traced()
+    word = f"canary{uuid.uuid4().hex}"
+    alice = system.user_token("alice", "read:users write:users delete:users admin manage:roles")
+    worker = system.client_token("gatehouse-worker", "read:users write:users")
+    bob = system.user_token("bob", "read:users")
+    told: list[str] = []
+    async with system.channel("users") as channel, system.channel("admin") as admin_channel:
+        users: Any = users_pb2_grpc.UserServiceStub(channel)
+        admin: Any = admin_pb2_grpc.AdminServiceStub(admin_channel)
+        user = pb.User(email=f"{word}@example.test", display_name=word)
+        calls = [
+            (users.CreateUser, pb.CreateUserRequest(user=user), alice),
+            (users.CreateUser, pb.CreateUserRequest(user=user), worker),
+            (users.CreateUser, pb.CreateUserRequest(user=pb.User(email=word, display_name=word)), alice),
+            (users.CreateUser, pb.CreateUserRequest(user=user), bob),
+            (users.ListUsers, pb.ListUsersRequest(filter=f'email = "{word}@example.test"'), alice),
+            (users.ListUsers, pb.ListUsersRequest(filter=word), alice),
+            (users.ListUsers, pb.ListUsersRequest(page_token=word, order_by=word), alice),
+            (users.GetUser, pb.GetUserRequest(user_id=word), alice),
+            (users.DeleteUser, pb.DeleteUserRequest(user_id=str(uuid.uuid4()), etag=word), alice),
+            (users.GetCurrentUser, pb.GetCurrentUserRequest(), alice),
+            (users.GetUser, pb.GetUserRequest(user_id=word), f"{word}.{word}.{word}"),
+            (users.GetUser, pb.GetUserRequest(user_id=word), f"{alice}{word}"),
+            (admin.ListAuditEvents, admin_pb2.ListAuditEventsRequest(resource=word), alice),
+            (admin.ListRoleBindings, admin_pb2.ListRoleBindingsRequest(role=word), alice),
+            (admin.GetStats, admin_pb2.GetStatsRequest(), alice),
+        ]
+        for method, request, token in calls:
+            call = method(request, metadata=(*metadata, ("authorization", f"Bearer {token}")))
+            if await call.code() is not grpc.StatusCode.OK:
+                told += [await call.details(), repr(await call.trailing_metadata())]
+        rows = [pb.ImportUsersRequest(row_number=n, email=word, display_name=word) for n in (1, 2)]
+        bearer = ("authorization", f"Bearer {alice}")
+        told.append(str(await users.ImportUsers(rows, metadata=(*metadata, bearer))))
+    assert len(told) > 10
+
+    def sent() -> bool:
+        return sum(span.kind == SERVER for span in system.spans.of(trace_id)) >= len(calls) + 2
+
+    await eventually(sent)
+    written = {
+        **{f"log {program.log.name}": program.written for program in system.spawned},
+        **{f"metrics of {name}": system.metrics(name) for name in NAMES},
+        "spans": b"".join(system.spans.raw).decode(errors="replace"),
+        "errors": "\n".join(told),
+    }
+    forbidden = [word, *CLIENT_SECRETS.values(), *DATABASE_PASSWORDS.values()]
+    # A token, or a part of it: each is enough to be somebody, or to say who somebody is.
+    forbidden += [part for token in (alice, worker, bob) for part in token.split(".")[1:]]
+    found = [(place, text[:12]) for place, all_of in written.items() for text in forbidden if text in all_of]
+    assert found == []
+    assert "rpc_server_call_duration" in written["metrics of users"]
+    assert 'reason="token_malformed"' in written["metrics of users"]
+
+
+async def test_metrics_count_calls_by_code_and_verifications_by_source(system: System) -> None:
+    token = system.user_token("bob", "read:users")
+    async with system.channel("users") as channel:
+        users: Any = users_pb2_grpc.UserServiceStub(channel)
+        for _ in range(2):
+            await users.CountUsers(pb.CountUsersRequest(), metadata=(("authorization", f"Bearer {token}"),))
+    samples = system.metrics("users").splitlines()
+    for name, label in (
+        ("rpc_server_call_duration_seconds_count", 'rpc_response_status_code="OK"'),
+        ("gatehouse_token_verifications_total", 'source="cache"'),
+        ("gatehouse_token_verifications_total", 'source="introspection"'),
+        ("gatehouse_keys_refreshes_total", 'outcome="ok"'),
+        ("gatehouse_database_connections", 'service="users"'),
+        ("gatehouse_rpc_in_flight", 'rpc_method="gatehouse.users.v1.UserService/CountUsers"'),
+    ):
+        assert any(s.startswith(f"{name}{{") and label in s for s in samples), name
