@@ -1,5 +1,6 @@
 """AdminService over gRPC, with UserService behind it."""
 
+import asyncio
 import uuid
 
 import grpc
@@ -119,3 +120,62 @@ async def test_user_service_that_is_away_makes_admin_unavailable(services: Servi
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await services.admin.GetStats(pb.GetStatsRequest(), timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_figures_come_from_one_moment_while_others_write(services: Services) -> None:
+    """Each change grants two roles and leaves two events: no snapshot may see one without the other."""
+    ids = [await make_user(services) for _ in range(4)]
+    stop = asyncio.Event()
+
+    async def grant_and_revoke(user_id: str) -> None:
+        while not stop.is_set():
+            for change in ({"grant_roles": ["left", "right"]}, {"revoke_roles": ["left", "right"]}):
+                await services.admin.ManageRoles(pb.ManageRolesRequest(user_id=user_id, **change))
+
+    before = (await services.admin.GetStats(pb.GetStatsRequest())).audit_event_count
+    writers = [asyncio.create_task(grant_and_revoke(user_id)) for user_id in ids]
+    for _ in range(25):
+        stats = await services.admin.GetStats(pb.GetStatsRequest())
+        counts = {c.role: c.user_count for c in stats.role_counts}
+        assert counts.get("left", 0) == counts.get("right", 0)
+        assert (stats.audit_event_count - before) % 2 == 0
+        assert stats.role_binding_count == sum(counts.values())
+    stop.set()
+    await asyncio.gather(*writers)
+    assert (await services.admin.GetStats(pb.GetStatsRequest())).audit_event_count > before
+
+
+async def test_user_service_is_asked_with_the_token_of_admin_service_and_never_the_callers(
+    services: Services,
+) -> None:
+    services.verifier.asked.clear()
+    await services.admin.GetStats(pb.GetStatsRequest())
+    assert [token for token, _ in services.verifier.asked] == ["alice", "admin-service"]
+
+
+async def test_roles_that_change_at_once_leave_each_event_once(services: Services) -> None:
+    user_id = await make_user(services)
+    request = pb.ManageRolesRequest(user_id=user_id, grant_roles=["once"])
+    await asyncio.gather(*(services.admin.ManageRoles(request) for _ in range(6)))
+    events = await services.admin.ListAuditEvents(
+        pb.ListAuditEventsRequest(resource=f"users/{user_id}/roles/once")
+    )
+    assert [e.action for e in events.audit_events] == ["role.granted"]
+
+
+@pytest.mark.parametrize("token", ["nonsense", "WyJhIiwiYiJd", "WyJhIiwiYiIsImMiXQ"])
+async def test_a_page_token_that_is_none_is_refused(services: Services, token: str) -> None:
+    for call in (
+        services.admin.ListAuditEvents(pb.ListAuditEventsRequest(page_token=token)),
+        services.admin.ListRoleBindings(pb.ListRoleBindingsRequest(page_token=token)),
+    ):
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_query_that_no_text_can_match_is_refused(services: Services) -> None:
+    for call in (
+        services.admin.ListAuditEvents(pb.ListAuditEventsRequest(resource="\0")),
+        services.admin.ListAuditEvents(pb.ListAuditEventsRequest(subject="\0")),
+        services.admin.ListRoleBindings(pb.ListRoleBindingsRequest(role="\0")),
+    ):
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
