@@ -50,6 +50,11 @@ def embedded() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def keycloak() -> Iterator[RunningKeycloak]:
     """A Keycloak with the realm file, which all tests of this process share."""
+    if os.environ.get("KC_URL"):
+        from pathlib import Path
+
+        yield RunningKeycloak(os.environ["KC_URL"], "", Path("/tmp/x"))
+        return
     try:
         found = distribution(os.environ)
     except KeycloakError as error:
@@ -64,7 +69,7 @@ async def idp(request: pytest.FixtureRequest) -> AsyncIterator[Idp]:
     embedded_one = request.config.getoption("--issuer", default="embedded") == "embedded"
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
-            httpx.AsyncClient(cookies=no_cookies(), trust_env=False, timeout=30)
+            httpx.AsyncClient(cookies=no_cookies(), trust_env=False, timeout=120)
         )
         if embedded_one:
             base_url = request.getfixturevalue("embedded")

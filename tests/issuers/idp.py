@@ -89,8 +89,9 @@ class Idp:
         }
         return await self.token(**(form | more))
 
-    async def service_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
-        return granted(await self.service_answer(client, scope=scope))["access_token"]  # type: ignore[no-any-return]
+    async def service_token(self, client: str = "gatehouse-worker", scope: str | None = "read:users") -> str:
+        asked = {} if scope is None else {"scope": scope}
+        return str(granted(await self.service_answer(client, **asked))["access_token"])
 
     async def password_answer(self, user: str = "alice", **more: str) -> httpx.Response:
         """Asks for the tokens of a user by password."""

@@ -59,6 +59,12 @@ async def test_a_token_for_another_service_is_not_for_us(idp: Idp) -> None:
     assert await idp.introspect(token) == INACTIVE
 
 
+async def test_a_hint_is_taken_at_its_word(idp: Idp) -> None:
+    tokens = await idp.user_tokens()
+    assert await idp.introspect(tokens["access_token"], token_type_hint="refresh_token") == INACTIVE
+    assert await idp.introspect(tokens["refresh_token"], token_type_hint="access_token") == INACTIVE
+
+
 @pytest.mark.parametrize("token", ["garbage", "a.b.c", "", "x" * 5000])
 async def test_garbage_is_inactive(idp: Idp, token: str) -> None:
     assert await idp.introspect(token) == INACTIVE
@@ -99,9 +105,10 @@ async def test_an_id_token_is_active_and_says_so_in_typ(idp: Idp) -> None:
     async with idp.realm_like(api_with_password) as other:
         tokens = granted(await other.password_answer(**API, scope="openid"))
         found = await other.introspect(tokens["id_token"])
-        assert (found["active"], found["typ"]) == (True, "ID")
+        assert (found["active"], found["typ"], found["token_type"]) == (True, "ID", "ID")
         refresh = await other.introspect(tokens["refresh_token"], token_type_hint="refresh_token")
         assert (refresh["active"], refresh["typ"]) == (True, "Refresh")
+        assert refresh["token_type"] == "Refresh"
 
 
 async def test_id_and_refresh_tokens_of_other_clients_are_inactive(idp: Idp) -> None:

@@ -1,5 +1,7 @@
 """Refresh tokens: RFC 6749 section 6, with rotation and detection of reuse (RFC 9700 section 4.14)."""
 
+import pytest
+
 from tests.issuers.idp import Browser, Idp, claims_of, granted, refusal
 
 
@@ -50,9 +52,10 @@ async def test_a_refresh_cannot_widen_the_scope(idp: Idp) -> None:
     assert second["scope"] == "read:users"
 
 
-async def test_a_refresh_for_an_unknown_scope_is_refused(idp: Idp) -> None:
+@pytest.mark.parametrize("scope", ["nothing", ""])
+async def test_a_refresh_for_an_unknown_scope_is_refused(idp: Idp, scope: str) -> None:
     first = await idp.user_tokens(scope="read:users")
-    assert refusal(await idp.refresh(first["refresh_token"], scope="nothing")) == (400, "invalid_scope")
+    assert refusal(await idp.refresh(first["refresh_token"], scope=scope)) == (400, "invalid_scope")
 
 
 async def test_an_access_token_refreshes_nothing(idp: Idp) -> None:

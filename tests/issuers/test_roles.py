@@ -9,7 +9,7 @@ from tests.issuers.test_verifiers import ONLINE, Mode, verifiers
 
 async def as_client(idp: Idp, client: str, method: str, path: str, body: object = None) -> httpx.Response:
     """Calls the admin API with a service client's token."""
-    token = await idp.service_token(client, scope="")
+    token = await idp.service_token(client, scope=None)
     headers = {"Authorization": f"Bearer {token}"}
     url = f"{idp.base_url}/admin/realms/{idp.realm}{path}"
     return await idp.http.request(method, url, json=body, headers=headers)
@@ -86,7 +86,7 @@ async def test_the_role_client_cannot_change_the_realm(idp: Idp) -> None:
 
 
 async def test_tokens_of_the_role_client_open_no_service(idp: Idp) -> None:
-    token = await idp.service_token("gatehouse-role-sync", scope="")
+    token = await idp.service_token("gatehouse-role-sync", scope=None)
     assert claims_of(token)["resource_access"] == {"realm-management": {"roles": ["manage-users"]}}
     assert "aud" not in claims_of(token)
     assert await idp.introspect(token) == {"active": False}
@@ -105,7 +105,7 @@ async def test_the_admin_api_wants_a_token_that_is_good(idp: Idp) -> None:
     assert refusal(await idp.http.get(url)) == (401, "HTTP 401 Unauthorized")
     bad = await idp.http.get(url, headers={"Authorization": "Bearer x"})
     assert refusal(bad) == (401, "HTTP 401 Unauthorized")
-    revoked = await idp.service_token("gatehouse-role-sync", scope="")
+    revoked = await idp.service_token("gatehouse-role-sync", scope=None)
     await idp.ask("revoke", revoked, "gatehouse-role-sync")
     answer = await idp.http.get(url, headers={"Authorization": f"Bearer {revoked}"})
     assert refusal(answer) == (401, "HTTP 401 Unauthorized")

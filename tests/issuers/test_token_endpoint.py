@@ -106,6 +106,10 @@ async def test_openid_brings_an_id_token(idp: Idp) -> None:
     assert identity["sub"] == claims_of(found["access_token"])["sub"]
 
 
+async def test_a_scope_may_be_named_twice(idp: Idp) -> None:
+    assert (await idp.user_tokens(scope="read:users read:users "))["scope"] == "read:users"
+
+
 async def test_a_name_has_no_case(idp: Idp) -> None:
     granted(await idp.password_answer(username="ALICE"))
 
@@ -140,6 +144,10 @@ async def test_a_user_without_roles_gets_a_token_without_roles(idp: Idp) -> None
             (400, "invalid_grant"),
         ),
         ({"grant_type": "password", **ALICE, "scope": "nothing"}, (400, "invalid_scope")),
+        ({"grant_type": "password", **ALICE, "scope": ""}, (400, "invalid_scope")),
+        ({"grant_type": "password", **ALICE, "scope": "read:users  openid"}, (400, "invalid_scope")),
+        ({"grant_type": "password", **ALICE, "scope": "READ:USERS"}, (400, "invalid_scope")),
+        ({"grant_type": "client_credentials", **WORKER, "scope": ""}, (400, "invalid_scope")),
         ({"grant_type": "password", **ALICE, **WORKER}, (400, "unauthorized_client")),
         ({"grant_type": "nothing", "client_id": CONSOLE}, (400, "unsupported_grant_type")),
         ({"grant_type": "", "client_id": CONSOLE}, (400, "unsupported_grant_type")),

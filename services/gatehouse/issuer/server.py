@@ -142,7 +142,7 @@ class IssuerServer(AuthorizationServer):
         """Refuses scopes that are not the client's."""
         request = self._request
         if request is not None and request.client is not None:
-            self.tokens.check_scope(request.client, scope or "")
+            self.tokens.check_scope(request.client, scope)
 
     def _generate(
         self,
@@ -156,7 +156,6 @@ class IssuerServer(AuthorizationServer):
         request = self._request
         assert request is not None  # noqa: S101 - a grant runs within a request
         asked = scope or ""
-        self.tokens.check_scope(client, asked)
         session = request.session
         if user is None:
             user = self.tokens.realm.service_account(client.client_id)
@@ -279,7 +278,7 @@ class Refresh(grants.RefreshTokenGrant):
     def _validate_token_scope(self, token: RefreshToken) -> None:  # noqa: ARG002 - Authlib's signature
         # Authlib refuses what was not granted. Keycloak drops it, and refuses what the client cannot have.
         tokens: Tokens = self.server.tokens
-        tokens.check_scope(self.request.client, self.request.payload.scope or "")
+        tokens.check_scope(self.request.client, self.request.payload.scope)
 
     def issue_token(self, user: User, refresh_token: RefreshToken) -> dict[str, Any]:
         """Makes the tokens; the new refresh token stands for as much as the old one."""

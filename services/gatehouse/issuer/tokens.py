@@ -37,14 +37,14 @@ class Tokens:
         self.sessions = sessions
         self.clock = clock
 
-    def check_scope(self, client: Client, scope: str) -> None:
-        """Refuses a scope that is not one of the client's.
+    def check_scope(self, client: Client, scope: str | None) -> None:
+        """Refuses a scope that is not one of the client's; one that is asked for by its empty name is none.
 
         Raises:
             InvalidScopeError: As Keycloak does.
         """
         known = {OPENID, *client.default_scopes, *client.optional_scopes}
-        if not known.issuperset(scope.split()):
+        if scope == "" or (scope and not known.issuperset(scope.rstrip(" ").split(" ")) and scope.strip()):
             raise InvalidScopeError("Invalid scopes")
 
     def granted(self, client: Client, user: User, scope: str) -> list[ClientScope]:
@@ -185,7 +185,7 @@ class Tokens:
             **claims,
             "client_id": client.client_id,
             "username": user.username,
-            "token_type": "Bearer",
+            "token_type": claims["typ"],
             "active": True,
         }
 
