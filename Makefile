@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures test compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures test test-keycloak realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,6 +22,15 @@ pictures: install-demo  ## Makes docs/images/ from a real run
 
 test: install  ## Runs the tests on real parts, with coverage
 	@$(BIN)/python tools/test.py
+
+test-keycloak: install  ## Holds a real Keycloak to the contract (KEYCLOAK_HOME, JAVA_HOME)
+	@$(BIN)/python -m pytest -q tests/issuers --issuer keycloak
+
+realm-check: install  ## Compares the realm file with what Keycloak makes of it (KEYCLOAK_HOME, JAVA_HOME)
+	@$(BIN)/python tools/realm.py check
+
+realm-edit: install  ## Changes the realm file in Keycloak's admin console (KEYCLOAK_HOME, JAVA_HOME)
+	@$(BIN)/python tools/realm.py edit
 
 lint: install  ## Style, types, import contracts, generated code, unused code
 	$(BIN)/ruff check .

@@ -15,16 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = "26.7.5"
 ADMIN = "admin"
 ADMIN_PASSWORD = "for-tests-only"  # noqa: S105 - of a Keycloak on loopback that is thrown away
 READY_SECONDS = 300.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.5
+# What Keycloak says of itself on every start; the rest of its warnings are about what it was given.
+_HARMLESS = ("Deprecated features",)
 _HOW = (
-    f"unpack Keycloak {VERSION} (https://www.keycloak.org/downloads), run `bin/kc.sh build --db=dev-mem "
-    "--health-enabled=true --metrics-enabled=true` in it once, then set KEYCLOAK_HOME to its folder and "
-    "JAVA_HOME to a JDK of 21 or later"
+    "unpack the Keycloak that .env names (https://www.keycloak.org/downloads), run `bin/kc.sh build "
+    "--db=dev-mem --health-enabled=true --metrics-enabled=true` in it once, then set KEYCLOAK_HOME to its "
+    "folder and JAVA_HOME to a JDK of 21 or later"
 )
 
 
@@ -104,8 +105,10 @@ def run_command(found: Distribution, home: Path, *arguments: str) -> str:
     Raises:
         KeycloakError: It failed.
     """
+    # Its health page would be open to the network, on a port that may be taken.
+    loopback = ("--http-management-host=127.0.0.1", "--http-management-port=0")
     done = subprocess.run(
-        [home / "bin" / "kc.sh", *arguments],
+        [home / "bin" / "kc.sh", *arguments, *loopback],
         env=environment_of(found),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,6 +120,17 @@ def run_command(found: Distribution, home: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def database(home: Path) -> str:
+    """Returns the option that keeps the database in a file of a home, not in memory."""
+    return f"--db-url=jdbc:h2:file:{home}/data/h2/keycloak;NON_KEYWORDS=VALUE"
+
+
+def warnings_of(log: str) -> list[str]:
+    """Returns the lines of a log that warn of what Keycloak was given, such as its realm file."""
+    lines = [line for line in log.splitlines() if " WARN " in line or " ERROR " in line]
+    return [line for line in lines if not any(text in line for text in _HARMLESS)]
+
+
 @contextmanager
 def run_keycloak(found: Distribution, realm_files: Sequence[Path]) -> Iterator[RunningKeycloak]:
     """Runs Keycloak with its database in memory and these realms imported, until the context ends.
@@ -124,40 +138,65 @@ def run_keycloak(found: Distribution, realm_files: Sequence[Path]) -> Iterator[R
     Raises:
         KeycloakError: It does not start.
     """
-    with workspace(found) as home:
-        for file in realm_files:
-            shutil.copy2(file, home / "data" / "import" / file.name)
-        port, management = _free_ports(2)
-        base_url = f"http://127.0.0.1:{port}"
-        log_file = home / "keycloak.log"
-        command = [
-            str(home / "bin" / "kc.sh"),
-            "start",
-            "--optimized",
-            "--import-realm",
-            "--http-enabled=true",
-            "--http-host=127.0.0.1",
-            f"--http-port={port}",
-            f"--http-management-port={management}",
-            f"--hostname={base_url}",
-            "--cache=local",
-        ]
-        with log_file.open("wb") as log:
-            # kc.sh becomes the Java process, so that this id is Keycloak's.
-            process = subprocess.Popen(
-                command, env=environment_of(found), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        running = RunningKeycloak(base_url, f"http://127.0.0.1:{management}", log_file)
+    with workspace(found) as home, serve(found, home, realm_files) as running:
+        yield running
+
+
+@contextmanager
+def serve(
+    found: Distribution,
+    home: Path,
+    realm_files: Sequence[Path],
+    *,
+    port: int = 0,
+    options: Sequence[str] = (),
+) -> Iterator[RunningKeycloak]:
+    """Runs Keycloak in a home of its own until the context ends.
+
+    Args:
+        found: The distribution.
+        home: A workspace of it.
+        realm_files: Realms to import, unless there are such already.
+        port: Port on 127.0.0.1; 0 takes a free one.
+        options: Further options.
+
+    Raises:
+        KeycloakError: It does not start.
+    """
+    for file in realm_files:
+        shutil.copy2(file, home / "data" / "import" / file.name)
+    free, management = _free_ports(2)
+    base_url = f"http://127.0.0.1:{port or free}"
+    log_file = home / "keycloak.log"
+    command = [
+        str(home / "bin" / "kc.sh"),
+        "start",
+        "--optimized",
+        "--import-realm",
+        "--http-enabled=true",
+        "--http-host=127.0.0.1",
+        f"--http-port={port or free}",
+        f"--http-management-port={management}",
+        f"--hostname={base_url}",
+        "--cache=local",
+        *options,
+    ]
+    with log_file.open("wb") as log:
+        # kc.sh becomes the Java process, so that this id is Keycloak's.
+        process = subprocess.Popen(
+            command, env=environment_of(found), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    running = RunningKeycloak(base_url, f"http://127.0.0.1:{management}", log_file)
+    try:
+        _wait_until_ready(process, running)
+        yield running
+    finally:
+        process.terminate()
         try:
-            _wait_until_ready(process, running)
-            yield running
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], running: RunningKeycloak) -> None:

@@ -15,7 +15,7 @@ from gatehouse.issuer import load_realm, run_issuer
 
 from tests.issuers.idp import Browser, Idp, no_cookies, open_embedded, open_in_keycloak
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
-from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak
+from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak, warnings_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +25,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="which issuer tests/issuers runs against; keycloak needs KEYCLOAK_HOME and JAVA_HOME",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--issuer", default="embedded") == "keycloak":
+        try:
+            distribution(os.environ)
+        except KeycloakError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +58,10 @@ def embedded() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def keycloak() -> Iterator[RunningKeycloak]:
     """A Keycloak with the realm file, which all tests of this process share."""
-    if os.environ.get("KC_URL"):
-        from pathlib import Path
-
-        yield RunningKeycloak(os.environ["KC_URL"], "", Path("/tmp/x"))
-        return
-    try:
-        found = distribution(os.environ)
-    except KeycloakError as error:
-        pytest.exit(str(error), returncode=2)
-    with run_keycloak(found, [REALM_FILE]) as running:
+    with run_keycloak(distribution(os.environ), [REALM_FILE]) as running:
+        log = running.log_file.read_text(encoding="utf-8")
+        assert "Realm 'gatehouse' imported" in log
+        assert warnings_of(log) == []
         yield running
 
 

@@ -60,9 +60,10 @@ class LiveIssuer:
         return await self.http.post(self.url("token"), data=form)
 
     async def service_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
-        """Returns an access token of a service account."""
+        """Returns an access token of a service account; no scope is asked for when it is ""."""
+        asked = {"scope": scope} if scope else {}
         answer = await self.token(
-            grant_type="client_credentials", client_id=client, client_secret=SECRETS[client], scope=scope
+            grant_type="client_credentials", client_id=client, client_secret=SECRETS[client], **asked
         )
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
@@ -76,7 +77,7 @@ class LiveIssuer:
             client_id="gatehouse-console",
             username=user,
             password=user,
-            scope=scope,
+            **({"scope": scope} if scope else {}),
             **more,
         )
 
