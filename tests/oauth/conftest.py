@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -20,6 +22,12 @@ from tests.support.oauth_issuers import (
     ManualTime,
     loopback_issuer,
 )
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """One for all, because loading the authorities takes longer than most tests."""
+    return ssl.create_default_context()
 
 
 class CountingObserver:
@@ -96,7 +104,7 @@ def observer() -> CountingObserver:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=tls_context()) as client:
         yield client
 
 

@@ -388,7 +388,7 @@ async def test_junk_pushes_no_good_answer_out(
     numbers = itertools.count()
 
     async def flood() -> None:
-        while (number := next(numbers)) < INACTIVE_SIZE + 200:
+        while (number := next(numbers)) < INACTIVE_SIZE + 50:
             assert await refused(verifiers, f"junk-{number}") == "token_inactive"
 
     await asyncio.gather(*(flood() for _ in range(2)))

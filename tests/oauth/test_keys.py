@@ -136,7 +136,7 @@ _VALUES = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     base=st.sampled_from([EC.jwk(), RSA.jwk(), ED.jwk()]),
     changes=st.dictionaries(

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.oauth.conftest import MakeVerifiers, config
+from tests.oauth.conftest import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, Reply, SigningKey
 
 # In every spelling that could be sent: as it is, form-urlencoded, and within base64 of the credentials.
@@ -107,7 +107,7 @@ async def test_refusal_tells_no_secret(
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
-    inner = httpx.AsyncHTTPTransport(trust_env=False)
+    inner = httpx.AsyncHTTPTransport(trust_env=False, verify=tls_context())
     async with httpx.AsyncClient(transport=TracedTransport(tracer, inner), trust_env=False) as http:
         given = config(idp, "hybrid", client_secret=SECRET)
         verifiers = await make_verifiers(given, http=http, tracer=tracer)

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
-from tests.oauth.conftest import MakeVerifiers, config
+from tests.oauth.conftest import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, SigningKey, until
 
 
@@ -49,7 +49,7 @@ def trace() -> Trace:
 
 @pytest.fixture
 async def traced(trace: Trace) -> AsyncIterator[httpx.AsyncClient]:
-    inner = httpx.AsyncHTTPTransport(trust_env=False)
+    inner = httpx.AsyncHTTPTransport(trust_env=False, verify=tls_context())
     async with httpx.AsyncClient(transport=TracedTransport(trace.tracer, inner), trust_env=False) as client:
         yield client
 
