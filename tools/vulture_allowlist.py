@@ -24,9 +24,9 @@ _.TOKEN_ENDPOINT_AUTH_METHODS
 _.UpdateUser
 _.Watch
 _.WatchUsers
+_._validate_token_scope
 _.abort_with_status
 _.add_registered_method_handlers
-_._validate_token_scope
 _.args
 _.auth_method
 _.authenticate_refresh_token
@@ -40,6 +40,7 @@ _.code_challenge
 _.code_challenge_method
 _.created_count
 _.delete_authorization_code
+_.demo
 _.device_authorization_endpoint
 _.end_session_endpoint
 _.failed_count
@@ -52,6 +53,7 @@ _.has_client_role
 _.has_permission
 _.has_role
 _.has_scope
+_.healthcheck
 _.intercept_stream_stream
 _.intercept_stream_unary
 _.intercept_unary_stream

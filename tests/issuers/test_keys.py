@@ -60,3 +60,13 @@ async def test_the_admin_api_wants_the_administrator(idp: Idp) -> None:
     assert (await idp.http.post(place, json={})).status_code == 401
     token = {"Authorization": f"Bearer {await idp.user_token()}"}
     assert (await idp.http.post(place, json={}, headers=token)).status_code == 403
+
+
+async def test_the_keys_are_told_with_their_priority_and_switches(idp: Idp) -> None:
+    async with idp.signing_key(priority=180) as key:
+        await key.set(active="false")
+        place = f"/{idp.realm}/components?type=org.keycloak.keys.KeyProvider"
+        found = {c["id"]: c for c in (await idp.admin("GET", place)).json()}
+    told = found[key.component_id]
+    assert told["providerId"] == "ecdsa-generated"
+    assert (told["config"]["priority"], told["config"]["active"]) == (["180"], ["false"])

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Annotated, Any
 
 import typer
 
-from gatehouse.cli import _run
 from gatehouse.cli._fail import EXIT_CODES, INTERRUPTED, REFUSED, USAGE, explain, say
 from gatehouse.settings import wants_traceback
 
 __all__ = ["main"]
 
+# In the order of the help: where each is, by module and name.
+_COMMANDS = {
+    "demo": ("_demo", "demo"),
+    "serve": ("_run", "serve"),
+    "migrate": ("_run", "migrate"),
+    "issuer": ("_run", "issuer"),
+    "call": ("_call", "call"),
+    "policy": ("_ask", "policy"),
+    "tour": ("_demo", "tour"),
+    "trace": ("_demo", "trace"),
+    "healthcheck": ("_run", "healthcheck"),
+    "config": ("_ask", "config"),
+    "token": ("_ask", "token_app"),
+}
 # The base of all usage errors; typer shows it under no name of its own.
 _USAGE_ERROR: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 
-def make_app(*, probe: bool = False) -> typer.Typer:
+def make_app(only: str | None = None) -> typer.Typer:
     """Makes the application.
 
     Args:
-        probe: Only `healthcheck`, which runs every few seconds and must not pay for what the others import.
+        only: The one command that will be used, so that it does not pay for what the others import.
     """
     app = typer.Typer(
         name="gatehouse",
@@ -33,10 +46,13 @@ def make_app(*, probe: bool = False) -> typer.Typer:
         help="OAuth2 authorization in gRPC: three services, their issuer and their policy.",
         epilog=EXIT_CODES,
     )
-    if probe:
-        app.command()(_run.healthcheck)
-    else:
-        _add_commands(app)
+    for name, (module, attribute) in _COMMANDS.items():
+        if only not in _COMMANDS or only == name:
+            command = getattr(import_module(f"gatehouse.cli.{module}"), attribute)
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name)
+            else:
+                app.command(name)(command)
 
     @app.callback(invoke_without_command=True)
     def options(
@@ -49,25 +65,6 @@ def make_app(*, probe: bool = False) -> typer.Typer:
     return app
 
 
-def _add_commands(app: typer.Typer) -> None:
-    from gatehouse.cli import _ask, _call, _demo  # noqa: PLC0415 - a probe does without
-
-    for command in (
-        _demo.demo,
-        _run.serve,
-        _run.migrate,
-        _run.issuer,
-        _call.call,
-        _ask.policy,
-        _demo.tour,
-        _demo.trace,
-        _run.healthcheck,
-        _ask.config,
-    ):
-        app.command()(command)
-    app.add_typer(_ask.token_app, name="token")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code.
 
@@ -76,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = make_app(probe=given[:1] == ["healthcheck"])(given, standalone_mode=False)
+        code = make_app(given[0] if given else None)(given, standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         say(f"{error.format_message()}; see `gatehouse --help`")

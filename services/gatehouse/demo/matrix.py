@@ -30,7 +30,7 @@ SHORT = {
 }
 _STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue"}
 # Nobody holds it; to take it from somebody changes nothing.
-_NO_ROLE = "tour-nobody-holds-this"
+NO_ROLE = "tour-nobody-holds-this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def requests(sample: Sample, caller: Caller) -> Mapping[str, list[dict[str, Any]
         "UpdateUser": [{"user": one | {"display_name": sample.display_name}}],
         "ImportUsers": [row],
         "DeleteUser": [{"user_id": str(uuid.uuid4()), "allow_missing": True}],
-        "ManageRoles": [one | {"revoke_roles": [_NO_ROLE]}],
+        "ManageRoles": [one | {"revoke_roles": [NO_ROLE]}],
     }
 
 

@@ -21,7 +21,7 @@ from gatehouse.demo.query import check_trace_id, until_trace
 from gatehouse.demo.show import commands, make_console, save_svg, trace_view
 from gatehouse.demo.spans import Span, tree
 from gatehouse.demo.stack import Ports, Stack, run_stack
-from gatehouse.demo.tour import Tour, import_users
+from gatehouse.demo.tour import Tour, fill
 from gatehouse.settings import Profile
 
 TRACE_WAIT_SECONDS = 5.0
@@ -88,7 +88,7 @@ async def keep_running(*, began: float, realm: Path | None = None, free_ports: b
 
     async def work() -> bool:
         async with _running(console, None if free_ports else Ports(), realm, began) as stack:
-            await import_users(stack.profile)
+            await fill(stack.profile)
             console.print()
             console.print("Paste into another terminal:")
             commands(console, _commands(stack))

@@ -15,14 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from gatehouse.app.caller import open_channel
 from gatehouse.demo.certificates import Certificates, make_certificates
 from gatehouse.demo.errors import DemoError
 from gatehouse.demo.files import realm_file
+from gatehouse.demo.health import until_health
 from gatehouse.demo.postgres import Postgres, run_postgres
 from gatehouse.demo.processes import Processes
 from gatehouse.demo.traces import run_trace_server
@@ -291,27 +287,6 @@ class _Start:
         await until_health(profile, name, serving=True, seconds=SERVING_SECONDS)
         self.tell(name, f"{_HOST}:{found[name]} over TLS, SERVING")
         return found
-
-
-async def until_health(profile: Profile, service: str, *, serving: bool, seconds: float) -> None:
-    """Waits until a service says that it serves, or that it does not (grpc.health.v1 Watch).
-
-    Raises:
-        DemoError: It did not say so within `seconds`.
-    """
-    wanted = health_pb2.HealthCheckResponse.SERVING
-    try:
-        async with asyncio.timeout(seconds), open_channel(profile, service) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch
-            call = watch(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
-            async for answer in call:
-                if (answer.status == wanted) == serving:
-                    call.cancel()
-                    return
-    except (TimeoutError, grpc.aio.AioRpcError):
-        pass
-    word = "SERVING" if serving else "NOT_SERVING"
-    raise DemoError(f"{service} was not {word} within {seconds:g} s; its log says why")
 
 
 def write_profile(profile: Profile, file: Path) -> None:

@@ -14,12 +14,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatehouse.issuer._web import TooLarge, error_response, read_body, read_form
+from gatehouse.issuer.keys import SigningKey
 from gatehouse.issuer.realm import User
 from gatehouse.issuer.sessions import Bounded
 from gatehouse.issuer.tokens import Tokens
 
 ADMIN_TOKEN_SECONDS = 60
 MAX_USERS = 100
+_KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
 _ALGORITHMS = {"ecdsa-generated": "ES256", "rsa-generated": "RS256"}
 # Roles of Keycloak's client `realm-management`; a call needs one of those that it names.
 _VIEW_REALM = ("view-realm", "manage-realm")
@@ -54,6 +56,7 @@ class AdminApi:
         user = f"{at}/users/{{user_id}}"
         mappings = f"{user}/role-mappings/realm"
         routes = [
+            self._route(f"{at}/components", "GET", _VIEW_REALM, self._list_components),
             self._route(f"{at}/components", "POST", _MANAGE_REALM, self._add_component),
             self._route(f"{at}/components/{{component_id}}", "PUT", _MANAGE_REALM, self._change_component),
             self._route(f"{at}/components/{{component_id}}", "DELETE", _MANAGE_REALM, self._remove_component),
@@ -119,6 +122,11 @@ class AdminApi:
             return error_response(400, "invalid_request", "not a key provider of this issuer")
         place = f"{request.url.path}/{key.component_id}"
         return Response(status_code=201, headers={"Location": place})
+
+    async def _list_components(self, request: Request) -> Response:
+        if request.query_params.get("type", _KEY_PROVIDER) != _KEY_PROVIDER:
+            return JSONResponse([])
+        return JSONResponse([_component_of(key) for key in self._keys.all()])
 
     async def _change_component(self, request: Request) -> Response:
         key = self._keys.find(request.path_params["component_id"])
@@ -235,6 +243,19 @@ async def _json(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise TypeError
     return found
+
+
+def _component_of(key: SigningKey) -> dict[str, Any]:
+    return {
+        "id": key.component_id,
+        "providerId": next(name for name, algorithm in _ALGORITHMS.items() if algorithm == key.algorithm),
+        "providerType": _KEY_PROVIDER,
+        "config": {
+            "priority": [str(key.priority)],
+            "enabled": [str(key.enabled).lower()],
+            "active": [str(key.active).lower()],
+        },
+    }
 
 
 def _component(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -75,6 +75,10 @@ class SigningKeys:
         self._keys.sort(key=lambda k: -k.priority)
         return key
 
+    def all(self) -> tuple[SigningKey, ...]:
+        """Returns all keys."""
+        return tuple(self._keys)
+
     def find(self, component_id: str) -> SigningKey | None:
         """Returns the key of a component."""
         return next((k for k in self._keys if k.component_id == component_id), None)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import grpc
 
 from gatehouse.app.caller import Outcome
 from gatehouse.app.tokens import decode
-from gatehouse.demo.callers import Desk
 from gatehouse.demo.errors import DemoError
-from gatehouse.demo.matrix import Calls
+from gatehouse.demo.matrix import NO_ROLE
+from gatehouse.demo.visit import Visit
 
 ROLE = "admin"
 DELIVERY_SECONDS = 10.0
@@ -21,20 +21,13 @@ T = TypeVar("T")
 _DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 
-class Check(Protocol):
-    """Says what happened, and whether it should have."""
-
-    def __call__(self, text: str, *, good: bool) -> None:
-        """Says it."""
-        ...
-
-
-async def give_and_take(calls: Calls, desk: Desk, check: Check) -> None:
+async def roles(visit: Visit) -> None:
     """Has alice give bob a role and take it back, and looks at what his tokens are worth.
 
     Raises:
         DemoError: It cannot even begin.
     """
+    calls, desk, check = visit.calls, visit.desk, visit.report.check
     alice, old = await desk.of_user("alice"), await desk.of_user("bob")
     outcome = await calls.call("users", "GetCurrentUser", token=old)
     if outcome.code is not grpc.StatusCode.OK:
@@ -65,9 +58,7 @@ async def give_and_take(calls: Calls, desk: Desk, check: Check) -> None:
             check(f"GetStats with {text}: {stats.code.name}", good=stats.code is code)
     finally:
         taken = await manage(alice, revoke_roles=[ROLE])
-    refused, seconds = await _until(
-        lambda: manage(new, revoke_roles=["tour-nobody-holds-this"]), lambda o: o.code is _DENIED
-    )
+    refused, seconds = await _until(lambda: manage(new, revoke_roles=[NO_ROLE]), lambda o: o.code is _DENIED)
     check(
         f"taken back: {taken.code.name}; ManageRoles, which asks online for the role, with his new token "
         f"{seconds:.1f} s later: {refused.code.name} ({refused.reason})",
