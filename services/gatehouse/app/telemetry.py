@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
@@ -33,16 +34,17 @@ def make_logger(settings: LogSettings, stream: TextIO = sys.stdout) -> Filtering
         stream: Where lines go.
     """
     as_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_trace,
-    ]
+    processors: list[Any]
     if as_console:
-        processors = [*shared, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        processors = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
+        ]
         factory: Any = structlog.PrintLoggerFactory(stream)
     else:
-        processors = [*shared, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
+        processors = [_as_json]
         factory = structlog.BytesLoggerFactory(stream.buffer)
     return structlog.wrap_logger(  # type: ignore[no-any-return] # of the class that is named here
         factory(),
@@ -50,6 +52,13 @@ def make_logger(settings: LogSettings, stream: TextIO = sys.stdout) -> Filtering
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         cache_logger_on_first_use=True,
     )
+
+
+def _as_json(logger: WrappedLogger, name: str, event: EventDict) -> bytes:
+    """Does in one go what structlog's processors do in three: there is a line for each call."""
+    event["level"] = name
+    event["timestamp"] = datetime.now(UTC)
+    return orjson.dumps(_add_trace(logger, name, event), default=repr, option=orjson.OPT_UTC_Z)
 
 
 def _add_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

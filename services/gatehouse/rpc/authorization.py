@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import string
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,8 +12,8 @@ from gatehouse.rpc.call import Call, Method, Next
 from gatehouse.rpc.metrics import RpcMetrics
 
 MAX_AUTHORIZATION_CHARS = 8 * 1024 + 16
-# RFC 6750 section 2.1: credentials = "Bearer" 1*SP b64token; the scheme is case-insensitive (RFC 9110 11.1).
-_CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)", re.ASCII)
+# RFC 6750 section 2.1: credentials = "Bearer" 1*SP b64token; b64token = 1*( these ) *"=".
+_B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 
 def bearer_token(entries: Sequence[str | bytes]) -> str:
@@ -32,10 +32,17 @@ def bearer_token(entries: Sequence[str | bytes]) -> str:
         raise InvalidRequest("authorization_too_long")
     if not isinstance(entry, str):
         raise InvalidRequest("authorization_malformed")
-    match = _CREDENTIALS.fullmatch(entry)
-    if match is None:
+    scheme, _, rest = entry.partition(" ")
+    token = rest.lstrip(" ")
+    # Not by a regular expression: on a token of common length that takes three times as long.
+    if (
+        not entry.isascii()
+        or scheme.lower() != "bearer"  # case-insensitive (RFC 9110 section 11.1)
+        or not (body := token.rstrip("="))
+        or body.encode().translate(None, _B64TOKEN)
+    ):
         raise InvalidRequest("authorization_malformed")
-    return match[1]
+    return token
 
 
 class AuthorizationInterceptor:

@@ -45,20 +45,22 @@ class LoggingInterceptor:
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
         name, shape = method.name, method.shape.value
-        write = {
-            code: getattr(self._logger, level if method.observed else "debug")
+        outcomes = {
+            code: (code.name, getattr(self._logger, level if method.observed else "debug"))
             for code, level in _LEVELS.items()
         }
+        fine = outcomes[_CODE.OK]
 
         async def handle(call: Call) -> None:
             try:
                 await call_next(call)
             finally:
                 principal, status = call.principal, call.status
+                code, write = fine if status is None else outcomes[status.code]
                 fields: dict[str, object] = {
                     "method": name,
                     "shape": shape,
-                    "code": call.code.name,
+                    "code": code,
                     "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
                     "bytes_received": call.bytes_received,
                     "bytes_sent": call.bytes_sent,
@@ -74,6 +76,6 @@ class LoggingInterceptor:
                     fields["reason"] = status.reason
                 if call.error_id:
                     fields["error_id"] = call.error_id
-                write[call.code]("rpc", **fields)
+                write("rpc", **fields)
 
         return handle

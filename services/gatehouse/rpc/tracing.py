@@ -70,19 +70,19 @@ class TracingInterceptor:
             ids = span.get_span_context()
             if ids.is_valid:
                 call.trace_id = f"{ids.trace_id:032x}"
-            token = context_api.attach(set_span_in_context(span, parent))
+            context_api.attach(set_span_in_context(span, parent))  # of this task, which ends with the call
             try:
                 await call_next(call)
             finally:
                 if span.is_recording():
                     code = call.code
-                    span.set_attribute("rpc.response.status_code", code.name)
-                    span.set_attribute("gatehouse.request_id", call.request_id)
+                    span.set_attributes(
+                        {"rpc.response.status_code": code.name, "gatehouse.request_id": call.request_id}
+                    )
                     if call.status is not None and call.status.reason:
                         span.set_attribute("error.type", call.status.reason)
                     if code in _SERVER_FAULTS:
                         span.set_status(Status(StatusCode.ERROR))
                 span.end()
-                context_api.detach(token)
 
         return handle
