@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures test test-keycloak realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs test test-keycloak realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,7 @@ lint: install  ## Style, types, import contracts, generated code, unused code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/document.py --check
 	$(BIN)/vulture
 
 format: install  ## Formats the code
@@ -49,6 +50,9 @@ bench: install  ## Measures speed side by side (some 4 minutes; best on a quiet 
 
 generate: install  ## Makes the stubs from protos/
 	$(BIN)/python tools/generate.py
+
+docs: install  ## Writes docs/settings.md from the settings in code
+	$(BIN)/python tools/document.py
 
 release-protos: install  ## Makes the protos of now the ones that later changes must not break
 	$(BIN)/python tools/generate.py --release

@@ -38,7 +38,9 @@ from pydantic_settings import (
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class VerifyMode(StrEnum):
@@ -53,31 +55,52 @@ class ServerSettings(_Section):
     """Where the services listen and what they bear."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     users_port: int = Field(50051, ge=0, le=65535)
+    """Port of UserService; 0 takes a free one."""
     admin_port: int = Field(50052, ge=0, le=65535)
+    """Port of AdminService."""
     public_port: int = Field(50053, ge=0, le=65535)
+    """Port of PublicService."""
     reflection: bool = False
+    """Whether grpc.reflection is served, to everyone."""
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """Greatest size of a message, both ways; a larger one is RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024)
+    """Greatest size of a call's metadata."""
     max_concurrent_streams: int = Field(100, ge=1)
+    """Calls at once on one connection; more of them wait at the caller."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
+    """Calls at once in one process; more of them are RESOURCE_EXHAUSTED."""
     max_connection_age_seconds: float = Field(1800.0, gt=0)
+    """Age at which a connection is closed, so that callers find new replicas."""
     max_connection_age_grace_seconds: float = Field(30.0, gt=0)
+    """Time that calls on such a connection have to end."""
     max_deadline_seconds: float = Field(30.0, gt=0)
+    """Longest time of a unary call; a caller's longer deadline is cut."""
     max_stream_deadline_seconds: float = Field(3600.0, gt=0)
+    """Longest time of a stream."""
     drain_seconds: float = Field(20.0, ge=0)
+    """Time that calls under way have to end after a signal."""
     recheck_seconds: float = Field(30.0, gt=0)
+    """Time between two looks at the token of a stream."""
 
 
 class TlsSettings(_Section):
     """TLS of the services and of channels. Plaintext takes two settings beyond loopback."""
 
     certificate_file: Path | None = None
+    """PEM chain of the services."""
     private_key_file: Path | None = None
+    """PEM key of the services."""
     ca_file: Path | None = None
+    """PEM authorities that channels trust; those of the system when unset."""
     plaintext: bool = False
+    """Whether plaintext is wanted, for servers and channels."""
     plaintext_beyond_loopback: bool = False
+    """Whether it is wanted on other addresses than loopback too."""
     reload_seconds: float = Field(5.0, gt=0)
+    """How often, at most, certificate and key are looked at for a change."""
 
 
 class IssuerSettings(_Section):
@@ -87,46 +110,77 @@ class IssuerSettings(_Section):
     """
 
     issuer: str
+    """What `iss` must be, to the letter."""
     provider: Literal["keycloak", "auth0", "okta"] = "keycloak"
+    """Whose claims these are."""
     mode: VerifyMode = VerifyMode.HYBRID
+    """`jwt`, `introspection`, or `hybrid`: the signature first, then introspection."""
     audience: str
+    """What `aud` must contain."""
     algorithms: tuple[str, ...] = ("ES256", "RS256")
+    """Accepted `alg` values, asymmetric only."""
     discovery_url: str | None = None
+    """Where the metadata is reached, when not below `issuer`."""
     jwks_uri: str | None = None
+    """Where the keys are, when not where the metadata says."""
     introspection_endpoint: str | None = None
+    """Likewise for introspection."""
     client_id: str | None = None
+    """Client that introspects."""
     client_secret: SecretStr | None = None
+    """Its secret."""
     client_secret_file: Path | None = None
+    """File with its secret."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
+    """How old an answer about a token may be; 0 asks each time."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
+    """Accepted difference of clocks."""
     allow_http: bool = False
+    """Whether plain HTTP beyond loopback is accepted."""
     ca_file: Path | None = None
+    """PEM authorities that are trusted for this issuer, beside the system's."""
 
 
 class ClientSettings(_Section):
     """The OAuth client that AdminService uses towards UserService."""
 
     issuer: str | None = None
+    """Issuer of its tokens; the first of `ISSUERS` when unset."""
     discovery_url: str | None = None
+    """Where that issuer's metadata is reached, when not below `issuer`."""
     client_id: str | None = None
+    """The client."""
     client_secret: SecretStr | None = None
+    """Its secret."""
     client_secret_file: Path | None = None
+    """File with its secret."""
     scope: str = "read:users"
+    """Scopes to ask for, separated by spaces."""
     users_target: str = "127.0.0.1:50051"
+    """Where UserService is, as gRPC names it; `dns:///` names balance over all addresses."""
     allow_http: bool = False
+    """Whether plain HTTP beyond loopback is accepted."""
 
 
 class RoleSyncSettings(_Section):
     """Role bindings are brought to an identity provider: Keycloak's admin API. Off without `admin_url`."""
 
     admin_url: str | None = None
+    """Base of the realm in Keycloak's admin API, such as `https://id.example.com/admin/realms/r`."""
     issuer: str | None = None
+    """Issuer of the client's tokens; the first of `ISSUERS` when unset."""
     discovery_url: str | None = None
+    """Where that issuer's metadata is reached, when not below `issuer`."""
     client_id: str = "gatehouse-role-sync"
+    """Client whose service account may change role mappings."""
     client_secret: SecretStr | None = None
+    """Its secret."""
     client_secret_file: Path | None = None
+    """File with its secret."""
     allow_http: bool = False
+    """Whether plain HTTP beyond loopback is accepted."""
     poll_seconds: float = Field(1.0, gt=0, le=60)
+    """Time between two looks at the outbox; a notification wakes the worker earlier."""
 
 
 class DatabaseSettings(_Section):
@@ -136,16 +190,27 @@ class DatabaseSettings(_Section):
     """
 
     users_url: SecretStr = SecretStr("postgresql://gatehouse_users@127.0.0.1:5432/gatehouse")
+    """Address for UserService."""
     admin_url: SecretStr = SecretStr("postgresql://gatehouse_admin@127.0.0.1:5432/gatehouse")
+    """Address for AdminService."""
     public_url: SecretStr = SecretStr("postgresql://gatehouse_public@127.0.0.1:5432/gatehouse")
+    """Address for PublicService."""
     migrate_url: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/gatehouse")
+    """Address for `gatehouse migrate`, of a role that may create schemas and roles."""
     users_password: SecretStr | None = None
+    """Password of gatehouse_users, when not in its address."""
     admin_password: SecretStr | None = None
+    """Password of gatehouse_admin, likewise."""
     public_password: SecretStr | None = None
+    """Password of gatehouse_public, likewise."""
     migrate_password: SecretStr | None = None
+    """Password of the owner, likewise."""
     pool_size: int = Field(10, ge=1)
+    """Greatest number of connections of one service in one process."""
     connect_timeout_seconds: float = Field(2.0, gt=0)
+    """Time to wait for a connection, new or out of the pool."""
     lock_timeout_seconds: float = Field(10.0, gt=0)
+    """Time that `gatehouse migrate` waits for another one, or for a lock on a table."""
 
     @field_validator("users_url", "admin_url", "public_url", "migrate_url")
     @classmethod
@@ -179,18 +244,26 @@ class TelemetrySettings(_Section):
     """Traces and metrics."""
 
     otlp_endpoint: str | None = None
+    """Where spans go by OTLP over gRPC, such as `http://collector:4317`; no spans when unset."""
     otlp_insecure: bool = False
+    """Whether OTLP goes without TLS."""
     export_seconds: float = Field(5.0, gt=0)
+    """Longest time that a finished span waits."""
     sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Part of new traces that is kept; a caller's decision goes before it."""
     metrics_host: str = "127.0.0.1"
+    """Address where Prometheus reads."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port where Prometheus reads; 0 takes a free one, none is opened when unset."""
 
 
 class LogSettings(_Section):
     """Log lines."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
     format: Literal["auto", "json", "console"] = "auto"
+    """`json`, `console`, or `auto`: console at a terminal."""
 
 
 class Settings(BaseSettings):
@@ -420,6 +493,29 @@ def _masked_url(url: str) -> str:
     # A password may stand among the parameters too.
     pairs = [f"{k}={'***' if 'pass' in k.lower() else v}" for k, v in parse_qsl(parts.query)]
     return urlunsplit((parts.scheme, where, parts.path, "&".join(pairs), ""))
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Returns (name, default as JSON, meaning) of each setting; an issuer's as `GATEHOUSE_ISSUERS: name`.
+
+    A setting that must be given has the default "".
+    """
+    rows = []
+    for section, field in Settings.model_fields.items():
+        kind: Any = field.annotation
+        within: Any = kind if isinstance(kind, type) else kind.__args__[0]
+        joint = "__" if within is kind else ": "
+        for name, leaf in within.model_fields.items():
+            default = "" if leaf.is_required() else _default(leaf.default)
+            label = f"GATEHOUSE_{section.upper()}{joint}{name.upper() if within is kind else name}"
+            rows.append((label, default, leaf.description or ""))
+    return rows
+
+
+def _default(value: object) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()  # of the code, so no secret
+    return json.dumps(value)
 
 
 def origins(settings: Settings) -> list[tuple[str, Any, str]]:

@@ -10,13 +10,22 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gatehouse.app.policy import policy_rows, whole_policy
 from gatehouse.app.tokens import TokenDesk, decode, open_desk
 from gatehouse.cli._fail import OK, REFUSED, USAGE, say
 from gatehouse.oauth import TokenRequestFailed
-from gatehouse.settings import ConfigurationError, Profile, load_profile, load_settings, masked, origins
+from gatehouse.settings import (
+    ConfigurationError,
+    Profile,
+    described,
+    load_profile,
+    load_settings,
+    masked,
+    origins,
+)
 
 User = Annotated[str | None, typer.Option("--as", help="User whose token is sent.")]
 Client = Annotated[str | None, typer.Option(help="Client whose token is sent.")]
@@ -176,6 +185,9 @@ def config(
     sources: Annotated[
         bool, typer.Option("--sources", help="A table that says of each where it comes from.")
     ] = False,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="A table of all settings, their defaults and meaning.")
+    ] = False,
 ) -> int:
     """Prints the effective settings as JSON, secrets masked.
 
@@ -186,7 +198,15 @@ def config(
       gatehouse config
 
       GATEHOUSE_SERVER__USERS_PORT=50061 gatehouse config --sources
+
+      gatehouse config --describe
     """
+    if describe:
+        table = Table("setting", "default", "meaning")
+        for row in described():
+            table.add_row(*map(escape, row))
+        print_table(table)
+        return OK
     settings = load_settings()
     if not sources:
         typer.echo(json.dumps(masked(settings), indent=2))

@@ -1,0 +1,38 @@
+"""The documentation names what there is: dependencies, links, tests."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from gatehouse.settings import described
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["demo"],
+        *project["dependency-groups"]["dev"],
+    ]
+    wanted = {re.split(r"[;<>=!~ ]", name)[0] for name in named}
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    assert set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)) == wanted
+
+
+def test_every_setting_has_its_meaning() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for name, _, meaning in described():
+        assert meaning.endswith("."), name
+        assert f"| `{name}` |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
