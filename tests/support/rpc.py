@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from gatehouse.oauth import InvalidToken, OAuthError, Principal
+from gatehouse.oauth import InvalidToken, Principal
 from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -79,14 +79,17 @@ class TableVerifier:
     """Knows the tokens that it was told; `asked` says for which it was asked, and how."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Principal | OAuthError] = {}
+        self.answers: dict[str, Principal | Exception] = {}
         self.asked: list[tuple[str, bool]] = []
+        self.hangs = False
 
     async def verify(self, token: str, *, online: bool = False) -> Principal:
         """See TokenVerifier."""
         self.asked.append((token, online))
+        if self.hangs:
+            await asyncio.Event().wait()
         answer = self.answers.get(token, InvalidToken("token_inactive"))
-        if isinstance(answer, OAuthError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -96,10 +99,11 @@ Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 @dataclass
 class Probe:
-    """A servicer whose four RPCs echo; what they do can be replaced, and parsing is counted."""
+    """A servicer whose four RPCs echo; what they do can be replaced, and parsing is counted; so are request streams that were read to their end."""
 
     parsed: list[bytes] = field(default_factory=list)
     handled: list[str] = field(default_factory=list)
+    completed: int = 0
     on_message: Callable[[Text, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]] | None = None
 
     def parse(self, raw: bytes) -> Text:
@@ -134,6 +138,7 @@ class Probe:
         async for request in requests:
             await self._see(request, context)
             values.append(request.value)
+        self.completed += 1
         return Text(value=",".join(values))
 
     async def many_many(
@@ -142,6 +147,7 @@ class Probe:
         async for request in requests:
             await self._see(request, context)
             yield Text(value=request.value)
+        self.completed += 1
 
     def service(self) -> Service:
         """The service as generated code would register it."""
@@ -193,7 +199,8 @@ class Client:
         answers: list[str] = []
         try:
             if name in {"OneMany", "OneManyByWrite", "ManyMany"}:
-                answers = [m.value async for m in call]
+                async for message in call:
+                    answers.append(message.value)
             else:
                 answers = [(await call).value]
         except grpc.aio.AioRpcError:
@@ -246,7 +253,7 @@ def open_stand_factory() -> Callable[..., Any]:
         server = Server(
             [probe.service(), *settings.pop("services", ())],
             verifier=verifier,
-            logger=structlog.wrap_logger(None, processors=[cast("Any", keep)]),
+            logger=settings.pop("logger", structlog.wrap_logger(None, processors=[cast("Any", keep)])),
             limits=settings.pop("limits", ServerLimits(health_poll=0.02)),
             **settings,
         )

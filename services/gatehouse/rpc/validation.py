@@ -28,9 +28,8 @@ def _field_path(violation: protovalidate.Violation) -> str:
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
-            value = subscript.value
             # A map key is a value of the request, and not for an error text.
-            path += f"[{value}]" if isinstance(value, int) else "[*]"
+            path += f"[{subscript.value}]" if subscript.field == "index" else "[*]"
     return path
 
 

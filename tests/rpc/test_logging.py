@@ -1,0 +1,219 @@
+"""One line for each RPC, of named fields only."""
+
+import asyncio
+import re
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from gatehouse import domain
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support.rpc import PROBE, SHAPES, Stand, Text, eventually, principal
+from tests.support.telemetry import Figures, JsonLog, Spans
+
+ALWAYS = {
+    "event",
+    "level",
+    "timestamp",
+    "method",
+    "shape",
+    "code",
+    "duration_ms",
+    "bytes_received",
+    "bytes_sent",
+    "peer",
+    "request_id",
+}
+CALLER = {"client_id", "subject"}
+
+
+@pytest.fixture
+def log() -> JsonLog:
+    """The application's logger."""
+    return JsonLog()
+
+
+SHAPE_OF = {
+    "OneOne": "unary",
+    "OneMany": "server_streaming",
+    "OneManyByWrite": "server_streaming",
+    "ManyOne": "client_streaming",
+    "ManyMany": "bidi_streaming",
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_a_call_makes_one_line_with_the_documented_fields(
+    open_stand: Any, log: JsonLog, name: str
+) -> None:
+    async with open_stand(logger=log.logger) as stand:
+        await stand.client.outcome(name, "abc")
+        await eventually(log.lines)
+    (line,) = log.lines()
+    assert set(line) == ALWAYS | CALLER
+    answers = 3 if name.startswith("OneMany") else 1
+    assert line["method"] == f"{PROBE}/{name}"
+    assert (line["shape"], line["code"], line["level"]) == (SHAPE_OF[name], "OK", "info")
+    assert (line["bytes_received"], line["bytes_sent"]) == (5, 5 * answers)
+    assert (line["client_id"], line["subject"]) == ("console", "subject-of-alice")
+    assert line["duration_ms"] > 0
+    assert re.fullmatch(r"[0-9a-f]{16}", line["request_id"])
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_a_denied_call_makes_one_line_with_its_reason(open_stand: Any, log: JsonLog, name: str) -> None:
+    async with open_stand(logger=log.logger) as stand:
+        await stand.client.outcome(name, "a", token=None)
+        await eventually(log.lines)
+    (line,) = log.lines()
+    assert set(line) == ALWAYS | {"reason"}
+    assert (line["code"], line["reason"], line["level"]) == ("UNAUTHENTICATED", "TOKEN_MISSING", "warning")
+
+
+async def test_a_weak_caller_is_not_named_as_the_caller(open_stand: Any, log: JsonLog) -> None:
+    """Who was not admitted is no principal of the call."""
+    async with open_stand(logger=log.logger) as stand:
+        await stand.client.outcome("OneOne", "a", token="weak")
+    assert not set(log.lines()[0]) & CALLER
+
+
+async def test_an_unexpected_error_makes_a_line_with_its_id(open_stand: Any, log: JsonLog) -> None:
+    async def fail(*_: object) -> None:
+        raise ValueError
+
+    async with open_stand(logger=log.logger) as stand:
+        stand.probe.on_message = fail
+        await stand.client.outcome("OneOne", "a")
+    (line,) = log.lines()
+    assert set(line) == ALWAYS | CALLER | {"reason", "error_id"}
+    assert line["level"] == "error"
+    (detail,) = log.lines("unexpected error")
+    assert set(detail) == {"event", "level", "timestamp", "error_id", "method", "error_type", "error_at"}
+
+
+LEVELS = {
+    "OK": "info",
+    "CANCELLED": "info",
+    "INVALID_ARGUMENT": "info",
+    "NOT_FOUND": "info",
+    "ALREADY_EXISTS": "info",
+    "ABORTED": "info",
+    "FAILED_PRECONDITION": "info",
+    "OUT_OF_RANGE": "info",
+    "UNAUTHENTICATED": "warning",
+    "PERMISSION_DENIED": "warning",
+    "RESOURCE_EXHAUSTED": "warning",
+    "DEADLINE_EXCEEDED": "warning",
+    "UNIMPLEMENTED": "warning",
+    "UNAVAILABLE": "warning",
+    "UNKNOWN": "error",
+    "INTERNAL": "error",
+    "DATA_LOSS": "error",
+}
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode))
+async def test_the_level_follows_the_code(stand: Stand, code: grpc.StatusCode) -> None:
+    async def end(_: object, context: Any) -> None:
+        context.set_code(code)
+
+    stand.probe.on_message = end
+    await stand.client.outcome("OneOne", "a")
+    line = await stand.line()
+    assert (line["code"], line["level"]) == (code.name, LEVELS[code.name])
+
+
+async def test_health_checks_are_lines_at_debug_only(open_stand: Any) -> None:
+    debug = JsonLog("debug")
+    async with open_stand(logger=debug.logger) as stand:
+        await health_pb2_grpc.HealthStub(stand.client.channel).Check(health_pb2.HealthCheckRequest())
+        await eventually(debug.lines)
+    assert [line["level"] for line in debug.lines()] == ["debug"]
+
+
+async def test_a_call_that_is_under_way_makes_no_line_yet(stand: Stand) -> None:
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        begun.set()
+        await go_on.wait()
+
+    stand.probe.on_message = wait
+    call = stand.client.call("OneOne", "a")
+    sending = asyncio.ensure_future(call.code())
+    await begun.wait()
+    assert stand.lines() == []
+    go_on.set()
+    await sending
+    assert len(stand.lines()) == 1
+
+
+TOKEN, SECRET_CLAIM = "canary-token", "canary-claim"
+FAILURES = {
+    "nothing": None,
+    "unexpected": ValueError("canary-exception"),
+    "chained": RuntimeError("canary-exception"),
+    "domain": domain.NotFound("USER_NOT_FOUND", "there is no such user"),
+    "several": ExceptionGroup("canary-exception", [ValueError("canary-exception")]),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("name", SHAPES)
+async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
+    open_stand: Any,
+    spans: Spans,
+    figures: Figures,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    failure: str,
+) -> None:
+    log = JsonLog("debug")
+    caplog.set_level("DEBUG")
+
+    async def fail(request: Text, context: Any) -> None:
+        error = FAILURES[failure]
+        if error is not None:
+            raise error from KeyError(request.value)
+
+    async with open_stand(logger=log.logger, tracer=spans.tracer, metrics=figures.rpc) as stand:
+        stand.verifier.answers[TOKEN] = principal("use:probe", claims={"email": SECRET_CLAIM})
+        stand.probe.on_message = fail
+        metadata = (
+            ("authorization", f"Bearer {TOKEN}"),
+            ("x-secret", "canary-metadata"),
+            ("x-request-id", "canary metadata"),
+            ("cookie", "canary-cookie"),
+            ("traceparent", "canary-traceparent"),
+            ("tracestate", "canary-tracestate"),
+        )
+        call = stand.client.call(name, "canary-request", metadata=metadata)
+        code, details = await _ended(call), await call.details()
+        trailers = await call.trailing_metadata()
+        for token in ("canary-other", "canary-malformed,token", f"canary{'x' * 9000}"):
+            await stand.client.outcome(name, "canary-request", token=token)
+    texts = {
+        "log": log.as_text(),
+        "spans": spans.as_text(),
+        "metrics": figures.as_text(),
+        "answer": f"{code} {details} {trailers}",
+        "standard logging": caplog.text,
+        "standard streams": "".join(capfd.readouterr()),
+    }
+    assert "canary" not in str(texts), [where for where, text in texts.items() if "canary" in text]
+    assert all(texts[where] for where in ("log", "spans", "metrics"))
+
+
+async def _ended(call: Any) -> grpc.StatusCode:
+    if hasattr(call, "__aiter__"):
+        try:
+            async for _ in call:
+                pass
+        except grpc.aio.AioRpcError:
+            pass
+    code: grpc.StatusCode = await call.code()
+    return code

@@ -1,0 +1,99 @@
+"""Spans and metrics of the real SDK, kept in memory; log lines as the application writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from gatehouse.app.telemetry import make_logger
+from gatehouse.rpc import RpcMetrics
+from gatehouse.settings import LogSettings
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Tracer
+from prometheus_client import CollectorRegistry, generate_latest
+
+
+class Spans:
+    """A tracer whose finished spans can be looked at."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer: Tracer = provider.get_tracer("test")
+
+    def finished(self) -> list[ReadableSpan]:
+        """The spans that have ended, the first to end first."""
+        return list(self._exporter.get_finished_spans())
+
+    def as_text(self) -> str:
+        """Everything that would be exported."""
+        return "\n".join(span.to_json() for span in self.finished())
+
+
+@dataclass
+class Figures:
+    """Metrics behind a real Prometheus reader."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        reader = PrometheusMetricReader(registry=self.registry)
+        self.rpc = RpcMetrics(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"))
+
+    def as_text(self) -> str:
+        """What a scrape would read."""
+        return generate_latest(self.registry).decode()
+
+    def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """The samples of a metric, by their labels but the scope's."""
+        return {
+            tuple(
+                sorted((k, v) for k, v in sample.labels.items() if not k.startswith("otel_scope"))
+            ): sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if sample.name == name
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value of one sample; 0 when there is none."""
+        return self.samples(name).get(tuple(sorted(labels.items())), 0.0)
+
+
+class JsonLog:
+    """The application's own logger, writing JSON lines into memory."""
+
+    def __init__(self, level: str = "info") -> None:
+        self._raw = io.BytesIO()
+        stream: Any = io.TextIOWrapper(self._raw, write_through=True)
+        self.logger = make_logger(LogSettings.model_validate({"format": "json", "level": level}), stream)
+        self._stream = stream
+
+    def as_text(self) -> str:
+        """All that was written."""
+        return self._raw.getvalue().decode()
+
+    def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
+        """The lines of one event."""
+        found = [json.loads(line) for line in self.as_text().splitlines()]
+        return [line for line in found if line["event"] == event]
+
+
+@pytest.fixture
+def spans() -> Spans:
+    """A tracer of the real SDK."""
+    return Spans()
+
+
+@pytest.fixture
+def figures() -> Figures:
+    """A meter of the real SDK."""
+    return Figures()
