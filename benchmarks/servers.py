@@ -19,7 +19,7 @@ import uvloop
 from gatehouse.app.serve import http_client, issuer_config, server_limits, server_tls
 from gatehouse.app.telemetry import make_telemetry
 from gatehouse.oauth import Verifiers
-from gatehouse.rpc import RpcMetrics, Server, Service, run_until_signal
+from gatehouse.rpc import RpcMetrics, Server, Service, StopSignals, run_until_signal
 from gatehouse.settings import load_settings
 from gatehouse.users.v1 import users_pb2 as pb
 
@@ -112,6 +112,7 @@ async def chain_echo(ready_file: Path) -> None:
     settings = load_settings()
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
     async with AsyncExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
         stack.callback(telemetry.shutdown)
         metrics = RpcMetrics(telemetry.meter)
         configs = [issuer_config(issuer) for issuer in settings.issuers]
@@ -135,7 +136,7 @@ async def chain_echo(ready_file: Path) -> None:
         _write(ready_file, {"port": port, "metrics": telemetry.metrics_port})
         gc.collect()
         gc.freeze()
-        await run_until_signal([server])
+        await run_until_signal([server], signals)
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

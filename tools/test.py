@@ -11,10 +11,10 @@ from pathlib import Path
 import coverage
 
 ROOT = Path(__file__).resolve().parent.parent
-# Percent of lines and branches. A floor only rises: oauth and rpc are to reach 98, the rest 90.
+# Percent of lines and branches. A floor only rises: oauth and rpc are at 98, the rest is to reach 90.
 FLOORS: dict[str, float] = {
     "oauth": 98,
-    "rpc": 79,
+    "rpc": 98,
     "provider": 98,
     "storage": 80,
     "users": 83,

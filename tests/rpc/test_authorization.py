@@ -34,29 +34,37 @@ DENIALS: dict[str | None, tuple[grpc.StatusCode, str, str, str]] = {
         grpc.StatusCode.UNAUTHENTICATED,
         "the access token is not valid",
         "TOKEN_INACTIVE",
-        'Bearer realm="gatehouse", error="invalid_token", error_description="token inactive", '
-        'scope="use:probe"',
+        (
+            'Bearer realm="gatehouse", error="invalid_token", error_description="token inactive", '
+            'scope="use:probe"'
+        ),
     ),
     "without-scope": (
         grpc.StatusCode.PERMISSION_DENIED,
         "the access token does not permit this call",
         "INSUFFICIENT_SCOPE",
-        'Bearer realm="gatehouse", error="insufficient_scope", error_description="insufficient scope", '
-        'scope="use:probe"',
+        (
+            'Bearer realm="gatehouse", error="insufficient_scope", error_description="insufficient scope", '
+            'scope="use:probe"'
+        ),
     ),
     "without-role": (
         grpc.StatusCode.PERMISSION_DENIED,
         "the access token does not permit this call",
         "ROLE_MISSING",
-        'Bearer realm="gatehouse", error="insufficient_scope", error_description="role missing", '
-        'scope="use:probe"',
+        (
+            'Bearer realm="gatehouse", error="insufficient_scope", error_description="role missing", '
+            'scope="use:probe"'
+        ),
     ),
     "stale-login": (
         grpc.StatusCode.UNAUTHENTICATED,
         "the login behind the access token is not strong or recent enough",
         "LOGIN_TOO_OLD",
-        'Bearer realm="gatehouse", error="insufficient_user_authentication", '
-        'error_description="login too old", max_age=600, scope="use:probe"',
+        (
+            'Bearer realm="gatehouse", error="insufficient_user_authentication", '
+            'error_description="login too old", max_age=600, scope="use:probe"'
+        ),
     ),
     "issuer-away": (
         grpc.StatusCode.UNAVAILABLE,
@@ -359,14 +367,14 @@ def test_a_public_rpc_is_composed_without_this_layer() -> None:
     async def innermost(_: object) -> None: ...
 
     layer = AuthorizationInterceptor(TableVerifier(), RpcMetrics(), recheck_seconds=1.0)
-    handler: Any = grpc.unary_unary_rpc_method_handler(innermost)  # type: ignore[arg-type]
+    handler: Any = grpc.unary_unary_rpc_method_handler(innermost)
     method = Method("/s.S/M", "s.S", Shape.UNARY, AccessRule(public=True), handler)
     assert layer.intercept(method, innermost) is innermost
 
 
 @pytest.mark.parametrize("refusal", [InvalidToken("token_inactive"), InsufficientScope("insufficient_scope")])
 async def test_denials_are_told_apart_in_the_log(stand: Stand, refusal: Exception) -> None:
-    stand.verifier.answers["good"] = refusal  # type: ignore[assignment]
+    stand.verifier.answers["good"] = refusal
     await stand.client.outcome("OneOne", "a")
     line = await stand.line()
     assert (line["level"], line["reason"]) == ("warning", str(refusal).upper())

@@ -76,7 +76,7 @@ async def test_a_servicer_without_parser_gets_bytes(open_stand: Any) -> None:
     def add(_: object, server: Any) -> None:
         server.add_registered_method_handlers(
             "probe.v1.Raw",
-            {"Call": grpc.unary_unary_rpc_method_handler(echo)},  # type: ignore[arg-type]
+            {"Call": grpc.unary_unary_rpc_method_handler(echo)},
         )
 
     async with open_stand(services=[Service(add, object())]) as stand:

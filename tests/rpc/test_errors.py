@@ -10,7 +10,17 @@ import pytest
 from gatehouse import domain
 from gatehouse.rpc import ServerLimits
 
-from tests.support.rpc import PROBE, SHAPES, Stand, Text, details_of, error_info, eventually, service_of
+from tests.support.rpc import (
+    PROBE,
+    SHAPES,
+    Stand,
+    Text,
+    details_of,
+    error_info,
+    eventually,
+    reached,
+    service_of,
+)
 
 CANARY = "canary-in-an-exception"
 DOMAIN: list[tuple[domain.DomainError, grpc.StatusCode]] = [
@@ -176,7 +186,7 @@ async def test_an_abort_with_ok_is_a_mistake_and_no_success(stand: Stand) -> Non
 
 
 async def test_an_abort_with_status_is_an_abort(stand: Stand) -> None:
-    class Gone(grpc.Status):  # type: ignore[misc] # gRPC's base is untyped
+    class Gone(grpc.Status):
         code = grpc.StatusCode.NOT_FOUND
         details = "gone"
         trailing_metadata = (("x-where", "here"),)
@@ -263,9 +273,9 @@ async def test_a_request_stream_that_was_cancelled_is_not_taken_for_a_whole_one(
     for round_ in range(1, 21):
         call = open_client_stream(stand, name, 30)
         await call.write(Text(value="a"))
-        await eventually(lambda wanted=round_: len(stand.probe.handled) == wanted)
+        await reached(lambda: len(stand.probe.handled), round_)
         call.cancel()
-        await eventually(lambda wanted=round_: len(stand.lines()) == wanted)
+        await reached(lambda: len(stand.lines()), round_)
     assert {line["code"] for line in stand.lines()} == {"CANCELLED"}
     assert stand.probe.completed == 0
 

@@ -273,6 +273,13 @@ async def test_a_weak_login_is_challenged_to_step_up(open_stand: Any) -> None:
     )
 
 
+async def test_a_rule_without_max_age_asks_for_none(open_stand: Any) -> None:
+    rules = {f"{PROBE}/OneOne": AccessRule(authenticated=True, acr="urn:mfa")}
+    async with open_stand(method_scopes=rules) as stand:
+        _, trailers, _ = await stand.client.outcome("OneOne", "a", token="weak")
+    assert trailers["www-authenticate"].endswith('error_description="acr too low", acr_values="urn:mfa"')
+
+
 @pytest.mark.parametrize(("age", "admitted"), [(590, True), (660, False), (None, False)])
 async def test_a_login_must_be_within_max_age(open_stand: Any, age: int | None, admitted: bool) -> None:
     import time

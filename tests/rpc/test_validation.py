@@ -1,5 +1,6 @@
 """A request that its proto does not allow is refused with the path of each field, and without its values."""
 
+import json
 from typing import Any
 
 import grpc
@@ -92,6 +93,14 @@ def test_the_key_of_a_map_is_not_told() -> None:
 def test_a_message_is_parsed_when_it_is_good() -> None:
     order = Order(labels={"a": "b"})
     assert parser(Order.FromString, protovalidate.Validator())(order.SerializeToString()) == order
+
+
+def test_a_request_of_another_kind_is_parsed_by_its_own_parser() -> None:
+    """gRPC carries what a servicer wants; JSON here."""
+    parse = parser(json.loads, protovalidate.Validator())
+    assert parse(b'{"a": 1}') == {"a": 1}
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT"):
+        parse(b"{")
 
 
 def test_no_more_than_fifty_violations_are_told() -> None:

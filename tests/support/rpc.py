@@ -30,6 +30,11 @@ async def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> 
             await asyncio.sleep(0.005)
 
 
+async def reached(count: Callable[[], int], wanted: int) -> None:
+    """Waits until `count` is `wanted` or more."""
+    await eventually(lambda: count() >= wanted)
+
+
 def details_of(trailers: Any) -> list[Any]:
     """Returns the ErrorInfo and BadRequest messages of a status."""
     found: list[Any] = []
@@ -82,10 +87,13 @@ class TableVerifier:
         self.answers: dict[str, Principal | Exception] = {}
         self.asked: list[tuple[str, bool]] = []
         self.hangs = False
+        self.before: Callable[[str], Awaitable[object]] | None = None
 
     async def verify(self, token: str, *, online: bool = False) -> Principal:
         """See TokenVerifier."""
         self.asked.append((token, online))
+        if self.before is not None:
+            await self.before(token)
         if self.hangs:
             await asyncio.Event().wait()
         answer = self.answers.get(token, InvalidToken("token_inactive"))
@@ -99,7 +107,10 @@ Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 @dataclass
 class Probe:
-    """A servicer whose four RPCs echo; what they do can be replaced, and parsing is counted; so are request streams that were read to their end."""
+    """A servicer whose RPCs echo.
+
+    What they do can be replaced; parsing is counted, and so are request streams that were read to their end.
+    """
 
     parsed: list[bytes] = field(default_factory=list)
     handled: list[str] = field(default_factory=list)
@@ -199,8 +210,9 @@ class Client:
         answers: list[str] = []
         try:
             if name in {"OneMany", "OneManyByWrite", "ManyMany"}:
+                # One by one: those before a failure count too.
                 async for message in call:
-                    answers.append(message.value)
+                    answers += [message.value]
             else:
                 answers = [(await call).value]
         except grpc.aio.AioRpcError:
@@ -293,5 +305,6 @@ __all__ = [
     "error_info",
     "eventually",
     "principal",
+    "reached",
     "service_of",
 ]

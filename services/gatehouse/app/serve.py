@@ -40,6 +40,7 @@ from gatehouse.rpc import (
     ServerLimits,
     ServerTls,
     Service,
+    StopSignals,
     connect,
     run_until_signal,
 )
@@ -369,6 +370,7 @@ async def serve(
     """
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-" + "-".join(names))
     async with AsyncExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
         stack.callback(telemetry.shutdown)
         process = _Process(settings, telemetry, stack, reuse_port=reuse_port)
         stack.push_async_callback(process.verifiers.aclose)
@@ -385,6 +387,6 @@ async def serve(
         # What is here now stays: collecting it again and again is what makes pauses.
         gc.collect()
         gc.freeze()
-        await run_until_signal(servers)
+        await run_until_signal(servers, signals)
         await _cancel(starting)
         telemetry.logger.info("stopped", services=list(names))

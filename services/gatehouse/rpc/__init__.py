@@ -5,7 +5,7 @@ from gatehouse.rpc.call import Call, Method, Shape, current_call, current_princi
 from gatehouse.rpc.channel import connect
 from gatehouse.rpc.metrics import RpcMetrics
 from gatehouse.rpc.policy import AccessRule, Policy, PolicyError
-from gatehouse.rpc.server import Server, ServerLimits, run_until_signal
+from gatehouse.rpc.server import Server, ServerLimits, StopSignals, run_until_signal
 from gatehouse.rpc.tls import ClientTls, PlaintextRefused, ServerTls, TlsError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ServerTls",
     "Service",
     "Shape",
+    "StopSignals",
     "TlsError",
     "connect",
     "current_call",

@@ -6,7 +6,6 @@ chain wants it: a unary handler of gRPC waits for the request first, and hangs w
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import grpc
 import grpc.aio
 import protovalidate
 
+from gatehouse.rpc._intake import Intake
 from gatehouse.rpc.call import Call, Method, Next, Shape, Status, set_current
 from gatehouse.rpc.errors import StatusError, trailers_of
 from gatehouse.rpc.policy import PolicyError
@@ -291,7 +291,7 @@ def innermost(method: Method, validator: protovalidate.Validator) -> Next:
     return answer_many if handler.response_streaming else answer_one
 
 
-def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+def raw_handler(method: Method, handle: Next, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
     """Makes what gRPC calls: a handler over bytes that runs `handle` and sends what it left in the call."""
 
     async def finish(call: Call) -> None:
@@ -300,7 +300,9 @@ def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.R
             await call.context.abort(status.code, status.message, trailers_of(call, status))
 
     async def answer_one(_: object, context: Any) -> bytes | None:
-        call = Call(method, context, draining)
+        if intake.gate is not None:
+            await intake.hold(intake.gate)
+        call = Call(method, context, intake.draining)
         set_current(call)
         await handle(call)
         if call.status is not None:
@@ -308,7 +310,9 @@ def raw_handler(method: Method, handle: Next, draining: asyncio.Event) -> grpc.R
         return call.response
 
     async def answer_many(_: object, context: Any) -> None:
-        call = Call(method, context, draining)
+        if intake.gate is not None:
+            await intake.hold(intake.gate)
+        call = Call(method, context, intake.draining)
         set_current(call)
         await handle(call)
         await finish(call)

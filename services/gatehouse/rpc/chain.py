@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import grpc
 import protovalidate
 
 from gatehouse.rpc._adapter import innermost, raw_handler
+from gatehouse.rpc._intake import Intake
 from gatehouse.rpc.call import Call, Interceptor, Method, Next, Shape, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse.rpc.policy import PUBLIC
@@ -29,7 +29,7 @@ class Router(grpc.GenericRpcHandler):
         methods: All registered methods.
         interceptors: The chain, outermost first.
         validator: Checks the constraints of requests.
-        draining: Set when the server begins to stop.
+        intake: The way of calls into the server.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Router(grpc.GenericRpcHandler):
         methods: Sequence[Method],
         interceptors: Sequence[Interceptor],
         validator: protovalidate.Validator,
-        draining: asyncio.Event,
+        intake: Intake,
     ) -> None:
         self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {
-            method.path: _compose(method, interceptors, validator, draining) for method in methods
+            method.path: _compose(method, interceptors, validator, intake) for method in methods
         }
-        self._unknown = _unknown(interceptors, draining)
+        self._unknown = _unknown(interceptors, intake)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Looks the path up, to the letter."""
@@ -53,15 +53,15 @@ def _compose(
     method: Method,
     interceptors: Sequence[Interceptor],
     validator: protovalidate.Validator,
-    draining: asyncio.Event,
+    intake: Intake,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     handle = innermost(method, validator)
     for interceptor in reversed(interceptors):
         handle = interceptor.intercept(method, handle)
-    return raw_handler(method, handle, draining)
+    return raw_handler(method, handle, intake)
 
 
-def _unknown(interceptors: Sequence[Interceptor], draining: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+def _unknown(interceptors: Sequence[Interceptor], intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
     """Answers paths that do not exist, all under one name: a caller may not choose metric labels."""
 
     async def nothing(_: object, __: object) -> None:
@@ -80,4 +80,4 @@ def _unknown(interceptors: Sequence[Interceptor], draining: asyncio.Event) -> gr
     handle: Next = refuse
     for interceptor in reversed(interceptors):
         handle = interceptor.intercept(method, handle)
-    return raw_handler(method, handle, draining)
+    return raw_handler(method, handle, intake)

@@ -72,6 +72,7 @@ class Health(health_pb2_grpc.HealthServicer):
             if status != last:
                 last = status
                 yield health_pb2.HealthCheckResponse(status=status)
-            if self._ending:
+            elif self._ending:
                 return
-            await changed.wait()
+            else:
+                await changed.wait()
