@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
+from gatehouse.app.grpc_core import tune_grpc
 from gatehouse.storage import write_page_token
 from gatehouse.users.v1 import users_pb2 as pb
 
@@ -173,6 +174,7 @@ async def _whole(
     )
     async with open_sink() as sink:
         environment = stand.environment(sink, sample_ratio)
+        tune_grpc(environment)
         async with run_process(
             name, arguments, folder=stand.folder, environment=environment, core=stand.server_core
         ) as process:
@@ -236,16 +238,21 @@ async def _measure_against(
 ) -> list[Row]:
     method = workload.path[1:]
     async with AsyncExitStack() as stack:
-        process = await stack.enter_async_context(
-            run_process(
-                bare,
-                ["-m", "benchmarks.servers", bare],
-                folder=stand.folder,
-                environment=stand.environment(),
-                core=stand.server_core,
+        runners = []
+        for label, tuned in (("bare grpc.aio, uvloop", False), ("the same, gRPC tuned as ours", True)):
+            environment = stand.environment()
+            if tuned:
+                tune_grpc(environment)
+            process = await stack.enter_async_context(
+                run_process(
+                    f"{bare}-{tuned}",
+                    ["-m", "benchmarks.servers", bare],
+                    folder=stand.folder,
+                    environment=environment,
+                    core=stand.server_core,
+                )
             )
-        )
-        runners = [Runner("bare grpc.aio, uvloop", process, process.ready["port"])]
+            runners.append(Runner(label, process, process.ready["port"]))
         for ratio, floor in zip((1.0, 0.01), floors, strict=True):
             runners.append(
                 await stack.enter_async_context(

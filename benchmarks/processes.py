@@ -87,7 +87,7 @@ async def run_process(
         name: What it is called; also the name of its files.
         arguments: What stands after `python`.
         folder: Where its files go.
-        environment: Added to the environment, from which other settings of Gatehouse are taken out.
+        environment: Added to the environment, from which those of Gatehouse and gRPC are taken out.
         core: The core it is held to.
 
     Raises:
@@ -95,7 +95,7 @@ async def run_process(
     """
     log, ready = folder / f"{name}.log", folder / f"{name}.json"
     ready.unlink(missing_ok=True)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GATEHOUSE_")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "GRPC_"))}
     started = time.perf_counter()
     process = _start(
         [sys.executable, *arguments, "--ready-file", str(ready)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -41,7 +42,10 @@ def serve(
 
       gatehouse serve users --workers 4
     """
-    from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415 - only who serves pays for it
+    from gatehouse.app.grpc_core import tune_grpc  # noqa: PLC0415 - only who serves pays for it
+
+    tune_grpc(os.environ)  # before anything imports grpc
+    from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
     from gatehouse.app.telemetry import make_logger  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
