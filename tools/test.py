@@ -20,7 +20,7 @@ FLOORS: dict[str, float] = {
     "users": 83,
     "admin": 96,
     "public": 87,
-    "issuer": 92,
+    "issuer": 96,
     "settings": 90,
 }
 

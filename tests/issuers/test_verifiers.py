@@ -7,7 +7,18 @@ from typing import Literal
 import pytest
 from gatehouse.oauth import InvalidToken, IssuerConfig, Verifiers
 
-from tests.issuers.idp import CONSOLE, SCOPES, Browser, Idp, Json, client_of, granted, kid_of, sent_back
+from tests.issuers.idp import (
+    CONSOLE,
+    SCOPES,
+    Browser,
+    Idp,
+    Json,
+    claims_of,
+    client_of,
+    granted,
+    kid_of,
+    sent_back,
+)
 from tests.support.issuer import SECRETS
 
 Mode = Literal["jwt", "introspection", "hybrid"]
@@ -55,6 +66,16 @@ async def test_a_user_becomes_a_principal(idp: Idp, mode: Mode) -> None:
     assert bob.scopes == {"read:users"}
     assert bob.roles == {"user"}
     assert (carol.scopes, carol.roles) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("mode", ONLINE)
+async def test_who_a_person_is_comes_with_introspection(idp: Idp, mode: Mode) -> None:
+    token = await idp.user_token("alice")
+    assert "email" not in claims_of(token)
+    async with verifiers(idp, mode) as verifier:
+        claims = (await verifier.verify(token)).claims
+    assert (claims["preferred_username"], claims["name"]) == ("alice", "Alice Example")
+    assert (claims["email"], claims["email_verified"]) == ("alice@example.test", True)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -19,8 +19,8 @@ from gatehouse.oauth.introspection import ENDPOINT_GONE, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
-from gatehouse.oauth.principal import Principal
-from gatehouse.oauth.providers import provider
+from gatehouse.oauth.principal import Principal, VerifiedClaims
+from gatehouse.oauth.providers import _read, provider
 
 
 class Issuer:
@@ -120,14 +120,15 @@ class Issuer:
     def _joined(self, signed: Principal, asked: Principal) -> Principal:
         if asked.subject != signed.subject:
             raise InvalidToken("subject_mismatch")
-        expires_at = min(signed.expires_at, asked.expires_at)
+        # What the issuer tells beyond the token, such as a name, is added; what the token says, it says.
+        claims = _read.frozen(VerifiedClaims({**asked.claims, **signed.claims}))
+        signed = replace(signed, expires_at=min(signed.expires_at, asked.expires_at), claims=claims)
         if not self._provider.tells_roles(asked.claims):
-            return replace(signed, expires_at=expires_at)
+            return signed
         # Roles are today's. Scopes, acr and auth_time stay the token's own, since an issuer may introspect
         # those of the session as it is by now.
         return replace(
             signed,
-            expires_at=expires_at,
             roles=asked.roles,
             client_roles=asked.client_roles,
             permissions=asked.permissions,
