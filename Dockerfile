@@ -13,6 +13,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY pyproject.toml README.md ./
 COPY services services
 COPY migrations migrations
+COPY keycloak/gatehouse-realm.json keycloak/
+COPY examples/users.csv examples/
 # Bytecode is made here, since nothing can be written later; its content does not depend on the time.
 RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . \
  && pip --python /opt/gatehouse/bin/python install --quiet --no-compile --no-deps --no-index /dist/*.whl \

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,9 @@ realm-check: install  ## Compares the realm file with what Keycloak makes of it 
 
 realm-edit: install  ## Changes the realm file in Keycloak's admin console (KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python tools/realm.py edit
+
+test-compose: install  ## Runs docker-compose.yml for real, and tests it from outside (needs Docker)
+	@$(BIN)/python -m pytest -q --durations=10 tests/compose
 
 lint: install  ## Style, types, import contracts, generated code, unused code
 	$(BIN)/ruff check .

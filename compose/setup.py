@@ -42,6 +42,7 @@ class Ports:
     users: str
     admin: str
     public: str
+    jaeger: str
 
     @property
     def issuer(self) -> str:
@@ -243,16 +244,28 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
 
     # Who calls the services has no business with the client that may manage users.
     clients = {client: made[f"client/{client}"] for client in variables if client != ROLE_SYNC}
-    _write_profiles(folders["client"], ports, clients, demo_passwords(realm))
+    words: dict[str, object] = {
+        "clients": clients,
+        "passwords": demo_passwords(realm),
+        "issuer_admin_password": made["keycloak/admin"],
+    }
+    _write_profiles(folders["client"], ports, words)
 
 
-def _write_profiles(folder: Folder, ports: Ports, clients: dict[str, str], passwords: dict[str, str]) -> None:
-    """Writes what the command line needs: `profile.json` on the host, `inside.json` in a container."""
-    common = {"issuer": ports.issuer, "ca_file": "ca.crt", "clients": clients, "passwords": passwords}
+def _write_profiles(folder: Folder, ports: Ports, words: dict[str, object]) -> None:
+    """Writes what the command line needs: `profile.json` on the host, `inside.json` in a container.
+
+    Args:
+        folder: Where.
+        ports: Where the host reaches the stack.
+        words: Secrets, as a profile has them.
+    """
+    common = {"issuer": ports.issuer, "ca_file": "ca.crt"} | words
     host = common | {
         "users_target": f"localhost:{ports.users}",
         "admin_target": f"localhost:{ports.admin}",
         "public_target": f"localhost:{ports.public}",
+        "traces_url": f"http://localhost:{ports.jaeger}",
     }
     keycloak = "https://keycloak:8443/realms/gatehouse"
     inside = common | {
@@ -261,6 +274,8 @@ def _write_profiles(folder: Folder, ports: Ports, clients: dict[str, str], passw
         "users_target": "users:50051",
         "admin_target": "admin:50052",
         "public_target": "public:50053",
+        "traces_url": "http://jaeger:16686",
+        "metrics": {name: f"http://{name}:9464/metrics" for name in ("users", "admin", "public")},
     }
     for name, profile in (("profile.json", host), ("inside.json", inside)):
         folder.write(name, json.dumps(profile, indent=2) + "\n")
@@ -271,10 +286,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--realm", type=Path, required=True)
-    for name in ("keycloak", "users", "admin", "public"):
+    for name in ("keycloak", "users", "admin", "public", "jaeger"):
         parser.add_argument(f"--{name}-port", required=True)
     given = parser.parse_args()
-    ports = Ports(given.keycloak_port, given.users_port, given.admin_port, given.public_port)
+    ports = Ports(
+        given.keycloak_port, given.users_port, given.admin_port, given.public_port, given.jaeger_port
+    )
     now = dt.datetime.now(dt.UTC)
     try:
         prepare(given.root, given.realm, ports, now=now, owned=os.geteuid() == 0)

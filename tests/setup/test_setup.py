@@ -16,7 +16,7 @@ from compose.setup import SERVERS, Ports, client_variables, prepare
 from tests.support.issuer import REALM_FILE
 
 NOW = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
-PORTS = Ports("8080", "1", "2", "3")
+PORTS = Ports("8080", "1", "2", "3", "4")
 
 
 def run(root: Path, now: dt.datetime = NOW) -> None:

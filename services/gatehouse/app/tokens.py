@@ -36,13 +36,12 @@ class TokenDesk:
             "client_id": self._profile.console_client,
             "username": username,
             "password": password,
-            "scope": scope,
         }
-        return await request_token(self._http, self._metadata.token_endpoint, data)
+        return await request_token(self._http, self._metadata.token_endpoint, data | _wish(scope))
 
     async def of_client(self, client_id: str, secret: str, scope: str) -> TokenResponse:
         """Gets the token of a client (RFC 6749 section 4.4)."""
-        data = {"grant_type": "client_credentials", "scope": scope}
+        data = {"grant_type": "client_credentials"} | _wish(scope)
         return await request_token(self._http, self._metadata.token_endpoint, data, (client_id, secret))
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
@@ -72,6 +71,11 @@ class TokenDesk:
                 "GATEHOUSE_PROFILE names"
             )
         return secret.get_secret_value()
+
+
+def _wish(scope: str) -> dict[str, str]:
+    # An empty scope is no scope (RFC 6749 section 3.3): Keycloak answers invalid_scope.
+    return {"scope": scope} if scope else {}
 
 
 def issuer_http(profile: Profile) -> httpx.AsyncClient:

@@ -1,0 +1,65 @@
+"""The stack, made from nothing; it is taken away when these tests end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gatehouse.settings import Profile
+
+from tests.support.compose import ROOT, Host, compose, down, up
+
+
+@pytest.fixture(scope="session")
+def docker() -> None:
+    """Docker and Compose v2; without them the run ends, and says so in one line."""
+    found = shutil.which("docker") and subprocess.run(
+        ["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False
+    )
+    if not found or found.returncode != 0 or found.stdout.lstrip("v").startswith("1."):
+        pytest.exit("tests/compose: needs Docker with Compose v2 (`docker compose version`)", returncode=1)
+    daemon = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
+    if daemon.returncode != 0:
+        pytest.exit("tests/compose: no Docker daemon answers (`docker info`)", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def stack(docker: None) -> Iterator[None]:
+    """Everything healthy, from nothing, with the one command that the documentation names.
+
+    `STACK=keep` takes what runs already and lets it run on, for those who work on these tests.
+    """
+    keep = os.environ.get("STACK") == "keep"
+    if not keep:
+        down()
+    try:
+        sys.stderr.write(f"\ndocker compose up --build --wait: {up('--build'):.0f} s\n")
+        yield
+    finally:
+        if not keep:
+            down()
+
+
+@pytest.fixture
+def host(stack: None, tmp_path: Path) -> Host:
+    """The host's way in; copied for each test, for a stack that was made anew has new secrets."""
+    compose("cp", "setup:/run/setup/client/.", str(tmp_path))
+    content = (tmp_path / "profile.json").read_bytes()
+    profile = Profile.model_validate_json(content)
+    return Host(tmp_path, profile.model_copy(update={"ca_file": tmp_path / "ca.crt"}))
+
+
+@pytest.fixture(scope="session")
+def grpcurl() -> str:
+    """The path of grpcurl."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/grpcurl.py")], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.exit(f"tests/compose: {done.stderr.strip()}", returncode=1)
+    return done.stdout.strip()

@@ -1,0 +1,133 @@
+"""The stack from the host: with `gatehouse`, and with grpcurl as anyone would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+
+import grpc
+import pytest
+from gatehouse.app.tokens import decode, open_desk
+from gatehouse.settings import Profile
+
+from tests.support.compose import Host, compose, port_of, until
+
+UNREACHABLE = 3
+
+
+async def call(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `gatehouse call` until somebody answers: a machine with much to do may be late with a token."""
+    return await until(
+        lambda: asyncio.to_thread(host.gatehouse, "call", *arguments), lambda d: d.returncode != UNREACHABLE
+    )
+
+
+async def test_gatehouse_calls_the_services_with_the_copied_profile(host: Host) -> None:
+    allowed = await call(host, "users", "ListUsers", "--as", "bob")
+    assert allowed.returncode == 0
+    assert allowed.stderr.startswith("trace: ")
+    denied = await call(host, "admin", "GetStats", "--as", "bob")
+    assert denied.returncode == 1
+    assert denied.stderr.startswith("gatehouse: PERMISSION_DENIED")
+    nobody = await call(host, "users", "ListUsers")
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith("gatehouse: UNAUTHENTICATED")
+    assert (await call(host, "public", "GetPublicInfo")).returncode == 0
+
+
+def test_gatehouse_obtains_introspects_and_revokes_a_token(host: Host) -> None:
+    token = host.gatehouse("token", "obtain", "--client", "gatehouse-worker").stdout.strip()
+    active = host.gatehouse("token", "introspect", token)
+    assert (active.returncode, json.loads(active.stdout)["client_id"]) == (0, "gatehouse-worker")
+    assert host.gatehouse("token", "revoke", token, "--client", "gatehouse-worker").returncode == 0
+    assert host.gatehouse("token", "introspect", token).returncode == 1
+
+
+async def test_a_token_of_the_host_and_one_of_the_inside_have_the_same_issuer_and_open_the_same(
+    host: Host,
+) -> None:
+    inside = Profile.model_validate_json((host.folder / "inside.json").read_bytes())
+    assert inside.discovery_url != host.profile.discovery_url
+    made = compose(
+        "run", "--rm", "--no-deps", "--no-TTY", "tour", "token", "obtain", "--client", "gatehouse-worker"
+    )
+    tokens = [made.stdout.strip(), await host.client_token(scope="")]
+    issuers = {decode(token)["claims"]["iss"] for token in tokens}
+    assert issuers == {f"http://localhost:{port_of('keycloak', 8080)}/realms/gatehouse"}
+    codes = {await host.code("users", "GetCurrentUser", token) for token in tokens}
+    assert codes == {grpc.StatusCode.OK}
+    async with open_desk(host.profile) as desk:
+        assert {(await desk.introspect(token))["active"] for token in tokens} == {True}
+
+
+def test_a_token_is_revoked_from_inside_too(host: Host) -> None:
+    token = host.gatehouse("token", "obtain", "--client", "gatehouse-worker").stdout.strip()
+    tour = ("run", "--rm", "--no-deps", "--no-TTY", "tour")
+    compose(*tour, "token", "revoke", token, "--client", "gatehouse-worker")
+    assert compose(*tour, "token", "introspect", token, check=False).returncode == 1
+
+
+def ask(
+    grpcurl: str, host: Host, service: str, inside: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs grpcurl; options in `arguments` come before the address."""
+    options = [one for one in arguments if not one.startswith("gatehouse.") and one != "list"]
+    rest = [one for one in arguments if one not in options]
+    address = f"localhost:{port_of(service, inside)}"
+    command = [grpcurl, "-cacert", str(host.ca_file), "-max-time", "20", *options, address, *rest]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_grpcurl_finds_the_services_by_reflection(grpcurl: str, host: Host) -> None:
+    found = ask(grpcurl, host, "users", 50051, "list")
+    assert "gatehouse.users.v1.UserService" in found.stdout.split(), found.stderr
+
+
+async def test_grpcurl_calls_with_a_token_of_the_host(grpcurl: str, host: Host) -> None:
+    token = await host.user_token("alice")
+    sent = ("-H", f"authorization: Bearer {token}")
+    stats = ask(grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
+    assert stats.returncode == 0, stats.stderr
+    assert "snapshot_time" in json.loads(stats.stdout)
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ((), "Unauthenticated"),
+        (("-H", "authorization: Bearer garbage"), "Unauthenticated"),
+        (("-H", "authorization: Basic YWxpY2U6YWxpY2U="), "Unauthenticated"),
+    ],
+)
+def test_grpcurl_is_refused_without_a_good_token(
+    header: tuple[str, ...], code: str, grpcurl: str, host: Host
+) -> None:
+    refused = ask(grpcurl, host, "users", 50051, *header, "gatehouse.users.v1.UserService/ListUsers")
+    assert refused.returncode != 0
+    assert f"Code: {code}" in refused.stderr
+
+
+async def test_grpcurl_as_bob_is_told_which_scope_is_missing(grpcurl: str, host: Host) -> None:
+    token = await host.user_token("bob")
+    sent = ("-H", f"authorization: Bearer {token}")
+    refused = ask(grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
+    assert "Code: PermissionDenied" in refused.stderr
+    assert "INSUFFICIENT_SCOPE" in refused.stderr
+
+
+def test_a_channel_that_does_not_trust_the_authority_gets_no_answer(grpcurl: str, host: Host) -> None:
+    address = f"localhost:{port_of('users', 50051)}"
+    done = subprocess.run(
+        [grpcurl, "-max-time", "20", address, "list"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "certificate" in done.stderr
+    plain = subprocess.run(
+        [grpcurl, "-plaintext", "-max-time", "5", address, "list"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert plain.returncode != 0

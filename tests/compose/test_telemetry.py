@@ -1,0 +1,154 @@
+"""What a call leaves behind: one trace over all that took part, log lines with its id, and figures."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from tests.support.compose import Host, fetch_trace, log_lines, query_prometheus, until
+
+Span = dict[str, Any]
+
+
+def parents(span: Span, spans: Sequence[Span]) -> list[Span]:
+    """Returns the spans above `span`, nearest first."""
+    at = {one["spanID"]: one for one in spans}
+    found = []
+    while span["references"] and (above := at.get(span["references"][0]["spanID"])) is not None:
+        found.append(above)
+        span = above
+    return found
+
+
+def named(spans: Sequence[Span], service: str, start: str) -> list[Span]:
+    return [s for s in spans if s["service"] == service and s["operationName"].startswith(start)]
+
+
+def whole(spans: Sequence[Span]) -> bool:
+    at = {span["spanID"] for span in spans}
+    # The root's own parent is ours, and is sent nowhere.
+    missing = [s for s in spans if s["references"] and s["references"][0]["spanID"] not in at]
+    return len(missing) == 1 and {s["service"] for s in spans} == {
+        "gatehouse-admin",
+        "gatehouse-users",
+        "keycloak",
+    }
+
+
+async def traced_call(host: Host) -> tuple[str, list[Span]]:
+    """Calls GetStats with a new token under a new trace id; returns the id and the spans."""
+    trace_id = secrets.token_hex(16)
+    outcome = await host.call(
+        "admin",
+        "GetStats",
+        token=await host.user_token("alice"),
+        metadata=(("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),),
+    )
+    assert outcome.code is grpc.StatusCode.OK
+    return trace_id, await until(lambda: fetch_trace(trace_id), whole, 60)
+
+
+async def test_one_trace_joins_both_services_their_sql_and_keycloak(host: Host) -> None:
+    _, spans = await traced_call(host)
+    (admin,) = named(spans, "gatehouse-admin", "gatehouse.admin.v1.AdminService/GetStats")
+    (client,) = named(spans, "gatehouse-admin", "gatehouse.users.v1.UserService/CountUsers")
+    (users,) = named(spans, "gatehouse-users", "gatehouse.users.v1.UserService/CountUsers")
+    assert parents(client, spans)[0] is admin
+    assert parents(users, spans)[0] is client
+    for service, above in (("gatehouse-admin", admin), ("gatehouse-users", users)):
+        selects = named(spans, service, "SELECT")
+        assert selects
+        assert all(above in parents(select, spans) for select in selects)
+    introspections = named(spans, "keycloak", "POST /realms/{realm}/protocol/{protocol}/token/introspect")
+    assert introspections
+    for span in introspections:
+        (asked, verified) = parents(span, spans)[:2]
+        assert asked["operationName"] == "POST"
+        assert verified["operationName"] == "oauth.verify"
+
+
+async def test_no_span_holds_the_token(host: Host) -> None:
+    token = await host.user_token("alice")
+    trace_id = secrets.token_hex(16)
+    sent = (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
+    assert (await host.call("users", "CountUsers", token=token, metadata=sent)).code is grpc.StatusCode.OK
+    spans = await until(
+        lambda: fetch_trace(trace_id), lambda s: bool(named(s, "gatehouse-users", "SELECT")), 60
+    )
+    assert token not in str(spans)
+
+
+async def test_the_log_lines_of_both_services_have_the_trace_id(host: Host) -> None:
+    trace_id, _ = await traced_call(host)
+    for service, method in (
+        ("admin", "gatehouse.admin.v1.AdminService/GetStats"),
+        ("users", "gatehouse.users.v1.UserService/CountUsers"),
+    ):
+        lines = [line for line in log_lines(service) if line.get("trace_id") == trace_id]
+        assert [line["method"] for line in lines if line["event"] == "rpc"] == [method]
+
+
+async def test_nothing_that_runs_by_itself_makes_a_trace(host: Host) -> None:
+    _, spans = await traced_call(host)
+    assert not named(spans, "gatehouse-users", "grpc.health")
+    # Looks at the database's health begin no trace, so every SELECT has something above it.
+    assert all(parents(span, spans) for span in spans if span["operationName"] == "SELECT")
+
+
+async def total(query: str) -> float:
+    return sum(float(row["value"][1]) for row in await query_prometheus(query))
+
+
+async def grows(query: str, before: float) -> None:
+    await until(lambda: total(query), lambda now: now > before, 60)
+
+
+async def test_prometheus_sees_every_service_and_keycloak(host: Host) -> None:
+    up = await until(lambda: query_prometheus("up == 1"), lambda rows: len(rows) == 4, 60)
+    assert {row["metric"]["instance"].partition(":")[0] for row in up} == {
+        "users",
+        "admin",
+        "public",
+        "keycloak",
+    }
+
+
+async def test_prometheus_counts_denials_by_reason(host: Host) -> None:
+    missing = 'gatehouse_authorization_denials_total{reason="token_missing"}'
+    scope = 'gatehouse_authorization_denials_total{reason="insufficient_scope"}'
+    before = [await total(missing), await total(scope)]
+    assert await host.code("users", "ListUsers") is grpc.StatusCode.UNAUTHENTICATED
+    assert (
+        await host.code("admin", "GetStats", await host.user_token("bob"))
+        is grpc.StatusCode.PERMISSION_DENIED
+    )
+    await grows(missing, before[0])
+    await grows(scope, before[1])
+
+
+async def test_prometheus_counts_verifications_by_source(host: Host) -> None:
+    query = 'gatehouse_token_verifications_total{{source="{}"}}'
+    before = {source: await total(query.format(source)) for source in ("introspection", "cache")}
+    token = await host.client_token()
+    for _ in range(2):
+        assert await host.code("users", "CountUsers", token) is grpc.StatusCode.OK
+    for source, count in before.items():
+        await grows(query.format(source), count)
+
+
+async def test_prometheus_knows_rate_errors_and_duration_of_each_rpc(host: Host) -> None:
+    calls = 'rpc_server_call_duration_seconds_count{rpc_method="gatehouse.users.v1.UserService/CountUsers"}'
+    before = await total(calls)
+    token = await host.client_token()
+    assert await host.code("users", "CountUsers", token) is grpc.StatusCode.OK
+    assert await host.code("users", "CountUsers") is grpc.StatusCode.UNAUTHENTICATED
+    await until(lambda: total(calls), lambda now: now >= before + 2, 60)
+    rows = await query_prometheus(f"sum by (rpc_response_status_code) ({calls})")
+    assert {row["metric"]["rpc_response_status_code"] for row in rows} >= {"OK", "UNAUTHENTICATED"}
+    quantile = await query_prometheus(
+        "histogram_quantile(0.99, sum by (le) (rpc_server_call_duration_seconds_bucket))"
+    )
+    assert 0 < float(quantile[0]["value"][1]) <= 10

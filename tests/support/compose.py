@@ -1,0 +1,201 @@
+"""The stack of docker-compose.yml as its user sees it: through `docker compose`, and through its ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import grpc
+import httpx
+from gatehouse.app.caller import Outcome, call_once, find_method, open_channel, parse_requests
+from gatehouse.settings import Profile
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "gatehouse"
+ONE_SHOT = ("setup", "migrate")
+SERVING = ("postgres", "keycloak", "users", "admin", "public", "jaeger", "prometheus")
+OURS = ("users", "admin", "public")
+EVERYTHING = "read:users write:users delete:users admin manage:roles"
+
+
+def run(*command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the checkout, without what would change what `docker compose` reads."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COMPOSE_", "GATEHOUSE_"))}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def compose(*arguments: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Runs `docker compose`."""
+    return run("docker", "compose", *arguments, check=check, timeout=timeout)
+
+
+def up(*arguments: str) -> float:
+    """Brings everything up and returns how many seconds it took; a failure shows the services' logs."""
+    began = time.monotonic()
+    done = compose("up", *arguments, "--wait", check=False)
+    if done.returncode != 0:
+        logs = compose("logs", "--no-color", "--tail", "30", check=False).stdout
+        raise AssertionError(f"docker compose up: exit {done.returncode}\n{done.stderr[-3000:]}\n{logs}")
+    return time.monotonic() - began
+
+
+def down() -> None:
+    """Takes everything away, with its data."""
+    compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+
+def leftovers() -> list[str]:
+    """Names the containers, volumes and networks of the project that there are."""
+    label = f"label=com.docker.compose.project={PROJECT}"
+    found = []
+    for kind, form in (("container", "{{.Names}}"), ("volume", "{{.Name}}"), ("network", "{{.Name}}")):
+        every = ("--all",) if kind == "container" else ()
+        listed = run("docker", kind, "ls", *every, "--filter", label, "--format", form).stdout.split()
+        found += [f"{kind} {name}" for name in listed]
+    return found
+
+
+def inspect(service: str) -> dict[str, Any]:
+    """Returns what `docker inspect` says of a service's container."""
+    container = compose("ps", "--all", "--quiet", service).stdout.strip()
+    found: list[dict[str, Any]] = json.loads(run("docker", "inspect", container).stdout)
+    return found[0]
+
+
+def execute(service: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the container of a service."""
+    return compose("exec", "--no-TTY", service, *command, check=check)
+
+
+def log_lines(service: str) -> list[dict[str, Any]]:
+    """Returns the log of one of our services."""
+    text = compose("logs", "--no-color", "--no-log-prefix", service).stdout
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+_T = TypeVar("_T")
+
+
+async def until(look: Callable[[], Awaitable[_T]], good: Callable[[_T], bool], seconds: float = 120) -> _T:
+    """Looks again and again until what is seen is good; returns it, or fails with what was seen last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = await look()
+        if good(seen):
+            return seen
+        assert time.monotonic() < deadline, f"not within {seconds:g} s; last seen: {seen}"
+        await asyncio.sleep(0.5)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the host has to reach the stack: the files that `make compose-profile` copies.
+
+    Attributes:
+        folder: Holds `profile.json` and `ca.crt`.
+        profile: What is in it.
+    """
+
+    folder: Path
+    profile: Profile
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority that signs the services' certificates."""
+        return self.folder / "ca.crt"
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        request: Mapping[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> Outcome:
+        """Calls an RPC and returns how it ended."""
+        found = find_method(service, method)
+        requests = parse_requests(found, json.dumps(request or {}))
+        async with open_channel(self.profile, service) as channel:
+            return await call_once(channel, found, requests, token=token, metadata=metadata)
+
+    async def code(self, service: str, method: str, token: str | None = None) -> grpc.StatusCode:
+        """Calls an RPC and returns its code."""
+        return (await self.call(service, method, token=token)).code
+
+    async def user_token(self, user: str = "alice", scope: str = EVERYTHING) -> str:
+        """Returns an access token of a user of the demo realm, by password."""
+        client = self.profile.console_client
+        return await self._token(
+            grant_type="password", client_id=client, username=user, password=user, scope=scope
+        )
+
+    async def client_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
+        """Returns an access token of a client."""
+        secret = self.profile.clients[client].get_secret_value()
+        return await self._token(
+            grant_type="client_credentials", client_id=client, client_secret=secret, scope=scope
+        )
+
+    async def _token(self, **form: str) -> str:
+        """Asks as anyone would, and with more patience than the product has with an issuer."""
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            url = f"{self.profile.issuer}/protocol/openid-connect/token"
+            answer = await http.post(url, data={name: value for name, value in form.items() if value})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def gatehouse(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs `gatehouse` as a person on the host would."""
+        environment = os.environ | {"GATEHOUSE_PROFILE": str(self.folder / "profile.json")}
+        return subprocess.run(
+            [sys.executable, "-m", "gatehouse", *arguments],
+            env=environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+def port_of(service: str, inside: int) -> int:
+    """Returns the port of the host for a port of a service."""
+    return int(compose("port", service, str(inside)).stdout.strip().rpartition(":")[2])
+
+
+async def fetch_trace(trace_id: str) -> list[dict[str, Any]]:
+    """Returns the spans of a trace from Jaeger, each with its service as `service`."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"http://127.0.0.1:{port_of('jaeger', 16686)}/api/traces/{trace_id}")
+    if answer.status_code != 200:
+        return []
+    found: list[dict[str, Any]] = []
+    for trace in answer.json()["data"]:
+        names = {key: process["serviceName"] for key, process in trace["processes"].items()}
+        found += [span | {"service": names[span["processID"]]} for span in trace["spans"]]
+    return found
+
+
+async def query_prometheus(query: str) -> list[dict[str, Any]]:
+    """Asks Prometheus, inside its network; returns the result of an instant query."""
+    url = f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}"
+    answer = await asyncio.to_thread(execute, "prometheus", "wget", "-q", "-O", "-", url)
+    body = json.loads(answer.stdout)
+    assert body["status"] == "success", body
+    found: list[dict[str, Any]] = body["data"]["result"]
+    return found
