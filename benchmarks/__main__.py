@@ -48,12 +48,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def plan_of(read: argparse.Namespace) -> Plan:
     """Makes the plan that the command line asks for."""
     base = QUICK if read.quick else Plan()
+    rounds, seconds = read.rounds or base.rounds, read.seconds or base.seconds
     return Plan(
-        rounds=read.rounds or base.rounds,
-        seconds=read.seconds or base.seconds,
-        warm_up=min(base.warm_up, read.seconds or base.warm_up),
+        rounds=rounds,
+        seconds=seconds,
+        warm_up=min(base.warm_up, seconds),
         pages=base.pages,
-        starts=base.starts,
+        starts=min(base.starts, rounds),
     )
 
 

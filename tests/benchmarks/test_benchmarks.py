@@ -29,7 +29,7 @@ async def bench(*arguments: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT, stdout=-1, stderr=-1
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):  # ten servers start for it, one after another
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
