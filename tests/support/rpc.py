@@ -18,6 +18,8 @@ from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from tests.support.steady import ManyAnswers, OneAnswer
+
 PROBE = "probe.v1.Probe"
 SHAPES = ["OneOne", "OneMany", "OneManyByWrite", "ManyOne", "ManyMany"]
 Text = wrappers_pb2.StringValue
@@ -182,9 +184,10 @@ class Probe:
 
 @dataclass
 class Client:
-    """Calls the probe in any shape and says how it ended."""
+    """Calls the probe in any shape and says how it ended; request streams go over `steady`, if given."""
 
     channel: grpc.aio.Channel
+    steady: grpc.Channel | None = None
 
     def call(
         self, name: str, *values: str, token: str | None = "good", metadata: Any = None, timeout: float = 10.0
@@ -194,6 +197,10 @@ class Client:
             metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         path = f"/{PROBE}/{name}" if "/" not in name else name
         serialize, parse = Text.SerializeToString, Text.FromString
+        if self.steady is not None and name.startswith("Many"):
+            steady_call = ManyAnswers if name == "ManyMany" else OneAnswer
+            raw = [Text(value=value).SerializeToString() for value in values]
+            return steady_call(parse, self.steady, path, raw, metadata=metadata, timeout=timeout)
         shapes = {
             "OneMany": self.channel.unary_stream,
             "OneManyByWrite": self.channel.unary_stream,
@@ -270,11 +277,14 @@ def open_stand_factory() -> Callable[..., Any]:
             **settings,
         )
         port = await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", client_options) as channel:
+        target = f"127.0.0.1:{port}"
+        steady = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+        async with grpc.aio.insecure_channel(target, client_options) as channel:
             try:
-                yield Stand(server, probe, verifier, Client(channel), port, lines)
+                yield Stand(server, probe, verifier, Client(channel, steady), port, lines)
             finally:
                 await server.stop(0)
+                steady.close()
 
     return open_stand
 
