@@ -9,11 +9,15 @@ from typing import Annotated
 
 import typer
 
-from gatehouse.cli._fail import OK, REFUSED
+from gatehouse.cli._fail import INTERRUPTED, OK, REFUSED
 from gatehouse.settings import load_profile
 
 Svg = Annotated[Path | None, typer.Option(help="Saves what is shown as a picture too.")]
 RealmFile = Annotated[Path | None, typer.Option(help="Realm file of the issuer, to see what a change does.")]
+
+
+def _code(good: bool | None) -> int:  # noqa: FBT001 - what came out
+    return INTERRUPTED if good is None else OK if good else REFUSED
 
 
 def demo(
@@ -44,7 +48,7 @@ def demo(
         if keep
         else run_demo(began=began, realm=realm, svg=svg, trace_svg=trace_svg)
     )
-    return OK if asyncio.run(work) else REFUSED
+    return _code(asyncio.run(work))
 
 
 def tour(svg: Svg = None) -> int:
@@ -55,7 +59,7 @@ def tour(svg: Svg = None) -> int:
     """
     from gatehouse.demo.run import run_tour  # noqa: PLC0415
 
-    return OK if asyncio.run(run_tour(load_profile(), svg=svg)) else REFUSED
+    return _code(asyncio.run(run_tour(load_profile(), svg=svg)))
 
 
 def trace(

@@ -1,53 +1,89 @@
-"""An embedded PostgreSQL on a Unix socket, where every role, its owner too, must show a password."""
+"""An embedded PostgreSQL on a Unix socket, where every role, its owner too, must show a password.
+
+What talks to it is imported when it is needed: until then the process of PostgreSQL is starting already.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
-
-import psycopg
-import sqlalchemy as sa
-from psycopg import sql
+from urllib.parse import parse_qs, quote, urlsplit
 
 from gatehouse.demo.errors import DemoError
 from gatehouse.demo.processes import end, last_line, outside_environment
-from gatehouse.storage import LOGIN_ROLES, migrate
 
 DATABASE = "gatehouse"
+OWNER = "postgres"
 ORDER_SECONDS = 30.0
+START_SECONDS = 60.0
 _HBA = "local all all scram-sha-256\n"
 
 
 class Postgres:
-    """A PostgreSQL that runs.
+    """A PostgreSQL in a process of its own, see postgres_process.
 
     Args:
-        process: What runs it, see postgres_process.
-        log: Of that process.
-        uri: Of its owner, who needs no password yet.
+        process: The process.
         folder: Where its data is.
+        log: Where what goes wrong is written.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, uri: str, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, log: Path) -> None:
         self._process = process
-        self._log = log
-        self._uri = sa.make_url(uri)
         self._folder = folder
-        self._passwords = {name: secrets.token_urlsafe(24) for name in ("postgres", *LOGIN_ROLES.values())}
+        self._log = log
+        self._socket_folder = ""
+        self._passwords: dict[str, str] = {}
         self.version = ""
 
-    async def prepare(self) -> None:
-        """Makes the database, and lets nobody in without a password from now on."""
-        await asyncio.to_thread(self._prepare)
+    @classmethod
+    async def launch(cls, folder: Path, log: Path) -> Postgres:
+        """Starts the process, and does not wait for it.
 
-    def _prepare(self) -> None:
-        with psycopg.connect(self._uri.render_as_string(), autocommit=True) as connection:
-            word = sql.Literal(self._passwords["postgres"])
-            connection.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(word))
+        Args:
+            folder: Where its data goes; its path must not be longer than some 90 characters.
+            log: Where what goes wrong is written.
+        """
+        runtime = folder.with_name(f"{folder.name}-run")
+        runtime.mkdir(mode=0o700)
+        with log.open("wb") as stream:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gatehouse.demo.postgres_process",
+                str(folder),
+                # The library's lock and sockets, which are this one's and nobody else's.
+                env=outside_environment() | {"XDG_RUNTIME_DIR": str(runtime)},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stream,
+                start_new_session=True,
+            )
+        return cls(process, folder, log)
+
+    async def prepare(self) -> None:
+        """Waits until it runs, makes the database, and lets nobody in without a password from then on.
+
+        Raises:
+            DemoError: It does not start.
+        """
+        uri = await self._line(START_SECONDS)
+        if not uri:
+            await self.aclose()
+            raise DemoError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
+        self._socket_folder = parse_qs(urlsplit(uri).query)["host"][0]
+        await asyncio.to_thread(self._prepare, uri)
+
+    def _prepare(self, uri: str) -> None:
+        import psycopg  # noqa: PLC0415 - see above
+        from psycopg import sql  # noqa: PLC0415
+
+        with psycopg.connect(uri, autocommit=True) as connection:
+            owner, word = sql.Identifier(OWNER), sql.Literal(self._password(OWNER))
+            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(owner, word))
             (self._folder / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
             connection.execute("SELECT pg_reload_conf()")
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
@@ -56,16 +92,23 @@ class Postgres:
 
     async def migrate(self) -> list[str]:
         """Brings the database to the newest version, and gives each login role its password."""
-        words = {service: self._passwords[role] for service, role in LOGIN_ROLES.items()}
-        return await asyncio.to_thread(migrate, self._url("postgres"), passwords=words)
+        from gatehouse.storage import LOGIN_ROLES, migrate  # noqa: PLC0415 - see above
+
+        words = {service: self._password(role) for service, role in LOGIN_ROLES.items()}
+        return await asyncio.to_thread(migrate, self._url(OWNER), passwords=words)
 
     def urls(self) -> Mapping[str, str]:
         """Returns the address for each service, the password of its login role in it."""
+        from gatehouse.storage import LOGIN_ROLES  # noqa: PLC0415 - see above
+
         return {service: self._url(role) for service, role in LOGIN_ROLES.items()}
 
+    def _password(self, role: str) -> str:
+        return self._passwords.setdefault(role, secrets.token_urlsafe(24))
+
     def _url(self, role: str) -> str:
-        url = self._uri.set(username=role, password=self._passwords[role], database=DATABASE)
-        return url.render_as_string(hide_password=False)
+        host = quote(self._socket_folder, safe="")
+        return f"postgresql://{role}:{self._password(role)}@/{DATABASE}?host={host}"
 
     async def stop(self) -> None:
         """Stops it; its data stays."""
@@ -76,53 +119,25 @@ class Postgres:
         await self._order("start")
 
     async def _order(self, order: str) -> None:
-        reader, writer = self._process.stdout, self._process.stdin
-        assert reader is not None  # noqa: S101 - it was started with pipes
-        assert writer is not None  # noqa: S101 - likewise
+        writer = self._process.stdin
+        assert writer is not None  # noqa: S101 - it was started with pipes
         writer.write(f"{order}\n".encode())
         await writer.drain()
-        async with asyncio.timeout(ORDER_SECONDS):
-            answer = await reader.readline()
-        if answer != b"done\n":
+        if await self._line(ORDER_SECONDS) != "done":
             raise DemoError(f"the embedded PostgreSQL did not {order}: {last_line(self._log)}")
 
+    async def _line(self, seconds: float) -> str:
+        """Returns the next line of the process; "" when it has ended, or says nothing in time."""
+        reader = self._process.stdout
+        assert reader is not None  # noqa: S101 - it was started with pipes
+        try:
+            async with asyncio.timeout(seconds):
+                return (await reader.readline()).decode().strip()
+        except TimeoutError:
+            return ""
 
-@asynccontextmanager
-async def run_postgres(folder: Path, log: Path) -> AsyncIterator[Postgres]:
-    """Runs a PostgreSQL until the context ends.
-
-    Args:
-        folder: Where its data goes; its path must not be longer than some 90 characters.
-        log: Where what goes wrong is written.
-
-    Raises:
-        DemoError: It cannot be started.
-    """
-    runtime = folder.with_name(f"{folder.name}-run")
-    runtime.mkdir(mode=0o700)
-    with log.open("wb") as stream:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gatehouse.demo.postgres_process",
-            str(folder),
-            # The library's lock and sockets, which are this one's and nobody else's.
-            env=outside_environment() | {"XDG_RUNTIME_DIR": str(runtime)},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
-        assert process.stdout is not None  # noqa: S101 - it was started with pipes
-        uri = (await process.stdout.readline()).decode().strip()
-        if not uri:
-            await process.wait()
-            raise DemoError(f"the embedded PostgreSQL did not start: {last_line(log)}")
-        postgres = Postgres(process, log, uri, folder)
-        await postgres.prepare()
-        yield postgres
-    finally:
-        assert process.stdin is not None  # noqa: S101 - likewise
-        process.stdin.close()
-        await end(process, asks=False)
+    async def aclose(self) -> None:
+        """Stops it for good."""
+        assert self._process.stdin is not None  # noqa: S101 - it was started with pipes
+        self._process.stdin.close()
+        await end(self._process, asks=False)

@@ -21,7 +21,6 @@ from gatehouse.demo.query import check_trace_id, until_trace
 from gatehouse.demo.show import commands, make_console, save_svg, trace_view
 from gatehouse.demo.spans import Span, tree
 from gatehouse.demo.stack import Ports, Stack, run_stack
-from gatehouse.demo.tour import Tour, fill
 from gatehouse.settings import Profile
 
 TRACE_WAIT_SECONDS = 5.0
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 async def run_demo(
     *, began: float, realm: Path | None = None, svg: Path | None = None, trace_svg: Path | None = None
-) -> bool:
+) -> bool | None:
     """Brings the system up on free ports, runs the tour on it, and takes it down.
 
     Args:
@@ -40,7 +39,7 @@ async def run_demo(
         trace_svg: Where to save the trace alone.
 
     Returns:
-        Whether everything was as promised, and nobody ended it before.
+        Whether everything was as promised; None when a signal ended it before.
 
     Raises:
         DemoError: A part does not start.
@@ -49,6 +48,8 @@ async def run_demo(
 
     async def work() -> bool:
         async with _running(console, None, realm, began) as stack:
+            from gatehouse.demo.tour import Tour  # noqa: PLC0415 - after the start of what takes longest
+
             tour = Tour(stack.profile, console, stack)
             good = await tour.run()
         console.print()
@@ -67,7 +68,7 @@ async def run_demo(
             _save_trace(tour.spans, trace_svg, "gatehouse trace ID")
         return good
 
-    return await _until_signal(work()) or False
+    return await _until_signal(work())
 
 
 async def keep_running(*, began: float, realm: Path | None = None, free_ports: bool = False) -> bool:
@@ -88,6 +89,8 @@ async def keep_running(*, began: float, realm: Path | None = None, free_ports: b
 
     async def work() -> bool:
         async with _running(console, None if free_ports else Ports(), realm, began) as stack:
+            from gatehouse.demo.tour import fill  # noqa: PLC0415 - likewise
+
             await fill(stack.profile)
             console.print()
             console.print("Paste into another terminal:")
@@ -101,7 +104,7 @@ async def keep_running(*, began: float, realm: Path | None = None, free_ports: b
     return True
 
 
-async def run_tour(profile: Profile, *, svg: Path | None = None) -> bool:
+async def run_tour(profile: Profile, *, svg: Path | None = None) -> bool | None:
     """Runs the tour on a system that is up.
 
     Args:
@@ -109,14 +112,16 @@ async def run_tour(profile: Profile, *, svg: Path | None = None) -> bool:
         svg: Where to save what was shown.
 
     Returns:
-        Whether everything was as promised, and nobody ended it before.
+        Whether everything was as promised; None when a signal ended it before.
 
     Raises:
         DemoError: The tour cannot begin.
     """
+    from gatehouse.demo.tour import Tour  # noqa: PLC0415 - likewise
+
     console = make_console(record=svg is not None)
-    good = await _until_signal(Tour(profile, console).run()) or False
-    if svg is not None:
+    good = await _until_signal(Tour(profile, console).run())
+    if svg is not None and good is not None:
         save_svg(console, svg, "gatehouse tour")
     return good
 

@@ -98,7 +98,7 @@ def trace_view(rows: Sequence[Row]) -> Group:
     for row in rows:
         span, colour = row.span, colours[row.span.service]
         table.add_row(
-            Text(row.guide, "dim").append(_label(span), "bold red" if span.failed else colour),
+            Text.assemble((row.guide, "dim"), (_label(span), "bold red" if span.failed else colour)),
             _bar(span, start, whole, colour),
             f"{span.duration / 1000:.1f}",
             _code(span),
@@ -121,7 +121,8 @@ def _label(span: Span) -> str:
 def _bar(span: Span, start: int, whole: int, colour: str) -> Text:
     first = round((span.start - start) / whole * (_BAR - 1))
     length = max(1, min(_BAR - first, round(span.duration / whole * _BAR)))
-    return Text("·" * first, "dim").append("█" * length, colour).append("·" * (_BAR - first - length), "dim")
+    after = _BAR - first - length
+    return Text.assemble(("·" * first, "dim"), ("█" * length, colour), ("·" * after, "dim"))
 
 
 def _code(span: Span) -> Text:

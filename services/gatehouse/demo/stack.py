@@ -9,21 +9,21 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from gatehouse.demo.certificates import Certificates, make_certificates
 from gatehouse.demo.errors import DemoError
 from gatehouse.demo.files import realm_file
-from gatehouse.demo.health import until_health
-from gatehouse.demo.postgres import Postgres, run_postgres
+from gatehouse.demo.postgres import Postgres
 from gatehouse.demo.processes import Processes
-from gatehouse.demo.traces import run_trace_server
 from gatehouse.issuer import Realm, load_realm
 from gatehouse.settings import Profile, environment
+
+if TYPE_CHECKING:
+    from gatehouse.demo.certificates import Certificates
 
 SERVICES = ("users", "admin", "public")
 SERVING_SECONDS = 60.0
@@ -121,7 +121,8 @@ async def run_stack(
     tell: Tell,
     ports: Ports | None = None,
     realm: Path | None = None,
-    service_settings: Mapping[str, str] | None = None,
+    parent: Path | None = None,
+    issuer_settings: Mapping[str, object] | None = None,
     began: float | None = None,
 ) -> AsyncIterator[Stack]:
     """Runs the system until the context ends; then nothing of it is left, neither process nor file.
@@ -130,7 +131,9 @@ async def run_stack(
         tell: Told of each part that is up: its name, and where it is.
         ports: Where to listen; free ports when None.
         realm: Realm file of the issuer; the repository's when None.
-        service_settings: Added to the environment of the services.
+        parent: Where its folder is made; where temporary files go when None. A Unix socket is in it, so
+            its path must be short.
+        issuer_settings: Changes how the services accept the issuer's tokens, see IssuerSettings.
         began: When the command began, on the monotonic clock.
 
     Raises:
@@ -143,12 +146,12 @@ async def run_stack(
     chosen = ports or Ports.free()
     chosen.check()
     async with AsyncExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="gatehouse-"))
+        folder = Path(tempfile.mkdtemp(prefix="gatehouse-", dir=parent))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         # The folder itself must be open for the user whom PostgreSQL runs as; what is private is below it.
         private = folder / "private"
         private.mkdir(mode=0o700)
-        starting = _Start(chosen, path, loaded, private, dict(service_settings or {}), tell, stack)
+        starting = _Start(chosen, path, loaded, private, dict(issuer_settings or {}), tell, stack)
         yield await starting.run(folder / "pg", began)
 
 
@@ -161,7 +164,7 @@ class _Start:
         realm_path: Path,
         realm: Realm,
         folder: Path,
-        service_settings: dict[str, str],
+        issuer_settings: dict[str, object],
         tell: Tell,
         stack: AsyncExitStack,
     ) -> None:
@@ -169,7 +172,7 @@ class _Start:
         self.realm_path = realm_path
         self.realm = realm
         self.folder = folder
-        self.service_settings = service_settings
+        self.issuer_settings = issuer_settings
         self.tell = tell
         self.stack = stack
         self.issuer_url = f"http://{_HOST}:{ports.issuer}/realms/{realm.name}"
@@ -177,14 +180,18 @@ class _Start:
         self.processes = Processes(folder)
 
     async def run(self, postgres_folder: Path, began: float) -> Stack:
+        database = await Postgres.launch(postgres_folder, self.folder / "postgres.log")
+        self.stack.push_async_callback(database.aclose)
         self.stack.push_async_callback(self.processes.aclose)
+        await self._launch_issuer()
+        # These two keep both cores busy for a while, and find the rest of this one ready when they are up.
+        from gatehouse.demo.certificates import make_certificates  # noqa: PLC0415
+        from gatehouse.demo.traces import run_trace_server  # noqa: PLC0415
+
         certificates = make_certificates(self.folder)
-        # Issuer and PostgreSQL keep two cores busy; the services come after them, and find both.
-        database, otlp, _ = await _all(
-            self.stack.enter_async_context(run_postgres(postgres_folder, self.folder / "postgres.log")),
-            self.stack.enter_async_context(run_trace_server(self.ports.traces)),
-            self._issuer(),
-        )
+        otlp = await self.stack.enter_async_context(run_trace_server(self.ports.traces))
+        self.tell("issuer", (await self.processes.ready("issuer"))["issuer"])
+        await database.prepare()
         self.tell("postgres", f"PostgreSQL {database.version}, one login role for each service")
         self.tell("traces", f"http://{_HOST}:{self.ports.traces}/api/traces/ID")
         migrating = asyncio.ensure_future(database.migrate())
@@ -192,7 +199,7 @@ class _Start:
         urls = database.urls()
         for name in SERVICES:
             own = {f"GATEHOUSE_DATABASE__{name.upper()}_URL": urls[name]}
-            settings = self._settings(name, certificates, otlp) | own | self.service_settings
+            settings = self._settings(name, certificates, otlp) | own
             await self.processes.start(name, ["serve", name], settings)
         profile = self._profile(certificates)
         serving = [asyncio.ensure_future(self._serving(name, profile)) for name in SERVICES]
@@ -211,14 +218,12 @@ class _Start:
         write_profile(profile, file)
         return Stack(profile, file, self.folder, time.monotonic() - began, database, self.processes)
 
-    async def _issuer(self) -> None:
+    async def _launch_issuer(self) -> None:
         word = self.folder / "issuer-admin-password"
         word.touch(mode=0o600)
         word.write_text(self.admin_password, encoding="utf-8")
         arguments = ["issuer", "--realm", str(self.realm_path), "--port", str(self.ports.issuer)]
         await self.processes.start("issuer", [*arguments, "--admin-password-file", str(word)], environment())
-        found = await self.processes.ready("issuer")
-        self.tell("issuer", found["issuer"])
 
     def _settings(self, name: str, certificates: Certificates, otlp: str) -> dict[str, str]:
         accepted = {
@@ -231,7 +236,7 @@ class _Start:
             "leeway_seconds": 0,
         }
         found = {
-            "GATEHOUSE_ISSUERS": json.dumps([accepted]),
+            "GATEHOUSE_ISSUERS": json.dumps([accepted | self.issuer_settings]),
             f"GATEHOUSE_SERVER__{name.upper()}_PORT": str(getattr(self.ports, name)),
             "GATEHOUSE_SERVER__REFLECTION": "true",
             "GATEHOUSE_SERVER__DRAIN_SECONDS": "2",
@@ -283,6 +288,8 @@ class _Start:
         )
 
     async def _serving(self, name: str, profile: Profile) -> dict[str, int]:
+        from gatehouse.demo.health import until_health  # noqa: PLC0415 - imported while the services start
+
         found = await self.processes.ready(name)
         await until_health(profile, name, serving=True, seconds=SERVING_SECONDS)
         self.tell(name, f"{_HOST}:{found[name]} over TLS, SERVING")
@@ -298,15 +305,6 @@ def write_profile(profile: Profile, file: Path) -> None:
         plain["issuer_admin_password"] = profile.issuer_admin_password.get_secret_value()
     file.touch(mode=0o600)
     file.write_text(json.dumps(plain, indent=2), encoding="utf-8")
-
-
-async def _all(*work: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Waits for all, so that nothing still is on its way up when a failure takes the rest down."""
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-    return found
 
 
 async def _settled(work: asyncio.Future[list[str]]) -> None:

@@ -63,7 +63,13 @@ async def rotation(visit: Visit) -> None:
         visit.report.note("left out: the profile has no issuer_admin_password")
         return
     admin = IssuerAdmin(visit.http, visit.profile)
-    await _rest(visit, await admin.seconds_since_rotation())
+    since = await admin.seconds_since_rotation()
+    if (left := rest_seconds(since)) > 0:
+        visit.report.note(
+            f"another tour has rotated it {since:.0f} s ago, and services look for an unknown key once in 30 s: "
+            f"waiting {left:.0f} s"
+        )
+        await asyncio.sleep(left)
     async with _load(visit.calls, visit.desk) as load:
         await load.until(lambda: load.calls >= LOAD_CALLS)
         known = set(load.keys)
@@ -78,16 +84,13 @@ async def rotation(visit: Visit) -> None:
     visit.report.check(failed or "none failed", good=not failed)
 
 
-async def _rest(visit: Visit, seconds: float | None) -> None:
-    """Waits where another tour has rotated just now, which would look like a failure of the services."""
-    if seconds is None or seconds >= COOLDOWN_SECONDS:
-        return
-    left = COOLDOWN_SECONDS - seconds
-    visit.report.note(
-        f"the last rotation was {seconds:.0f} s ago, and services look for an unknown key once in 30 s: "
-        f"waiting {left:.0f} s"
-    )
-    await asyncio.sleep(left)
+def rest_seconds(since_rotation: float | None) -> float:
+    """Returns how long to wait before a key is made that services will look for.
+
+    Args:
+        since_rotation: Seconds since the last rotation; None when there was none.
+    """
+    return 0.0 if since_rotation is None else max(0.0, COOLDOWN_SECONDS - since_rotation)
 
 
 class _Load:
