@@ -21,6 +21,7 @@ FLOORS: dict[str, float] = {
     "admin": 96,
     "public": 87,
     "issuer": 96,
+    "demo": 95,
     "settings": 90,
 }
 

@@ -36,6 +36,8 @@ def gatehouse(*arguments: str, **environment: str) -> subprocess.CompletedProces
         (["call", "users", "GetUser", "--as", "alice", "--client", "x"], {}, 2, "give one of them"),
         (["token", "obtain"], {}, 2, "give one of them"),
         (["token", "decode", "garbage"], {}, 2, "nothing to decode"),
+        (["trace", "xyz"], {}, 2, "xyz: is no trace id"),
+        (["trace", "ab"], {}, 2, "no server of traces is known: name one with --url"),
         (["policy", "--format", "xml"], {}, 2, "neither table nor json"),
         (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: names no issuer"),
         (["serve", "mice"], {}, 2, "there is no such service"),

@@ -10,7 +10,7 @@ from gatehouse.demo.spans import MAX_SPANS, Span, from_jaeger, to_jaeger, tree
 
 def span(number: int, parent: int = 0, **more: object) -> Span:
     values = {"service": "s", "name": f"n{number}", "kind": "server", "start": number, "duration": 5} | more
-    return Span(f"{number:016x}", f"{parent:016x}" if parent else "", **values)  # type: ignore[arg-type]
+    return Span(f"{number:016x}", f"{parent:016x}" if parent else "", **values)
 
 
 def drawn(spans: list[Span]) -> list[str]:

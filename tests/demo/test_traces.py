@@ -1,4 +1,4 @@
-"""The store of traces: what a real exporter sends is what a question brings back; it never grows without bound."""
+"""The store of traces: what an exporter sends is what a question brings back, and it has bounds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gatehouse.demo.query import check_trace_id, fetch_trace, until_trace
 from gatehouse.demo.spans import Span
 from gatehouse.demo.stack import Ports
 from gatehouse.demo.traces import TraceStore, query_app, run_trace_server
+from gatehouse.settings import ConfigurationError
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -110,5 +111,5 @@ async def test_a_taken_port_is_told_of() -> None:
 def test_a_trace_id_has_up_to_32_hexadecimal_digits() -> None:
     assert check_trace_id("AB") == ID
     for wrong in ("", "xyz", "1" * 33, "../x"):
-        with pytest.raises(DemoError, match="is no trace id"):
+        with pytest.raises(ConfigurationError, match="is no trace id"):
             check_trace_id(wrong)

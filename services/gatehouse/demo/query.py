@@ -11,6 +11,7 @@ import httpx
 
 from gatehouse.demo.errors import DemoError
 from gatehouse.demo.spans import Span, from_jaeger
+from gatehouse.settings import ConfigurationError
 
 POLL_SECONDS = 0.3
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
@@ -20,10 +21,10 @@ def check_trace_id(trace_id: str) -> str:
     """Returns a trace id in its usual form.
 
     Raises:
-        DemoError: It is none.
+        ConfigurationError: It is none.
     """
     if not _TRACE_ID.fullmatch(trace_id):
-        raise DemoError(
+        raise ConfigurationError(
             f"{trace_id}: is no trace id; it has up to 32 hexadecimal digits, as log lines have it"
         )
     return trace_id.lower().rjust(32, "0")

@@ -21,7 +21,7 @@ from gatehouse.demo.query import check_trace_id, until_trace
 from gatehouse.demo.show import commands, make_console, save_svg, trace_view
 from gatehouse.demo.spans import Span, tree
 from gatehouse.demo.stack import Ports, Stack, run_stack
-from gatehouse.settings import Profile
+from gatehouse.settings import ConfigurationError, Profile
 
 TRACE_WAIT_SECONDS = 5.0
 T = TypeVar("T")
@@ -135,11 +135,12 @@ async def show_trace(trace_id: str, traces_url: str | None, svg: Path | None = N
         svg: Where to save the picture too.
 
     Raises:
+        ConfigurationError: It is no trace id, or no server is known.
         DemoError: There is no such trace, or no such server.
     """
     wanted = check_trace_id(trace_id)
     if traces_url is None:
-        raise DemoError(
+        raise ConfigurationError(
             "no server of traces is known: name one with --url http://127.0.0.1:16686, or in `traces_url` of "
             "the file that GATEHOUSE_PROFILE names"
         )

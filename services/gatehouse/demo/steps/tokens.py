@@ -66,7 +66,7 @@ async def rotation(visit: Visit) -> None:
     since = await admin.seconds_since_rotation()
     if (left := rest_seconds(since)) > 0:
         visit.report.note(
-            f"another tour has rotated it {since:.0f} s ago, and services look for an unknown key once in 30 s: "
+            f"another tour rotated it {since:.0f} s ago, and services look for an unknown key once in 30 s: "
             f"waiting {left:.0f} s"
         )
         await asyncio.sleep(left)
