@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, TextIO
 
 import orjson
@@ -69,6 +71,22 @@ def _add_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+class _Resource(Resource):
+    """Remembers its hash, for which the exporter asks at every span, and which is that of its JSON."""
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, str]) -> _Resource:
+        made = Resource.create(attributes)
+        return cls(made.attributes, made.schema_url)
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     """What a process writes with; `metrics_port` is where metrics are read, None when nowhere."""
@@ -98,7 +116,7 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
     Raises:
         ConfigurationError: The port of metrics is taken.
     """
-    resource = Resource.create({"service.name": service_name, "service.namespace": "gatehouse"})
+    resource = _Resource.of({"service.name": service_name, "service.namespace": "gatehouse"})
     tracers: TracerProvider | None = None
     tracer: Tracer = NoOpTracer()
     if settings.otlp_endpoint is not None:

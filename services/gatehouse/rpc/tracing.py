@@ -66,7 +66,7 @@ class TracingInterceptor:
             parent = root
             if call.traceparent:
                 parent = extract(_carrier(call), root)
-            span = start(name, parent, SpanKind.SERVER, attributes)
+            span = start(name, parent, SpanKind.SERVER)
             ids = span.get_span_context()
             if ids.is_valid:
                 call.trace_id = f"{ids.trace_id:032x}"
@@ -76,11 +76,15 @@ class TracingInterceptor:
             finally:
                 if span.is_recording():
                     code = call.code
-                    span.set_attributes(
-                        {"rpc.response.status_code": code.name, "gatehouse.request_id": call.request_id}
-                    )
+                    # All at once: each call of the SDK has a price.
+                    found = {
+                        **attributes,
+                        "rpc.response.status_code": code.name,
+                        "gatehouse.request_id": call.request_id,
+                    }
                     if call.status is not None and call.status.reason:
-                        span.set_attribute("error.type", call.status.reason)
+                        found["error.type"] = call.status.reason
+                    span.set_attributes(found)
                     if code in _SERVER_FAULTS:
                         span.set_status(Status(StatusCode.ERROR))
                 span.end()
