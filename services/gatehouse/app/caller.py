@@ -247,7 +247,8 @@ async def call_each(
     except grpc.aio.AioRpcError as error:
         return await ending.outcome(error)
     except asyncio.CancelledError:
-        if not call.cancelled():
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
             call.cancel()
             raise
         # Not this task but the call was: its requests could not be had.

@@ -28,13 +28,14 @@ from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySetting
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def make_logger(settings: LogSettings, stream: TextIO = sys.stdout) -> FilteringBoundLogger:
+def make_logger(settings: LogSettings, stream: TextIO | None = None) -> FilteringBoundLogger:
     """Makes the logger of a process: JSON lines, or coloured ones on a terminal.
 
     Args:
         settings: Level and format.
-        stream: Where lines go.
+        stream: Where lines go; standard output when None.
     """
+    stream = stream or sys.stdout
     as_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     processors: list[Any]
     if as_console:
