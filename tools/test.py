@@ -16,12 +16,14 @@ FLOORS: dict[str, float] = {
     "oauth": 98,
     "rpc": 98,
     "provider": 98,
-    "storage": 80,
-    "users": 83,
-    "admin": 96,
-    "public": 87,
+    "storage": 98,
+    "users": 96,
+    "admin": 97,
+    "public": 98,
     "issuer": 96,
     "demo": 95,
+    "app": 93,
+    "cli": 90,
     "settings": 90,
 }
 
