@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -84,6 +85,23 @@ async def test_a_connection_that_broke_is_not_used_again(
         await database.fetch_one(OWN_PID, {})
     assert caught.value.reason == "DATABASE_UNAVAILABLE"
     assert (await database.fetch_one(OWN_PID, {})).pid != first
+
+
+async def test_a_call_that_goes_away_takes_its_statement_along(
+    database: Database, database_urls: dict[str, str]
+) -> None:
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+    task = asyncio.create_task(database.fetch_one(SLEEP, {"seconds": 30}))
+    with psycopg.connect(database_urls["owner"], autocommit=True) as owner:
+        async with asyncio.timeout(30):
+            while owner.execute(running).fetchone() != (1,):
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert owner.execute(running).fetchone() == (0,)
+    assert database.pool_in_use() == 0
+    assert (await database.fetch_one(OWN_PID, {})).pid
 
 
 async def test_a_write_can_be_taken_back_on_a_connection_that_read_before(database: Database) -> None:

@@ -20,7 +20,6 @@ from opentelemetry.trace import (
     get_current_span,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import greenlet_spawn
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage.query import Query
@@ -102,13 +101,13 @@ class Database:
                     row = await (await driver.execute(query.text, parameters)).fetchone()
                 except Exception as error:
                     _failed(span, error)
-                    if driver.closed:
-                        raw.invalidate(error)
                     raise
                 finally:
                     span.end()
             finally:
-                await greenlet_spawn(raw.close)
+                if raw.driver_connection is None or raw.driver_connection.closed:
+                    raw.invalidate()
+                raw.close()  # in autocommit there is nothing to take back, and so nothing to wait for
         return None if row is None else query.row(row)
 
     @asynccontextmanager
@@ -197,6 +196,7 @@ def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
         hide_parameters=True,
         # Of every connection, so that a read need not set it and set it back.
         isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         connect_args={
             "connect_timeout": max(1, round(connect_timeout)),
             "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000",
