@@ -64,7 +64,8 @@ class IssuerAdmin:
         """Returns the keys that tours have made, by component, and when each was made."""
         answer = await self._ask("GET", self._components, params={"type": _KEY_PROVIDER})
         try:
-            found = {str(c["id"]): int(c["config"]["priority"][0]) for c in answer.json()}
+            # A provider of keys need not have a priority of its own.
+            found = {str(c["id"]): int(c["config"].get("priority", ["0"])[0]) for c in answer.json()}
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise self._fault(error) from None
         return {component: moment for component, moment in found.items() if moment > _A_MOMENT}

@@ -37,6 +37,7 @@ class Postgres:
         self._log = log
         self._socket_folder = ""
         self._passwords: dict[str, str] = {}
+        self._roles: Mapping[str, str] = {}
         self.version = ""
 
     @classmethod
@@ -70,6 +71,9 @@ class Postgres:
         Raises:
             DemoError: It does not start.
         """
+        from gatehouse.storage import LOGIN_ROLES  # noqa: PLC0415 - see above
+
+        self._roles = LOGIN_ROLES
         uri = await self._line(START_SECONDS)
         if not uri:
             await self.aclose()
@@ -92,16 +96,14 @@ class Postgres:
 
     async def migrate(self) -> list[str]:
         """Brings the database to the newest version, and gives each login role its password."""
-        from gatehouse.storage import LOGIN_ROLES, migrate  # noqa: PLC0415 - see above
+        from gatehouse.storage import migrate  # noqa: PLC0415 - see above
 
-        words = {service: self._password(role) for service, role in LOGIN_ROLES.items()}
+        words = {service: self._password(role) for service, role in self._roles.items()}
         return await asyncio.to_thread(migrate, self._url(OWNER), passwords=words)
 
     def urls(self) -> Mapping[str, str]:
         """Returns the address for each service, the password of its login role in it."""
-        from gatehouse.storage import LOGIN_ROLES  # noqa: PLC0415 - see above
-
-        return {service: self._url(role) for service, role in LOGIN_ROLES.items()}
+        return {service: self._url(role) for service, role in self._roles.items()}
 
     def _password(self, role: str) -> str:
         return self._passwords.setdefault(role, secrets.token_urlsafe(24))

@@ -190,8 +190,8 @@ class _Start:
 
         certificates = make_certificates(self.folder)
         otlp = await self.stack.enter_async_context(run_trace_server(self.ports.traces))
-        self.tell("issuer", (await self.processes.ready("issuer"))["issuer"])
         await database.prepare()
+        self.tell("issuer", (await self.processes.ready("issuer"))["issuer"])
         self.tell("postgres", f"PostgreSQL {database.version}, one login role for each service")
         self.tell("traces", f"http://{_HOST}:{self.ports.traces}/api/traces/ID")
         migrating = asyncio.ensure_future(database.migrate())
