@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,17 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@echo "installing the dependencies and tools (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+sbom: $(VENV)/sbom/.done  ## Lists what runs, with hashes, as CycloneDX: dist/gatehouse.cdx.json
+	@mkdir -p dist
+	@PYTHONWARNINGS=ignore $(VENV)/sbom/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file dist/gatehouse.cdx.json
+	@echo "dist/gatehouse.cdx.json"
+
+$(VENV)/sbom/.done: $(VENV)/bin/python requirements/sbom.txt
+	@$(PYTHON) -m venv $(VENV)/sbom
+	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt
 	@touch $@
 
 compose-profile:  ## Copies out of the running stack what `gatehouse` and grpcurl need on the host

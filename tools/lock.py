@@ -42,6 +42,7 @@ def main() -> None:
     _compile("demo", demo, locked)
     _compile("runtime", runtime, locked)
     _compile("build", ["hatchling"], locked)
+    _compile("sbom", project["dependency-groups"]["sbom"])
 
 
 if __name__ == "__main__":
