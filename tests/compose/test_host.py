@@ -29,10 +29,10 @@ async def test_gatehouse_calls_the_services_with_the_copied_profile(host: Host) 
     assert allowed.stderr.startswith("trace: ")
     denied = await call(host, "admin", "GetStats", "--as", "bob")
     assert denied.returncode == 1
-    assert denied.stderr.startswith("gatehouse: PERMISSION_DENIED")
+    assert "\ngatehouse: PERMISSION_DENIED: " in denied.stderr
     nobody = await call(host, "users", "ListUsers")
     assert nobody.returncode == 1
-    assert nobody.stderr.startswith("gatehouse: UNAUTHENTICATED")
+    assert "\ngatehouse: UNAUTHENTICATED: " in nobody.stderr
     assert (await call(host, "public", "GetPublicInfo")).returncode == 0
 
 
