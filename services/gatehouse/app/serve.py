@@ -197,7 +197,7 @@ class _Process:
     def server(self, name: str, service: Service, ready: Callable[[], bool]) -> Server:
         server = self.settings.server
         port = {"users": server.users_port, "admin": server.admin_port, "public": server.public_port}[name]
-        return Server(
+        made = Server(
             [service],
             verifier=self.verifiers,
             tls=server_tls(self.settings),
@@ -211,6 +211,12 @@ class _Process:
             reflection=server.reflection,
             reuse_port=self.reuse_port,
         )
+        online = [path[1:] for path, rule in made.policy.rules.items() if rule.online]
+        silent = [config.issuer for config in self.configs if config.mode == "jwt"]
+        if online and silent:
+            # Such a call is UNAVAILABLE each time; better that whoever set it so learns of it now.
+            self.telemetry.logger.warning("no online answers in mode jwt", issuers=silent, methods=online)
+        return made
 
     async def users(self) -> Server:
         database = self.database("users")
