@@ -156,7 +156,7 @@ async def test_a_provider_that_does_not_answer_is_given_up(provider: LoopbackRea
 
     provider.held[BOB] = set()
     provider.fault = fault
-    async with httpx.AsyncClient(timeout=0.05) as http:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(30, read=0.05)) as http:
         error = await failure_of(KeycloakRoles(http, tokens, provider.admin_url))
     assert (error.reason, error.outage, error.uncertain) == ("timeout", True, False)
 
