@@ -186,7 +186,6 @@ class Server:
             return
         server, following = self._running
         seconds = self._limits.drain if drain is None else drain
-        self._intake.draining.set()
         following.cancel()
         self._health.end()
         try:
@@ -196,6 +195,8 @@ class Server:
             await asyncio.sleep(0)  # gRPC has been told, and tells its clients
         finally:
             self._intake.open()
+            # Not before: a stream that ends now is opened again elsewhere, and not here.
+            self._intake.draining.set()
         await stopping
 
     def _options(self) -> list[tuple[str, int]]:
