@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from gatehouse.cli import _fail
 from gatehouse.settings import described
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,13 @@ def test_every_setting_has_its_meaning() -> None:
     for name, _, meaning in described():
         assert meaning.endswith("."), name
         assert f"| `{name}` |" in page
+
+
+def test_every_exit_code_is_told() -> None:
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    codes = (_fail.OK, _fail.REFUSED, _fail.USAGE, _fail.UNREACHABLE, _fail.FAULT, _fail.INTERRUPTED)
+    told = page.partition("Exit codes of every command:")[2].partition("An error is one line")[0]
+    assert [int(code) for code in re.findall(r"(?:^|; ) ?(\d+) ", told)] == list(codes)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
