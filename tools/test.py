@@ -25,6 +25,7 @@ FLOORS: dict[str, float] = {
     "app": 93,
     "cli": 90,
     "settings": 90,
+    "telemetry": 98,
 }
 
 

@@ -24,8 +24,10 @@ _.TOKEN_ENDPOINT_AUTH_METHODS
 _.UpdateUser
 _.Watch
 _.WatchUsers
+_._translate_data
 _._validate_token_scope
 _.abort_with_status
+_.add_link
 _.add_registered_method_handlers
 _.args
 _.auth_method
@@ -39,6 +41,8 @@ _.check_response_type
 _.code_challenge
 _.code_challenge_method
 _.created_count
+_.critical
+_.debug
 _.delete_authorization_code
 _.demo
 _.device_authorization_endpoint
@@ -60,8 +64,6 @@ _.intercept_unary_stream
 _.intercept_unary_unary
 _.issue_token
 _.kwargs
-_.messages_received
-_.messages_sent
 _.model_config
 _.query_authorization_code
 _.query_token
@@ -75,6 +77,7 @@ _.settings_customise_sources
 _.should_exit
 _.token_type
 _.token_type_hint
+_.update_name
 _.userinfo_endpoint
 _.validate_token_request
 _.width

@@ -14,12 +14,10 @@ from gatehouse.storage import Actor, Database
 from gatehouse.users.v1 import users_pb2
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.support.provider import Asked, Said
 from tests.support.stage import ISSUER, QUICK, Stage, until
+from tests.support.telemetry import Spans
 
 
 def reasons(stage: Stage) -> set[str]:
@@ -327,9 +325,7 @@ async def test_log_lines_say_what_happened_and_not_to_whom(stage: Stage) -> None
 
 
 async def test_a_delivery_is_part_of_the_trace_of_the_call_that_asked_for_it(stage: Stage) -> None:
-    spans = InMemorySpanExporter()
-    tracers = TracerProvider(shutdown_on_exit=False)
-    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    spans = Spans()
     user_id, subject = await stage.person()
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     await AdminRepository(stage.database, lambda: 1_800_000_000.0).change(
@@ -340,9 +336,9 @@ async def test_a_delivery_is_part_of_the_trace_of_the_call_that_asked_for_it(sta
         identity=Identity(ISSUER, subject),
         traceparent=f"00-{trace_id}-b7ad6b7169203331-01",
     )
-    worker = await stage.worker(tracer=tracers.get_tracer("test"), start=False)
+    worker = await stage.worker(tracer=spans.tracer, start=False)
     await worker.deliver_due(1)
-    (span,) = spans.get_finished_spans()
+    (span,) = spans.finished()
     assert span.context is not None
     assert f"{span.context.trace_id:032x}" == trace_id
     assert (span.attributes or {})["error.type"] == "role_unknown"

@@ -10,12 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from gatehouse.oauth import ClientCredentials, IssuerConfig, OAuthError, TracedTransport, introspect, revoke
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.oauth.conftest import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, Reply, SigningKey
+from tests.support.telemetry import Spans
 
 # In every spelling that could be sent: as it is, form-urlencoded, and within base64 of the credentials.
 CANARY = "canary"
@@ -103,10 +101,8 @@ async def test_refusal_tells_no_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)  # below that, httpcore logs what it received, whatever it is
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("test")
+    made = Spans()
+    tracer = made.tracer
     inner = httpx.AsyncHTTPTransport(trust_env=False, verify=tls_context())
     async with httpx.AsyncClient(transport=TracedTransport(tracer, inner), trust_env=False) as http:
         given = config(idp, "hybrid", client_secret=SECRET)
@@ -118,7 +114,7 @@ async def test_refusal_tells_no_secret(
             said = all_of(caught.value)
             assert CANARY not in said
             assert not any(part in said for part in token.split(".") if len(part) > 20)
-    spans = "\n".join(span.to_json() for span in exporter.get_finished_spans())
+    spans = made.as_text()
     assert spans
     assert CANARY not in spans + caplog.text
     assert not any(part in spans + caplog.text for part in token.split(".") if len(part) > 20)

@@ -8,30 +8,20 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.oauth.conftest import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, SigningKey, until
+from tests.support.telemetry import Spans
 
 
-class Trace:
+class Trace(Spans):
     """Spans that have ended, and what makes them."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer: Tracer = provider.get_tracer("test")
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        return self._exporter.get_finished_spans()
-
-    def clear(self) -> None:
-        self._exporter.clear()
+        return tuple(self.finished())
 
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.spans if span.name == name]

@@ -13,10 +13,9 @@ import sqlalchemy as sa
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Query
 from gatehouse.users.tables import users
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+
+from tests.support.telemetry import Spans
 
 BY_ID = Query(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
 SLEEP = Query(sa.select(sa.func.pg_sleep(sa.bindparam("seconds"))))
@@ -121,21 +120,19 @@ async def test_a_write_can_be_taken_back_on_a_connection_that_read_before(databa
 async def test_a_statement_within_a_sampled_call_makes_a_span_without_values(
     database_urls: dict[str, str],
 ) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("test")
+    spans = Spans()
+    tracer = spans.tracer
     database = Database(database_urls["users"], tracer=tracer)
     try:
         await database.fetch_one(BY_ID, {"user_id": uuid.uuid4()})
-        assert exporter.get_finished_spans() == ()
+        assert spans.finished() == []
         with tracer.start_as_current_span("call"):
             await database.fetch_one(BY_ID, {"user_id": (canary := uuid.uuid4())})
             with pytest.raises(Unavailable):
                 await database.fetch_one(SLEEP, {"seconds": 30}, 0.1)
     finally:
         await database.aclose()
-    good, bad, call = exporter.get_finished_spans()
+    good, bad, call = spans.finished()
     assert good.parent is not None
     assert call.context is not None
     assert good.parent.span_id == call.context.span_id

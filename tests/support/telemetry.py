@@ -1,4 +1,4 @@
-"""Spans and metrics of the real SDK, kept in memory; log lines as the application writes them."""
+"""Spans of the application's tracer and metrics of the SDK, kept in memory; log lines as they are written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pytest
 from gatehouse.app.telemetry import make_logger
 from gatehouse.rpc import RpcMetrics
 from gatehouse.settings import LogSettings
+from gatehouse.telemetry import Tracer as SpanTracer
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
@@ -25,13 +27,17 @@ class Spans:
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer: Tracer = provider.get_tracer("test")
+        self.tracer: Tracer = SpanTracer(
+            SimpleSpanProcessor(self._exporter), Resource.create({"service.name": "test"}), "test"
+        )
 
     def finished(self) -> list[ReadableSpan]:
         """The spans that have ended, the first to end first."""
         return list(self._exporter.get_finished_spans())
+
+    def clear(self) -> None:
+        """Forgets those that have ended."""
+        self._exporter.clear()
 
     def as_text(self) -> str:
         """Everything that would be exported."""
@@ -89,7 +95,7 @@ class JsonLog:
 
 @pytest.fixture
 def spans() -> Spans:
-    """A tracer of the real SDK."""
+    """The application's tracer."""
     return Spans()
 
 
