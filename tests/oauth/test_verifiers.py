@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pytest
 from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable, Verifiers
+from gatehouse.oauth._claims import MAX_TOKEN_CHARS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -217,6 +218,57 @@ async def test_cached_token_ends_with_the_wall_clock_too(
     manual_time.advance(70)
 
     assert await refused(verifiers, token) == "token_expired"
+
+
+async def test_token_is_remembered_once_it_was_verified(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, observer: CountingObserver
+) -> None:
+    verifiers = await make_verifiers(config(idp, "introspection"))
+    token = idp.grant()
+    assert verifiers.remembered(token) is None
+    verified = await verifiers.verify(token)
+
+    assert verifiers.remembered(token) is verified
+    assert observer.verifications == {"introspection": 1, "cache": 1}
+    assert verifiers.remembered(token + "=") is None
+    assert verifiers.remembered("\u00e9") is None
+    assert verifiers.remembered("x" * (MAX_TOKEN_CHARS + 1)) is None
+    assert observer.verifications["cache"] == 1
+
+
+@pytest.mark.parametrize("seconds", [29, 31])
+async def test_token_is_remembered_for_the_revocation_budget(
+    seconds: float, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp, revocation_budget_seconds=30.0))
+    token = idp.grant()
+    await verifiers.verify(token)
+    manual_time.advance(seconds)
+
+    assert (verifiers.remembered(token) is not None) == (seconds < 30)
+
+
+async def test_token_is_not_remembered_past_its_end_by_the_wall_clock(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+) -> None:
+    verifiers = await make_verifiers(config(idp), monotonic=lambda: 0.0)
+    token = idp.sign(exp=EPOCH + 10)
+    await verifiers.verify(token)
+    manual_time.advance(70)
+
+    assert verifiers.remembered(token) is None
+
+
+async def test_token_that_is_found_revoked_is_forgotten(
+    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+) -> None:
+    verifiers = await make_verifiers(config(idp, "introspection"))
+    token = idp.grant()
+    await verifiers.verify(token)
+    idp.revoke(token)
+
+    assert await refused(verifiers, token, online=True) == "token_inactive"
+    assert verifiers.remembered(token) is None
 
 
 async def test_key_that_is_withdrawn_ends_its_tokens_within_the_budget(

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -217,3 +218,74 @@ async def _ended(call: Any) -> grpc.StatusCode:
             pass
     code: grpc.StatusCode = await call.code()
     return code
+
+
+async def test_lines_are_in_the_order_in_which_calls_ended_and_a_warning_waits_for_nobody(
+    open_stand: Any, log: JsonLog
+) -> None:
+    async with open_stand(logger=log.logger) as stand:
+        await stand.client.outcome("OneOne", "a")
+        await stand.client.outcome("ManyMany", "a")
+        await stand.client.outcome("OneOne", "a", token=None)
+        lines = log.lines()
+    assert [(line["method"].split("/")[1], line["code"]) for line in lines] == [
+        ("OneOne", "OK"),
+        ("ManyMany", "OK"),
+        ("OneOne", "UNAUTHENTICATED"),
+    ]
+
+
+async def test_a_line_that_waited_has_the_time_of_its_call(open_stand: Any, log: JsonLog) -> None:
+    async with open_stand(logger=log.logger) as stand:
+        before = datetime.now(UTC)
+        await stand.client.outcome("OneOne", "a")
+        after = datetime.now(UTC)
+    assert before <= datetime.fromisoformat(log.lines()[0]["timestamp"]) <= after
+
+
+async def test_lines_that_wait_are_written_when_the_server_stops(open_stand: Any, log: JsonLog) -> None:
+    async with open_stand(logger=log.logger) as stand:
+        for _ in range(3):
+            await stand.client.outcome("OneOne", "a")
+    assert len(log.lines()) == 3
+
+
+async def test_a_line_names_no_trace_of_another_call(
+    open_stand: Any, log: JsonLog, spans: Spans, figures: Figures
+) -> None:
+    """Lines are written together, in the name of none."""
+    debug = JsonLog("debug")
+    async with open_stand(logger=debug.logger, tracer=spans.tracer, metrics=figures.rpc) as stand:
+        await stand.client.outcome("OneOne", "a")
+        await health_pb2_grpc.HealthStub(stand.client.channel).Check(health_pb2.HealthCheckRequest())
+        await stand.client.outcome("OneOne", "a")
+        await stand.client.outcome("OneOne", "a", token=None)
+    traces = [line.get("trace_id") for line in debug.lines()]
+    assert traces[1] is None
+    assert len(set(traces)) == 4
+
+
+async def test_a_call_that_ends_after_the_server_makes_its_line_and_span(
+    open_stand: Any, log: JsonLog, spans: Spans
+) -> None:
+    """Its handler clears away what it began, and takes longer than the server waits."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(*_: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+
+    async with open_stand(logger=log.logger, tracer=spans.tracer) as stand:
+        stand.probe.on_message = work
+        call = asyncio.ensure_future(stand.client.outcome("OneOne", "a"))
+        await begun.wait()
+        await stand.server.stop(0)
+        await call
+        assert log.lines() == []
+        go_on.set()
+        await eventually(log.lines)
+        assert [line["code"] for line in log.lines()] == ["CANCELLED"]
+        assert len(spans.finished()) == 1

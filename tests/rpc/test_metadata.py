@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.http2 import open_raw_client
-from tests.support.rpc import SHAPES, Stand, Text, error_info, reached
+from tests.support.rpc import SHAPES, Stand, Text, error_info, principal, reached
 
 PATH = "/probe.v1.Probe/OneOne"
 HOSTILE: dict[str, Any] = {
@@ -38,6 +38,7 @@ HOSTILE: dict[str, Any] = {
 async def test_hostile_authorization_is_refused_before_any_token_is_looked_at(
     stand: Stand, name: str, metadata: Any
 ) -> None:
+    stand.verifier.memory["good"] = principal("use:probe")  # nor is it found in memory
     code, trailers, _ = await stand.client.outcome(name, "a", metadata=metadata)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert 'error="invalid_request"' in trailers["www-authenticate"]

@@ -90,6 +90,7 @@ class TableVerifier:
         self.asked: list[tuple[str, bool]] = []
         self.hangs = False
         self.before: Callable[[str], Awaitable[object]] | None = None
+        self.memory: dict[str, Principal] = {}
 
     async def verify(self, token: str, *, online: bool = False) -> Principal:
         """See TokenVerifier."""
@@ -102,6 +103,10 @@ class TableVerifier:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def remembered(self, token: str) -> Principal | None:
+        """See TokenVerifier; what it remembers, it was told."""
+        return self.memory.get(token)
 
 
 Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
@@ -243,6 +248,7 @@ class Stand:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of RPCs that are over."""
+        self.server.flush()
         return [line for line in self.log if line["event"] == "rpc"]
 
     async def line(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import json
 import secrets
 from collections import OrderedDict
@@ -15,8 +15,8 @@ V = TypeVar("V")
 class TokenCache(Generic[V]):
     """Least recently used goes first; no entry outlives its time to live.
 
-    Keys are HMAC-SHA-256 under a key of this process, so that a memory dump or a timing difference gives
-    away no token. The key is bound to `context`: an entry made for one issuer, endpoint and client can
+    Keys are BLAKE2b (RFC 7693) under a secret of this process, so that a memory dump or a timing difference
+    gives away no token. The key is bound to `context`: an entry made for one issuer, endpoint and client can
     never answer for another.
 
     Args:
@@ -28,9 +28,9 @@ class TokenCache(Generic[V]):
     def __init__(self, size: int, monotonic: Callable[[], float], context: Sequence[str | None] = ()) -> None:
         self._size = size
         self._monotonic = monotonic
-        secret = hmac.digest(secrets.token_bytes(32), json.dumps(list(context)).encode(), "sha256")
         # Copied for each token: to set one up anew costs more than to run it over a token.
-        self._mac = hmac.new(secret, digestmod="sha256")
+        self._mac = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
+        self._mac.update(json.dumps(list(context)).encode() + b"\n")
         self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
 
     def __len__(self) -> int:

@@ -109,14 +109,23 @@ class Verifiers:
         if online:
             # A request that is under way may have been answered before what this call must not miss.
             return await self._verify(key, token, online=True)
-        cached = self._cache.get(key)
-        if cached is not None and self._clock() < cached.expires_at:
-            self._observer.verified("cache")
+        cached = self.remembered(token)
+        if cached is not None:
             return cached
         shared = self._flight.busy(key)
         principal = await self._flight.run(key, lambda: self._verify(key, token, online=False))
         if shared:
             self._observer.verified("cache")
+        return principal
+
+    def remembered(self, token: str) -> Principal | None:
+        """Returns who brings a token that was verified before; see TokenVerifier.remembered."""
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            return None
+        principal = self._cache.get(self._cache.key(token))
+        if principal is None or self._clock() >= principal.expires_at:
+            return None
+        self._observer.verified("cache")
         return principal
 
     async def _verify(self, key: bytes, token: str, *, online: bool) -> Principal:

@@ -16,7 +16,7 @@ import grpc.aio
 import protovalidate
 
 from gatehouse.rpc._intake import Intake
-from gatehouse.rpc.call import Call, Method, Next, Shape, Status, set_current
+from gatehouse.rpc.call import Call, Metadata, Method, Next, Shape, Status, set_current
 from gatehouse.rpc.errors import StatusError, trailers_of
 from gatehouse.rpc.policy import PolicyError
 from gatehouse.rpc.validation import parser
@@ -111,7 +111,7 @@ class _Aborting:
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """What a servicer sees as its context: gRPC's own, over messages instead of bytes."""
 
-    __slots__ = ("_aborted", "_call", "_code", "_details", "_parse", "_raw", "_serialize")
+    __slots__ = ("_aborted", "_call", "_code", "_details", "_parse", "_raw", "_serialize", "ended")
 
     def __init__(self, call: Call, parse: Callable[[bytes], Any], serialize: Callable[[Any], bytes]) -> None:
         self._call = call
@@ -121,6 +121,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._code: grpc.StatusCode | None = None
         self._details = ""
         self._aborted: StatusError | None = None
+        self.ended = False  # whether `finish` has something to say
 
     async def read(self) -> Any:
         """Reads, parses and validates the next request; EOF at the end."""
@@ -132,7 +133,19 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
             return await self._raw.read()
         call = self._call
         call.bytes_received += len(raw)
-        call.messages_received += 1
+        return self._parse(raw)
+
+    async def read_one(self) -> Any:
+        """Reads the request of an RPC that takes one.
+
+        Raises:
+            StatusError: None came.
+        """
+        raw = await self._raw.read()
+        if raw is grpc.aio.EOF:
+            await self._raw.read()  # as in `read`
+            raise StatusError(_NO_REQUEST)
+        self._call.bytes_received = len(raw)
         return self._parse(raw)
 
     async def requests(self) -> AsyncIterator[Any]:
@@ -147,7 +160,6 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         raw = self._serialize(message)
         call = self._call
         call.bytes_sent += len(raw)
-        call.messages_sent += 1
         await self._raw.write(raw)
 
     def abort(  # type: ignore[override] # no coroutine: it takes hold when its `await` is forgotten too
@@ -164,6 +176,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         if code is grpc.StatusCode.OK:
             raise ValueError("abort was called with OK")
         self._aborted = StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
+        self.ended = True
         return _Aborting(self._aborted)
 
     def abort_with_status(self, status: Any) -> Awaitable[NoReturn]:  # type: ignore[override] # as `abort`
@@ -186,6 +199,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     def set_code(self, code: grpc.StatusCode) -> None:
         """As in gRPC."""
         self._code = code
+        self.ended = True
 
     def set_details(self, details: str) -> None:
         """As in gRPC."""
@@ -259,64 +273,96 @@ def innermost(method: Method, validator: protovalidate.Validator) -> Next:
     serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
     generates = inspect.isasyncgenfunction(behavior)
 
-    async def argument(context: ServicerContext) -> Any:
-        if handler.request_streaming:
-            return context.requests()
-        request = await context.read()
-        if request is grpc.aio.EOF:
-            raise StatusError(_NO_REQUEST)
-        return request
+    streaming = handler.request_streaming
 
     async def answer_one(call: Call) -> None:
         context = ServicerContext(call, parse, serialize)
-        response = await behavior(await argument(context), context)
-        context.finish()
+        request = context.requests() if streaming else await context.read_one()
+        response = await behavior(request, context)
+        if context.ended:
+            context.finish()
         call.response = raw = serialize(response)
         call.bytes_sent = len(raw)
-        call.messages_sent = 1
 
     async def answer_many(call: Call) -> None:
         context = ServicerContext(call, parse, serialize)
+        request = context.requests() if streaming else await context.read_one()
         if generates:
-            responses = behavior(await argument(context), context)
+            responses = behavior(request, context)
             try:
                 async for response in responses:
                     await context.write(response)
             finally:
                 await responses.aclose()
         else:
-            await behavior(await argument(context), context)
+            await behavior(request, context)
         context.finish()
 
     return answer_many if handler.response_streaming else answer_one
 
 
-def raw_handler(method: Method, handle: Next, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
-    """Makes what gRPC calls: a handler over bytes that runs `handle` and sends what it left in the call."""
+class Entry:
+    """What gRPC finds at a path, made once for each method.
 
-    async def finish(call: Call) -> None:
+    Args:
+        method: The method.
+        handle: The chain of the method.
+        intake: The way of calls into the server.
+    """
+
+    __slots__ = ("_answer", "_handle", "_intake", "_method")
+
+    def __init__(self, method: Method, handle: Next, intake: Intake) -> None:
+        self._method = method
+        self._handle = handle
+        self._intake = intake
+        self._answer: type[_Answer] = _StreamAnswer if method.handler.response_streaming else _UnaryAnswer
+
+    def handler(self, metadata: Metadata) -> grpc.RpcMethodHandler[Any, Any]:
+        """Returns the handler of one call, whose metadata gRPC has read."""
+        return cast("grpc.RpcMethodHandler[Any, Any]", self._answer(self, metadata))
+
+    async def run(self, metadata: Metadata, context: Any) -> Call:
+        """Runs the chain over one call."""
+        intake = self._intake
+        if intake.gate is not None:
+            await intake.hold(intake.gate)
+        call = Call(self._method, context, metadata, intake.draining)
+        set_current(call)
+        await self._handle(call)
         status = call.status
         if status is not None:
-            await call.context.abort(status.code, status.message, trailers_of(call, status))
+            await context.abort(status.code, status.message, trailers_of(call, status))
+        return call
 
-    async def answer_one(_: object, context: Any) -> bytes | None:
-        if intake.gate is not None:
-            await intake.hold(intake.gate)
-        call = Call(method, context, intake.draining)
-        set_current(call)
-        await handle(call)
-        if call.status is not None:
-            await finish(call)
-        return call.response
 
-    async def answer_many(_: object, context: Any) -> None:
-        if intake.gate is not None:
-            await intake.hold(intake.gate)
-        call = Call(method, context, intake.draining)
-        set_current(call)
-        await handle(call)
-        await finish(call)
+class _Answer:
+    """The handler of one call, with the metadata that gRPC has read: to read it anew is not for nothing."""
 
-    if method.handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(answer_many)
-    return grpc.stream_unary_rpc_method_handler(answer_one)
+    __slots__ = ("_entry", "_metadata")
+
+    request_streaming = True
+    request_deserializer = response_serializer = None
+    unary_unary = unary_stream = None
+
+    def __init__(self, entry: Entry, metadata: Metadata) -> None:
+        self._entry = entry
+        self._metadata = metadata
+
+
+class _UnaryAnswer(_Answer):
+    __slots__ = ()
+    response_streaming = False
+    stream_stream = None
+
+    async def stream_unary(self, _: object, context: Any) -> bytes | None:
+        return (await self._entry.run(self._metadata, context)).response
+
+
+class _StreamAnswer(_Answer):
+    __slots__ = ()
+    response_streaming = True
+    stream_unary = None
+
+    async def stream_stream(self, _: object, context: Any) -> None:
+        await self._entry.run(self._metadata, context)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -80,6 +80,7 @@ class Status:
     trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
+Metadata = Sequence[tuple[str, Any]]
 _OK = grpc.StatusCode.OK
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
@@ -94,8 +95,6 @@ class Call:
         "context",
         "draining",
         "error_id",
-        "messages_received",
-        "messages_sent",
         "method",
         "principal",
         "request_id",
@@ -108,7 +107,7 @@ class Call:
         "trailers",
     )
 
-    def __init__(self, method: Method, context: Any, draining: asyncio.Event) -> None:
+    def __init__(self, method: Method, context: Any, metadata: Metadata, draining: asyncio.Event) -> None:
         self.method = method
         self.context = context
         self.draining = draining
@@ -121,14 +120,12 @@ class Call:
         self.error_id = ""
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.messages_received = 0
-        self.messages_sent = 0
         self.authorization: list[str | bytes] = []
         self.traceparent = ""
         self.tracestate = ""
         request_id = ""
         # One pass over the metadata; each layer would need one of its own otherwise.
-        for key, value in context.invocation_metadata() or ():
+        for key, value in metadata:
             if key == "authorization":
                 self.authorization.append(value)
             elif key == "traceparent":
@@ -166,9 +163,8 @@ class Interceptor(Protocol):
 _current: ContextVar[Call] = ContextVar("gatehouse_call")
 
 
-def set_current(call: Call) -> None:
-    """Makes `call` the current one of this task; a task answers one call only, so it is never reset."""
-    _current.set(call)
+# Makes a call the current one of its task; a task answers one call only, so it is never reset.
+set_current = _current.set
 
 
 def current_call() -> Call:

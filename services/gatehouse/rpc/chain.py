@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import protovalidate
 
-from gatehouse.rpc._adapter import innermost, raw_handler
+from gatehouse.rpc._adapter import Entry, innermost
 from gatehouse.rpc._intake import Intake
 from gatehouse.rpc.call import Call, Interceptor, Method, Next, Shape, Status
 from gatehouse.rpc.errors import StatusError, error_info
@@ -39,14 +39,15 @@ class Router(grpc.GenericRpcHandler):
         validator: protovalidate.Validator,
         intake: Intake,
     ) -> None:
-        self._handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {
+        self._entries: Mapping[str, Entry] = {
             method.path: _compose(method, interceptors, validator, intake) for method in methods
         }
         self._unknown = _unknown(interceptors, intake)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Looks the path up, to the letter."""
-        return self._handlers.get(handler_call_details.method, self._unknown)
+        entry = self._entries.get(handler_call_details.method, self._unknown)
+        return entry.handler(handler_call_details.invocation_metadata)
 
 
 def _compose(
@@ -54,14 +55,14 @@ def _compose(
     interceptors: Sequence[Interceptor],
     validator: protovalidate.Validator,
     intake: Intake,
-) -> grpc.RpcMethodHandler[Any, Any]:
+) -> Entry:
     handle = innermost(method, validator)
     for interceptor in reversed(interceptors):
         handle = interceptor.intercept(method, handle)
-    return raw_handler(method, handle, intake)
+    return Entry(method, handle, intake)
 
 
-def _unknown(interceptors: Sequence[Interceptor], intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+def _unknown(interceptors: Sequence[Interceptor], intake: Intake) -> Entry:
     """Answers paths that do not exist, all under one name: a caller may not choose metric labels."""
 
     async def nothing(_: object, __: object) -> None:
@@ -80,4 +81,4 @@ def _unknown(interceptors: Sequence[Interceptor], intake: Intake) -> grpc.RpcMet
     handle: Next = refuse
     for interceptor in reversed(interceptors):
         handle = interceptor.intercept(method, handle)
-    return raw_handler(method, handle, intake)
+    return Entry(method, handle, intake)

@@ -48,7 +48,7 @@ class LimitsInterceptor:
                 raise StatusError(_OVERLOADED)
             self._running += 1
             try:
-                remaining = call.deadline_seconds()
+                remaining = call.context.time_remaining()
                 if remaining is not None and remaining <= longest:
                     await call_next(call)  # the caller's own deadline ends it
                     return

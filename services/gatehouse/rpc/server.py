@@ -138,10 +138,12 @@ class Server:
             for path, handler in found.items()
         ]
         metrics = metrics or RpcMetrics()
+        tracing, logging = TracingInterceptor(tracer), LoggingInterceptor(logger)
+        self._held = tracing, logging
         chain: list[Interceptor] = [
-            TracingInterceptor(tracer),
+            tracing,
             metrics,
-            LoggingInterceptor(logger),
+            logging,
             ErrorsInterceptor(logger),
             LimitsInterceptor(
                 max_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -197,7 +199,17 @@ class Server:
             self._intake.open()
             # Not before: a stream that ends now is opened again elsewhere, and not here.
             self._intake.draining.set()
-        await stopping
+        try:
+            await stopping
+        finally:
+            # A handler may still be clearing away what it began; there may be no later for what it leaves.
+            for layer in self._held:
+                layer.settle()
+
+    def flush(self) -> None:
+        """Writes the lines and ends the spans of calls that are over, and still wait for others."""
+        for layer in self._held:
+            layer.flush()
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self._limits

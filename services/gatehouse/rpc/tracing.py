@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import re
+import time
 
 import grpc
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
-from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracer,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse.rpc._later import Later
 from gatehouse.rpc.call import Call, Method, Next
+from gatehouse.rpc.call import Status as CallStatus
 
 # OpenTelemetry semantic conventions for gRPC: which codes are the server's fault.
 _SERVER_FAULTS = frozenset(
@@ -43,6 +55,29 @@ def _carrier(call: Call) -> dict[str, str]:
     return {"traceparent": parent, "tracestate": state}
 
 
+(_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+
+_Ended = tuple[Span, Method, CallStatus | None, str, int]
+
+
+def _end(ended: _Ended) -> None:
+    """Ends a span with what came of its call."""
+    span, method, status, request_id, time_ns = ended
+    code = grpc.StatusCode.OK if status is None else status.code
+    attributes = {
+        "rpc.system.name": "grpc",
+        "rpc.method": method.name,
+        "rpc.response.status_code": code.name,
+        "gatehouse.request_id": request_id,
+    }
+    if status is not None and status.reason:
+        attributes["error.type"] = status.reason
+    span.set_attributes(attributes)
+    if code in _SERVER_FAULTS:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(time_ns)
+
+
 class TracingInterceptor:
     """Opens a server span as a child of the caller's; health checks make none.
 
@@ -52,41 +87,38 @@ class TracingInterceptor:
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer or NoOpTracer()
+        self._ended = Later(_end)
         self._propagator = TraceContextTextMapPropagator()
+
+    def flush(self) -> None:
+        """Ends the spans of calls that are over."""
+        self._ended.flush()
+
+    def settle(self) -> None:
+        """Has nothing wait any more."""
+        self._ended.settle()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
         if not method.observed:
             return call_next
         start, name = self._tracer.start_span, method.name
-        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
-        extract, root = self._propagator.extract, Context()
+        extract, root, add = self._propagator.extract, Context(), self._ended.add
 
         async def handle(call: Call) -> None:
             parent = root
             if call.traceparent:
                 parent = extract(_carrier(call), root)
             span = start(name, parent, SpanKind.SERVER)
-            ids = span.get_span_context()
-            if ids.is_valid:
-                call.trace_id = f"{ids.trace_id:032x}"
-            context_api.attach(set_span_in_context(span, parent))  # of this task, which ends with the call
+            trace_id = span.get_span_context().trace_id
+            if trace_id:  # without a tracer it is 0, which is no id
+                call.trace_id = f"{trace_id:032x}"
+            # As set_span_in_context does. It is of this task, which ends with the call.
+            context_api.attach(Context({**parent, _SPAN_KEY: span}))
             try:
                 await call_next(call)
             finally:
                 if span.is_recording():
-                    code = call.code
-                    # All at once: each call of the SDK has a price.
-                    found = {
-                        **attributes,
-                        "rpc.response.status_code": code.name,
-                        "gatehouse.request_id": call.request_id,
-                    }
-                    if call.status is not None and call.status.reason:
-                        found["error.type"] = call.status.reason
-                    span.set_attributes(found)
-                    if code in _SERVER_FAULTS:
-                        span.set_status(Status(StatusCode.ERROR))
-                span.end()
+                    add((span, method, call.status, call.request_id, time.time_ns()))
 
         return handle
