@@ -239,14 +239,16 @@ async def _measure_against(
     method = workload.path[1:]
     async with AsyncExitStack() as stack:
         runners = []
-        for label, tuned in (("bare grpc.aio, uvloop", False), ("the same, gRPC tuned as ours", True)):
-            environment = stand.environment()
-            if tuned:
-                tune_grpc(environment)
+        plain, tuned = stand.environment(), stand.environment()
+        tune_grpc(tuned)
+        for label, name, environment in (
+            ("bare grpc.aio, uvloop", bare, plain),
+            ("the same, gRPC tuned as ours", f"{bare}-tuned", tuned),
+        ):
             process = await stack.enter_async_context(
                 run_process(
-                    f"{bare}-{tuned}",
-                    ["-m", "benchmarks.servers", bare],
+                    name,
+                    ["-m", "benchmarks.servers", name],
                     folder=stand.folder,
                     environment=environment,
                     core=stand.server_core,

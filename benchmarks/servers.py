@@ -8,7 +8,9 @@ import gc
 import json
 import signal
 import uuid
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import grpc
 import grpc.aio
 import psycopg_pool
 import uvloop
+from gatehouse.app.grpc_core import calm_poller
 from gatehouse.app.serve import http_client, issuer_config, server_limits, server_tls
 from gatehouse.app.telemetry import make_telemetry
 from gatehouse.oauth import Verifiers
@@ -50,12 +53,21 @@ def _add_echo(_: object, server: Any) -> None:
     server.add_registered_method_handlers(ECHO, _echo_handlers())
 
 
-async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path) -> None:
-    """Serves handlers as the grpcio documentation does, and nothing else."""
+async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path, *, tuned: bool) -> None:
+    """Serves handlers as the grpcio documentation does, and nothing else.
+
+    Args:
+        service: `package.Service`.
+        handlers: Its handlers, by method.
+        ready_file: Written with the port.
+        tuned: Whether gRPC is tuned as ours is; the environment has the other half of that.
+    """
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    if tuned:
+        calm_poller()
     _write(ready_file, {"port": port})
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -63,12 +75,12 @@ async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path) 
     await server.stop(None)
 
 
-async def bare_echo(ready_file: Path) -> None:
+async def bare_echo(ready_file: Path, *, tuned: bool = False) -> None:
     """An echo on grpc.aio and uvloop, and nothing around it."""
-    await _serve_bare(ECHO, _echo_handlers(), ready_file)
+    await _serve_bare(ECHO, _echo_handlers(), ready_file, tuned=tuned)
 
 
-async def bare_users(ready_file: Path) -> None:
+async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
     """GetUser as one handler with one query by psycopg, and nothing around it."""
     database = load_settings().database
 
@@ -104,7 +116,7 @@ async def bare_users(ready_file: Path) -> None:
         handler = grpc.unary_unary_rpc_method_handler(
             get_user, pb.GetUserRequest.FromString, pb.User.SerializeToString
         )
-        await _serve_bare(USERS, {"GetUser": handler}, ready_file)
+        await _serve_bare(USERS, {"GetUser": handler}, ready_file, tuned=tuned)
 
 
 async def chain_echo(ready_file: Path) -> None:
@@ -133,6 +145,7 @@ async def chain_echo(ready_file: Path) -> None:
         )
         port = await server.start()
         stack.push_async_callback(server.stop)
+        calm_poller()
         _write(ready_file, {"port": port, "metrics": telemetry.metrics_port})
         gc.collect()
         gc.freeze()
@@ -145,7 +158,13 @@ def _write(path: Path, content: dict[str, object]) -> None:
     part.replace(path)
 
 
-SERVERS = {"bare-echo": bare_echo, "bare-users": bare_users, "chain-echo": chain_echo}
+SERVERS: dict[str, Callable[[Path], Coroutine[Any, Any, None]]] = {
+    "bare-echo": bare_echo,
+    "bare-echo-tuned": partial(bare_echo, tuned=True),
+    "bare-users": bare_users,
+    "bare-users-tuned": partial(bare_users, tuned=True),
+    "chain-echo": chain_echo,
+}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import pytest
 from gatehouse.app.grpc_core import EXPERIMENTS, MEASURED_WITH, tune_grpc
 
 
@@ -58,3 +59,36 @@ def test_the_core_knows_the_experiment() -> None:
 def test_the_command_line_does_not_import_grpc_before_it_is_tuned() -> None:
     program = "import sys, gatehouse.cli, gatehouse.app.grpc_core; sys.exit('grpc' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+POLICIES = """
+import asyncio, os, threading, grpc.aio
+from gatehouse.app.grpc_core import calm_poller
+
+def policies():
+    threads = threading.enumerate()
+    return {t.name.split("(")[-1].rstrip(")"): os.sched_getscheduler(t.native_id) for t in threads}
+
+async def main():
+    print(calm_poller())
+    server = grpc.aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    before = policies()
+    print(calm_poller())
+    after = policies()
+    print(*sorted(name for name in after if after[name] != before[name]))
+    print(after["_poll_wrapper"] == os.SCHED_BATCH)
+    await server.stop(None)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_the_poller_of_grpc_and_no_other_thread_is_calmed() -> None:
+    """It is found by the name that Python gives it, which a new gRPC may change."""
+    done = subprocess.run(
+        [sys.executable, "-c", POLICIES], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines() == ["False", "True", "_poll_wrapper", "True"]
