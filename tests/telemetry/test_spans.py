@@ -207,6 +207,14 @@ def test_an_exception_that_is_not_built_in_is_named_with_its_module(tracer: Trac
     }
 
 
+def test_an_exception_passes_a_span_that_is_not_kept(kept: Kept) -> None:
+    tracer = Tracer(kept, RESOURCE, "test", sample_ratio=0)
+    with pytest.raises(ValueError, match=CANARY), tracer.start_as_current_span("work") as span:
+        raise ValueError(CANARY)
+    assert not span.is_recording()
+    assert kept.spans == []
+
+
 async def test_a_coroutine_can_be_decorated(tracer: Tracer, kept: Kept) -> None:
     current: list[trace.Span] = []
 

@@ -81,7 +81,6 @@ class Status:
 
 
 Metadata = Sequence[tuple[str, Any]]
-_OK = grpc.StatusCode.OK
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -137,11 +136,6 @@ class Call:
         usable = request_id and isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)
         # It tells calls apart and guards nothing, so it need not come from the system.
         self.request_id = request_id if usable else f"{random.getrandbits(64):016x}"
-
-    @property
-    def code(self) -> grpc.StatusCode:
-        """The code that the call ends with, as far as is known."""
-        return _OK if self.status is None else self.status.code
 
     def deadline_seconds(self) -> float | None:
         """Seconds until the caller's deadline, or None when there is none."""
