@@ -31,7 +31,7 @@ from opentelemetry.trace import (
 from tests.telemetry.test_spans import Kept
 
 RESOURCE = Resource({"service.name": "test", "service.namespace": "gatehouse"})
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.just("long" * 1000)
 VALUE = st.one_of(TEXT, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False))
 ATTRIBUTES = st.dictionaries(
     TEXT.filter(bool), st.one_of(VALUE, st.lists(TEXT, max_size=3).map(tuple)), max_size=5

@@ -132,6 +132,15 @@ def test_what_a_span_holds_is_bounded(tracer: Tracer, kept: Kept) -> None:
     assert "more" not in attributes
 
 
+@pytest.mark.parametrize("value", ["text", 1])
+def test_a_span_that_is_given_too_many_attributes_holds_the_first(
+    tracer: Tracer, kept: Kept, value: str | int
+) -> None:
+    many = dict.fromkeys(map(str, range(MAX_ATTRIBUTES + 1)), value)
+    tracer.start_span("work", attributes=many).end()
+    assert list(only(kept).attributes or {}) == list(many)[:MAX_ATTRIBUTES]
+
+
 @pytest.mark.parametrize(
     ("said", "ends"),
     [

@@ -109,7 +109,7 @@ class Verifiers:
         if online:
             # A request that is under way may have been answered before what this call must not miss.
             return await self._verify(key, token, online=True)
-        cached = self.remembered(token)
+        cached = self._recall(key)
         if cached is not None:
             return cached
         shared = self._flight.busy(key)
@@ -122,7 +122,10 @@ class Verifiers:
         """Returns who brings a token that was verified before; see TokenVerifier.remembered."""
         if len(token) > MAX_TOKEN_CHARS or not token.isascii():
             return None
-        principal = self._cache.get(self._cache.key(token))
+        return self._recall(self._cache.key(token))
+
+    def _recall(self, key: bytes) -> Principal | None:
+        principal = self._cache.get(key)
         if principal is None or self._clock() >= principal.expires_at:
             return None
         self._observer.verified("cache")

@@ -184,10 +184,17 @@ class Server:
 
         A second call, with a shorter `drain`, hastens the end; 0 ends at once, and loses what is under way.
         """
+        try:
+            await self._end(self._limits.drain if drain is None else drain)
+        finally:
+            # A handler may still be clearing away what it began; there may be no later for what it leaves.
+            for layer in self._held:
+                layer.settle()
+
+    async def _end(self, seconds: float) -> None:
         if self._running is None:
             return
         server, following = self._running
-        seconds = self._limits.drain if drain is None else drain
         following.cancel()
         self._health.end()
         try:
@@ -199,12 +206,7 @@ class Server:
             self._intake.open()
             # Not before: a stream that ends now is opened again elsewhere, and not here.
             self._intake.draining.set()
-        try:
-            await stopping
-        finally:
-            # A handler may still be clearing away what it began; there may be no later for what it leaves.
-            for layer in self._held:
-                layer.settle()
+        await stopping
 
     def flush(self) -> None:
         """Writes the lines and ends the spans of calls that are over, and still wait for others."""

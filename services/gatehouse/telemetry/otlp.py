@@ -56,10 +56,13 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")  # half of a surrogate pair must not cost the whole batch
 
 
-# Most keys and values are the same in all spans; ids, which are not, soon leave.
-@lru_cache(maxsize=1024)
 def _attribute(key: str, value: str) -> bytes:
     return _sized(_ATTRIBUTES, _sized(_FIRST, _utf8(key)) + _sized(_SECOND, _sized(_FIRST, _utf8(value))))
+
+
+# Most keys and values are the same in all spans; ids, which are not, soon leave. Long ones are not kept.
+_common_attribute = lru_cache(maxsize=1024)(_attribute)
+_COMMON_CHARS = 2048
 
 
 @lru_cache(maxsize=1024)
@@ -71,6 +74,7 @@ def _encode(span: ReadableSpan) -> bytes:
     """Writes a span as field 2 of ScopeSpans."""
     ids, parent, status = span.get_span_context(), span.parent, span.status
     attributes = span.attributes or {}
+    texts = [(key, value) for key, value in attributes.items() if isinstance(value, str)]
     if (
         ids is None
         or status.description
@@ -79,7 +83,7 @@ def _encode(span: ReadableSpan) -> bytes:
         or span.links
         or span.start_time is None
         or span.end_time is None
-        or not all(type(value) is str for value in attributes.values())
+        or len(texts) < len(attributes)
     ):
         (resource_spans,) = trace_encoder.encode_spans([span]).resource_spans
         return _sized(_SECOND, resource_spans.scope_spans[0].spans[0].SerializeToString())
@@ -91,7 +95,10 @@ def _encode(span: ReadableSpan) -> bytes:
         b"" if parent is None else _PARENT_SPAN_ID + parent.span_id.to_bytes(8, "big"),
         _named(span.name, span.kind),
         _TIMES(_START, span.start_time, _END, span.end_time),
-        *[_attribute(key, value) for key, value in attributes.items()],  # all str, see above
+        *[
+            _common_attribute(key, value) if len(value) <= _COMMON_CHARS else _attribute(key, value)
+            for key, value in texts
+        ],
         _STATUS[status.status_code],
         _FLAGS(_FLAGS_TAG, _REMOTE if parent is not None and parent.is_remote else _LOCAL),
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 
 from opentelemetry import trace
@@ -29,8 +30,8 @@ MAX_EVENTS = 128
 MAX_LINKS = 128
 
 _UNSET = Status(StatusCode.UNSET)
-# Of a root; a child has its parent's. All bits of an id are random (W3C Trace Context Level 2).
 _FLAGS = tuple(TraceFlags(bits) for bits in range(4))  # those that are defined; others do not travel on
+# Of a root; a child has its parent's. All bits of an id are random (W3C Trace Context Level 2).
 _KEPT = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 _LEFT = TraceFlags(TraceFlags.RANDOM_TRACE_ID)
 _LOW_BITS = (1 << 64) - 1
@@ -38,9 +39,11 @@ _new_id = random.getrandbits  # zero, which is no id, comes once in 2**64
 
 
 def _clean(attributes: Attributes) -> dict[str, AnyValue]:
-    """Copies attributes; those that are no plain texts as the SDK does, which freezes and drops."""
+    """Copies the first MAX_ATTRIBUTES; the SDK freezes and drops, where some are no plain texts."""
     if not attributes:
         return {}
+    if len(attributes) > MAX_ATTRIBUTES:
+        attributes = dict(islice(attributes.items(), MAX_ATTRIBUTES))
     for key, value in attributes.items():
         if type(value) is not str or type(key) is not str or not key:
             return dict(BoundedAttributes(attributes=attributes))
