@@ -18,12 +18,15 @@ import grpc
 import grpc.aio
 import psycopg_pool
 import uvloop
-from gatehouse.app.grpc_core import calm_poller
-from gatehouse.app.serve import http_client, issuer_config, server_limits, server_tls
-from gatehouse.app.telemetry import make_telemetry
+
+from gatehouse.app.services import settings_model
 from gatehouse.oauth import Verifiers
-from gatehouse.rpc import RpcMetrics, Server, Service, StopSignals, run_until_signal
-from gatehouse.settings import load_settings
+from gatehouse.rpc import RpcMetrics, Server, Service
+from gatehouse.runtime.grpc_tuning import calm_poller
+from gatehouse.runtime.process import http_client, issuer_config, server_limits, server_tls
+from gatehouse.runtime.signals import StopSignals, run_until_signal
+from gatehouse.runtime.telemetry import make_telemetry
+from gatehouse.settings import environment, load_settings
 from gatehouse.users.v1 import users_pb2 as pb
 
 ECHO = "benchmarks.v1.Echo"
@@ -82,12 +85,13 @@ async def bare_echo(ready_file: Path, *, tuned: bool = False) -> None:
 
 async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
     """GetUser as one handler with one query by psycopg, and nothing around it."""
-    database = load_settings().database
+    settings = load_settings(settings_model())
+    pool_size, url = settings.database.pool_size, environment()["GATEHOUSE_USERS__DATABASE_URL"]
 
     async with psycopg_pool.AsyncConnectionPool(
-        database.users_url.get_secret_value(),
-        min_size=database.pool_size,
-        max_size=database.pool_size,
+        url,
+        min_size=pool_size,
+        max_size=pool_size,
         kwargs={"autocommit": True},
         open=False,
     ) as pool:
@@ -121,7 +125,7 @@ async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
 
 async def chain_echo(ready_file: Path) -> None:
     """The same echo behind everything that `gatehouse serve` puts around a handler, made in the same way."""
-    settings = load_settings()
+    settings = load_settings(settings_model())
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())

@@ -17,11 +17,12 @@ import grpc.aio
 import httpx
 import psycopg
 import sqlalchemy as sa
-from gatehouse.storage import LOGIN_ROLES, migrate
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from benchmarks.processes import BenchmarkError, Process, run_process
+from gatehouse.app.services import SERVICES, migration_branches
+from gatehouse.storage import migrate
 
 REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
 # Secrets of the demo realm, which are public.
@@ -123,8 +124,8 @@ class Stand:
         settings = {
             "GATEHOUSE_ISSUERS": json.dumps([accepted]),
             "GATEHOUSE_TLS__PLAINTEXT": "true",
-            "GATEHOUSE_DATABASE__USERS_URL": self.users_url,
-            "GATEHOUSE_SERVER__USERS_PORT": "0",
+            "GATEHOUSE_USERS__DATABASE_URL": self.users_url,
+            "GATEHOUSE_USERS__PORT": "0",
             "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
             "GATEHOUSE_LOG__FORMAT": "json",
         }
@@ -180,12 +181,14 @@ def _postgres(folder: Path, rows: int) -> Iterator[str]:
         server = get_server(folder / "pg")
     try:
         uri = server.get_uri()
-        migrate(uri)
+        migrate(uri, migration_branches())
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute(_INSERT, {"first": _FIRST_MOMENT, "low": 0, "high": rows})
             connection.execute("VACUUM ANALYZE users.users")
             connection.execute("CHECKPOINT")
-        yield sa.make_url(uri).set(username=LOGIN_ROLES["users"]).render_as_string(hide_password=False)
+        yield (
+            sa.make_url(uri).set(username=SERVICES["users"].login_role).render_as_string(hide_password=False)
+        )
     finally:
         server.cleanup()
 

@@ -229,14 +229,18 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
 
     folders["postgres"].write("password", made["database/migrate"])
     for role in DATABASE_ROLES:
-        file = f"gatehouse_database__{role}_password"
+        file = (
+            "gatehouse_database__migrate_password"
+            if role == "migrate"
+            else f"gatehouse_{role}__database_password"
+        )
         folders["migrate"].write(file, made[f"database/{role}"])
         if role != "migrate":
             folders[role].write(file, made[f"database/{role}"])
     for service in ("users", "admin"):
         folders[service].write("api_client_secret", made["client/gatehouse-api"])
-    folders["admin"].write("gatehouse_client__client_secret", made["client/gatehouse-admin-service"])
-    folders["admin"].write("gatehouse_role_sync__client_secret", made[f"client/{ROLE_SYNC}"])
+    folders["admin"].write("gatehouse_admin__client__client_secret", made["client/gatehouse-admin-service"])
+    folders["admin"].write("gatehouse_admin__role_sync__client_secret", made[f"client/{ROLE_SYNC}"])
 
     environment = {"KC_BOOTSTRAP_ADMIN_PASSWORD": made["keycloak/admin"]}
     environment |= {variable: made[f"client/{client}"] for client, variable in variables.items()}
@@ -262,18 +266,18 @@ def _write_profiles(folder: Folder, ports: Ports, words: dict[str, object]) -> N
     """
     common = {"issuer": ports.issuer, "ca_file": "ca.crt"} | words
     host = common | {
-        "users_target": f"localhost:{ports.users}",
-        "admin_target": f"localhost:{ports.admin}",
-        "public_target": f"localhost:{ports.public}",
+        "targets": {
+            "users": f"localhost:{ports.users}",
+            "admin": f"localhost:{ports.admin}",
+            "public": f"localhost:{ports.public}",
+        },
         "traces_url": f"http://localhost:{ports.jaeger}",
     }
     keycloak = "https://keycloak:8443/realms/gatehouse"
     inside = common | {
         "discovery_url": f"{keycloak}/.well-known/openid-configuration",
         "revocation_endpoint": f"{keycloak}/protocol/openid-connect/revoke",
-        "users_target": "users:50051",
-        "admin_target": "admin:50052",
-        "public_target": "public:50053",
+        "targets": {"users": "users:50051", "admin": "admin:50052", "public": "public:50053"},
         "traces_url": "http://jaeger:16686",
         "metrics": {name: f"http://{name}:9464/metrics" for name in ("users", "admin", "public")},
     }

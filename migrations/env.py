@@ -1,8 +1,12 @@
-"""Runs the scripts on the connection that gatehouse.storage.migrations hands over."""
+"""Run the scripts of one branch on the connection that gatehouse.storage.migrations passes in."""
 
 from alembic import context
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, transaction_per_migration=True)
+attributes = context.config.attributes
+context.configure(
+    connection=attributes["connection"],
+    version_table_schema=attributes["schema"],
+    transaction_per_migration=True,
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gatehouse.settings import described
+from gatehouse.app.services import settings_model
+from gatehouse.settings import describe_settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """# Settings
 
-Made from `services/gatehouse/settings.py` by `make docs`. `gatehouse config --describe` prints the same,
+Generated from the settings in code by `make docs`. `gatehouse config --describe` prints the same,
 `gatehouse config` the values in force, `gatehouse config --sources` where each comes from. How they are read:
 [operations.md](operations.md#settings).
 
@@ -29,7 +30,7 @@ def page() -> str:
     """Makes the page."""
     rows = (
         f"| `{name}` | {f'`{default}`' if default else 'required'} | {meaning} |"
-        for name, default, meaning in described()
+        for name, default, meaning in describe_settings(settings_model())
     )
     return HEAD + "\n".join(rows) + "\n"
 

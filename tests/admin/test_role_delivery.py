@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gatehouse.admin import DeliveryMetrics, RoleOutbox
-from gatehouse.admin.outbox import Identity
-from gatehouse.admin.repository import AdminRepository
-from gatehouse.storage import Actor, Database
-from gatehouse.users.v1 import users_pb2
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
+from gatehouse.admin.delivery import DeliveryMetrics
+from gatehouse.admin.outbox import Identity, RoleOutbox
+from gatehouse.admin.repository import AdminRepository
+from gatehouse.storage import Actor, Database
+from gatehouse.users.v1 import users_pb2
 from tests.support.provider import Asked, Said
 from tests.support.stage import ISSUER, QUICK, Stage, until
 from tests.support.telemetry import Spans

@@ -10,10 +10,10 @@ import grpc.aio
 import psycopg
 import pytest
 import sqlalchemy as sa
+
 from gatehouse.admin.outbox import Change, RoleOutbox
 from gatehouse.admin.tables import role_outbox
 from gatehouse.admin.v1 import admin_pb2
-
 from tests.support.stage import ISSUER, Stage
 
 

@@ -6,10 +6,10 @@ import uuid
 import grpc
 import grpc.aio
 import pytest
+
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.oauth import InvalidToken
 from gatehouse.users.v1 import users_pb2
-
 from tests.support.services import Services
 
 

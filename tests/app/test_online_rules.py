@@ -30,11 +30,11 @@ async def first_lines(mode: str) -> list[dict[str, Any]]:
         env=base
         | {
             "GATEHOUSE_ISSUERS": json.dumps([accepted]),
-            "GATEHOUSE_CLIENT__CLIENT_ID": "admin",
-            "GATEHOUSE_CLIENT__CLIENT_SECRET": "canary",
-            "GATEHOUSE_DATABASE__ADMIN_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+            "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "admin",
+            "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": "canary",
+            "GATEHOUSE_ADMIN__DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
             "GATEHOUSE_TLS__PLAINTEXT": "true",
-            "GATEHOUSE_SERVER__ADMIN_PORT": "0",
+            "GATEHOUSE_ADMIN__PORT": "0",
             "GATEHOUSE_LOG__FORMAT": "json",
         },
         stdout=asyncio.subprocess.PIPE,

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from gatehouse.settings import DatabaseSettings, load_profile, local_profile
 from pydantic import SecretStr
+
+from gatehouse.app.profile import local_profile
+from gatehouse.client.profile import load_profile
+from gatehouse.settings import with_password
 
 
 def test_a_relative_authority_is_looked_for_beside_the_profile(
@@ -24,10 +27,10 @@ def test_a_relative_authority_is_looked_for_beside_the_profile(
 def test_without_a_profile_the_settings_of_the_server_here_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEHOUSE_PROFILE", raising=False)
     monkeypatch.setenv("GATEHOUSE_SERVER__HOST", "0.0.0.0")
-    monkeypatch.setenv("GATEHOUSE_SERVER__USERS_PORT", "7")
+    monkeypatch.setenv("GATEHOUSE_USERS__PORT", "7")
     monkeypatch.setenv("GATEHOUSE_TLS__CA_FILE", "/run/ca.crt")
     found = local_profile()
-    assert found.users_target == "127.0.0.1:7"
+    assert found.targets["users"] == "127.0.0.1:7"
     assert found.ca_file == Path("/run/ca.crt")
     assert not found.plaintext
 
@@ -42,6 +45,5 @@ def test_without_a_profile_the_settings_of_the_server_here_are_taken(monkeypatch
     ],
 )
 def test_a_password_that_stands_apart_joins_an_address_that_has_none(url: str, expected: str) -> None:
-    database = DatabaseSettings(users_url=SecretStr(url), users_password=SecretStr("p/w@"))
-    assert database.address("users") == expected
-    assert DatabaseSettings(users_url=SecretStr(url)).address("users") == url
+    assert with_password(SecretStr(url), SecretStr("p/w@")) == expected
+    assert with_password(SecretStr(url), None) == url

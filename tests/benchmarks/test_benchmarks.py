@@ -15,12 +15,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.users.v1 import users_pb2 as pb
 
 from benchmarks.cases import ECHO
 from benchmarks.load import WrongAnswer, press
 from benchmarks.processes import BenchmarkError, Process, run_process
 from benchmarks.servers import ECHO as ECHO_SERVICE
+from gatehouse.users.v1 import users_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 

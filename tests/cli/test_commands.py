@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from gatehouse.cli import make_app
 from gatehouse.cli._fail import FAULT, UNREACHABLE, explain
 from gatehouse.settings import ConfigurationError
-
 from tests.support.cli import Cli
 from tests.support.issuer import REALM_FILE
 
-NOWHERE = json.dumps({"issuer": "http://127.0.0.1:1/realms/x", "users_target": "127.0.0.1:1"})
+NOWHERE = json.dumps({"issuer": "http://127.0.0.1:1/realms/x", "targets": {"users": "127.0.0.1:1"}})
 ISSUERS = json.dumps([{"issuer": "http://127.0.0.1:1/realms/x", "audience": "a", "mode": "jwt"}])
 
 
@@ -87,8 +87,8 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
         (["trace", "ab"], {}, 2, "no server of traces is known: name one with --url"),
         (["token", "decode", "a.b.c"], {}, 2, "nothing to decode"),
         (["policy", "--format", "xml"], {}, 2, "neither table nor json"),
-        (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: names no issuer"),
-        (["serve", "mice"], {}, 2, "mice: there is no such service; say some of users, admin, public"),
+        (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: no issuer is configured"),
+        (["serve", "mice"], {}, 2, "mice: unknown service; use one of users, admin, public"),
         (["serve", "public"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "no certificate: set GATEHOUSE_TLS__"),
         (
             ["serve", "public"],
@@ -100,13 +100,13 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
             2,
             "missing.crt: cannot be read",
         ),
-        (["serve", "admin"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "GATEHOUSE_CLIENT__CLIENT_ID"),
+        (["serve", "admin"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "[1]"}, 2, "GATEHOUSE_ISSUERS__0"),
-        (["serve", "users"], {"GATEHOUSE_ISSUERS": "["}, 2, "GATEHOUSE_ISSUERS: is not JSON"),
-        (["config"], {"GATEHOUSE_SERVER__USERS_PORT": "high"}, 2, "GATEHOUSE_SERVER__USERS_PORT"),
-        (["config"], {"GATEHOUSE_SERVER__USERS_PRT": "1"}, 2, "GATEHOUSE_SERVER__USERS_PRT"),
-        (["config"], {"GATEHOUSE_SEVER__USERS_PORT": "1"}, 2, "there is no such setting"),
-        (["config"], {"GATEHOUSE_DATABASE__USERS_URL": "canary"}, 2, "is no address such as postgresql://"),
+        (["serve", "users"], {"GATEHOUSE_ISSUERS": "["}, 2, "GATEHOUSE_ISSUERS: must be JSON"),
+        (["config"], {"GATEHOUSE_USERS__PORT": "high"}, 2, "GATEHOUSE_USERS__PORT"),
+        (["config"], {"GATEHOUSE_USERS__PRT": "1"}, 2, "GATEHOUSE_USERS__PRT"),
+        (["config"], {"GATEHOUSE_SEVER__HOST": "1"}, 2, "unknown setting"),
+        (["config"], {"GATEHOUSE_USERS__DATABASE_URL": "canary"}, 2, "must be a url such as postgresql://"),
         (["config"], {"GATEHOUSE_SECRETS_DIR": "/missing"}, 2, "/missing"),
         (["issuer", "--realm", "missing.json"], {}, 2, "missing.json"),
         (["issuer", "--realm", str(REALM_FILE.parent)], {}, 2, "keycloak"),
@@ -117,11 +117,11 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
             ["migrate"],
             {"GATEHOUSE_DATABASE__MIGRATE_URL": "postgresql://x@127.0.0.1:1/x"},
             3,
-            "cannot be reached",
+            "is unreachable",
         ),
-        (["migrate", "--check"], {"GATEHOUSE_DATABASE__MIGRATE_URL": "mysql://x/x"}, 2, "is no address"),
+        (["migrate", "--check"], {"GATEHOUSE_DATABASE__MIGRATE_URL": "mysql://x/x"}, 2, "must be a url"),
         (["healthcheck", "users"], {"GATEHOUSE_PROFILE": "missing.json"}, 2, "missing.json"),
-        (["healthcheck", "mice"], {}, 2, "there is no such service"),
+        (["healthcheck", "mice"], {}, 2, "unknown service"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff", b"[]", b'{"users_target": 1}', b'{"isuer": "x"}', b"[" * 100_000]
+    "content", [b"", b"\xff", b"[]", b'{"targets": {"users": 1}}', b'{"isuer": "x"}', b"[" * 100_000]
 )
 def test_a_profile_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path, content: bytes) -> None:
     profile = tmp_path / "broken.json"
@@ -174,7 +174,7 @@ def test_a_taken_port_is_one_line(cli: Cli) -> None:
         server = {
             "GATEHOUSE_ISSUERS": ISSUERS,
             "GATEHOUSE_TLS__PLAINTEXT": "true",
-            "GATEHOUSE_SERVER__PUBLIC_PORT": port,
+            "GATEHOUSE_PUBLIC__PORT": port,
             "GATEHOUSE_LOG__LEVEL": "error",
         }
         for more in ((), ("--workers", "2")):
@@ -196,7 +196,7 @@ def test_a_ready_file_that_cannot_be_written_is_one_line(cli: Cli) -> None:
         "/missing/ready.json",
         GATEHOUSE_ISSUERS=ISSUERS,
         GATEHOUSE_TLS__PLAINTEXT="true",
-        GATEHOUSE_SERVER__PUBLIC_PORT="0",
+        GATEHOUSE_PUBLIC__PORT="0",
         GATEHOUSE_LOG__LEVEL="error",
     )
     assert done.code == 3
@@ -227,31 +227,29 @@ def test_config_masks_secrets_and_passwords_in_addresses(cli: Cli) -> None:
     issuers = [{"issuer": "https://i.test", "audience": "a", "client_id": "c", "client_secret": canary}]
     cli.set(
         GATEHOUSE_ISSUERS=json.dumps(issuers),
-        GATEHOUSE_DATABASE__USERS_URL=f"postgresql://u:{canary}@h:5/d?password={canary}&x=y",
-        GATEHOUSE_DATABASE__ADMIN_PASSWORD=canary,
-        GATEHOUSE_CLIENT__CLIENT_SECRET=canary,
+        GATEHOUSE_USERS__DATABASE_URL=f"postgresql://u:{canary}@h:5/d?password={canary}&x=y",
+        GATEHOUSE_ADMIN__DATABASE_PASSWORD=canary,
+        GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET=canary,
     )
     done, table = cli("config"), cli("config", "--sources")
     assert (done.code, table.code) == (0, 0)
     assert canary not in done.out + done.err + table.out + table.err
     found = json.loads(done.out)
     assert found["issuers"][0]["issuer"] == "https://i.test"
-    assert found["database"]["users_url"] == "postgresql://u:***@h:5/d?password=***&x=y"
-    assert found["database"]["admin_url"] == "postgresql://gatehouse_admin@127.0.0.1:5432/gatehouse"
+    assert found["users"]["database_url"] == "postgresql://u:***@h:5/d?password=***&x=y"
+    assert found["admin"]["database_url"] == "postgresql://gatehouse_admin@127.0.0.1:5432/gatehouse"
 
 
 def test_config_says_where_each_setting_comes_from(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "gatehouse_server__users_port").write_text("50061")
-    (tmp_path / "gatehouse_server__admin_port").write_text("50062")
-    table = cli(
-        "config", "--sources", GATEHOUSE_SECRETS_DIR=str(tmp_path), GATEHOUSE_SERVER__ADMIN_PORT="50072"
-    )
+    (tmp_path / "gatehouse_users__port").write_text("50061")
+    (tmp_path / "gatehouse_admin__port").write_text("50062")
+    table = cli("config", "--sources", GATEHOUSE_SECRETS_DIR=str(tmp_path), GATEHOUSE_ADMIN__PORT="50072")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.lines if "│" in line]
     sources = {name: (value, origin) for name, value, origin in rows}
-    assert sources["GATEHOUSE_SERVER__USERS_PORT"][0] == "50061"
-    assert sources["GATEHOUSE_SERVER__USERS_PORT"][1].startswith(str(tmp_path)[:20])
-    assert sources["GATEHOUSE_SERVER__ADMIN_PORT"] == ("50072", "environment")
-    assert sources["GATEHOUSE_SERVER__PUBLIC_PORT"] == ("50053", "default")
+    assert sources["GATEHOUSE_USERS__PORT"][0] == "50061"
+    assert sources["GATEHOUSE_USERS__PORT"][1].startswith(str(tmp_path)[:20])
+    assert sources["GATEHOUSE_ADMIN__PORT"] == ("50072", "environment")
+    assert sources["GATEHOUSE_PUBLIC__PORT"] == ("50053", "default")
 
 
 def test_policy_agrees_with_the_realm_in_both_directions(cli: Cli) -> None:
@@ -295,7 +293,7 @@ def test_an_interrupt_ends_quietly_with_its_own_code(tmp_path: Path) -> None:
         silent.listen()
         profile = tmp_path / "profile.json"
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        profile.write_text(json.dumps({"public_target": target, "plaintext": True}))
+        profile.write_text(json.dumps({"targets": {"public": target}, "plaintext": True}))
         with start(
             "call", "public", "GetPublicInfo", "--timeout", "60", GATEHOUSE_PROFILE=str(profile)
         ) as process:

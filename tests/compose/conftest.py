@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gatehouse.settings import Profile
 
+from gatehouse.client.profile import Profile
 from tests.support.compose import ROOT, Host, compose, down, up
 
 

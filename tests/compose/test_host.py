@@ -8,9 +8,9 @@ import subprocess
 
 import grpc
 import pytest
-from gatehouse.app.tokens import decode, open_desk
-from gatehouse.settings import Profile
 
+from gatehouse.client.issuer import decode, open_desk
+from gatehouse.client.profile import Profile
 from tests.support.compose import Host, compose, port_of, until
 
 UNREACHABLE = 3

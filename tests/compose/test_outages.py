@@ -11,8 +11,8 @@ from functools import partial
 import grpc
 import httpx
 import pytest
-from gatehouse.app.probe import check_health
 
+from gatehouse.client.health import check_health
 from tests.support.compose import OURS, Host, compose, until
 
 _CODE = grpc.StatusCode

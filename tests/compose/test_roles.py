@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import grpc
-from gatehouse.app.tokens import decode
 
+from gatehouse.client.issuer import decode
 from tests.support.compose import Host, until
 
 

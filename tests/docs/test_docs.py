@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from gatehouse.app.services import settings_model
 from gatehouse.cli import _fail
-from gatehouse.settings import described
+from gatehouse.settings import describe_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -29,7 +31,7 @@ def test_every_dependency_has_its_reason() -> None:
 
 def test_every_setting_has_its_meaning() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
-    for name, _, meaning in described():
+    for name, _, meaning in describe_settings(settings_model()):
         assert meaning.endswith("."), name
         assert f"| `{name}` |" in page
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from gatehouse.issuer import load_realm, run_issuer
 
+from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.issuers.idp import Browser, Idp, no_cookies, open_embedded, open_in_keycloak
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak, warnings_of

@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 import jwt
-from gatehouse.issuer import load_realm, run_issuer
 
+from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE, SECRETS
 from tools.keycloak import ADMIN
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.users.v1 import users_pb2
-
 from tests.issuers.idp import SCOPES, Idp, until
 from tests.support.issuer import SECRETS
 from tests.support.served import serve_pair

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
-from gatehouse.oauth import InvalidToken, IssuerConfig, Verifiers
 
+from gatehouse.oauth import InvalidToken, IssuerConfig, Verifiers
 from tests.issuers.idp import (
     CONSOLE,
     SCOPES,

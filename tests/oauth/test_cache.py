@@ -7,10 +7,10 @@ import pickle
 from collections import OrderedDict
 
 import pytest
-from gatehouse.oauth._cache import TokenCache
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatehouse.oauth._cache import TokenCache
 from tests.support.oauth_issuers import ManualTime
 
 

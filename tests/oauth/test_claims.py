@@ -8,12 +8,12 @@ import math
 from typing import Any
 
 import pytest
-from gatehouse.oauth import InvalidToken
-from gatehouse.oauth._claims import check_claims, decode_part, is_b64token, numeric_date, split
-from gatehouse.oauth._json import strict_object
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatehouse.oauth import InvalidToken
+from gatehouse.oauth._claims import check_claims, decode_part, is_b64token, numeric_date, split
+from gatehouse.oauth._json import strict_object
 from tests.support.oauth_issuers import b64
 
 JSON = st.recursive(

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import pytest
-from gatehouse.oauth import IssuerConfig, Verifiers
 
-from tests.oauth.conftest import MakeVerifiers, config
+from gatehouse.oauth import IssuerConfig, Verifiers
+from tests.support.oauth_fixtures import MakeVerifiers, config
 from tests.support.oauth_issuers import LoopbackIssuer
 
 GOOD: dict[str, Any] = {

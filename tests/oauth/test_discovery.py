@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+
 from gatehouse.oauth import IssuerUnavailable, Metadata, discover
 from gatehouse.oauth.discovery import oidc_url, rfc8414_url
 from gatehouse.oauth.providers import okta
-
-from tests.oauth.conftest import reason_of
+from tests.support.oauth_fixtures import reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, Request
 
 OIDC = ".well-known/openid-configuration"

@@ -12,6 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from gatehouse.oauth import IssuerUnavailable
 from gatehouse.oauth._http import (
     FETCH_SECONDS,
@@ -22,10 +25,7 @@ from gatehouse.oauth._http import (
     post_form,
     url_fault,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
-
-from tests.oauth.conftest import Stopwatch, reason_of
+from tests.support.oauth_fixtures import Stopwatch, reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, Request, until
 
 

@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
+
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, Verifiers
 from gatehouse.oauth.introspection import (
     BREAKER_FAILURES,
@@ -16,8 +17,7 @@ from gatehouse.oauth.introspection import (
     Breaker,
 )
 from gatehouse.oauth.verifiers import ANSWER_SECONDS, CACHE_SIZE
-
-from tests.oauth.conftest import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,

@@ -8,9 +8,9 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
-from gatehouse.oauth import InvalidToken, Verifiers
 
-from tests.oauth.conftest import MakeVerifiers, config, reason_of
+from gatehouse.oauth import InvalidToken, Verifiers
+from tests.support.oauth_fixtures import MakeVerifiers, config, reason_of
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, ManualTime, SigningKey, b64
 
 ALL_ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA")

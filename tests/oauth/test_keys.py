@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from gatehouse.oauth import InvalidToken, IssuerUnavailable
-from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
-from gatehouse.oauth.verifiers import ANSWER_SECONDS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.oauth.conftest import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
+from gatehouse.oauth.verifiers import ANSWER_SECONDS
+from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, Reply, SigningKey, rsa_key, until
 
 EC = SigningKey.make("ec")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
-from gatehouse.oauth.config import ProviderName
-from gatehouse.oauth.providers import provider
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.oauth.conftest import MakeVerifiers, config, reason_of
+from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
+from gatehouse.oauth.config import ProviderName
+from gatehouse.oauth.providers import provider
+from tests.support.oauth_fixtures import MakeVerifiers, config, reason_of
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer
 
 NOW = int(EPOCH)

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from gatehouse.oauth import ClientCredentials, IssuerConfig, OAuthError, TracedTransport, introspect, revoke
 
-from tests.oauth.conftest import MakeVerifiers, config, tls_context
+from gatehouse.client import ClientCredentials, introspect, revoke
+from gatehouse.oauth import IssuerConfig, OAuthError, TracedTransport
+from tests.support.oauth_fixtures import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, Reply, SigningKey
 from tests.support.telemetry import Spans
 

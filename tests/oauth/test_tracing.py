@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.oauth.conftest import MakeVerifiers, config, tls_context
+from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
+from tests.support.oauth_fixtures import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, SigningKey, until
 from tests.support.telemetry import Spans
 

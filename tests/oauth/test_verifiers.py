@@ -7,12 +7,12 @@ import json
 from typing import Any, Self
 
 import pytest
-from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable, Verifiers
-from gatehouse.oauth._claims import MAX_TOKEN_CHARS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.oauth.conftest import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable, Verifiers
+from gatehouse.oauth._claims import MAX_TOKEN_CHARS
+from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
 from tests.support.oauth_issuers import (
     AUDIENCE,
     EPOCH,

@@ -1,13 +1,13 @@
 """PublicService over gRPC."""
 
 import psycopg
+
 from gatehouse.public.v1 import public_pb2 as pb
+from tests.public.conftest import Public
 
-from tests.support.services import Services
 
-
-async def test_a_stranger_learns_how_to_get_in(services: Services) -> None:
-    info = await services.public.GetPublicInfo(pb.GetPublicInfoRequest())
+async def test_a_stranger_learns_how_to_get_in(public: Public) -> None:
+    info = await public.stub.GetPublicInfo(pb.GetPublicInfoRequest())
     assert list(info.authorization_servers) == ["https://issuer.test"]
     rules = {m.method: m.access for m in info.methods}
     assert list(rules["gatehouse.users.v1.UserService/DeleteUser"].scopes) == ["admin", "delete:users"]
@@ -16,9 +16,7 @@ async def test_a_stranger_learns_how_to_get_in(services: Services) -> None:
     assert [n.text for n in info.notices] == ["Welcome to Gatehouse."]
 
 
-async def test_notices_are_those_in_force_newest_first(
-    services: Services, database_urls: dict[str, str]
-) -> None:
+async def test_notices_are_those_in_force_newest_first(public: Public, database_urls: dict[str, str]) -> None:
     async with await psycopg.AsyncConnection.connect(database_urls["owner"], autocommit=True) as owner:
         for text, start, end in (
             ("over", "-2 hours", "-1 hour"),
@@ -31,11 +29,11 @@ async def test_notices_are_those_in_force_newest_first(
                 " (gen_random_uuid(), %s, now() + %s::interval, now() + %s::interval)",
                 [text, start, end],
             )
-    info = await services.public.GetPublicInfo(pb.GetPublicInfoRequest())
+    info = await public.stub.GetPublicInfo(pb.GetPublicInfoRequest())
     assert [n.text for n in info.notices] == ["newest", "now, with an end", "Welcome to Gatehouse."]
 
 
-async def test_a_stranger_needs_no_token_and_one_that_is_sent_is_not_looked_at(services: Services) -> None:
-    services.verifier.asked.clear()
-    await services.public.GetPublicInfo(pb.GetPublicInfoRequest())
-    assert services.verifier.asked == []
+async def test_a_stranger_needs_no_token_and_one_that_is_sent_is_not_looked_at(public: Public) -> None:
+    public.verifier.asked.clear()
+    await public.stub.GetPublicInfo(pb.GetPublicInfoRequest())
+    assert public.verifier.asked == []

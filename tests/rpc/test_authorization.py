@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+
 from gatehouse.oauth import InsufficientScope, InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.rpc import AccessRule, ServerLimits, current_call, current_principal
 from gatehouse.rpc.authorization import AuthorizationInterceptor
-
 from tests.support.rpc import PROBE, SHAPES, Stand, Text, error_info, eventually, principal
 
 ANSWERS = {
@@ -361,7 +361,6 @@ async def test_a_unary_call_outlives_its_token_for_its_deadline_at_most(stand: S
 def test_a_public_rpc_is_composed_without_this_layer() -> None:
     """What can be decided at start costs nothing per call."""
     from gatehouse.rpc import Method, RpcMetrics, Shape
-
     from tests.support.rpc import TableVerifier
 
     async def innermost(_: object) -> None: ...

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+
 from gatehouse import domain
 from gatehouse.rpc import ServerLimits
-
 from tests.support.rpc import (
     PROBE,
     SHAPES,

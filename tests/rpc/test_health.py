@@ -6,9 +6,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.rpc.health import Health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatehouse.rpc.health import Health
 from tests.support.rpc import PROBE, Stand, eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -7,8 +7,8 @@ import threading
 from contextvars import ContextVar
 
 import pytest
-from gatehouse.rpc._later import LATER_SECONDS, Later
 
+from gatehouse.rpc._later import LATER_SECONDS, Later
 from tests.support.rpc import eventually
 
 _name: ContextVar[str] = ContextVar("name", default="nobody")

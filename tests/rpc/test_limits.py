@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.rpc import ServerLimits
 
+from gatehouse.rpc import ServerLimits
 from tests.support.rpc import SHAPES, Client, Stand, error_info, eventually
 
 

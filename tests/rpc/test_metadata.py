@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.oauth import InvalidRequest, InvalidToken, Refusal
-from gatehouse.rpc.authorization import MAX_AUTHORIZATION_CHARS, bearer_token
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatehouse.oauth import InvalidRequest, InvalidToken, Refusal
+from gatehouse.rpc.authorization import MAX_AUTHORIZATION_CHARS, bearer_token
 from tests.support.http2 import open_raw_client
 from tests.support.rpc import SHAPES, Stand, Text, error_info, principal, reached
 

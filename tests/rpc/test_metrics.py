@@ -6,9 +6,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse import domain
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatehouse import domain
 from tests.support.rpc import PROBE, SHAPES, eventually
 from tests.support.telemetry import Figures
 

@@ -7,15 +7,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.authz.v1 import authz_pb2
-from gatehouse.oauth import InsufficientScope, InsufficientUserAuthentication
-from gatehouse.rpc import AccessRule, Policy, PolicyError, ServerTls, Service
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatehouse.authz.v1 import authz_pb2
+from gatehouse.oauth import InsufficientScope, InsufficientUserAuthentication
+from gatehouse.rpc import AccessRule, Policy, PolicyError, ServerTls, Service
 from tests.support.rpc import PROBE, Text, error_info, principal, service_of
 
 ANNOTATED = "probe.annotated.v1.Annotated"
@@ -392,7 +392,6 @@ def test_a_policy_is_what_its_sources_say_or_it_is_refused(
 async def test_the_policy_is_checked_before_a_port_is_taken() -> None:
     """Whoever is refused leaves nothing behind: not even the constructor has a socket."""
     from gatehouse.rpc import Server
-
     from tests.support.rpc import Probe, TableVerifier
     from tests.support.services import quiet
 

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse.rpc import ClientTls, connect
-from gatehouse.rpc._intake import Intake
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatehouse.client import ClientTls, connect
+from gatehouse.rpc._intake import Intake
 from tests.support.probe_process import ProbeProcess, probe_process
 from tests.support.rpc import SHAPES, Client, Stand, eventually, reached
 from tests.support.services import FixedToken
@@ -180,7 +180,6 @@ async def test_a_port_that_is_taken_is_one_clear_line(stand: Stand, open_stand: 
 
 async def test_a_server_that_was_not_started_can_be_stopped(open_stand: Any) -> None:
     from gatehouse.rpc import Server, ServerTls
-
     from tests.support.rpc import Probe, TableVerifier
     from tests.support.services import quiet
 

@@ -10,8 +10,9 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
-from gatehouse.rpc import ClientTls, PlaintextRefused, ServerTls, TlsError, connect
 
+from gatehouse.client import ClientTls, connect
+from gatehouse.rpc import PlaintextRefused, ServerTls, TlsError
 from tests.support.certificates import Authority
 from tests.support.rpc import PROBE, Stand, Text, reached
 from tests.support.services import FixedToken

@@ -5,13 +5,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from gatehouse import domain
-from gatehouse.rpc import ClientTls, connect
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse import domain
+from gatehouse.client import ClientTls, connect
 from tests.support.rpc import PROBE, SHAPES, Stand, Text, eventually
 from tests.support.services import FixedToken
 from tests.support.telemetry import Spans

@@ -7,13 +7,13 @@ import grpc
 import grpc.aio
 import protovalidate
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from buf.validate import validate_pb2
 from gatehouse.rpc import Service
 from gatehouse.rpc.errors import StatusError
 from gatehouse.rpc.validation import parser
 from gatehouse.users.v1 import users_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 from tests.support.rpc import Stand, details_of, error_info, eventually
 
 _FIELD = descriptor_pb2.FieldDescriptorProto

@@ -37,7 +37,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 def test_a_lost_file_comes_back_with_the_secret_that_the_others_have(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
-    (tmp_path / "users/gatehouse_database__users_password").unlink()
+    (tmp_path / "users/gatehouse_users__database_password").unlink()
     run(tmp_path)
     assert content(tmp_path) == before
 
@@ -52,11 +52,15 @@ def test_each_server_finds_its_own_secrets_and_nobody_elses(tmp_path: Path) -> N
         "keycloak": tls | {"environment"},
         "migrate": {"ca.crt"}
         | {f"gatehouse_database__{r}_password" for r in ("users", "admin", "public", "migrate")},
-        "users": tls | {"gatehouse_database__users_password", "api_client_secret"},
+        "users": tls | {"gatehouse_users__database_password", "api_client_secret"},
         "admin": tls
-        | {"gatehouse_database__admin_password", "api_client_secret", "gatehouse_client__client_secret"}
-        | {"gatehouse_role_sync__client_secret"},
-        "public": tls | {"gatehouse_database__public_password"},
+        | {
+            "gatehouse_admin__database_password",
+            "api_client_secret",
+            "gatehouse_admin__client__client_secret",
+        }
+        | {"gatehouse_admin__role_sync__client_secret"},
+        "public": tls | {"gatehouse_public__database_password"},
         "client": {"ca.crt", "profile.json", "inside.json"},
     }
 
@@ -76,7 +80,7 @@ def test_no_client_has_the_secret_that_stands_in_the_repository(tmp_path: Path) 
     assert len(set(given.values())) == len(given)
     public = Path(REALM_FILE).read_text()
     assert not any(secret in public for secret in given.values())
-    role_sync = (tmp_path / "admin/gatehouse_role_sync__client_secret").read_text()
+    role_sync = (tmp_path / "admin/gatehouse_admin__role_sync__client_secret").read_text()
     assert role_sync == given["GATEHOUSE_ROLE_SYNC_SECRET"]
     assert given["GATEHOUSE_API_SECRET"] == clients["gatehouse-api"]
     assert (tmp_path / "users/api_client_secret").read_text() == clients["gatehouse-api"]

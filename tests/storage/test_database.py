@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Notifications, Readiness
-
 from tests.support.oauth_issuers import until
 
 SLOW = sa.text("SELECT pg_sleep(60)")

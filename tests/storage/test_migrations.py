@@ -1,7 +1,10 @@
-"""One line of history, up, down and up again, equal to the tables in code."""
+"""Migrations: up, down and up again; equal to the tables in code; locks, roles and privileges."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import psycopg
@@ -9,12 +12,10 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from gatehouse.admin.tables import metadata as admin
-from gatehouse.public.tables import metadata as public
-from gatehouse.storage import LOGIN_ROLES, MigrationError, check_migrations, migrate
-from gatehouse.users.tables import metadata as users
 
-from tests.support.database import named
+from gatehouse.app.services import migration_branches
+from gatehouse.storage import MigrationBranch, MigrationError, check_migrations, migrate
+from tests.support.database import LOGIN_ROLES, named
 
 
 @pytest.fixture
@@ -27,46 +28,61 @@ def empty(postgres: Any) -> Iterator[str]:
         connection.execute("DROP DATABASE empty_one WITH (FORCE)")
 
 
-ALL = ["0001_users", "0002_admin", "0003_public", "0004_role_outbox"]
+BRANCHES = migration_branches()
+(USERS,) = (branch for branch in BRANCHES if branch.name == "users")
+(ADMIN,) = (branch for branch in BRANCHES if branch.name == "admin")
 
 
 def differences(url: str) -> list[object]:
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
-    ours = {"users", "admin", "public_info"}
+    ours = {branch.schema for branch in BRANCHES}
+    tables = [import_module(f"gatehouse.{branch.name}.tables").metadata for branch in BRANCHES]
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
             opts={
                 "include_schemas": True,
-                "include_name": lambda name, kind, _: kind != "schema" or name in ours,
+                "include_name": lambda name, kind, _: (
+                    name in ours if kind == "schema" else name != "alembic_version"
+                ),
                 "compare_type": True,
                 "compare_server_default": True,
             },
         )
-        found = compare_metadata(context, [users, admin, public])
+        found = compare_metadata(context, tables)
     engine.dispose()
     return list(found)
 
 
 def test_up_down_up_ends_with_the_tables_in_code(empty: str) -> None:
-    assert check_migrations(empty) == ALL
-    assert migrate(empty) == ALL
+    all_scripts = check_migrations(empty, BRANCHES)
+    assert {name.partition("/")[0] for name in all_scripts} == {branch.name for branch in BRANCHES}
+    assert migrate(empty, BRANCHES) == all_scripts
     assert differences(empty) == []
-    assert migrate(empty, revision="base") == ALL
-    assert check_migrations(empty) == ALL
-    assert migrate(empty) == ALL
+    assert migrate(empty, BRANCHES, revision="base") == all_scripts
+    assert check_migrations(empty, BRANCHES) == all_scripts
+    assert migrate(empty, BRANCHES) == all_scripts
     assert differences(empty) == []
-    assert migrate(empty) == []
-    assert check_migrations(empty) == []
+    assert migrate(empty, BRANCHES) == []
+    assert check_migrations(empty, BRANCHES) == []
 
 
-def test_bindings_of_before_the_outbox_are_brought_to_the_provider_too(empty: str) -> None:
-    migrate(empty, revision="0003_public")
+def test_a_branch_is_independent_of_the_others(empty: str) -> None:
+    assert migrate(empty, [ADMIN]) == ["admin/0001_admin", "admin/0002_role_outbox"]
+    assert check_migrations(empty, [ADMIN]) == []
+    assert check_migrations(empty, [USERS]) == ["users/0001_users"]
+    assert migrate(empty, [USERS]) == ["users/0001_users"]
+    assert migrate(empty, [ADMIN], revision="base") == ["admin/0001_admin", "admin/0002_role_outbox"]
+    assert check_migrations(empty, [USERS]) == []
+
+
+def test_role_bindings_from_before_the_outbox_are_delivered_too(empty: str) -> None:
+    migrate(empty, [ADMIN], revision="0001_admin")
     with psycopg.connect(empty) as connection:
         connection.execute(
             "INSERT INTO admin.role_bindings VALUES (gen_random_uuid(), 'admin', now(), 'alice')"
         )
-    assert migrate(empty) == ["0004_role_outbox"]
+    assert migrate(empty, [ADMIN]) == ["admin/0002_role_outbox"]
     with psycopg.connect(empty) as connection:
         found = connection.execute("SELECT role, granted, done_time FROM admin.role_outbox")
         assert found.fetchall() == [("admin", True, None)]
@@ -76,74 +92,64 @@ def test_a_migration_waits_for_another_one_no_longer_than_the_lock_timeout(empty
     with psycopg.connect(empty, autocommit=True) as other:
         other.execute(f"SELECT pg_advisory_lock({0x6A7E_0001})")
         with pytest.raises(MigrationError, match="another process held a lock"):
-            migrate(empty, lock_timeout=0.1)
-    assert check_migrations(empty) == ALL
+            migrate(empty, BRANCHES, lock_timeout=0.1)
+    assert check_migrations(empty, BRANCHES) != []
 
 
 def test_a_database_that_is_away_is_one_line() -> None:
-    with pytest.raises(MigrationError, match="cannot be reached"):
-        migrate("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(MigrationError, match="is unreachable"):
+        migrate("postgresql://nobody@127.0.0.1:1/nothing", BRANCHES)
 
 
 def test_two_that_migrate_at_once_run_each_script_once(empty: str) -> None:
     with ThreadPoolExecutor(3) as pool:
-        ran = list(pool.map(lambda _: migrate(empty, lock_timeout=60), range(3)))
-    assert sorted(ran) == sorted([ALL, [], []])
-    assert check_migrations(empty) == []
+        ran = list(pool.map(lambda _: migrate(empty, BRANCHES, lock_timeout=60), range(3)))
+    assert sorted(map(bool, ran)) == [False, False, True]
+    assert check_migrations(empty, BRANCHES) == []
 
 
 def test_a_migration_that_waits_for_a_table_says_so_and_can_be_run_again(empty: str) -> None:
-    migrate(empty)
+    migrate(empty, BRANCHES)
     with psycopg.connect(empty) as other:
         other.execute("SELECT 1 FROM users.users")
         with pytest.raises(MigrationError, match=r"another process held a lock for 0\.1 s"):
-            migrate(empty, lock_timeout=0.1, revision="base")
-    migrate(empty)
+            migrate(empty, BRANCHES, lock_timeout=0.1, revision="base")
+    migrate(empty, BRANCHES)
     assert differences(empty) == []
 
 
-def test_a_script_that_fails_is_one_line_and_leaves_nothing(empty: str) -> None:
+def test_a_script_that_fails_is_rolled_back(empty: str) -> None:
     with psycopg.connect(empty, autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA users")
-    with pytest.raises(MigrationError, match='nothing of it was kept: schema "users" already exists'):
-        migrate(empty)
-    assert check_migrations(empty) == ALL
+        connection.execute("CREATE SCHEMA users CREATE TABLE users (i int)")
+    with pytest.raises(MigrationError, match='was rolled back: relation "users" already exists'):
+        migrate(empty, [USERS])
+    assert check_migrations(empty, [USERS]) == ["users/0001_users"]
 
 
-def test_a_database_of_a_newer_version_is_left_alone(empty: str) -> None:
-    migrate(empty)
+@pytest.mark.parametrize("run", [migrate, check_migrations])
+def test_a_database_of_a_newer_version_is_not_touched(
+    empty: str, run: Callable[[str, Sequence[MigrationBranch]], object]
+) -> None:
+    migrate(empty, BRANCHES)
     with psycopg.connect(empty, autocommit=True) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
-    for ask in (migrate, check_migrations):
-        with pytest.raises(MigrationError, match="9999_later, which this Gatehouse does not know"):
-            ask(empty)
+        connection.execute("UPDATE users.alembic_version SET version_num = '9999_later'")
+    with pytest.raises(MigrationError, match="9999_later, which this version of Gatehouse does not know"):
+        run(empty, BRANCHES)
 
 
-def test_a_role_without_rights_is_told_so_in_one_line(empty: str, template: str) -> None:
-    with pytest.raises(MigrationError, match="the role gatehouse_users may not do this"):
-        migrate(named(empty, "empty_one", "gatehouse_users"))
+def test_a_missing_privilege_is_reported_in_one_line(empty: str, template: str) -> None:
+    with pytest.raises(MigrationError, match="the role gatehouse_users lacks a privilege"):
+        migrate(named(empty, "empty_one", "gatehouse_users"), BRANCHES)
 
 
 def test_a_login_role_makes_no_temporary_table_either(empty: str) -> None:
-    migrate(empty)
+    migrate(empty, BRANCHES)
     for role in LOGIN_ROLES.values():
         with (
             psycopg.connect(named(empty, "empty_one", role)) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             connection.execute("CREATE TEMPORARY TABLE mine (i int)")
-
-
-def test_passwords_of_login_roles_are_set_as_verifiers(empty: str) -> None:
-    migrate(empty, passwords={"public": "canary%word'"})
-    with psycopg.connect(empty) as connection:
-        row = connection.execute(
-            "SELECT rolpassword FROM pg_authid WHERE rolname = 'gatehouse_public'"
-        ).fetchone()
-        assert row is not None
-        assert row[0].startswith("SCRAM-SHA-256$")
-        connection.execute("ALTER ROLE gatehouse_public PASSWORD NULL")
-        connection.commit()
 
 
 @pytest.mark.parametrize(
@@ -161,19 +167,15 @@ def test_passwords_of_login_roles_are_set_as_verifiers(empty: str) -> None:
         ("users", "DELETE FROM users.change_feed"),
         ("users", "TRUNCATE users.users"),
         ("users", "ALTER TABLE users.audit_events DROP COLUMN action"),
-        ("users", "SELECT * FROM public.alembic_version"),
+        ("users", "SELECT * FROM users.alembic_version"),
         ("users", "SELECT * FROM pg_authid"),
         ("admin", "UPDATE admin.audit_events SET action = ''"),
         ("admin", "UPDATE admin.role_bindings SET role = ''"),
-        ("admin", "SELECT * FROM public_info.notices"),
-        ("public", "SELECT * FROM users.users"),
-        ("public", "SELECT * FROM admin.audit_events"),
         ("admin", "DELETE FROM admin.audit_events"),
         ("admin", "TRUNCATE admin.audit_events"),
         ("admin", "SELECT * FROM users.users"),
         ("admin", "TRUNCATE admin.role_outbox"),
         ("users", "SELECT * FROM admin.role_outbox"),
-        ("public", "INSERT INTO public_info.notices VALUES (gen_random_uuid(), '', now(), NULL)"),
     ],
 )
 def test_a_login_role_can_do_no_more_than_its_service_needs(
@@ -187,7 +189,7 @@ def test_a_login_role_can_do_no_more_than_its_service_needs(
 
 
 def test_login_roles_get_the_passwords_that_are_given(empty: str) -> None:
-    migrate(empty, passwords={"users": "canary-2f7c"})
+    migrate(empty, BRANCHES, passwords={"users": "canary%2f7c'"})
     with psycopg.connect(empty, autocommit=True) as connection:
         query = "SELECT rolpassword FROM pg_authid WHERE rolname = 'gatehouse_users'"
         (kept,) = connection.execute(query).fetchone() or (None,)

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 import sqlalchemy as sa
+from opentelemetry.trace import SpanKind, StatusCode
+
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Query
 from gatehouse.users.tables import users
-from opentelemetry.trace import SpanKind, StatusCode
-
 from tests.support.telemetry import Spans
 
 BY_ID = Query(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))

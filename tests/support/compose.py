@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import grpc
 import httpx
-from gatehouse.app.caller import Outcome, call_once, find_method, open_channel, parse_requests
-from gatehouse.settings import Profile
+
+from gatehouse.client.calls import Outcome, call_once, find_method, open_channel, parse_requests
+from gatehouse.client.profile import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"

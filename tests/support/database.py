@@ -13,7 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from gatehouse.storage import LOGIN_ROLES, migrate
+
+from gatehouse.app.services import SERVICES, migration_branches
+from gatehouse.storage import migrate
+
+LOGIN_ROLES = {name: spec.login_role for name, spec in SERVICES.items()}
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +43,7 @@ def template(postgres: Any) -> str:
     uri: str = postgres.get_uri()
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE gatehouse_template")
-    migrate(named(uri, "gatehouse_template"))
+    migrate(named(uri, "gatehouse_template"), migration_branches())
     return uri
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gatehouse.issuer import Realm, RunningIssuer, load_realm, run_issuer
+
+from gatehouse_testbed.issuer import Realm, RunningIssuer, load_realm, run_issuer
 
 REALM_FILE = Path(__file__).resolve().parents[2] / "keycloak" / "gatehouse-realm.json"
 ADMIN_PASSWORD = "for-tests-only"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatehouse.app.telemetry import make_logger
-from gatehouse.rpc import Server, ServerLimits, ServerTls, StopSignals, run_until_signal
+from gatehouse.rpc import Server, ServerLimits, ServerTls
+from gatehouse.runtime.signals import StopSignals, run_until_signal
+from gatehouse.runtime.telemetry import make_logger
 from gatehouse.settings import LogSettings
-
 from tests.support.rpc import Probe, TableVerifier, eventually, principal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from gatehouse.oauth import InvalidToken, Principal
-from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from gatehouse.oauth import InvalidToken, Principal
+from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from tests.support.steady import ManyAnswers, OneAnswer
 
 PROBE = "probe.v1.Probe"

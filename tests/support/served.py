@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.rpc import ClientTls, connect
-from gatehouse.users.v1 import users_pb2_grpc
 
+from gatehouse.admin.v1 import admin_pb2_grpc
+from gatehouse.client import ClientTls, connect
+from gatehouse.users.v1 import users_pb2_grpc
 from tests.support.issuer import SECRETS
 from tests.support.services import FixedToken
 
@@ -120,22 +120,22 @@ async def serve_pair(
         "GATEHOUSE_ISSUERS": json.dumps([accepted]),
         "GATEHOUSE_TLS__PLAINTEXT": "true",
         "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
-        "GATEHOUSE_SERVER__USERS_PORT": "0",
-        "GATEHOUSE_SERVER__ADMIN_PORT": "0",
+        "GATEHOUSE_USERS__PORT": "0",
+        "GATEHOUSE_ADMIN__PORT": "0",
         # Deadlines of callers are longer than this machine may be slow.
         "GATEHOUSE_SERVER__MAX_DEADLINE_SECONDS": "60",
     }
-    users = Served("users", common | {"GATEHOUSE_DATABASE__USERS_URL": database_urls["users"]}, folder)
+    users = Served("users", common | {"GATEHOUSE_USERS__DATABASE_URL": database_urls["users"]}, folder)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(users.end)
         await users.start()
         own = {
-            "GATEHOUSE_DATABASE__ADMIN_URL": database_urls["admin"],
-            "GATEHOUSE_CLIENT__CLIENT_ID": "gatehouse-admin-service",
-            "GATEHOUSE_CLIENT__CLIENT_SECRET": SECRETS["gatehouse-admin-service"],
-            "GATEHOUSE_CLIENT__USERS_TARGET": f"127.0.0.1:{users.ports['users']}",
-            "GATEHOUSE_ROLE_SYNC__ADMIN_URL": admin_url,
-            "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET": SECRETS["gatehouse-role-sync"],
+            "GATEHOUSE_ADMIN__DATABASE_URL": database_urls["admin"],
+            "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "gatehouse-admin-service",
+            "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": SECRETS["gatehouse-admin-service"],
+            "GATEHOUSE_ADMIN__USERS_TARGET": f"127.0.0.1:{users.ports['users']}",
+            "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL": admin_url,
+            "GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET": SECRETS["gatehouse-role-sync"],
         }
         admin = Served("admin", common | own | more, folder)
         stack.push_async_callback(admin.end)

@@ -1,4 +1,4 @@
-"""The three services on a real database and a real server, with a verifier that knows a table of tokens."""
+"""UserService and AdminService on a real database and a real server; the verifier knows a table of tokens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from gatehouse.admin import AdminRepository, AdminService
-from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.public import NoticeRepository, PublicService
-from gatehouse.public.v1 import public_pb2_grpc
-from gatehouse.rpc import ClientTls, Server, ServerLimits, ServerTls, Service, connect
-from gatehouse.storage import Database, Notifications
-from gatehouse.users import CHANNEL, UserRepository, UserService
-from gatehouse.users.v1 import users_pb2_grpc
 
+from gatehouse.admin.repository import AdminRepository
+from gatehouse.admin.service import AdminService
+from gatehouse.admin.v1 import admin_pb2_grpc
+from gatehouse.client import ClientTls, connect
+from gatehouse.rpc import Server, ServerLimits, ServerTls, Service
+from gatehouse.storage import Database, Notifications
+from gatehouse.users.repository import UserRepository
+from gatehouse.users.service import UserService
+from gatehouse.users.tables import CHANNEL
+from gatehouse.users.v1 import users_pb2_grpc
 from tests.support.rpc import TableVerifier, principal
 
 ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")
@@ -46,7 +48,6 @@ class Services:
     verifier: TableVerifier
     users: users_pb2_grpc.UserServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
-    public: public_pb2_grpc.PublicServiceAsyncStub
     users_server: Server
     repository: UserRepository
     database: Database
@@ -103,19 +104,11 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
         _, admin_target = await served(
             Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(admin_repository, own))
         )
-        info = PublicService(
-            NoticeRepository(await opened("public"), time.time),
-            version="1",
-            issuers=["https://issuer.test"],
-            rules=users_server.policy.rules,
-        )
-        _, public_target = await served(Service(public_pb2_grpc.add_PublicServiceServicer_to_server, info))
         bob = users_pb2_grpc.UserServiceStub(await channel(users_target, "bob"))
         yield Services(
             verifier=verifier,
             users=users_pb2_grpc.UserServiceStub(await channel(users_target, "alice")),
             admin=admin_pb2_grpc.AdminServiceStub(await channel(admin_target, "alice")),
-            public=public_pb2_grpc.PublicServiceStub(await channel(public_target, "alice")),
             users_server=users_server,
             repository=repository,
             database=users_database,

@@ -13,13 +13,14 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import structlog
-from gatehouse.admin import DeliveryMetrics, Pace, RoleDelivery, RoleOutbox
-from gatehouse.admin.tables import CHANNEL, role_outbox
-from gatehouse.admin.v1 import admin_pb2
-from gatehouse.provider import KeycloakRoles
-from gatehouse.storage import Actor, Database, Notifications
 from opentelemetry.trace import Tracer
 
+from gatehouse.admin.delivery import DeliveryMetrics, Pace, RoleDelivery
+from gatehouse.admin.keycloak_roles import KeycloakRoles
+from gatehouse.admin.outbox import RoleOutbox
+from gatehouse.admin.tables import CHANNEL, role_outbox
+from gatehouse.admin.v1 import admin_pb2
+from gatehouse.storage import Actor, Database, Notifications
 from tests.support.provider import LoopbackRealm
 from tests.support.services import FixedToken, Services
 

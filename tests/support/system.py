@@ -32,15 +32,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from gatehouse.rpc import ClientTls, connect
-from gatehouse.storage import LOGIN_ROLES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from tests.support.database import named
+from gatehouse.app.services import SERVICES
+from gatehouse.client import ClientTls, connect
+from tests.support.database import LOGIN_ROLES, named
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
-NAMES = ("users", "admin", "public")
+NAMES = tuple(SERVICES)
 # Every secret of this system is a word of its own, so that a leak shows.
 CLIENT_SECRETS = {
     name: f"canary-{name}-secret"
@@ -419,9 +419,9 @@ def run_system() -> Iterator[System]:
         "GATEHOUSE_TLS__CERTIFICATE_FILE": str(certificate),
         "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(key),
         "GATEHOUSE_TLS__CA_FILE": str(certificate),
-        "GATEHOUSE_CLIENT__CLIENT_ID": "gatehouse-admin-service",
-        "GATEHOUSE_CLIENT__CLIENT_SECRET": CLIENT_SECRETS["gatehouse-admin-service"],
-        "GATEHOUSE_CLIENT__USERS_TARGET": f"localhost:{ports['users']}",
+        "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "gatehouse-admin-service",
+        "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": CLIENT_SECRETS["gatehouse-admin-service"],
+        "GATEHOUSE_ADMIN__USERS_TARGET": f"localhost:{ports['users']}",
         "GATEHOUSE_SERVER__RECHECK_SECONDS": str(RECHECK_SECONDS),
         "GATEHOUSE_SERVER__DRAIN_SECONDS": str(DRAIN_SECONDS),
         "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
@@ -433,9 +433,9 @@ def run_system() -> Iterator[System]:
     for name, role in LOGIN_ROLES.items():
         upper, word = name.upper(), DATABASE_PASSWORDS[name]
         settings |= {
-            f"GATEHOUSE_SERVER__{upper}_PORT": str(ports[name]),
-            f"GATEHOUSE_DATABASE__{upper}_PASSWORD": word,
-            f"GATEHOUSE_DATABASE__{upper}_URL": named(owner_url, "gatehouse", role, word),
+            f"GATEHOUSE_{upper}__PORT": str(ports[name]),
+            f"GATEHOUSE_{upper}__DATABASE_PASSWORD": word,
+            f"GATEHOUSE_{upper}__DATABASE_URL": named(owner_url, "gatehouse", role, word),
         }
     for client, secret in CLIENT_SECRETS.items():
         settings[f"{client.upper().replace('-', '_')}_SECRET"] = secret
@@ -444,7 +444,7 @@ def run_system() -> Iterator[System]:
         json.dumps(
             {
                 "issuer": issuer_url(issuer_ports["issuer"]),
-                **{f"{name}_target": f"localhost:{port}" for name, port in ports.items()},
+                "targets": {name: f"localhost:{port}" for name, port in ports.items()},
                 "ca_file": str(certificate),
                 "clients": CLIENT_SECRETS,
                 "passwords": {name: name for name in ("alice", "bob", "carol")},

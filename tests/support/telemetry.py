@@ -8,10 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gatehouse.app.telemetry import make_logger
-from gatehouse.rpc import RpcMetrics
-from gatehouse.settings import LogSettings
-from gatehouse.telemetry import Tracer as SpanTracer
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
@@ -20,6 +16,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry, generate_latest
+
+from gatehouse.rpc import RpcMetrics
+from gatehouse.runtime.telemetry import make_logger
+from gatehouse.settings import LogSettings
+from gatehouse.telemetry import Tracer as SpanTracer
 
 
 class Spans:

@@ -138,7 +138,8 @@ def test_what_the_issuer_refuses_is_one_line(at_home: Cli, system: System) -> No
 def test_healthcheck_tells_serving_from_unreachable(at_home: Cli, system: System) -> None:
     assert at_home("healthcheck", "users").out == "users  SERVING\n"
     assert at_home("healthcheck", "admin", "--liveness").code == 0
-    away = json.loads(system.profile.read_text()) | {"users_target": f"localhost:{free_port()}"}
+    away = json.loads(system.profile.read_text())
+    away["targets"]["users"] = f"localhost:{free_port()}"
     profile = system.folder / "away.json"
     profile.write_text(json.dumps(away))
     done = at_home("healthcheck", "users", "--timeout", "1", GATEHOUSE_PROFILE=str(profile))
@@ -146,7 +147,7 @@ def test_healthcheck_tells_serving_from_unreachable(at_home: Cli, system: System
     done = at_home("call", "users", "CountUsers", "--token", "x", "--timeout", "5")
     assert done.code == 3
     assert done.err.startswith("gatehouse: UNAVAILABLE")
-    assert away["users_target"] in done.err
+    assert away["targets"]["users"] in done.err
     assert done.err.count("\n") == 1
 
 
@@ -177,7 +178,7 @@ def test_migrations_are_checked_and_run_on_the_database_of_the_settings(at_home:
 
 
 def test_a_role_without_rights_cannot_migrate_and_is_told_so(at_home: Cli, system: System) -> None:
-    url = system.settings["GATEHOUSE_DATABASE__USERS_URL"]
+    url = system.settings["GATEHOUSE_USERS__DATABASE_URL"]
     done = at_home("migrate", GATEHOUSE_DATABASE__MIGRATE_URL=url)
     assert done.code == 3
     assert done.err.startswith("gatehouse: the role gatehouse_users may not do this")

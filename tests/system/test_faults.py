@@ -15,13 +15,13 @@ import grpc
 import grpc.aio
 import httpx
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.public.v1 import public_pb2, public_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
-from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.support.services import FixedToken
 from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System, eventually, free_port
 
@@ -294,8 +294,8 @@ async def test_a_replica_that_is_told_to_end_loses_no_call_of_any_shape(system: 
         "public",
         "--ready-file",
         str(ready),
-        GATEHOUSE_SERVER__USERS_PORT=str(port),
-        GATEHOUSE_SERVER__PUBLIC_PORT="0",
+        GATEHOUSE_USERS__PORT=str(port),
+        GATEHOUSE_PUBLIC__PORT="0",
     )
     await eventually(ready.exists)
     assert {"users", "public"} < json.loads(ready.read_text()).keys()
@@ -354,7 +354,7 @@ async def test_workers_share_a_port_drain_together_and_end_at_once_when_told_twi
         "2",
         "--ready-file",
         str(ready),
-        GATEHOUSE_SERVER__USERS_PORT=str(port),
+        GATEHOUSE_USERS__PORT=str(port),
     )
     await eventually(ready.exists)
     assert json.loads(ready.read_text())["users"] == port

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gatehouse.app.caller import Outcome, call_each, find_method
-from gatehouse.app.policy import policy_rows
 from google.protobuf import json_format, message_factory
 from grpc import StatusCode
 
+from gatehouse.app.policy import policy_rows
+from gatehouse.client.calls import Outcome, call_each, find_method
 from tests.support.oauth_issuers import SigningKey
 from tests.support.system import System, eventually
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from opentelemetry.proto.trace.v1 import trace_pb2
+
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
-from opentelemetry.proto.trace.v1 import trace_pb2
-
 from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, Span, System, eventually
 
 SERVER, CLIENT = trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_CLIENT

@@ -7,8 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from gatehouse.telemetry import Tracer
-from gatehouse.telemetry.otlp import SpanExporter, encode_spans
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
@@ -28,6 +26,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from gatehouse.telemetry import Tracer
+from gatehouse.telemetry.otlp import SpanExporter, encode_spans
 from tests.telemetry.test_spans import Kept
 
 RESOURCE = Resource({"service.name": "test", "service.namespace": "gatehouse"})

@@ -6,8 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from gatehouse.telemetry import Span, Tracer
-from gatehouse.telemetry.spans import MAX_ATTRIBUTES, MAX_EVENTS, MAX_LINKS
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
@@ -26,6 +24,9 @@ from opentelemetry.trace import (
     TraceState,
     set_span_in_context,
 )
+
+from gatehouse.telemetry import Span, Tracer
+from gatehouse.telemetry.spans import MAX_ATTRIBUTES, MAX_EVENTS, MAX_LINKS
 
 RESOURCE = Resource({"service.name": "test"})
 CANARY = "canary-5f1d"

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf import field_mask_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gatehouse.domain import InvalidArgument
 from gatehouse.storage import page_size, read_page_token, write_page_token
 from gatehouse.users.filter import parse_filter
 from gatehouse.users.service import paths_of, read_resume_token, write_resume_token
 from gatehouse.users.v1 import users_pb2 as pb
-from google.protobuf import field_mask_pb2
-from hypothesis import given
-from hypothesis import strategies as st
 
 MUTABLE = {"email", "display_name", "state"}
 PIECES = st.sampled_from(

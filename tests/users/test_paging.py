@@ -13,10 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from gatehouse.storage import Database
-from gatehouse.users import UserRepository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from gatehouse.storage import Database
+from gatehouse.users.repository import UserRepository
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ORDERS = [f"{name}{way}" for name in ("create_time", "email", "display_name") for way in ("", " desc")]

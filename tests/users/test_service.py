@@ -8,12 +8,12 @@ import grpc
 import grpc.aio
 import psycopg
 import pytest
-from gatehouse.users.v1 import users_pb2 as pb
 from google.protobuf import field_mask_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gatehouse.users.v1 import users_pb2 as pb
 from tests.support.rpc import principal
 from tests.support.services import Services, open_services
 

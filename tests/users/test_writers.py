@@ -14,10 +14,10 @@ import grpc
 import grpc.aio
 import psycopg
 import pytest
-from gatehouse.users.v1 import users_pb2 as pb
 from google.protobuf import field_mask_pb2
 from google.rpc import code_pb2
 
+from gatehouse.users.v1 import users_pb2 as pb
 from tests.support.rpc import principal
 from tests.support.services import Services
 

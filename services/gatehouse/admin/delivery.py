@@ -18,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.admin.outbox import Backlog, Change, Identity, RoleOutbox
-from gatehouse.provider import RoleDirectory, RoleNotApplied
+from gatehouse.admin.role_directory import RoleDirectory, RoleNotApplied
 from gatehouse.storage import Notifications
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 

@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.app.files import write_json
+from gatehouse.runtime import ServiceSpec
+from gatehouse.runtime.files import write_json
 from gatehouse.settings import Settings, environment
 
 _READY_POLL_SECONDS = 0.05
@@ -45,7 +47,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 def _environment(settings: Settings, ports: Mapping[str, int], number: int) -> dict[str, str]:
     found = dict(environment())
     for name, port in ports.items():
-        found[f"GATEHOUSE_SERVER__{name.upper()}_PORT"] = str(port)
+        found[f"GATEHOUSE_{name.upper()}__PORT"] = str(port)
     metrics = settings.telemetry.metrics_port
     if metrics:
         # A scrape must reach one certain worker, so each has a port of its own.
@@ -55,18 +57,18 @@ def _environment(settings: Settings, ports: Mapping[str, int], number: int) -> d
 
 async def run_workers(
     settings: Settings,
-    names: Sequence[str],
+    specs: Sequence[ServiceSpec[Any]],
     count: int,
     logger: FilteringBoundLogger,
     ready_file: Path | None = None,
 ) -> int:
-    """Runs `count` processes that serve `names` until a signal, or until one ends by itself.
+    """Runs `count` processes that serve `specs` until a signal, or until one ends by itself.
 
     A worker that ends by itself takes the others with it: whoever runs this process starts it anew.
 
     Args:
         settings: All settings; the metrics of worker n, from 0, are on the port that is set, plus n.
-        names: Services to serve.
+        specs: Services to serve.
         count: Number of processes.
         logger: Gets a line with their ids.
         ready_file: Written, as JSON, with the ports once all workers listen.
@@ -77,11 +79,13 @@ async def run_workers(
     Raises:
         OSError: A port is taken.
     """
-    server = settings.server
-    wanted = {"users": server.users_port, "admin": server.admin_port, "public": server.public_port}
+    names = [spec.name for spec in specs]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatehouse-")))
-        ports = {name: stack.enter_context(_reserved(server.host, wanted[name])) for name in names}
+        ports = {
+            name: stack.enter_context(_reserved(settings.server.host, getattr(settings, name).port))
+            for name in names
+        }
         files = [folder / f"{number}.json" for number in range(count)]
         command = (sys.executable, "-m", "gatehouse", "serve", *names, "--share-ports", "--ready-file")
         processes = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -14,22 +14,26 @@ from gatehouse.settings import wants_traceback
 
 __all__ = ["main"]
 
-# In the order of the help: where each is, by module and name.
+# In the order of the help: module and attribute of each command.
 _COMMANDS = {
-    "demo": ("_demo", "demo"),
-    "serve": ("_run", "serve"),
-    "migrate": ("_run", "migrate"),
-    "issuer": ("_run", "issuer"),
-    "call": ("_call", "call"),
-    "policy": ("_ask", "policy"),
-    "tour": ("_demo", "tour"),
-    "trace": ("_demo", "trace"),
-    "healthcheck": ("_run", "healthcheck"),
-    "config": ("_ask", "config"),
-    "token": ("_ask", "token_app"),
+    "serve": "gatehouse.cli._run:serve",
+    "migrate": "gatehouse.cli._run:migrate",
+    "healthcheck": "gatehouse.cli._run:healthcheck",
+    "call": "gatehouse.cli._call:call",
+    "token": "gatehouse.cli._ask:token_app",
+    "policy": "gatehouse.cli._ask:policy",
+    "config": "gatehouse.cli._ask:config",
 }
+# Optional packages add commands through this entry point group.
+_ENTRY_POINTS = "gatehouse.commands"
 # The base of all usage errors; typer shows it under no name of its own.
 _USAGE_ERROR: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
+
+
+def _find_commands() -> dict[str, metadata.EntryPoint]:
+    """Return every command by its name: our own, then those of optional packages."""
+    own = {name: metadata.EntryPoint(name, value, _ENTRY_POINTS) for name, value in _COMMANDS.items()}
+    return own | {point.name: point for point in metadata.entry_points(group=_ENTRY_POINTS)}
 
 
 def make_app(only: str | None = None) -> typer.Typer:
@@ -46,13 +50,14 @@ def make_app(only: str | None = None) -> typer.Typer:
         help="OAuth2 authorization in gRPC: three services, their issuer and their policy.",
         epilog=EXIT_CODES,
     )
-    for name, (module, attribute) in _COMMANDS.items():
-        if only not in _COMMANDS or only == name:
-            command = getattr(import_module(f"gatehouse.cli.{module}"), attribute)
-            if isinstance(command, typer.Typer):
-                app.add_typer(command, name=name)
+    commands = _find_commands()
+    for name, command in commands.items():
+        if only not in commands or only == name:
+            function = command.load()
+            if isinstance(function, typer.Typer):
+                app.add_typer(function, name=name)
             else:
-                app.command(name)(command)
+                app.command(name)(function)
 
     @app.callback(invoke_without_command=True)
     def options(

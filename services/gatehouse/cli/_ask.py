@@ -13,18 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gatehouse.app.policy import policy_rows, whole_policy
-from gatehouse.app.tokens import TokenDesk, decode, open_desk
+from gatehouse.app.policy import load_policy, policy_rows
+from gatehouse.app.profile import load_full_profile
+from gatehouse.app.services import settings_model
 from gatehouse.cli._fail import OK, REFUSED, USAGE, say
+from gatehouse.client.issuer import TokenDesk, decode, open_desk
+from gatehouse.client.profile import Profile
 from gatehouse.oauth import TokenRequestFailed
 from gatehouse.settings import (
     ConfigurationError,
-    Profile,
-    described,
-    load_profile,
+    describe_settings,
     load_settings,
-    masked,
-    origins,
+    mask_settings,
+    setting_values,
 )
 
 User = Annotated[str | None, typer.Option("--as", help="User whose token is sent.")]
@@ -69,7 +70,7 @@ async def obtain(
     """
     if user is not None:
         password = _password(profile, user)
-        everything = " ".join(sorted({s for r in whole_policy().rules.values() for s in r.scopes}))
+        everything = " ".join(sorted({s for r in load_policy().rules.values() for s in r.scopes}))
         return (await desk.of_user(user, password, everything if scope is None else scope)).access_token
     assert client is not None  # noqa: S101 - the callers have looked
     secret_text = desk.client_secret(client)
@@ -93,7 +94,7 @@ def token_obtain(user: User = None, client: Client = None, scope: Scope = None) 
     """
     if (user is None) == (client is None):
         raise ConfigurationError("--as, --client: give one of them")
-    profile = load_profile()
+    profile = load_full_profile()
 
     async def work() -> int:
         async with open_desk(profile) as desk:
@@ -123,7 +124,7 @@ def token_introspect(token: TokenArgument) -> int:
     """
 
     async def work() -> dict[str, Any]:
-        async with open_desk(load_profile()) as desk:
+        async with open_desk(load_full_profile()) as desk:
             return dict(await desk.introspect(read_token(token)))
 
     answer = asyncio.run(work())
@@ -142,7 +143,7 @@ def token_revoke(token: TokenArgument, client: Client = None) -> int:
     """
 
     async def work() -> None:
-        async with open_desk(load_profile()) as desk:
+        async with open_desk(load_full_profile()) as desk:
             await desk.revoke(read_token(token), client)
 
     asyncio.run(work())
@@ -203,16 +204,16 @@ def config(
     """
     if describe:
         table = Table("setting", "default", "meaning")
-        for row in described():
+        for row in describe_settings(settings_model()):
             table.add_row(*map(escape, row))
         print_table(table)
         return OK
-    settings = load_settings()
+    settings = load_settings(settings_model())
     if not sources:
-        typer.echo(json.dumps(masked(settings), indent=2))
+        typer.echo(json.dumps(mask_settings(settings), indent=2))
         return OK
     table = Table("setting", "value", "from")
-    for name, value, origin in origins(settings):
+    for name, value, origin in setting_values(settings):
         table.add_row(name, json.dumps(value), origin)
     print_table(table)
     return OK

@@ -14,7 +14,12 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 
-from gatehouse.app.caller import (
+from gatehouse.app.policy import load_policy
+from gatehouse.app.profile import load_full_profile
+from gatehouse.app.services import find_services
+from gatehouse.cli._ask import Client, Scope, Token, User, obtain, read_token
+from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
+from gatehouse.client.calls import (
     Outcome,
     call_each,
     find_method,
@@ -22,13 +27,9 @@ from gatehouse.app.caller import (
     open_channel,
     parse_request,
     parse_requests,
-    target_of,
 )
-from gatehouse.app.policy import whole_policy
-from gatehouse.app.tokens import open_desk
-from gatehouse.cli._ask import Client, Scope, Token, User, obtain, read_token
-from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
-from gatehouse.settings import ConfigurationError, load_profile
+from gatehouse.client.issuer import open_desk
+from gatehouse.settings import ConfigurationError
 
 _UNARY_SECONDS = 10.0
 
@@ -65,9 +66,10 @@ def call(
         raise ConfigurationError("--as, --client and --token: give one of them")
     if token == "-" and data == "-":  # noqa: S105 - a sign, no secret
         raise ConfigurationError("--token and --data: only one of them can be read from standard input")
-    profile, found = load_profile(), find_method(service, method)
+    (spec,) = find_services([service])
+    profile, found = load_full_profile(), find_method(spec.descriptor, method)
     requests = _requests(found, data)
-    rule = whole_policy()[f"/{found.containing_service.full_name}/{method}"]
+    rule = load_policy()[f"/{found.containing_service.full_name}/{method}"]
     if timeout is None and not (found.client_streaming or found.server_streaming):
         timeout = _UNARY_SECONDS
 
@@ -94,7 +96,7 @@ def call(
             raise stream.error
         if traced:
             typer.echo(f"trace: gatehouse trace {trace_id}", err=True)
-        return _tell(outcome, target_of(profile, service))
+        return _tell(outcome, profile.targets[service])
 
     return asyncio.run(work())
 

@@ -18,20 +18,21 @@ itself, whose traceback GATEHOUSE_TRACEBACK=1 shows; 130 interrupted."""
 def explain(error: Exception) -> tuple[str, int]:
     """Returns the line that says why a command failed, and its exit code."""
     # Here, because what works need not pay for these rooms.
-    from gatehouse.demo.errors import DemoError  # noqa: PLC0415
-    from gatehouse.issuer import IssuerError, RealmError  # noqa: PLC0415
     from gatehouse.oauth import IssuerUnavailable, OAuthError  # noqa: PLC0415
     from gatehouse.rpc import PolicyError, TlsError  # noqa: PLC0415
     from gatehouse.storage import MigrationError  # noqa: PLC0415
 
-    if isinstance(error, ConfigurationError | PolicyError | TlsError | RealmError):
-        return str(error), USAGE
+    usage = isinstance(error, ConfigurationError | PolicyError | TlsError)
+    # Errors of optional packages name their exit code themselves.
+    code = USAGE if usage else getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return str(error), code
     if isinstance(error, IssuerUnavailable):
         return f"the issuer gave no usable answer ({error}); check that it runs and its address", UNREACHABLE
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror.lower()}", UNREACHABLE
-    if isinstance(error, DemoError | MigrationError | IssuerError | OSError):
+    if isinstance(error, MigrationError | OSError):
         return str(error), UNREACHABLE
     if isinstance(error, OAuthError):
         return f"the issuer refused ({error}); check the user, the client and the scopes", REFUSED

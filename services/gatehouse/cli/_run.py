@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gatehouse.app.services import SERVICES, find_services, migration_branches, settings_model
 from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
-from gatehouse.settings import ConfigurationError, environment, load_settings, local_profile, secret_of
+from gatehouse.settings import load_settings, with_password
 
 ReadyFile = Annotated[Path | None, typer.Option(help="Written with the ports, as JSON, once all listen.")]
-DEFAULT_REALM = Path("keycloak/gatehouse-realm.json")
 
 
 def run_loop(work: Coroutine[Any, Any, int]) -> int:
@@ -42,24 +41,20 @@ def serve(
 
       gatehouse serve users --workers 4
     """
-    from gatehouse.app.grpc_core import tune_grpc  # noqa: PLC0415 - only who serves pays for it
+    from gatehouse.runtime.grpc_tuning import tune_grpc  # noqa: PLC0415 - only who serves pays for it
 
     tune_grpc(os.environ)  # before anything imports grpc
-    from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
-    from gatehouse.app.telemetry import make_logger  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
+    from gatehouse.runtime.telemetry import make_logger  # noqa: PLC0415
 
-    names = list(dict.fromkeys(services))
-    for name in names:
-        if name not in SERVICE_NAMES:
-            raise ConfigurationError(f"{name}: there is no such service; say some of users, admin, public")
-    settings = load_settings()
+    specs = find_services(services)
+    settings = load_settings(settings_model())
     if workers > 1:
-        return run_loop(run_workers(settings, names, workers, make_logger(settings.log), ready_file))
+        return run_loop(run_workers(settings, specs, workers, make_logger(settings.log), ready_file))
 
     async def work() -> int:
-        await run(settings, names, reuse_port=share_ports, ready_file=ready_file)
+        await run(settings, specs, reuse_port=share_ports, ready_file=ready_file)
         return OK
 
     return run_loop(work())
@@ -81,61 +76,27 @@ def migrate(
     from gatehouse.storage import check_migrations  # noqa: PLC0415
     from gatehouse.storage import migrate as run  # noqa: PLC0415
 
-    database = load_settings().database
-    url, wait = database.address("migrate"), database.lock_timeout_seconds
+    settings = load_settings(settings_model())
+    branches = migration_branches()
+    url = with_password(settings.database.migrate_url, settings.database.migrate_password)
+    wait = settings.database.lock_timeout_seconds
     if check:
-        missing = check_migrations(url, lock_timeout=wait)
+        missing = check_migrations(url, branches, lock_timeout=wait)
         for name in missing:
-            typer.echo(f"missing  {name}")
-        typer.echo("next: gatehouse migrate" if missing else "nothing is missing")
+            typer.echo(f"pending  {name}")
+        typer.echo("next: gatehouse migrate" if missing else "no pending migrations")
         return REFUSED if missing else OK
-    given = {
-        "users": database.users_password,
-        "admin": database.admin_password,
-        "public": database.public_password,
-    }
-    passwords = {name: value.get_secret_value() for name, value in given.items() if value is not None}
-    ran = run(url, passwords=passwords, lock_timeout=wait)
+    passwords = {}
+    for name in SERVICES:
+        password = getattr(settings, name).database_password
+        if password is not None:
+            passwords[name] = password.get_secret_value()
+    ran = run(url, branches, passwords=passwords, lock_timeout=wait)
     for name in ran:
-        typer.echo(f"ran  {name}")
+        typer.echo(f"applied  {name}")
     if not ran:
-        typer.echo("nothing was missing")
+        typer.echo("no pending migrations")
     return OK
-
-
-def issuer(
-    realm: Annotated[Path, typer.Option(help="Realm file, as Keycloak exports it.")] = DEFAULT_REALM,
-    host: Annotated[str, typer.Option(help="An address of loopback.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    admin_password_file: Annotated[
-        Path | None, typer.Option(help="Turns the admin calls on, for user `admin` with this password.")
-    ] = None,
-    ready_file: ReadyFile = None,
-) -> int:
-    """Runs the embedded development issuer. Not for production.
-
-    Examples:
-      gatehouse issuer --port 8080
-    """
-    from gatehouse.app.files import write_json  # noqa: PLC0415
-    from gatehouse.issuer import load_realm, run_issuer  # noqa: PLC0415
-
-    loaded = load_realm(realm, environment())
-    password = secret_of(None, admin_password_file, "--admin-password")
-
-    async def work() -> int:
-        ended = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        async with run_issuer(loaded, host=host, port=port, admin_password=password) as running:
-            say("DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production.")
-            typer.echo(f"issuer: {running.issuer}")
-            if ready_file is not None:
-                write_json(ready_file, {"issuer": running.issuer, "base_url": running.base_url})
-            await ended.wait()
-        return OK
-
-    return run_loop(work())
 
 
 def healthcheck(
@@ -156,20 +117,22 @@ def healthcheck(
 
       gatehouse healthcheck users --liveness
     """
-    from gatehouse.app import probe  # noqa: PLC0415
+    from gatehouse.app.profile import local_profile  # noqa: PLC0415
+    from gatehouse.client import health  # noqa: PLC0415
 
-    found = probe.check_health(local_profile(), services or (), "liveness" if liveness else "", timeout)
+    names = [spec.name for spec in find_services(services or ())]
+    found = health.check_health(local_profile(), names, "liveness" if liveness else "", timeout)
     if not services:
-        found = {service: status for service, status in found.items() if status != probe.UNREACHABLE}
+        found = {service: status for service, status in found.items() if status != health.UNREACHABLE}
     for service, status in found.items():
         typer.echo(f"{service}  {status}")
-        if status != probe.SERVING:
+        if status != health.SERVING:
             say(f"{service}: {status}; its log says why")
     if not found:
         say(
             "no service answers where the profile or the settings say; `gatehouse serve` starts one, and its "
             "certificate must be of their ca_file"
         )
-    if not found or probe.UNREACHABLE in found.values():
+    if not found or health.UNREACHABLE in found.values():
         return UNREACHABLE
-    return OK if set(found.values()) == {probe.SERVING} else REFUSED
+    return OK if set(found.values()) == {health.SERVING} else REFUSED

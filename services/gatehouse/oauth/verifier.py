@@ -30,20 +30,3 @@ class TokenVerifier(Protocol):
         `verify` has accepted, letter by letter, so its length and grammar need not be looked at again.
         """
         ...
-
-
-class TokenSource(Protocol):
-    """Gives a client its access token."""
-
-    async def token(self) -> str:
-        """Returns an access token that is valid now.
-
-        Raises:
-            TokenRequestFailed: The token endpoint refused.
-            IssuerUnavailable: It could not be asked.
-        """
-        ...
-
-    def invalidate(self, token: str) -> None:
-        """Says that `token` was refused, so that the next call gets a fresh one, unless this is fresh."""
-        ...

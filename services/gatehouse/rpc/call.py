@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from gatehouse.oauth import Principal
@@ -27,6 +28,13 @@ class Shape(StrEnum):
     SERVER_STREAMING = "server_streaming"
     CLIENT_STREAMING = "client_streaming"
     BIDI_STREAMING = "bidi_streaming"
+
+    @classmethod
+    def of_method(cls, method: MethodDescriptor) -> Shape:
+        """Return the type of a method."""
+        if method.client_streaming:
+            return cls.BIDI_STREAMING if method.server_streaming else cls.CLIENT_STREAMING
+        return cls.SERVER_STREAMING if method.server_streaming else cls.UNARY
 
     @property
     def streams(self) -> bool:

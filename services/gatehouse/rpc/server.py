@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -253,41 +251,3 @@ def _descriptors(paths: Mapping[str, object]) -> dict[str, MethodDescriptor]:
         with contextlib.suppress(KeyError):
             found[path] = pool.FindServiceByName(service).methods_by_name[name]
     return found
-
-
-class StopSignals:
-    """SIGTERM and SIGINT, taken from here on: the first asks for an end, the second for one at once.
-
-    To be entered before servers start, so that no signal ends a process that has begun to answer calls.
-    """
-
-    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.first, self.second = asyncio.Event(), asyncio.Event()
-
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for number in self._NUMBERS:
-            loop.add_signal_handler(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._NUMBERS:
-            loop.remove_signal_handler(number)
-
-    def _on_signal(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
-
-
-async def run_until_signal(servers: Sequence[Server], signals: StopSignals) -> None:
-    """Serves until a signal, then stops all servers; a second signal ends at once."""
-    await signals.first.wait()
-    stopping: asyncio.Future[Any] = asyncio.gather(*(server.stop() for server in servers))
-    at_once: asyncio.Future[Any] = asyncio.ensure_future(signals.second.wait())
-    await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        await asyncio.gather(*(server.stop(0) for server in servers))
-    at_once.cancel()
-    await asyncio.gather(stopping, at_once, return_exceptions=True)

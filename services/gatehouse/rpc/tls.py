@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+
+from gatehouse.oauth import is_loopback
 
 
 class TlsError(Exception):
@@ -56,7 +57,7 @@ class ServerTls:
                     "no certificate: set GATEHOUSE_TLS__CERTIFICATE_FILE and "
                     "GATEHOUSE_TLS__PRIVATE_KEY_FILE, or GATEHOUSE_TLS__PLAINTEXT=true on loopback"
                 )
-            if not (_is_loopback(host) or self.plaintext_beyond_loopback):
+            if not (is_loopback(host) or self.plaintext_beyond_loopback):
                 raise PlaintextRefused(
                     f"plaintext on {host}, which is not loopback: set a certificate, "
                     "or GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"
@@ -91,8 +92,8 @@ class _Reloader:
             TlsError: One cannot be read, is not PEM, or they do not belong together.
         """
         chain_file, key_file = self._files
-        chain, key = _read(chain_file), _read(key_file)
-        certificate = _certificates(chain_file, chain)[0]
+        chain, key = read_pem(chain_file), read_pem(key_file)
+        certificate = parse_certificates(chain_file, chain)[0]
         if _private_key(key_file, key).public_key() != certificate.public_key():
             raise TlsError(f"{key_file}: is not the key of {chain_file}; give the two that belong together")
         return grpc.ssl_server_certificate_configuration([(key, chain)])
@@ -120,51 +121,16 @@ class _Reloader:
             return ()
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """Whom a channel trusts.
-
-    Attributes:
-        ca_file: PEM certificates; None trusts what the system trusts.
-        plaintext: Whether plaintext is wanted.
-        plaintext_beyond_loopback: Whether it is wanted to other addresses than loopback too.
-        server_name: Name that the certificate must have, when not the target's.
-    """
-
-    ca_file: Path | None = None
-    plaintext: bool = False
-    plaintext_beyond_loopback: bool = False
-    server_name: str | None = None
-
-    def credentials(self, target: str) -> grpc.ChannelCredentials | None:
-        """Returns the credentials towards `target`; None for plaintext.
-
-        Raises:
-            PlaintextRefused: Plaintext was not asked for, or not for `target`.
-            TlsError: The file cannot be read, or holds no certificate.
-        """
-        if self.plaintext:
-            if not (self.plaintext_beyond_loopback or _is_local(target)):
-                raise PlaintextRefused(
-                    f"plaintext to {target}, which is not loopback: use TLS, "
-                    "or set GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"
-                )
-            return None
-        if self.ca_file is None:
-            return grpc.ssl_channel_credentials()
-        content = _read(self.ca_file)
-        _certificates(self.ca_file, content)
-        return grpc.ssl_channel_credentials(content)
-
-
-def _read(path: Path) -> bytes:
+def read_pem(path: Path) -> bytes:
+    """Return the content of a file; raise TlsError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise TlsError(f"{path}: cannot be read ({error.strerror}); mend its path or permissions") from None
 
 
-def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
+def parse_certificates(path: Path, content: bytes) -> list[x509.Certificate]:
+    """Return the certificates in `content`, which was read from `path`; raise TlsError if there is none."""
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError:
@@ -178,27 +144,3 @@ def _private_key(path: Path, content: bytes) -> Any:
         raise TlsError(f"{path}: is locked with a passphrase; give the key without one") from None
     except (ValueError, UnsupportedAlgorithm):
         raise TlsError(f"{path}: holds no PEM private key; give one in PKCS #8") from None
-
-
-def _is_local(target: str) -> bool:
-    """Whether every address of a channel's target (gRPC naming) is on this machine."""
-    scheme, _, rest = target.partition(":")
-    if scheme in {"unix", "unix-abstract"}:
-        return True
-    if scheme in {"ipv4", "ipv6"}:
-        return all(_is_loopback(_host(address)) for address in rest.split(","))
-    return _is_loopback(_host(target.removeprefix("dns:").removeprefix("///")))
-
-
-def _host(address: str) -> str:
-    host, colon, port = address.rpartition(":")
-    return host if colon and port.isdecimal() else address
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,43 @@
+"""Settings of AdminService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+
+from gatehouse.settings import OAuthClientSettings, ServiceSettings
+
+
+class UsersClientSettings(OAuthClientSettings):
+    """The OAuth2 client with which AdminService calls UserService."""
+
+    scope: str = "read:users"
+    """Scopes to request, separated by spaces."""
+
+
+class RoleSyncSettings(OAuthClientSettings):
+    """Delivery of role changes to the admin API of Keycloak; disabled if `admin_url` is unset."""
+
+    admin_url: str | None = None
+    """URL of the realm in Keycloak's admin API, such as `https://id.example.com/admin/realms/r`."""
+    client_id: str | None = "gatehouse-role-sync"
+    """Client whose service account may change role mappings."""
+    poll_seconds: float = Field(1.0, gt=0, le=60)
+    """Time between two polls of the outbox; a notification wakes the worker earlier."""
+
+
+class AdminSettings(ServiceSettings):
+    """Settings of AdminService."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "client__users_target": "admin__users_target",
+        "client": "admin__client",
+        "role_sync": "admin__role_sync",
+    }
+
+    users_target: str = "127.0.0.1:50051"
+    """gRPC target of UserService; a `dns:///` target balances over all addresses."""
+    client: UsersClientSettings = Field(default_factory=UsersClientSettings)
+    role_sync: RoleSyncSettings = Field(default_factory=RoleSyncSettings)

@@ -1,0 +1,114 @@
+"""AdminService as one value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gatehouse.admin.settings import AdminSettings
+from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
+from gatehouse.settings import ConfigurationError, OAuthClientSettings, read_secret
+from gatehouse.users.v1 import users_pb2_grpc
+
+if TYPE_CHECKING:
+    from gatehouse.client import ClientCredentials
+    from gatehouse.runtime import BackgroundWork
+
+_CLIENT = "GATEHOUSE_ADMIN__CLIENT"
+_ROLE_SYNC = "GATEHOUSE_ADMIN__ROLE_SYNC"
+
+
+async def build(context: ServiceContext[AdminSettings]) -> BuiltService:
+    """Build AdminService, its channel to UserService and, if configured, the delivery of role changes."""
+    from gatehouse.admin.repository import AdminRepository
+    from gatehouse.admin.service import AdminService
+    from gatehouse.client import connect
+
+    tokens = _client_credentials(context, context.settings.client, _CLIENT)
+    channel = await context.exit_stack.enter_async_context(
+        connect(context.settings.users_target, tls=context.client_tls, tokens=tokens, tracer=context.tracer)
+    )
+    users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
+    service = AdminService(AdminRepository(context.database, context.clock), users)
+    return BuiltService(service, _role_sync(context, users))
+
+
+def _role_sync(
+    context: ServiceContext[AdminSettings], users: users_pb2_grpc.UserServiceAsyncStub
+) -> list[BackgroundWork]:
+    from gatehouse.admin.delivery import DeliveryMetrics, Pace, RoleDelivery
+    from gatehouse.admin.keycloak_roles import KeycloakRoles
+    from gatehouse.admin.outbox import RoleOutbox
+    from gatehouse.admin.tables import CHANNEL
+    from gatehouse.storage import Notifications
+
+    settings = context.settings.role_sync
+    if not settings.admin_url:
+        return []
+    tokens = _client_credentials(context, settings, _ROLE_SYNC)
+    try:
+        roles = KeycloakRoles(context.http, tokens, settings.admin_url, allow_http=settings.allow_http)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{_ROLE_SYNC}__ADMIN_URL: {error}; use https, or http on loopback or with "
+            f"{_ROLE_SYNC}__ALLOW_HTTP=true"
+        ) from None
+    notifications = Notifications(context.database.url, CHANNEL)
+    delivery = RoleDelivery(
+        RoleOutbox(context.database),
+        users,
+        roles,
+        notifications,
+        issuer=_issuer(context, settings),
+        logger=context.logger,
+        metrics=DeliveryMetrics(context.meter),
+        tracer=context.tracer,
+        pace=Pace(poll=settings.poll_seconds),
+    )
+    return [notifications, delivery]
+
+
+def _issuer(context: ServiceContext[AdminSettings], settings: OAuthClientSettings) -> str:
+    return settings.issuer or context.issuers[0].issuer
+
+
+def _client_credentials(
+    context: ServiceContext[AdminSettings], settings: OAuthClientSettings, name: str
+) -> ClientCredentials:
+    """Return a token source for the client in the section `name`.
+
+    Raises:
+        ConfigurationError: Its id or secret is missing.
+    """
+    from gatehouse.client import ClientCredentials
+
+    secret = read_secret(settings.client_secret, settings.client_secret_file, f"{name}__CLIENT_SECRET")
+    if not settings.client_id or not secret:
+        raise ConfigurationError(
+            f"{name}__CLIENT_ID and {name}__CLIENT_SECRET: required by AdminService; set both"
+        )
+    issuer = _issuer(context, settings)
+    accepted = next((other for other in context.issuers if other.issuer == issuer), None)
+    tokens = ClientCredentials(
+        http=context.http,
+        issuer=issuer,
+        discovery_url=settings.discovery_url or (accepted.discovery_url if accepted else None),
+        client_id=settings.client_id,
+        client_secret=secret,
+        scope=settings.scope,
+        allow_http=settings.allow_http,
+    )
+    context.exit_stack.push_async_callback(tokens.aclose)
+    return tokens
+
+
+SPEC = ServiceSpec(
+    name="admin",
+    descriptor=admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    register=admin_pb2_grpc.add_AdminServiceServicer_to_server,
+    default_port=50052,
+    schema="admin",
+    probe="SELECT FROM admin.role_bindings, admin.role_outbox LIMIT 1",
+    build=build,
+    settings=AdminSettings,
+)

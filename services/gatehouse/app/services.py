@@ -1,0 +1,66 @@
+"""The services of this application, and what is computed from all of them.
+
+This list is the only place that enumerates the services. Each entry is a package with a module `spec` whose
+`SPEC` is the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, create_model
+
+from gatehouse.runtime import ServiceSpec
+from gatehouse.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from gatehouse.storage import MigrationBranch
+
+_PACKAGES = (
+    "gatehouse.users",
+    "gatehouse.admin",
+    "gatehouse.public",
+)
+
+
+def _load() -> Iterator[tuple[str, ServiceSpec[Any]]]:
+    for package in _PACKAGES:
+        spec: ServiceSpec[Any] = import_module(f"{package}.spec").SPEC
+        yield spec.name, spec
+
+
+SERVICES: Mapping[str, ServiceSpec[Any]] = dict(_load())
+"""Every service by its name."""
+
+
+def find_services(names: Sequence[str]) -> list[ServiceSpec[Any]]:
+    """Return the services called `names`, without duplicates.
+
+    Raises:
+        ConfigurationError: There is no such service.
+    """
+    for name in names:
+        if name not in SERVICES:
+            raise ConfigurationError(f"{name}: unknown service; use one of {', '.join(SERVICES)}")
+    return [SERVICES[name] for name in dict.fromkeys(names)]
+
+
+def migration_branches() -> list[MigrationBranch]:
+    """Return the migrations of all services."""
+    from gatehouse.storage import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
+
+    return [MigrationBranch(spec.name, spec.schema, spec.login_role) for spec in SERVICES.values()]
+
+
+@cache
+def settings_model() -> type[Settings]:
+    """Return the settings class: the shared sections and one section for each service."""
+    sections: dict[str, Any] = {}
+    for name, spec in SERVICES.items():
+        section = spec.settings_section()
+        sections[name] = (section, Field(default_factory=section))
+    model: type[Settings] = create_model("Settings", __base__=Settings, **sections)
+    return model

@@ -1,0 +1,72 @@
+"""The profile: a file with everything that the command line needs to call a running system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+
+from gatehouse.settings import ConfigurationError, Section, environment, validation_message
+
+
+class Profile(Section):
+    """Where a running system is, and how to get tokens for it."""
+
+    issuer: str = "http://127.0.0.1:8080/realms/gatehouse"
+    """Issuer of the access tokens."""
+    discovery_url: str | None = None
+    """URL of the discovery document, if not under `issuer`."""
+    revocation_endpoint: str | None = None
+    """URL of the revocation endpoint, if not the one in the discovery document."""
+    targets: dict[str, str] = Field(default_factory=dict)
+    """gRPC target of each service, by service name."""
+    ca_file: Path | None = None
+    """PEM certificate authorities to trust in addition to the system's; relative to this file."""
+    plaintext: bool = False
+    """Call the services without TLS."""
+    console_client: str = "gatehouse-console"
+    """Public client that gets tokens for users."""
+    api_client: str = "gatehouse-api"
+    """Client of the services, for introspection."""
+    clients: dict[str, SecretStr] = Field(default_factory=dict)
+    """Secrets of clients, by client id. Demo realm only."""
+    passwords: dict[str, SecretStr] = Field(default_factory=dict)
+    """Passwords of users, by user name. Demo realm only."""
+    traces_url: str | None = None
+    """URL of a Jaeger query API."""
+    metrics: dict[str, str] = Field(default_factory=dict)
+    """Prometheus endpoint of each service, by service name."""
+    issuer_admin_user: str = "admin"
+    """User of the issuer's admin API, which the tour uses to rotate the signing key."""
+    issuer_admin_password: SecretStr | None = None
+    """Password of that user."""
+    revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
+    """Revocation budget that the services are configured with."""
+
+
+def profile_file() -> Path | None:
+    """Return the file named by `GATEHOUSE_PROFILE`, None if it is unset."""
+    name = environment().get("GATEHOUSE_PROFILE")
+    return Path(name) if name else None
+
+
+def load_profile() -> Profile:
+    """Load the file named by `GATEHOUSE_PROFILE`; return the defaults if it is unset.
+
+    Raises:
+        ConfigurationError: The file cannot be read or is invalid.
+    """
+    file = profile_file()
+    if file is None:
+        return Profile()
+    try:
+        profile = Profile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file}: cannot read the profile ({error.strerror}); `make serve` writes one and prints its path"
+        ) from None
+    except ValidationError as error:
+        raise ConfigurationError(f"{file}: {validation_message(error, '')}") from None
+    if profile.ca_file is None:
+        return profile
+    return profile.model_copy(update={"ca_file": file.parent / profile.ca_file})

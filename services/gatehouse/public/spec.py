@@ -1,0 +1,41 @@
+"""PublicService as one value."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from gatehouse.public.v1 import public_pb2, public_pb2_grpc
+from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
+from gatehouse.settings import ServiceSettings
+
+
+class PublicSettings(ServiceSettings):
+    """Settings of PublicService."""
+
+
+async def build(context: ServiceContext[PublicSettings]) -> BuiltService:
+    """Build PublicService."""
+    from gatehouse.public.repository import NoticeRepository
+    from gatehouse.public.service import PublicService
+
+    return BuiltService(
+        PublicService(
+            NoticeRepository(context.database, context.clock),
+            version=metadata.version("gatehouse"),
+            issuers=[issuer.issuer for issuer in context.issuers],
+            rules=context.rules,
+        )
+    )
+
+
+SPEC = ServiceSpec(
+    name="public",
+    descriptor=public_pb2.DESCRIPTOR.services_by_name["PublicService"],
+    register=public_pb2_grpc.add_PublicServiceServicer_to_server,
+    default_port=50053,
+    schema="public_info",
+    probe="SELECT FROM public_info.notices LIMIT 1",
+    build=build,
+    settings=PublicSettings,
+    needs_issuer=False,
+)

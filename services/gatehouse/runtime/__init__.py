@@ -1,0 +1,6 @@
+"""From `ServiceSpec` to running servers: process, telemetry, signals and files."""
+
+from gatehouse.runtime.periodic import Periodic
+from gatehouse.runtime.spec import BackgroundWork, BuiltService, ServiceContext, ServiceSpec
+
+__all__ = ["BackgroundWork", "BuiltService", "Periodic", "ServiceContext", "ServiceSpec"]

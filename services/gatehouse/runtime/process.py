@@ -1,0 +1,267 @@
+"""One process that serves any number of services: opens what they share, builds and starts each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from gatehouse.client import ClientTls
+from gatehouse.oauth import IssuerConfig, TracedTransport, Verifiers
+from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerLimits, ServerTls, Service
+from gatehouse.runtime.spec import ServiceContext, ServiceSpec
+from gatehouse.runtime.telemetry import Telemetry
+from gatehouse.settings import (
+    ConfigurationError,
+    IssuerSettings,
+    ServiceSettings,
+    Settings,
+    read_secret,
+    with_password,
+)
+from gatehouse.storage import Database, Readiness
+
+
+def issuer_config(settings: IssuerSettings) -> IssuerConfig:
+    """Make the configuration of an issuer.
+
+    Raises:
+        ConfigurationError: It is invalid.
+    """
+    name = "GATEHOUSE_ISSUERS: client_secret"
+    try:
+        return IssuerConfig(
+            issuer=settings.issuer,
+            audience=settings.audience,
+            provider=settings.provider,
+            mode=settings.mode.value,
+            algorithms=settings.algorithms,
+            discovery_url=settings.discovery_url,
+            jwks_uri=settings.jwks_uri,
+            introspection_endpoint=settings.introspection_endpoint,
+            client_id=settings.client_id,
+            client_secret=read_secret(settings.client_secret, settings.client_secret_file, name),
+            revocation_budget_seconds=settings.revocation_budget_seconds,
+            leeway_seconds=settings.leeway_seconds,
+            allow_http=settings.allow_http,
+            ca_file=settings.ca_file,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"GATEHOUSE_ISSUERS: {settings.issuer}: {error}") from None
+
+
+def server_tls(settings: Settings) -> ServerTls:
+    """Make the TLS configuration of a server."""
+    tls = settings.tls
+    return ServerTls(
+        certificate_file=tls.certificate_file,
+        private_key_file=tls.private_key_file,
+        plaintext=tls.plaintext,
+        plaintext_beyond_loopback=tls.plaintext_beyond_loopback,
+        reload_seconds=tls.reload_seconds,
+    )
+
+
+def client_tls(settings: Settings) -> ClientTls:
+    """Make the TLS configuration of a channel."""
+    tls = settings.tls
+    return ClientTls(
+        ca_file=tls.ca_file, plaintext=tls.plaintext, plaintext_beyond_loopback=tls.plaintext_beyond_loopback
+    )
+
+
+def server_limits(settings: Settings) -> ServerLimits:
+    """Make the limits of a server."""
+    server = settings.server
+    return ServerLimits(
+        max_message_bytes=server.max_message_bytes,
+        max_metadata_bytes=server.max_metadata_bytes,
+        max_concurrent_streams=server.max_concurrent_streams,
+        max_concurrent_rpcs=server.max_concurrent_rpcs,
+        max_connection_age=server.max_connection_age_seconds,
+        max_connection_age_grace=server.max_connection_age_grace_seconds,
+        max_deadline=server.max_deadline_seconds,
+        max_stream_deadline=server.max_stream_deadline_seconds,
+        drain=server.drain_seconds,
+        recheck=server.recheck_seconds,
+    )
+
+
+def http_client(configs: Sequence[IssuerConfig], telemetry: Telemetry) -> httpx.AsyncClient:
+    """Make the HTTP client for issuers: trusts their certificate authorities, follows no redirect, traces.
+
+    Raises:
+        ConfigurationError: A CA file cannot be read.
+    """
+    context = ssl.create_default_context()
+    for config in configs:
+        if config.ca_file is not None:
+            try:
+                context.load_verify_locations(config.ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigurationError(f"GATEHOUSE_ISSUERS: ca_file {config.ca_file}: {error}") from None
+    inner = httpx.AsyncHTTPTransport(verify=context, limits=httpx.Limits(max_connections=50), trust_env=False)
+    return httpx.AsyncClient(
+        transport=TracedTransport(telemetry.tracer, inner), follow_redirects=False, trust_env=False
+    )
+
+
+class Process:
+    """What the services of one process share. Everything is closed in reverse order by `stack`.
+
+    Args:
+        settings: All settings.
+        telemetry: Logger, tracer and meter.
+        rules: Access rules of all services, by path.
+        stack: Closes what is opened here.
+        reuse_port: Whether other processes listen on the same ports.
+
+    Raises:
+        ConfigurationError: No issuer is configured, or one is invalid.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        rules: Mapping[str, AccessRule],
+        stack: AsyncExitStack,
+        *,
+        reuse_port: bool,
+    ) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._rules = rules
+        self._stack = stack
+        self._reuse_port = reuse_port
+        self._metrics = RpcMetrics(telemetry.meter)
+        self._issuers = [issuer_config(issuer) for issuer in settings.issuers]
+        if not self._issuers:
+            raise ConfigurationError(
+                "GATEHOUSE_ISSUERS: no issuer is configured; set a JSON list such as "
+                '[{"issuer": "https://id.example.com/realms/r", "audience": "gatehouse-api", "mode": "jwt"}]'
+            )
+        self._http = http_client(self._issuers, telemetry)
+        stack.push_async_callback(self._http.aclose)
+        self.verifiers = Verifiers(
+            self._issuers, http=self._http, tracer=telemetry.tracer, observer=self._metrics
+        )
+        stack.push_async_callback(self.verifiers.aclose)
+        self._pools: dict[str, Database] = {}
+        telemetry.meter.create_observable_gauge(
+            "gatehouse.database.connections",
+            [self._observe_pools],
+            unit="{connection}",
+            description="Connections in use",
+        )
+
+    async def build(self, spec: ServiceSpec[Any]) -> Server:
+        """Build a service and start its background work.
+
+        Args:
+            spec: The service.
+
+        Returns:
+            Its server, not started yet.
+
+        Raises:
+            ConfigurationError: A setting of the service is missing or invalid.
+            PolicyError: One of its RPCs has no access rule.
+            TlsError: The certificate cannot be used.
+        """
+        settings: ServiceSettings = getattr(self._settings, spec.name)
+        database = self._open_database(spec, settings)
+        built = await spec.build(
+            ServiceContext(
+                settings=settings,
+                database=database,
+                issuers=self._issuers,
+                http=self._http,
+                client_tls=client_tls(self._settings),
+                rules=self._rules,
+                logger=self._telemetry.logger,
+                tracer=self._telemetry.tracer,
+                meter=self._telemetry.meter,
+                clock=time.time,
+                exit_stack=self._stack,
+            )
+        )
+        for work in built.background:
+            await work.start()
+            self._stack.push_async_callback(work.aclose)
+        readiness = await self._follow(spec, database)
+        server = Server(
+            [Service(spec.register, built.servicer)],
+            verifier=self.verifiers,
+            tls=server_tls(self._settings),
+            logger=self._telemetry.logger,
+            host=self._settings.server.host,
+            port=settings.port,
+            limits=server_limits(self._settings),
+            tracer=self._tracer(),
+            metrics=self._metrics,
+            readiness=self._ready(spec, readiness),
+            reflection=self._settings.server.reflection,
+            reuse_port=self._reuse_port,
+        )
+        self._warn_of_online_rules(server)
+        return server
+
+    def _tracer(self) -> Any:
+        return self._telemetry.tracer if self._settings.telemetry.otlp_endpoint else None
+
+    def _open_database(self, spec: ServiceSpec[Any], settings: ServiceSettings) -> Database:
+        shared = self._settings.database
+        database = Database(
+            with_password(settings.database_url, settings.database_password),
+            pool_size=shared.pool_size,
+            connect_timeout=shared.connect_timeout_seconds,
+            tracer=self._tracer(),
+        )
+        self._stack.push_async_callback(database.aclose)
+        self._pools[spec.name] = database
+        return database
+
+    async def _follow(self, spec: ServiceSpec[Any], database: Database) -> Readiness:
+        logger = self._telemetry.logger
+
+        def on_change(ready: bool, reason: str) -> None:  # noqa: FBT001 - called by position
+            if ready:
+                logger.info("database ready", database=spec.name)
+                return
+            hint = {"hint": "run `gatehouse migrate`"} if reason == "DATABASE_NOT_MIGRATED" else {}
+            logger.warning("database not ready", database=spec.name, reason=reason, **hint)
+
+        readiness = Readiness(database, spec.probe, on_change=on_change)
+        await readiness.start()
+        self._stack.push_async_callback(readiness.aclose)
+        return readiness
+
+    def _ready(self, spec: ServiceSpec[Any], readiness: Readiness) -> Callable[[], bool]:
+        if spec.needs_issuer:
+            return lambda: readiness.ready and self.verifiers.ready
+        return lambda: readiness.ready
+
+    def _warn_of_online_rules(self, server: Server) -> None:
+        """Warn at start about RPCs that ask the issuer on each call, if an issuer is never asked."""
+        methods = [path[1:] for path, rule in server.policy.rules.items() if rule.online]
+        issuers = [config.issuer for config in self._issuers if config.mode == "jwt"]
+        if methods and issuers:
+            self._telemetry.logger.warning(
+                "online access rules need introspection", issuers=issuers, methods=methods
+            )
+
+    def _observe_pools(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(d.pool_in_use(), {"service": name}) for name, d in self._pools.items()]
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

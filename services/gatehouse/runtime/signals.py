@@ -1,0 +1,48 @@
+"""Graceful shutdown on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Any, Self
+
+from gatehouse.rpc import Server
+
+
+class StopSignals:
+    """Handle SIGTERM and SIGINT: the first starts a graceful shutdown, the second stops at once.
+
+    Enter it before the servers start, so that no signal kills a process that is answering calls.
+    """
+
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in self._NUMBERS:
+            loop.add_signal_handler(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._NUMBERS:
+            loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def run_until_signal(servers: Sequence[Server], signals: StopSignals) -> None:
+    """Serve until a signal, then stop all servers gracefully; a second signal stops them at once."""
+    await signals.first.wait()
+    stopping: asyncio.Future[Any] = asyncio.gather(*(server.stop() for server in servers))
+    at_once: asyncio.Future[Any] = asyncio.ensure_future(signals.second.wait())
+    await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await asyncio.gather(*(server.stop(0) for server in servers))
+    at_once.cancel()
+    await asyncio.gather(stopping, at_once, return_exceptions=True)

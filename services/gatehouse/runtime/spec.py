@@ -1,0 +1,130 @@
+"""What a service is: one value that says how to register, configure, migrate, probe and build it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+from pydantic import SecretStr, create_model
+
+from gatehouse.settings import ServiceSettings
+
+if TYPE_CHECKING:  # a command that only reads the specs does not import servers and drivers
+    import httpx
+    from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Tracer
+    from structlog.typing import FilteringBoundLogger
+
+    from gatehouse.client import ClientTls
+    from gatehouse.oauth import IssuerConfig
+    from gatehouse.rpc import AccessRule
+    from gatehouse.storage import Database
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class BackgroundWork(Protocol):
+    """Work that runs beside the RPCs of a service."""
+
+    async def start(self) -> None:
+        """Start it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltService:
+    """A service that is ready to be served.
+
+    Attributes:
+        servicer: Implementation of the generated servicer class.
+        background: Started in this order before the server, stopped in reverse order after it.
+    """
+
+    servicer: object
+    background: Sequence[BackgroundWork] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceContext(Generic[S]):
+    """Everything that a service may use to build itself.
+
+    Attributes:
+        settings: Settings of this service.
+        database: Connection pool of the service's login role.
+        issuers: Issuers whose tokens are accepted.
+        http: HTTP client for requests to issuers.
+        client_tls: TLS of gRPC channels to other services.
+        rules: Access rules of all services, by path.
+        logger: Logger of the process.
+        tracer: Tracer of the process.
+        meter: Meter of the process.
+        clock: Seconds since the epoch.
+        exit_stack: Closes what the service opens, when the process ends.
+    """
+
+    settings: S
+    database: Database
+    issuers: Sequence[IssuerConfig]
+    http: httpx.AsyncClient
+    client_tls: ClientTls
+    rules: Mapping[str, AccessRule]
+    logger: FilteringBoundLogger
+    tracer: Tracer
+    meter: Meter
+    clock: Callable[[], float]
+    exit_stack: AsyncExitStack
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec(Generic[S]):
+    """One service.
+
+    Attributes:
+        name: Short name, used for settings, the command line, targets, the login role and migrations.
+        descriptor: Descriptor of the proto service.
+        register: Generated function `add_XServicer_to_server`.
+        default_port: Port unless `GATEHOUSE_<NAME>__PORT` is set.
+        schema: PostgreSQL schema of its tables.
+        probe: SQL statement that succeeds if the schema is migrated and the login role may read it.
+        build: Build the servicer and its background work.
+        settings: Settings of the service.
+        needs_issuer: Whether the service is only ready when an issuer's tokens can be verified.
+    """
+
+    name: str
+    descriptor: ServiceDescriptor
+    register: Callable[[Any, Any], None]
+    default_port: int
+    schema: str
+    probe: str
+    build: Callable[[ServiceContext[S]], Awaitable[BuiltService]]
+    settings: type[S]
+    needs_issuer: bool = True
+
+    @property
+    def login_role(self) -> str:
+        """PostgreSQL login role of the service."""
+        return f"gatehouse_{self.name}"
+
+    def settings_section(self) -> type[S]:
+        """Return the settings class of the service with the defaults of this spec."""
+        port = copy(self.settings.model_fields["port"])
+        url = copy(self.settings.model_fields["database_url"])
+        port.default = self.default_port
+        url.default = SecretStr(f"postgresql://{self.login_role}@127.0.0.1:5432/gatehouse")
+        return create_model(
+            self.settings.__name__, __base__=self.settings, port=(int, port), database_url=(SecretStr, url)
+        )
+
+    def paths(self) -> Iterable[str]:
+        """Yield the path `/package.Service/Method` of every RPC."""
+        for method in self.descriptor.methods:
+            yield f"/{self.descriptor.full_name}/{method.name}"

@@ -1,0 +1,263 @@
+"""The settings that every service shares. Each service adds its own; `gatehouse.app` composes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        valid = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("must be a URL such as postgresql://role:password@host:5432/database")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+
+
+def with_password(url: SecretStr, password: SecretStr | None) -> str:
+    """Return a database URL in clear, with `password` added if the URL names a user without one."""
+    parts = urlsplit(url.get_secret_value())
+    if password is None or not parts.username or parts.password is not None:
+        return url.get_secret_value()
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}").geturl()
+
+
+class ServerSettings(Section):
+    """Address and limits of the gRPC servers."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    reflection: bool = False
+    """Serve gRPC reflection, without authentication."""
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024)
+    """Largest metadata of a call."""
+    max_concurrent_streams: int = Field(100, ge=1)
+    """Concurrent calls on one connection; the client queues further calls."""
+    max_concurrent_rpcs: int = Field(1000, ge=1)
+    """Concurrent calls in one process; further calls fail with RESOURCE_EXHAUSTED."""
+    max_connection_age_seconds: float = Field(1800.0, gt=0)
+    """Age at which a connection is closed, so that clients discover new replicas."""
+    max_connection_age_grace_seconds: float = Field(30.0, gt=0)
+    """Time that calls on such a connection have to finish."""
+    max_deadline_seconds: float = Field(30.0, gt=0)
+    """Longest duration of a unary call; a longer deadline of the client is shortened."""
+    max_stream_deadline_seconds: float = Field(3600.0, gt=0)
+    """Longest duration of a stream."""
+    drain_seconds: float = Field(20.0, ge=0)
+    """Time that calls in progress have to finish after SIGTERM or SIGINT."""
+    recheck_seconds: float = Field(30.0, gt=0)
+    """Time between two checks of a stream's token."""
+
+
+class TlsSettings(Section):
+    """TLS of the servers and of the gRPC clients."""
+
+    certificate_file: Path | None = None
+    """PEM certificate chain of the servers."""
+    private_key_file: Path | None = None
+    """PEM private key of the servers."""
+    ca_file: Path | None = None
+    """PEM certificate authorities that gRPC clients trust; the system's if unset."""
+    plaintext: bool = False
+    """Disable TLS for servers and gRPC clients on loopback."""
+    plaintext_beyond_loopback: bool = False
+    """Allow plaintext on other addresses than loopback too."""
+    reload_seconds: float = Field(5.0, gt=0)
+    """Shortest time between two checks for a changed certificate or key."""
+
+
+class VerifyMode(StrEnum):
+    """How tokens of an issuer are verified."""
+
+    JWT = "jwt"
+    INTROSPECTION = "introspection"
+    HYBRID = "hybrid"
+
+
+class IssuerSettings(Section):
+    """An issuer whose access tokens are accepted."""
+
+    issuer: str
+    """Exact value of the `iss` claim."""
+    provider: Literal["keycloak", "auth0", "okta"] = "keycloak"
+    """Provider whose claim layout to use."""
+    mode: VerifyMode = VerifyMode.HYBRID
+    """`jwt` (signature), `introspection`, or `hybrid` (signature, then introspection)."""
+    audience: str
+    """Value that the `aud` claim must contain."""
+    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    """Accepted signature algorithms, asymmetric only."""
+    discovery_url: str | None = None
+    """URL of the discovery document, if not under `issuer`."""
+    jwks_uri: str | None = None
+    """URL of the key set, if not the one in the discovery document."""
+    introspection_endpoint: str | None = None
+    """URL of the introspection endpoint, if not the one in the discovery document."""
+    client_id: str | None = None
+    """Client that calls the introspection endpoint."""
+    client_secret: SecretStr | None = None
+    """Secret of that client."""
+    client_secret_file: Path | None = None
+    """File with the secret of that client."""
+    revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
+    """Longest time that a revoked token can still be accepted; 0 introspects on every call."""
+    leeway_seconds: float = Field(60.0, ge=0, le=300)
+    """Accepted clock skew."""
+    allow_http: bool = False
+    """Allow plain HTTP to hosts other than loopback."""
+    ca_file: Path | None = None
+    """PEM certificate authorities to trust for this issuer, in addition to the system's."""
+
+
+class OAuthClientSettings(Section):
+    """An OAuth2 client with which a service gets its own access tokens."""
+
+    issuer: str | None = None
+    """Issuer of the tokens; the first of `ISSUERS` if unset."""
+    discovery_url: str | None = None
+    """URL of the discovery document, if not under the issuer."""
+    client_id: str | None = None
+    """Client id."""
+    client_secret: SecretStr | None = None
+    """Client secret."""
+    client_secret_file: Path | None = None
+    """File with the client secret."""
+    scope: str = ""
+    """Scopes to request, separated by spaces."""
+    allow_http: bool = False
+    """Allow plain HTTP to hosts other than loopback."""
+
+
+class DatabaseSettings(Section):
+    """PostgreSQL connections. The URL of each service is a setting of that service."""
+
+    migrate_url: DatabaseUrl = SecretStr("postgresql://postgres@127.0.0.1:5432/gatehouse")
+    """URL for `gatehouse migrate`, with a role that can create schemas and roles."""
+    migrate_password: SecretStr | None = None
+    """Password of that role, if not in the URL."""
+    pool_size: int = Field(10, ge=1)
+    """Connections of one service in one process."""
+    connect_timeout_seconds: float = Field(2.0, gt=0)
+    """Time to wait for a connection, new or from the pool."""
+    lock_timeout_seconds: float = Field(10.0, gt=0)
+    """Time that `gatehouse migrate` waits for another migration or a table lock."""
+
+
+class TelemetrySettings(Section):
+    """Traces and metrics."""
+
+    otlp_endpoint: str | None = None
+    """OTLP/gRPC endpoint for spans, such as `http://collector:4317`; no spans are exported if unset."""
+    otlp_insecure: bool = False
+    """Export without TLS."""
+    export_seconds: float = Field(5.0, gt=0)
+    """Longest time that a finished span waits for export."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Fraction of new traces to sample; the sampling decision of the caller takes precedence."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the Prometheus endpoint."""
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port of the Prometheus endpoint; 0 takes a free one; disabled if unset."""
+
+
+class LogSettings(Section):
+    """Log output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level to write."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`json`, `console`, or `auto`: console on a terminal, otherwise JSON."""
+
+
+class ServiceSettings(Section):
+    """Settings that every service has. `ServiceSpec` supplies the defaults of port and database URL."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of this service's settings and their new names, both without `GATEHOUSE_` and in lower
+    case; a former section maps to a new section."""
+
+    port: int = Field(0, ge=0, le=65535)
+    """Port of the service; 0 takes a free one."""
+    database_url: DatabaseUrl = SecretStr("postgresql://127.0.0.1:5432/gatehouse")
+    """Database URL of the service, with its login role."""
+    database_password: SecretStr | None = None
+    """Password of the login role, if not in the URL; `gatehouse migrate` sets it."""
+
+
+class Settings(BaseSettings):
+    """The settings that every service shares. `gatehouse.app` adds one section for each service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEHOUSE_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    issuers: tuple[IssuerSettings, ...] = ()
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_foreign_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # `load_settings` has refused misspelt settings; what is left belongs to other programs.
+        return {name: value for name, value in values.items() if name in cls.model_fields}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the secrets directory, with lower precedence than the environment."""
+        del settings_cls, dotenv_settings
+        directory = os.environ.get("GATEHOUSE_SECRETS_DIR")
+        if not directory:
+            return init_settings, env_settings
+        return init_settings, env_settings, secrets_source(file_secret_settings, directory)
+
+
+def secrets_source(source: PydanticBaseSettingsSource, directory: str) -> NestedSecretsSettingsSource:
+    """Return the source that reads secrets from files such as `gatehouse_users__database_password`."""
+    return NestedSecretsSettingsSource(
+        source,
+        secrets_dir=directory,
+        secrets_dir_missing="error",
+        secrets_prefix="gatehouse_",
+        secrets_nested_delimiter="__",
+    )

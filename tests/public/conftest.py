@@ -1,0 +1,47 @@
+"""PublicService on a real database and a real server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc.aio
+import pytest
+
+from gatehouse.app.policy import load_policy
+from gatehouse.public.repository import NoticeRepository
+from gatehouse.public.service import PublicService
+from gatehouse.public.v1 import public_pb2_grpc
+from gatehouse.rpc import Server, ServerTls, Service
+from gatehouse.storage import Database
+from tests.support.rpc import TableVerifier
+from tests.support.services import quiet
+
+
+@dataclass
+class Public:
+    """PublicService, called without a token, and the verifier of its server."""
+
+    stub: public_pb2_grpc.PublicServiceAsyncStub
+    verifier: TableVerifier
+
+
+@pytest.fixture
+async def public(database_urls: dict[str, str]) -> AsyncIterator[Public]:
+    database, verifier = Database(database_urls["public"], pool_size=2), TableVerifier()
+    servicer = PublicService(
+        NoticeRepository(database, time.time),
+        version="1",
+        issuers=["https://issuer.test"],
+        rules=load_policy().rules,
+    )
+    service = Service(public_pb2_grpc.add_PublicServiceServicer_to_server, servicer)
+    server = Server([service], verifier=verifier, tls=ServerTls(plaintext=True), logger=quiet())
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Public(public_pb2_grpc.PublicServiceStub(channel), verifier)
+    finally:
+        await server.stop(0)
+        await database.aclose()

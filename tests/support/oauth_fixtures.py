@@ -1,0 +1,154 @@
+"""An issuer on loopback, a clock that moves when told, and verifiers of tokens on both."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, Self
+
+import httpx
+import pytest
+
+from gatehouse.oauth import IssuerConfig, Verifiers
+from tests.support.oauth_issuers import (
+    AUDIENCE,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    LoopbackIssuer,
+    ManualTime,
+    loopback_issuer,
+)
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """One for all, because loading the authorities takes longer than most tests."""
+    return ssl.create_default_context()
+
+
+class CountingObserver:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.verifications: Counter[str] = Counter()
+        self.refreshes: list[bool] = []
+
+    def verified(self, source: str) -> None:
+        self.verifications[source] += 1
+
+    def keys_refreshed(self, *, ok: bool) -> None:
+        self.refreshes.append(ok)
+
+
+class Stopwatch:
+    """Counts the seconds of a block, less those in which the machine had no time for the loop."""
+
+    TICK = 0.01
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._stalled = 0.0
+        self._began = self._due = 0.0
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._began = asyncio.get_running_loop().time()
+        self._due = self._began + self.TICK
+        self._ticker = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._ticker is not None
+        self._ticker.cancel()
+        now = asyncio.get_running_loop().time()
+        self.seconds = now - self._began - self._stalled - max(0.0, now - self._due)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.TICK)
+            now = loop.time()
+            self._stalled += max(0.0, now - self._due)
+            self._due = now + self.TICK
+
+
+class MakeVerifiers(Protocol):
+    async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers: ...
+
+
+def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerConfig:
+    """Configures `issuer`."""
+    values: dict[str, Any] = {
+        "issuer": issuer.issuer,
+        "audience": AUDIENCE,
+        "mode": mode,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    return IssuerConfig(**(values | changes))
+
+
+@pytest.fixture
+def manual_time() -> ManualTime:
+    return ManualTime()
+
+
+@pytest.fixture
+def observer() -> CountingObserver:
+    return CountingObserver()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False, verify=tls_context()) as client:
+        yield client
+
+
+@pytest.fixture
+async def idp(manual_time: ManualTime) -> AsyncIterator[LoopbackIssuer]:
+    async with loopback_issuer(manual_time.clock) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def other_idp(manual_time: ManualTime) -> AsyncIterator[LoopbackIssuer]:
+    async with loopback_issuer(manual_time.clock) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def make_verifiers(
+    http: httpx.AsyncClient, manual_time: ManualTime, observer: CountingObserver
+) -> AsyncIterator[MakeVerifiers]:
+    async with AsyncExitStack() as stack:
+
+        async def make(*configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers:
+            seams: dict[str, Any] = {
+                "http": http,
+                "clock": manual_time.clock,
+                "monotonic": manual_time.monotonic,
+                "sleep": manual_time.sleep,
+                "observer": observer,
+                # Only where it is the thing to show is a test bound to the speed of the machine.
+                "answer_seconds": 60.0,
+            }
+            verifiers = Verifiers(configs, **(seams | more))
+            stack.push_async_callback(verifiers.aclose)
+            if start:
+                await verifiers.start()
+            return verifiers
+
+        yield make
+
+
+def reason_of(error: pytest.ExceptionInfo[Any]) -> str:
+    """The constant that an error carries."""
+    reason: str = error.value.reason
+    return reason
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,66 @@
+"""Spans as a tree, and in Jaeger's JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from gatehouse_testbed.tracing.spans import MAX_SPANS, Span, from_jaeger, to_jaeger, tree
+
+
+def span(number: int, parent: int = 0, **more: object) -> Span:
+    values = {"service": "s", "name": f"n{number}", "kind": "server", "start": number, "duration": 5} | more
+    return Span(f"{number:016x}", f"{parent:016x}" if parent else "", **values)
+
+
+def drawn(spans: list[Span]) -> list[str]:
+    return [row.guide + row.span.name for row in tree(spans)]
+
+
+def test_spans_stand_below_their_parents_in_the_order_of_time() -> None:
+    assert drawn([span(5, 2), span(3, 1), span(1), span(4, 2), span(2, 1)]) == [
+        "n1",
+        "├─ n2",
+        "│  ├─ n4",
+        "│  └─ n5",
+        "└─ n3",
+    ]
+
+
+def test_a_span_whose_parent_was_not_sent_stands_at_the_left() -> None:
+    assert drawn([span(1, 99), span(2, 1), span(3, 98)]) == ["n1", "└─ n2", "n3"]
+
+
+def test_spans_that_are_their_own_ancestors_are_left_out() -> None:
+    assert drawn([span(1), span(2, 3), span(3, 2), span(4, 4)]) == ["n1"]
+
+
+def test_a_very_deep_trace_is_drawn() -> None:
+    assert len(tree([span(n, n - 1) for n in range(1, MAX_SPANS + 1)])) == MAX_SPANS
+
+
+def test_jaegers_json_gives_the_same_spans_back() -> None:
+    spans = [
+        span(1, service="a", attributes={"text": "x", "number": 3, "rate": 0.5, "flag": True}),
+        span(2, 1, service="b", kind="client", failed=True),
+    ]
+    found = to_jaeger("ab" * 16, spans)
+    assert {p["serviceName"] for p in found["processes"].values()} == {"a", "b"}
+    assert [tag["type"] for tag in found["spans"][0]["tags"][:4]] == ["string", "int64", "float64", "bool"]
+    assert from_jaeger({"data": [found]}) == spans
+
+
+def test_a_trace_that_is_too_long_is_cut() -> None:
+    found = to_jaeger("1", [dataclasses.replace(span(1), span_id=str(n)) for n in range(MAX_SPANS + 5)])
+    assert len(from_jaeger({"data": [found]})) == MAX_SPANS
+
+
+@pytest.mark.parametrize("answer", [{}, {"data": [{}]}, {"data": [{"spans": [{}], "processes": {}}]}, []])
+def test_another_answer_is_refused(answer: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not an answer of Jaeger"):
+        from_jaeger(answer)
+
+
+def test_no_data_is_no_spans() -> None:
+    assert from_jaeger({"data": None, "errors": []}) == []
