@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs test test-keycloak test-compose test-template new-service realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,12 @@ realm-edit: install  ## Changes the realm file in Keycloak's admin console (KEYC
 
 test-compose: install  ## Runs docker-compose.yml for real, and tests it from outside (needs Docker)
 	@$(BIN)/python -m pytest -q --durations=10 tests/compose
+
+new-service: install  ## Adds a service: make new-service NAME=billing
+	@$(BIN)/python tools/new_service.py $(NAME)
+
+test-template: install  ## Deletes a service and adds one in a copy of this repository, and checks both
+	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
 lint: install  ## Style, types, import contracts, generated code, unused code
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
-"""Makes the Python stubs from protos/, and checks them: `generate.py`, `generate.py --check`.
+"""Generate the Python stubs from protos/, or check them: `generate.py`, `generate.py --check`.
 
-protoc comes from grpcio-tools, lint and breaking-change rules from buf, and
-buf/validate/validate.proto as a descriptor out of the installed protovalidate,
-so nothing is fetched.
+protoc comes from grpcio-tools, the lint and breaking-change rules from buf, and the descriptor of
+buf/validate/validate.proto from the installed protovalidate, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from protovalidate._gen.buf.validate import validate_pb
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 OUT = ROOT / "services"
-BASELINE = PROTOS / "released.binpb"
+BASELINE = "released.binpb"  # in the folder of each package
 VALIDATE = "buf/validate/validate.proto"
 
 
 def _run_protoc(*arguments: str) -> None:
     if protoc.main(["protoc", *arguments]) != 0:
-        sys.exit("generate: protoc refused the protos; mend what it names above")
+        sys.exit("generate: protoc failed; fix the protos that it names above")
 
 
 def _validate_descriptor(folder: Path) -> Path:
-    """Writes the descriptor of validate.proto with its imports and returns its path."""
+    """Write the descriptor of validate.proto with its imports and return its path."""
     files = descriptor_pb2.FileDescriptorSet()
     well_known = folder / "well_known.binpb"
     include = importlib.resources.files("grpc_tools") / "_proto"
@@ -56,67 +55,81 @@ def _own_protos() -> list[str]:
     return sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
 
 
+def _includes(folder: Path) -> list[str]:
+    return [
+        f"-I{PROTOS}",
+        f"-I{Path(annotations_pb2.__file__).parents[2]}",
+        f"-I{importlib.resources.files('grpc_tools') / '_proto'}",
+        f"--descriptor_set_in={_validate_descriptor(folder)}",
+    ]
+
+
+def _write_image(image: Path, protos: list[str], includes: list[str], *options: str) -> None:
+    _run_protoc(*includes, f"--descriptor_set_out={image}", *options, *protos)
+
+
 def generate(out: Path, image: Path) -> None:
-    """Writes stubs of every proto below `out`, and a descriptor image of all to `image`."""
+    """Write the stubs of all protos below `out`, and a descriptor image of them to `image`."""
     with tempfile.TemporaryDirectory() as name:
-        validate = _validate_descriptor(Path(name))
-        include = [
-            f"-I{PROTOS}",
-            f"-I{Path(annotations_pb2.__file__).parents[2]}",
-            f"-I{importlib.resources.files('grpc_tools') / '_proto'}",
-            f"--descriptor_set_in={validate}",
-        ]
-        own = _own_protos()
-        _run_protoc(*include, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *own)
+        includes, protos = _includes(Path(name)), _own_protos()
+        _run_protoc(*includes, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *protos)
         _run_protoc(
-            *include,
+            *includes,
             f"--grpc_python_out={out}",
             f"--mypy_grpc_out=quiet:{out}",
-            *[p for p in own if "service " in (PROTOS / p).read_text()],
+            *[p for p in protos if "service " in (PROTOS / p).read_text()],
         )
-        _run_protoc(
-            *include,
-            f"--descriptor_set_out={image}",
-            "--include_imports",
-            "--include_source_info",
-            *own,
-        )
+        _write_image(image, protos, includes, "--include_imports", "--include_source_info")
 
 
 def check() -> int:
-    """Returns 1 when the stubs are not what the protos make, or buf finds fault."""
+    """Return 1 if the committed stubs differ from the protos, or if buf finds a problem."""
     problems = 0
     with tempfile.TemporaryDirectory() as name:
         out, image = Path(name) / "out", Path(name) / "image.binpb"
         out.mkdir()
         generate(out, image)
-        for made in sorted(p for p in out.rglob("*") if p.is_file()):
-            kept = OUT / made.relative_to(out)
-            if not kept.exists() or not filecmp.cmp(made, kept, shallow=False):
-                print(f"{kept.relative_to(ROOT)}: not what protos/ makes; run `make generate`")
+        for stub in sorted(p for p in out.rglob("*") if p.is_file()):
+            committed = OUT / stub.relative_to(out)
+            if not committed.exists() or not filecmp.cmp(stub, committed, shallow=False):
+                print(f"{committed.relative_to(ROOT)}: differs from protos/; run `make generate`")
                 problems += 1
-        problems += subprocess.run(["buf", "lint", str(image)], cwd=ROOT, check=False).returncode != 0
-        if BASELINE.exists():
-            problems += (
-                subprocess.run(
-                    ["buf", "breaking", str(image), "--against", str(BASELINE)],
-                    cwd=ROOT,
-                    check=False,
-                ).returncode
-                != 0
-            )
+        problems += _buf("lint", str(image))
+        for package in _packages():
+            if (package / BASELINE).exists():
+                problems += _buf("breaking", str(image), "--against", str(package / BASELINE))
     return 1 if problems else 0
 
 
+def _buf(*arguments: str) -> bool:
+    """Run buf and return whether it found a problem."""
+    return subprocess.run(["buf", *arguments], cwd=ROOT, check=False).returncode != 0
+
+
+def _packages() -> list[Path]:
+    """Return the folders of protos. Each keeps its own baseline, so that it can be deleted with its protos."""
+    return sorted({(PROTOS / proto).parent for proto in _own_protos()})
+
+
+def release() -> None:
+    """Make the current protos the baseline that later changes must not break."""
+    for package in _packages():
+        protos = [str(p.relative_to(PROTOS)) for p in sorted(package.glob("*.proto"))]
+        with tempfile.TemporaryDirectory() as name:
+            image = Path(name) / "image.binpb"
+            _write_image(image, protos, _includes(Path(name)), "--include_imports")
+            (package / BASELINE).write_bytes(image.read_bytes())
+
+
 def main() -> int:
-    """Generates, checks (`--check`), or makes the protos of now the released ones (`--release`)."""
+    """Generate the stubs, check them (`--check`), or make the protos the new baseline (`--release`)."""
     if "--check" in sys.argv[1:]:
         return check()
+    if "--release" in sys.argv[1:]:
+        release()
+        return 0
     with tempfile.TemporaryDirectory() as name:
-        image = Path(name) / "image.binpb"
-        generate(OUT, image)
-        if "--release" in sys.argv[1:]:
-            BASELINE.write_bytes(image.read_bytes())
+        generate(OUT, Path(name) / "image.binpb")
     return 0
 
 

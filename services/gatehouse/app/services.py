@@ -23,6 +23,7 @@ _PACKAGES = (
     "gatehouse.users",
     "gatehouse.admin",
     "gatehouse.public",
+    # `make new-service` adds services above this line.
 )
 
 

@@ -1,0 +1,114 @@
+"""Add a service: `new_service.py NAME`, or `make new-service NAME=billing`.
+
+Writes proto, stubs, spec, service, repository, tables, migration, tests and a block of docker-compose.yml,
+and adds the service to the list in gatehouse/app/services.py. The result passes `make lint` and `make test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+
+from gatehouse.app.services import SERVICES
+from gatehouse.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = Path(__file__).resolve().parent / "new_service"
+FIRST_PORT = 50051
+_NAME = re.compile(r"[a-z][a-z0-9]{1,30}")
+
+
+def check_name(name: str) -> str:
+    """Return what is wrong with the name of a new service, "" if nothing is."""
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        return "use 2 to 31 lower-case letters and digits, starting with a letter"
+    taken = {path.name for path in (ROOT / "services" / "gatehouse").iterdir()} | set(Settings.model_fields)
+    if name in taken or name.startswith("pg") or name in {"postgres", "keycloak", "public", "information"}:
+        return "the name is taken; choose another one"
+    return ""
+
+
+def free_port() -> int:
+    """Return the first default port that no service uses."""
+    taken = {spec.default_port for spec in SERVICES.values()}
+    return next(port for port in range(FIRST_PORT, 65536) if port not in taken)
+
+
+def files(name: str) -> dict[str, str]:
+    """Return the template of each file to write, by path."""
+    package, tests = f"services/gatehouse/{name}", f"tests/{name}"
+    return {
+        f"protos/gatehouse/{name}/v1/{name}.proto": "proto",
+        f"{package}/__init__.py": "init",
+        f"{package}/spec.py": "spec",
+        f"{package}/service.py": "service",
+        f"{package}/repository.py": "repository",
+        f"{package}/tables.py": "tables",
+        f"migrations/{name}/0001_{name}.py": "migration",
+        f"{tests}/__init__.py": "",
+        f"{tests}/conftest.py": "conftest",
+        f"{tests}/test_service.py": "test",
+    }
+
+
+def insert(path: Path, before: str, text: str) -> None:
+    """Insert `text` before the line that contains `before`."""
+    lines = path.read_text().splitlines(keepends=True)
+    position = next(number for number, line in enumerate(lines) if before in line)
+    path.write_text("".join([*lines[:position], text, *lines[position:]]))
+
+
+def add_service(name: str) -> None:
+    """Write all files of a service and register it."""
+    values = {
+        "name": name,
+        "Name": name.capitalize(),
+        "Service": f"{name.capitalize()}Service",
+        "port": free_port(),
+        "PORT_VARIABLE": f"{name.upper()}_PORT",
+    }
+
+    def render(template: str) -> str:
+        return Template((TEMPLATES / f"{template}.tmpl").read_text()).substitute(values)
+
+    for path, template in files(name).items():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(render(template) if template else "")
+        print(f"wrote    {path}")
+    insert(
+        ROOT / "services/gatehouse/app/services.py",
+        "adds services above this line",
+        f'    "gatehouse.{name}",\n',
+    )
+    insert(ROOT / "tools/vulture_allowlist.py", "_.ListRoleBindings", f"_.List{name.capitalize()}Entries\n")
+    insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
+    insert(ROOT / ".env", "JAEGER_PORT", f"{values['PORT_VARIABLE']}={values['port']}\n")
+    print("changed  services/gatehouse/app/services.py docker-compose.yml .env tools/vulture_allowlist.py")
+
+
+def main() -> int:
+    """Add the service that the command line names."""
+    parser = argparse.ArgumentParser(prog="make new-service", description="Add a service.")
+    parser.add_argument("name", help="such as billing")
+    name = parser.parse_args().name
+    problem = check_name(name)
+    if problem:
+        print(f"new-service: {name}: {problem}", file=sys.stderr)
+        return 2
+    add_service(name)
+    # Modules that were just written are not visible to this process.
+    subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
+    subprocess.run(
+        ["ruff", "format", "-q", f"services/gatehouse/{name}", f"tests/{name}"], cwd=ROOT, check=True
+    )
+    print(f"next: make lint test, then edit protos/gatehouse/{name}/v1/{name}.proto and run `make generate`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
