@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
+from gatehouse.oauth._breaker import MIN_TOKENS
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -198,6 +199,20 @@ async def test_outage_is_a_fault_of_its_span(verifiers: Verifiers, idp: Loopback
     (verify,) = trace.named("oauth.verify")
     assert verify.status.status_code is StatusCode.ERROR
     assert (verify.attributes or {})["error.type"] == "introspection_unreachable"
+
+
+async def test_search_for_an_issuer_that_is_down_is_no_part_of_a_call(
+    verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace
+) -> None:
+    tokens = [idp.grant() for _ in range(MIN_TOKENS)]
+    await idp.down()
+    for token in tokens:
+        with pytest.raises(IssuerUnavailable):
+            await verifiers.verify(token)
+
+    await until(lambda: len(trace.named("POST")) == MIN_TOKENS + 1)
+    probe = trace.named("POST")[-1]
+    assert probe.parent is None
 
 
 async def test_hanging_issuer_is_a_fault_of_its_span(
