@@ -25,6 +25,7 @@ from gatehouse.oauth._http import (
     post_form,
     url_fault,
 )
+from gatehouse.oauth.errors import IssuerUnreachable
 from tests.support.oauth_fixtures import Stopwatch, reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, Request, until
 
@@ -354,6 +355,28 @@ async def test_full_pool_of_the_http_client_is_an_outage(idp: LoopbackIssuer) ->
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
     idp.release("slow")
+
+
+@pytest.mark.parametrize(
+    ("reply", "reached"),
+    [
+        (Reply(hang_up=True), False),
+        (Reply(raw=b"garbage\r\n\r\n"), False),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{"), True),
+        (Reply(b" " * 70_000), True),
+        (Reply(b"", 302, {"location": "/elsewhere"}), True),
+        (Reply(b"", 503), True),
+        (Reply(b"<html>"), True),
+    ],
+    ids=range(7),
+)
+async def test_issuer_is_unreachable_only_without_a_response(
+    reply: Reply, reached: bool, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    with pytest.raises(IssuerUnavailable) as caught:
+        await asked(http, idp, reply)
+
+    assert isinstance(caught.value, IssuerUnreachable) is not reached
 
 
 async def test_outage_carries_neither_request_nor_answer(

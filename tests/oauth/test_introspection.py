@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, Verifiers
-from gatehouse.oauth.introspection import (
-    BREAKER_FAILURES,
-    BREAKER_SECONDS,
-    INACTIVE_SECONDS,
-    INACTIVE_SIZE,
-    Breaker,
-)
+from gatehouse.oauth._issuer import REDISCOVERY_SECONDS
+from gatehouse.oauth.introspection import FAILED_SECONDS, INACTIVE_SECONDS, INACTIVE_SIZE
 from gatehouse.oauth.verifiers import ANSWER_SECONDS, CACHE_SIZE
 from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
 from tests.support.oauth_issuers import (
@@ -26,7 +21,6 @@ from tests.support.oauth_issuers import (
     LoopbackIssuer,
     ManualTime,
     Reply,
-    Request,
     until,
 )
 
@@ -165,16 +159,28 @@ async def test_login_is_what_the_token_says_and_not_the_session_of_now(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_is_no_answer_is_an_outage_and_is_not_kept(
-    reply: Reply, reason: str, idp: LoopbackIssuer, verifiers: Verifiers
+@pytest.mark.parametrize("online", [False, True])
+async def test_bad_answer_is_unavailable_and_stands_for_half_a_second(
+    reply: Reply,
+    reason: str,
+    online: bool,
+    idp: LoopbackIssuer,
+    verifiers: Verifiers,
+    manual_time: ManualTime,
 ) -> None:
     well = idp.answerers["/realms/test/introspect"]
     idp.activate("opaque")
     idp.answer("introspect", reply)
-    assert await unavailable(verifiers, "opaque") == reason
+    assert await unavailable(verifiers, "opaque", online=online) == reason
 
     idp.answer("introspect", well)
-    assert await verifiers.verify("opaque")
+    manual_time.advance(FAILED_SECONDS - 0.001)
+    assert await unavailable(verifiers, "opaque") == reason
+    assert await unavailable(verifiers, "opaque", online=True) == reason
+    assert idp.asked("introspect") == 1
+    manual_time.advance(0.001)
+    assert await verifiers.verify("opaque", online=online)
+    assert FAILED_SECONDS == 0.5
 
 
 async def test_outage_does_not_end_what_is_known_good(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
@@ -231,7 +237,9 @@ async def test_endpoint_that_is_given_needs_no_metadata(
     assert idp.asked(".well-known/openid-configuration") == 0
 
 
-async def test_endpoint_that_has_moved_is_found_again(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_endpoint_that_has_moved_is_found_again(
+    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+) -> None:
     well = idp.answerers["/realms/test/introspect"]
     idp.activate("opaque")
     idp.answer("introspect", Reply(b"", 404))
@@ -243,7 +251,25 @@ async def test_endpoint_that_has_moved_is_found_again(idp: LoopbackIssuer, verif
     await until(lambda: idp.asked(".well-known/openid-configuration") == 2)
     issuer = verifiers._issuers[idp.issuer]
     await until(lambda: not issuer._discovery.busy(None))
+    manual_time.advance(FAILED_SECONDS)
     assert await verifiers.verify("opaque")
+
+
+async def test_moved_endpoint_is_looked_for_once_in_five_seconds(
+    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+) -> None:
+    idp.answer("introspect", Reply(b"", 404))
+    issuer = verifiers._issuers[idp.issuer]
+
+    async def look(number: int) -> int:
+        assert await unavailable(verifiers, f"token-{number}") == "introspection_gone"
+        await until(lambda: not issuer._discovery.busy(None))
+        return idp.asked(".well-known/openid-configuration")
+
+    assert [await look(number) for number in range(5)] == [2] * 5
+    manual_time.advance(REDISCOVERY_SECONDS)
+    assert [await look(number) for number in range(5)] == [3] * 5
+    assert REDISCOVERY_SECONDS == 5.0
 
 
 async def test_endpoint_that_is_given_and_gone_is_not_looked_for(
@@ -538,99 +564,6 @@ async def test_metadata_that_comes_late_serves_who_asks_next(
 
     await until(lambda: verifiers.ready)
     assert idp.asked(".well-known/openid-configuration") == 1
-
-
-async def test_issuer_that_does_not_answer_is_left_alone_for_a_while(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
-) -> None:
-    well = idp.answerers["/realms/test/introspect"]
-    idp.activate("opaque")
-    idp.answer("introspect", Reply(b"", 503))
-    for number in range(BREAKER_FAILURES):
-        assert await unavailable(verifiers, f"token-{number}") == "introspection_failed"
-    for number in range(100):
-        assert await unavailable(verifiers, f"token-{number}") == "circuit_open"
-    assert await unavailable(verifiers, "opaque", online=True) == "circuit_open"
-    assert idp.asked("introspect") == BREAKER_FAILURES
-
-    # One tries again after a while; the others do not wait for it.
-    manual_time.advance(BREAKER_SECONDS)
-    assert await unavailable(verifiers, "opaque") == "introspection_failed"
-    assert await unavailable(verifiers, "opaque") == "circuit_open"
-    assert idp.asked("introspect") == BREAKER_FAILURES + 1
-
-    # And once it answers, it is asked as before.
-    idp.answer("introspect", well)
-    manual_time.advance(BREAKER_SECONDS)
-    assert await verifiers.verify("opaque")
-    assert await refused(verifiers, "junk") == "token_inactive"
-
-
-async def test_only_one_tries_whether_the_issuer_is_back(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
-) -> None:
-    await idp.down()
-    for number in range(BREAKER_FAILURES):
-        await unavailable(verifiers, f"token-{number}")
-    await idp.up()
-    idp.hold("introspect")
-    manual_time.advance(BREAKER_SECONDS)
-    waiting = [asyncio.create_task(verifiers.verify(f"token-{number}")) for number in range(50)]
-    await until(lambda: sum(task.done() for task in waiting) == 49)
-    await until(lambda: idp.asked("introspect") == 1)
-    idp.release("introspect")
-    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-
-    assert sorted({str(outcome) for outcome in outcomes}) == ["circuit_open", "token_inactive"]
-    assert idp.asked("introspect") == 1
-
-
-async def test_refusal_of_our_own_credentials_opens_no_circuit(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
-) -> None:
-    """Nor does whatever a caller's token makes the issuer answer, so that no caller can shut others out."""
-    verifiers = await make_verifiers(config(idp, "introspection", client_secret="wrong"))
-    for number in range(2 * BREAKER_FAILURES):
-        assert await unavailable(verifiers, f"token-{number}") == "introspection_refused"
-
-    assert idp.asked("introspect") == 2 * BREAKER_FAILURES
-
-
-async def test_one_answer_in_between_keeps_the_circuit_closed(
-    idp: LoopbackIssuer, verifiers: Verifiers
-) -> None:
-    well = idp.answerers["/realms/test/introspect"]
-    outcomes = iter([Reply(b"", 503)] * (BREAKER_FAILURES - 1) + [None])
-
-    def shaky(request: Request) -> Any:
-        return next(outcomes, Reply(b"", 503)) or well(request)
-
-    idp.answer("introspect", shaky)
-    for number in range(BREAKER_FAILURES - 1):
-        assert await unavailable(verifiers, f"token-{number}") == "introspection_failed"
-    assert await refused(verifiers, "token") == "token_inactive"
-    for number in range(BREAKER_FAILURES):
-        assert await unavailable(verifiers, f"other-{number}") == "introspection_failed"
-    assert await unavailable(verifiers, "last") == "circuit_open"
-
-
-def test_breaker_that_is_tried_and_fails_stays_open(manual_time: ManualTime) -> None:
-    breaker = Breaker(manual_time.monotonic)
-    for _ in range(BREAKER_FAILURES):
-        breaker.check()
-        breaker.record(ok=False)
-    for _ in range(3):
-        manual_time.advance(BREAKER_SECONDS - 0.001)
-        with pytest.raises(IssuerUnavailable, match="circuit_open"):
-            breaker.check()
-        manual_time.advance(0.001)
-        breaker.check()
-        breaker.record(ok=False)
-    manual_time.advance(BREAKER_SECONDS)
-    breaker.check()
-    breaker.record(ok=True)
-    for _ in range(10):
-        breaker.check()
 
 
 def test_answers_are_due_within_a_second() -> None:

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
+from gatehouse.oauth._breaker import MIN_TOKENS
 from tests.support.oauth_fixtures import MakeVerifiers, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, SigningKey, until
 from tests.support.telemetry import Spans
@@ -198,6 +199,20 @@ async def test_outage_is_a_fault_of_its_span(verifiers: Verifiers, idp: Loopback
     (verify,) = trace.named("oauth.verify")
     assert verify.status.status_code is StatusCode.ERROR
     assert (verify.attributes or {})["error.type"] == "introspection_unreachable"
+
+
+async def test_search_for_an_issuer_that_is_down_is_no_part_of_a_call(
+    verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace
+) -> None:
+    tokens = [idp.grant() for _ in range(MIN_TOKENS)]
+    await idp.down()
+    for token in tokens:
+        with pytest.raises(IssuerUnavailable):
+            await verifiers.verify(token)
+
+    await until(lambda: len(trace.named("POST")) == MIN_TOKENS + 1)
+    probe = trace.named("POST")[-1]
+    assert probe.parent is None
 
 
 async def test_hanging_issuer_is_a_fault_of_its_span(

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 import httpx
 
 from gatehouse.oauth._json import strict_object
-from gatehouse.oauth.errors import IssuerUnavailable
+from gatehouse.oauth.errors import IssuerUnavailable, IssuerUnreachable
 
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
@@ -78,7 +78,8 @@ async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, wha
         what: Start of the reasons, such as `keys`.
 
     Raises:
-        IssuerUnavailable: No answer, one too late or too large, a redirect, or not a JSON object.
+        IssuerUnreachable: No HTTP response.
+        IssuerUnavailable: A response that is too slow, too large, a redirect, or not a JSON object.
     """
     _require_safe(url, allow_http=allow_http)
     answer = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
@@ -109,7 +110,8 @@ async def post_form(
         what: Start of the reasons, such as `introspection`.
 
     Raises:
-        IssuerUnavailable: No answer, one too late or too large, or a redirect.
+        IssuerUnreachable: No HTTP response.
+        IssuerUnavailable: A response that is too slow, too large, or a redirect.
     """
     _require_safe(url, allow_http=allow_http)
     headers = dict(_HEADERS)
@@ -146,7 +148,9 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> A
     except (httpx.HTTPError, OSError):
         fault = "unreachable"
     # Raised out here, so that no exception of httpx, which holds the request and its secrets, goes along.
-    if response is None or fault:
+    if response is None:
+        raise IssuerUnreachable(f"{what}_{fault}")
+    if fault:
         raise IssuerUnavailable(f"{what}_{fault}")
     if response.is_redirect:
         raise IssuerUnavailable(f"{what}_redirected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,9 @@ from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read, provider
+
+# At least this long between two looks for an introspection endpoint that may have moved.
+REDISCOVERY_SECONDS = 5.0
 
 
 class Issuer:
@@ -49,10 +53,12 @@ class Issuer:
     ) -> None:
         self.config = config
         self._http = http
+        self._monotonic = monotonic
         self._sleep = sleep
         self._provider = provider(config.provider)
         self._metadata: Metadata | None = None
         self._metadata_doubtful = False
+        self._rediscovered_at = -math.inf
         self._discovery: SingleFlight[None, Metadata] = SingleFlight()
         self._discoverer: asyncio.Task[None] | None = None
         self._keys: KeySet | None = None
@@ -63,7 +69,7 @@ class Issuer:
             self._signed = JwtVerifier(config, self._keys, clock)
         if config.mode != "jwt":
             self._asked = IntrospectionVerifier(
-                config, self._introspection_endpoint, http, clock, monotonic, answer_seconds
+                config, self._introspection_endpoint, http, clock, monotonic, sleep, answer_seconds
             )
 
     @property
@@ -86,6 +92,8 @@ class Issuer:
         """Ends all background work."""
         if self._keys is not None:
             await self._keys.aclose()
+        if self._asked is not None:
+            await self._asked.aclose()
         if self._discoverer is not None:
             self._discoverer.cancel()
             await asyncio.gather(self._discoverer, return_exceptions=True)
@@ -112,10 +120,16 @@ class Issuer:
             asked = await self._asked.verify(token, online=online)
         except IssuerUnavailable as error:
             if error.reason == ENDPOINT_GONE and self.config.introspection_endpoint is None:
-                # It may have moved. Nobody waits for the answer; the breaker bounds how often this is asked.
-                self._discovery.begin(None, self._discover)
+                self._rediscover()
             raise
         return (asked if signed is None else self._joined(signed, asked)), "introspection"
+
+    def _rediscover(self) -> None:
+        """Look in the background whether the introspection endpoint has moved."""
+        now = self._monotonic()
+        if now >= self._rediscovered_at + REDISCOVERY_SECONDS:
+            self._rediscovered_at = now
+            self._discovery.begin(None, self._discover)
 
     def _joined(self, signed: Principal, asked: Principal) -> Principal:
         if asked.subject != signed.subject:

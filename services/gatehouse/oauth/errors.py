@@ -7,6 +7,7 @@
     │   ├── InsufficientScope                   insufficient_scope
     │   └── InsufficientUserAuthentication      insufficient_user_authentication
     ├── IssuerUnavailable                       not the caller's fault
+    │   └── IssuerUnreachable                   no response at all, or "not now"
     └── TokenRequestFailed                      a token endpoint answered with an error (RFC 6749 section 5.2)
 
 No error text ever holds a token, a secret or the value of a claim.
@@ -91,6 +92,10 @@ class IssuerUnavailable(OAuthError):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class IssuerUnreachable(IssuerUnavailable):
+    """The issuer gave no HTTP response, or said that it takes no requests at present."""
 
 
 class TokenRequestFailed(OAuthError):

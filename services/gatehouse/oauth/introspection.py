@@ -3,66 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
 import httpx
 
+from gatehouse.oauth._breaker import Breaker
 from gatehouse.oauth._cache import TokenCache
 from gatehouse.oauth._claims import check_claims, split
+from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import post_form
 from gatehouse.oauth.config import IssuerConfig
-from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, _read, provider
 
 INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
-BREAKER_FAILURES = 5
-BREAKER_SECONDS = 5.0
+# The retries of a client's gRPC channel take longer together, so the last one asks the issuer again.
+FAILED_SECONDS = 0.5
+FAILED_SIZE = 1_000
+PROBE_SECONDS = 1.0
 ENDPOINT_GONE = "introspection_gone"
-
-
-class Breaker:
-    """Stops asking an issuer that does not answer; after a while one request may try again.
-
-    Args:
-        monotonic: Clock in seconds.
-    """
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._failures = 0
-        self._retry_at = 0.0
-
-    def check(self) -> None:
-        """Refuses while the breaker is open.
-
-        Raises:
-            IssuerUnavailable: `circuit_open`.
-        """
-        if self._failures < BREAKER_FAILURES:
-            return
-        now = self._monotonic()
-        if now < self._retry_at:
-            raise IssuerUnavailable("circuit_open")
-        self._retry_at = now + BREAKER_SECONDS  # this one tries; the others wait for its outcome
-
-    def record(self, *, ok: bool) -> None:
-        """Takes the outcome of one request."""
-        if ok:
-            self._failures = 0
-            return
-        self._failures += 1
-        self._retry_at = self._monotonic() + BREAKER_SECONDS
+# The issuer as a whole, or the proxy in front of it, takes no requests at present; see Breaker.
+_NOT_NOW = frozenset(
+    {
+        httpx.codes.TOO_MANY_REQUESTS,
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
+)
 
 
 class IntrospectionVerifier:
     """Asks one issuer about its tokens; who calls it shares requests and keeps good answers.
 
     Refused tokens are kept here, apart and for at most ten seconds, so that junk cannot push good
-    answers out. Errors are never kept.
+    answers out.
+
+    A bad answer about one token fails that token only, with IssuerUnavailable because nothing is known about
+    it, and the issuer is not asked about it again for `FAILED_SECONDS`. While the issuer cannot be reached,
+    all tokens fail at once, see Breaker; until it responds, it is asked every `PROBE_SECONDS` about a random
+    token.
 
     Args:
         config: The issuer, with `client_id` and `client_secret`.
@@ -70,6 +56,7 @@ class IntrospectionVerifier:
         http: Client to ask with.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
+        sleep: Waits for seconds of that clock.
         answer_seconds: How long the issuer may take.
     """
 
@@ -80,6 +67,7 @@ class IntrospectionVerifier:
         http: httpx.AsyncClient,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         answer_seconds: float,
     ) -> None:
         self._config = config
@@ -87,11 +75,19 @@ class IntrospectionVerifier:
         self._endpoint = endpoint
         self._http = http
         self._clock = clock
+        self._sleep = sleep
         self._answer_seconds = answer_seconds
         self._provider: Provider = provider(config.provider)
         context = (config.issuer, config.introspection_endpoint, config.client_id)
         self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic, context)
+        # The keys of `_inactive` serve here too.
+        self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
         self._breaker = Breaker(monotonic)
+        self._recovery: SingleFlight[None, None] = SingleFlight()
+
+    async def aclose(self) -> None:
+        """Ends all background work."""
+        await self._recovery.aclose()
 
     async def verify(self, token: str, *, online: bool = False) -> Principal:
         """Asks about one access token.
@@ -108,7 +104,10 @@ class IntrospectionVerifier:
         reason = None if online else self._inactive.get(key)
         if reason is not None:
             raise InvalidToken(reason)
-        answer = await self._ask(token)
+        failure = self._failed.get(key)
+        if failure is not None:
+            raise IssuerUnavailable(failure)
+        answer = await self._ask(key, token)
         try:
             principal = self._principal(token, answer)
         except InvalidToken as refusal:
@@ -141,39 +140,68 @@ class IntrospectionVerifier:
             return replace(principal, acr="", auth_time=None)
         return principal
 
-    async def _ask(self, token: str) -> Mapping[str, Any]:
-        self._breaker.check()
+    async def _ask(self, key: bytes, token: str) -> Mapping[str, Any]:
+        if self._breaker.is_open():
+            self._recover_in_background()  # in case that an unexpected error has ended it
+            raise IssuerUnavailable("circuit_open")
         try:
-            async with asyncio.timeout(self._answer_seconds):
-                answer = await self._answer(token)
-        except TimeoutError:
-            self._breaker.record(ok=False)
-            raise IssuerUnavailable("introspection_timeout") from None
-        except IssuerUnavailable:
-            self._breaker.record(ok=False)
+            answer = await self._answer_in_time(token)
+        except IssuerUnavailable as error:
+            self._breaker.record(key, reached=not isinstance(error, IssuerUnreachable))
+            self._failed.put(key, error.reason, FAILED_SECONDS)
+            if self._breaker.is_open():
+                self._recover_in_background()
             raise
-        self._breaker.record(ok=True)
-        if answer is None:
-            raise IssuerUnavailable("introspection_refused")
+        self._breaker.record(key, reached=True)
+        self._failed.discard(key)
         return answer
 
-    async def _answer(self, token: str) -> Mapping[str, Any] | None:
-        """Returns the answer, or None when the issuer is there and refuses this server."""
+    def _recover_in_background(self) -> None:
+        # In a context of its own, because it is no part of the call that happens to start it.
+        Context().run(self._recovery.begin, None, self._recover)
+
+    async def _recover(self) -> None:
+        """Ask about random tokens until the issuer responds."""
+        while self._breaker.is_open():
+            try:
+                await self._answer_in_time(secrets.token_urlsafe())
+            except IssuerUnreachable:
+                await self._sleep(PROBE_SECONDS)
+                continue
+            except IssuerUnavailable:
+                pass  # a bad answer is a response too
+            self._breaker.close()
+
+    async def _answer_in_time(self, token: str) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await self._answer(token)
+        except TimeoutError:
+            raise IssuerUnreachable("introspection_timeout") from None
+
+    async def _answer(self, token: str) -> Mapping[str, Any]:
+        try:
+            endpoint = await self._endpoint()
+        except IssuerUnavailable as error:
+            # Without its metadata, the issuer cannot be asked about any token.
+            raise IssuerUnreachable(error.reason) from None
         answer = await post_form(
             self._http,
-            await self._endpoint(),
+            endpoint,
             {"token": token, "token_type_hint": "access_token"},
             self._auth,
             allow_http=self._config.allow_http,
             what="introspection",
         )
+        if answer.status in _NOT_NOW:
+            raise IssuerUnreachable("introspection_failed")
         if answer.away:
             raise IssuerUnavailable("introspection_failed")
         if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
             raise IssuerUnavailable(ENDPOINT_GONE)
         if not answer.ok:
             # 401 and 403 are about this server's own credentials, not about the token.
-            return None
+            raise IssuerUnavailable("introspection_refused")
         if answer.body is None or "active" not in answer.body:
             raise IssuerUnavailable("introspection_malformed")
         return answer.body
