@@ -20,7 +20,7 @@ import psycopg_pool
 import uvloop
 
 from gatehouse.app.services import settings_model
-from gatehouse.oauth import Verifiers
+from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import RpcMetrics, Server, Service
 from gatehouse.runtime.grpc_tuning import calm_poller
 from gatehouse.runtime.process import http_client, issuer_config, server_limits, server_tls
@@ -133,18 +133,18 @@ async def chain_echo(ready_file: Path) -> None:
         metrics = RpcMetrics(telemetry.meter)
         configs = [issuer_config(issuer) for issuer in settings.issuers]
         http = await stack.enter_async_context(http_client(configs, telemetry))
-        verifiers = Verifiers(configs, http=http, tracer=telemetry.tracer, observer=metrics)
-        stack.push_async_callback(verifiers.aclose)
-        await verifiers.start()
+        verifier = MultiIssuerVerifier(configs, http=http, tracer=telemetry.tracer, observer=metrics)
+        stack.push_async_callback(verifier.aclose)
+        await verifier.start()
         server = Server(
             [Service(_add_echo, None)],
-            verifier=verifiers,
+            verifier=verifier,
             tls=server_tls(settings),
             logger=telemetry.logger,
             limits=server_limits(settings),
             tracer=telemetry.tracer,
             metrics=metrics,
-            readiness=lambda: verifiers.ready,
+            readiness=lambda: verifier.ready,
             method_scopes={ECHO_PATH[1:]: ["read:users"]},
         )
         port = await server.start()

@@ -107,7 +107,7 @@ def _buf(*arguments: str) -> bool:
 
 
 def _packages() -> list[Path]:
-    """Return the folders of protos. Each keeps its own baseline, so that it can be deleted with its protos."""
+    """Return the folders of protos. Each has its own baseline, so that it can be deleted as a whole."""
     return sorted({(PROTOS / proto).parent for proto in _own_protos()})
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from gatehouse.oauth import InvalidToken, IssuerConfig, Verifiers
+from gatehouse.oauth import InvalidToken, IssuerConfig
 from tests.issuers.idp import (
     CONSOLE,
     SCOPES,
@@ -20,6 +20,7 @@ from tests.issuers.idp import (
     sent_back,
 )
 from tests.support.issuer import SECRETS
+from tests.support.oauth_fixtures import Verifier
 
 Mode = Literal["jwt", "introspection", "hybrid"]
 MODES: tuple[Mode, ...] = ("jwt", "introspection", "hybrid")
@@ -27,7 +28,7 @@ ONLINE: tuple[Mode, ...] = ("introspection", "hybrid")
 
 
 @asynccontextmanager
-async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifiers]:
+async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifier]:
     config = IssuerConfig(
         issuer=idp.issuer,
         audience="gatehouse-api",
@@ -37,7 +38,7 @@ async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifiers]:
         client_secret=SECRETS["gatehouse-api"],
         revocation_budget_seconds=0,
     )
-    made = Verifiers([config], http=idp.http)
+    made = Verifier([config], http=idp.http)
     await made.start()
     try:
         yield made
@@ -45,7 +46,7 @@ async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifiers]:
         await made.aclose()
 
 
-async def reason(verifier: Verifiers, token: str) -> str:
+async def reason(verifier: Verifier, token: str) -> str:
     with pytest.raises(InvalidToken) as refused:
         await verifier.verify(token)
     return refused.value.reason

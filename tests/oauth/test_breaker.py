@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable, Verifiers
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._breaker import FAILURE_RATE, MIN_TOKENS, WINDOW_SECONDS, Breaker
 from gatehouse.oauth.introspection import FAILED_SECONDS, PROBE_SECONDS
-from gatehouse.oauth.verifiers import ANSWER_SECONDS
-from tests.support.oauth_fixtures import MakeVerifiers, Stopwatch, config, tls_context
+from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
+from tests.support.oauth_fixtures import MakeVerifier, Stopwatch, Verifier, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, Reply, Request, until
 
 BAD_ANSWERS = {
@@ -37,8 +37,8 @@ TICK = 0.01
 
 
 @pytest.fixture
-async def verifiers(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> Verifiers:
-    return await make_verifiers(config(idp, "introspection"))
+async def verifier(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> Verifier:
+    return await make_verifier(config(idp, "introspection"))
 
 
 def answer_badly(idp: LoopbackIssuer, reply: Reply) -> None:
@@ -51,10 +51,10 @@ def answer_badly(idp: LoopbackIssuer, reply: Reply) -> None:
     idp.answer("introspect", answer)
 
 
-async def outcome(verifiers: Verifiers, token: str, *, online: bool = False) -> str:
+async def outcome(verifier: Verifier, token: str, *, online: bool = False) -> str:
     """The reason why `token` is not accepted; "" when it is."""
     try:
-        await verifiers.verify(token, online=online)
+        await verifier.verify(token, online=online)
     except (InvalidToken, IssuerUnavailable) as error:
         return error.reason
     return ""
@@ -63,9 +63,9 @@ async def outcome(verifiers: Verifiers, token: str, *, online: bool = False) -> 
 class Load:
     """Calls by the manual clock: 50 a second with poisoned tokens, 20 with good and new ones."""
 
-    def __init__(self, idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime) -> None:
+    def __init__(self, idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime) -> None:
         self._idp = idp
-        self._verifiers = verifiers
+        self._verifiers = verifier
         self._time = manual_time
         self._ticks = 0
         self.poisoned: Counter[str] = Counter()
@@ -106,15 +106,15 @@ class Load:
 
 
 @pytest.fixture
-def load(idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime) -> Load:
-    return Load(idp, verifiers, manual_time)
+def load(idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime) -> Load:
+    return Load(idp, verifier, manual_time)
 
 
-async def open_breaker(verifiers: Verifiers) -> None:
+async def open_breaker(verifier: Verifier) -> None:
     """Has as many tokens fail as open the breaker."""
     for number in range(MIN_TOKENS):
-        assert await outcome(verifiers, f"lost-{number}") not in {"", "circuit_open"}
-    assert await outcome(verifiers, "lost") == "circuit_open"
+        assert await outcome(verifier, f"lost-{number}") not in {"", "circuit_open"}
+    assert await outcome(verifier, "lost") == "circuit_open"
 
 
 # Some tokens.
@@ -156,18 +156,18 @@ async def test_many_tokens_that_the_issuer_hangs_up_on_fail_no_other(idp: Loopba
 
 
 async def test_refusal_of_our_own_credentials_opens_no_breaker(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection", client_secret="wrong"))
+    verifier = await make_verifier(config(idp, "introspection", client_secret="wrong"))
     for number in range(4 * MIN_TOKENS):
-        assert await outcome(verifiers, f"token-{number}") == "introspection_refused"
+        assert await outcome(verifier, f"token-{number}") == "introspection_refused"
 
 
 async def test_tokens_that_hang_keep_nobody_out(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
     """With no other token to judge by, they open the breaker; the issuer's next response closes it."""
-    verifiers = await make_verifiers(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
+    verifier = await make_verifier(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
     held = asyncio.Event()
     well: Callable[[Request], Any] = idp.answerers["/realms/test/introspect"]
 
@@ -177,10 +177,10 @@ async def test_tokens_that_hang_keep_nobody_out(
         return well(request)
 
     idp.answer("introspect", answer)
-    outcomes = await asyncio.gather(*(outcome(verifiers, f"poison-{n}") for n in range(2 * MIN_TOKENS)))
+    outcomes = await asyncio.gather(*(outcome(verifier, f"poison-{n}") for n in range(2 * MIN_TOKENS)))
     assert set(outcomes) <= {"introspection_timeout", "issuer_timeout", "circuit_open"}
 
-    assert await Load(idp, verifiers, manual_time).until_closed() <= 2 * PROBE_SECONDS
+    assert await Load(idp, verifier, manual_time).until_closed() <= 2 * PROBE_SECONDS
     held.set()
 
 
@@ -219,62 +219,62 @@ async def test_outage_opens_the_breaker_within_two_seconds_and_its_end_closes_it
 
 
 async def test_hanging_issuer_opens_the_breaker_and_is_unavailable_within_a_second(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
+    verifier = await make_verifier(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
     idp.hold("introspect")
     async with Stopwatch() as watch:
-        outcomes = await asyncio.gather(*(outcome(verifiers, f"token-{n}") for n in range(50)))
+        outcomes = await asyncio.gather(*(outcome(verifier, f"token-{n}") for n in range(50)))
     assert set(outcomes) <= {"introspection_timeout", "issuer_timeout"}
     assert watch.seconds < 1.0
 
     await until(lambda: manual_time.pauses == [PROBE_SECONDS])
     before = idp.asked("introspect")
     for number in range(100):
-        assert await outcome(verifiers, f"later-{number}") == "circuit_open"
-        assert await outcome(verifiers, "online", online=True) == "circuit_open"
+        assert await outcome(verifier, f"later-{number}") == "circuit_open"
+        assert await outcome(verifier, "online", online=True) == "circuit_open"
     assert idp.asked("introspect") == before
     idp.release("introspect")
 
 
 async def test_metadata_that_cannot_be_had_opens_the_breaker(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     """Else each new token would ask for it again."""
     name = ".well-known/openid-configuration"
     idp.answer(name, Reply(b"<html>"))
-    verifiers = await make_verifiers(config(idp, "introspection"))
-    await open_breaker(verifiers)
-    await until(lambda: not verifiers._issuers[idp.issuer]._discovery.busy(None))
+    verifier = await make_verifier(config(idp, "introspection"))
+    await open_breaker(verifier)
+    await until(lambda: not verifier._issuers[idp.issuer]._discovery.busy(None))
     before = idp.asked(name)
     for number in range(100):
-        assert await outcome(verifiers, f"token-{number}") == "circuit_open"
+        assert await outcome(verifier, f"token-{number}") == "circuit_open"
     assert idp.asked(name) <= before + 1
 
 
 async def test_end_of_an_outage_is_found_without_any_call(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     await idp.down()
-    await open_breaker(verifiers)
+    await open_breaker(verifier)
     await until(lambda: manual_time.pauses == [PROBE_SECONDS])
     await idp.up()
     manual_time.advance(PROBE_SECONDS)
     await until(lambda: idp.asked("introspect") == 1)
-    asking = verifiers._issuers[idp.issuer]._asked
+    asking = verifier._issuers[idp.issuer]._introspection
     assert asking is not None
     await until(lambda: not asking._breaker.is_open())
 
     idp.activate("first")
-    assert await outcome(verifiers, "first") == ""
+    assert await outcome(verifier, "first") == ""
     assert PROBE_SECONDS == 1.0
 
 
 async def test_issuer_that_is_down_is_asked_about_tokens_that_nobody_has(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.answer("introspect", Reply(b"", 503))
-    await open_breaker(verifiers)
+    await open_breaker(verifier)
     for number in range(1, 4):
         await until(lambda: manual_time.pauses == [PROBE_SECONDS])
         assert idp.asked("introspect") == MIN_TOKENS + number
@@ -288,22 +288,22 @@ async def test_issuer_that_is_down_is_asked_about_tokens_that_nobody_has(
 
 @pytest.mark.parametrize("reply", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
 async def test_bad_answer_too_ends_an_outage(
-    reply: Reply, idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    reply: Reply, idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.answer("introspect", Reply(b"", 503))
-    await open_breaker(verifiers)
+    await open_breaker(verifier)
     await until(lambda: manual_time.pauses == [PROBE_SECONDS])
     idp.answer("introspect", reply)
     manual_time.advance(PROBE_SECONDS)
     await until(lambda: idp.asked("introspect") == MIN_TOKENS + 2)
 
-    asking = verifiers._issuers[idp.issuer]._asked
+    asking = verifier._issuers[idp.issuer]._introspection
     assert asking is not None
     await until(lambda: not asking._breaker.is_open())
 
 
 async def test_answer_that_was_under_way_ends_an_outage(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.activate("slow")
     idp.activate("new")
@@ -317,24 +317,24 @@ async def test_answer_that_was_under_way_ends_an_outage(
         return well(request)
 
     idp.answer("introspect", answer)
-    slow = asyncio.create_task(outcome(verifiers, "slow"))
+    slow = asyncio.create_task(outcome(verifier, "slow"))
     await until(lambda: idp.asked("introspect") == 1)
-    await open_breaker(verifiers)
+    await open_breaker(verifier)
     await until(lambda: manual_time.pauses == [PROBE_SECONDS])
     held.set()
     assert await slow == ""
 
     idp.answer("introspect", well)
-    assert await outcome(verifiers, "new") == ""
+    assert await outcome(verifier, "new") == ""
 
 
 async def test_closing_ends_the_search_for_an_issuer_that_is_down(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     await idp.down()
-    await open_breaker(verifiers)
+    await open_breaker(verifier)
     await until(lambda: manual_time.pauses == [PROBE_SECONDS])
-    await verifiers.aclose()
+    await verifier.aclose()
 
     assert manual_time.pauses == []
 
@@ -358,20 +358,20 @@ async def surprising() -> AsyncIterator[Surprising]:
 
 
 async def test_unexpected_error_does_not_keep_the_breaker_open(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime, surprising: Surprising
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime, surprising: Surprising
 ) -> None:
     async with httpx.AsyncClient(transport=surprising) as http:
-        verifiers = await make_verifiers(config(idp, "introspection"), http=http)
+        verifier = await make_verifier(config(idp, "introspection"), http=http)
         well = idp.answerers["/realms/test/introspect"]
         idp.answer("introspect", Reply(b"", 503))
-        await open_breaker(verifiers)
+        await open_breaker(verifier)
         await until(lambda: manual_time.pauses == [PROBE_SECONDS])
         surprising.surprise = True
         manual_time.advance(PROBE_SECONDS)
         await until(lambda: not surprising.surprise)
         idp.answer("introspect", well)
 
-        assert await Load(idp, verifiers, manual_time).until_closed() <= 2 * PROBE_SECONDS
+        assert await Load(idp, verifier, manual_time).until_closed() <= 2 * PROBE_SECONDS
 
 
 # The rate.

@@ -8,12 +8,13 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken
-from gatehouse.oauth._claims import check_claims, decode_part, is_b64token, numeric_date, split
+from gatehouse.oauth._claims import check_claims, numeric_date
 from gatehouse.oauth._json import strict_object
+from gatehouse.oauth.presented_token import MAX_TOKEN_CHARS, PresentedToken, decode_base64url, is_b64token
 from tests.support.oauth_issuers import b64
 
 JSON = st.recursive(
@@ -28,8 +29,8 @@ SECONDS = st.floats(min_value=0, max_value=4e9)
 def test_bytes_have_one_spelling_in_base64url(raw: bytes) -> None:
     spelling = b64(raw)
 
-    assert decode_part(spelling) == raw
-    assert decode_part(spelling + "=") is None
+    assert decode_base64url(spelling) == raw
+    assert decode_base64url(spelling + "=") is None
 
 
 @given(st.text())
@@ -38,14 +39,14 @@ def test_bytes_have_one_spelling_in_base64url(raw: bytes) -> None:
 @example("AAA\n")
 @example("٣٣٣٣")
 def test_part_is_decoded_only_when_it_would_be_encoded_so(text: str) -> None:
-    raw = decode_part(text)
+    raw = decode_base64url(text)
 
     assert raw is None or b64(raw) == text
 
 
 @given(st.text(alphabet="ABCz09-_"))
 def test_alphabet_alone_makes_no_canonical_part(text: str) -> None:
-    raw = decode_part(text)
+    raw = decode_base64url(text)
 
     assert (raw is not None) == (
         text != "" and len(text) % 4 != 1 and b64(base64.urlsafe_b64decode(text + "==")) == text
@@ -55,23 +56,32 @@ def test_alphabet_alone_makes_no_canonical_part(text: str) -> None:
 @given(st.text() | st.lists(st.text(alphabet="AZaz09-_"), max_size=5).map(".".join))
 @example("..")
 @example("e30.e30.e30")
-def test_split_never_raises_and_reads_only_objects(token: str) -> None:
-    parts = split(token)
-
-    assert parts is None or all(isinstance(part, dict) for part in parts)
+def test_parsing_refuses_or_splits_into_objects(text: str) -> None:
+    try:
+        jws = PresentedToken(text).jws
+    except InvalidToken:
+        return
+    assert jws is None or (isinstance(jws.header, dict) and isinstance(jws.claims, dict))
 
 
 @given(st.dictionaries(st.text(), JSON), st.dictionaries(st.text(), JSON), st.binary(min_size=1))
-def test_split_gives_back_what_was_put_in(
+def test_parts_of_a_jws_are_those_that_were_encoded(
     header: dict[str, Any], payload: dict[str, Any], signature: bytes
 ) -> None:
     raw = [json.dumps(part).encode() for part in (header, payload)]
     token = ".".join([*map(b64, raw), b64(signature)])
-    parts = split(token)
+    assume(len(token) <= MAX_TOKEN_CHARS)
+    jws = PresentedToken(token).jws
 
-    if any(b"NaN" in part or b"Infinity" in part for part in raw) and parts is None:
+    if jws is None:
+        assert any(b"NaN" in part or b"Infinity" in part for part in raw)
         return
-    assert parts == (header, payload)
+    assert (jws.header, jws.claims, jws.signature) == (header, payload, signature)
+    assert jws.signing_input == token.rpartition(".")[0].encode()
+
+
+def test_a_parsed_token_does_not_show_itself() -> None:
+    assert "canary" not in repr(PresentedToken("canary"))
 
 
 @given(st.binary() | st.text().map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gatehouse.oauth import IssuerConfig, Verifiers
-from tests.support.oauth_fixtures import MakeVerifiers, config
+from gatehouse.oauth import IssuerConfig
+from tests.support.oauth_fixtures import MakeVerifier, Verifier, config
 from tests.support.oauth_issuers import LoopbackIssuer
 
 GOOD: dict[str, Any] = {
@@ -82,26 +82,24 @@ def test_secret_is_not_shown() -> None:
     assert "canary" not in str(IssuerConfig(**GOOD))
 
 
-async def test_two_issuers_of_one_name_are_refused(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
-) -> None:
-    with pytest.raises(ValueError, match="two issuers have the same name"):
-        await make_verifiers(config(idp), config(idp, audience="other"))
+async def test_two_issuers_of_one_name_are_refused(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+    with pytest.raises(ValueError, match="two issuers have the same URL"):
+        await make_verifier(config(idp), config(idp, audience="other"))
 
 
-async def test_no_issuer_at_all_is_refused(make_verifiers: MakeVerifiers) -> None:
+async def test_no_issuer_at_all_is_refused(make_verifier: MakeVerifier) -> None:
     with pytest.raises(ValueError, match="at least one issuer is required"):
-        await make_verifiers()
+        await make_verifier()
 
 
-async def test_real_clock_is_the_default(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
+async def test_real_clock_is_the_default(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
     import time
 
     import httpx
 
     idp.clock = time.time
     async with httpx.AsyncClient(trust_env=False) as http:
-        verifiers = Verifiers([config(idp)], http=http)
-        await verifiers.start()
-        assert (await verifiers.verify(idp.sign())).scopes == {"read:users"}
-        await verifiers.aclose()
+        verifier = Verifier([config(idp)], http=http)
+        await verifier.start()
+        assert (await verifier.verify(idp.sign())).scopes == {"read:users"}
+        await verifier.aclose()

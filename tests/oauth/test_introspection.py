@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable, Verifiers
-from gatehouse.oauth._issuer import REDISCOVERY_SECONDS
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth._issuer_verifier import REDISCOVERY_SECONDS
 from gatehouse.oauth.introspection import FAILED_SECONDS, INACTIVE_SECONDS, INACTIVE_SIZE
-from gatehouse.oauth.verifiers import ANSWER_SECONDS, CACHE_SIZE
-from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from gatehouse.oauth.multi_issuer import ANSWER_SECONDS, CACHE_SIZE
+from tests.support.oauth_fixtures import (
+    CountingObserver,
+    MakeVerifier,
+    Stopwatch,
+    Verifier,
+    config,
+    reason_of,
+)
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,
@@ -26,37 +33,37 @@ from tests.support.oauth_issuers import (
 
 
 @pytest.fixture
-async def verifiers(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> Verifiers:
-    return await make_verifiers(config(idp, "introspection"))
+async def verifier(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> Verifier:
+    return await make_verifier(config(idp, "introspection"))
 
 
 TIMEOUTS = {"introspection_timeout", "issuer_timeout"}
 
 
 @pytest.fixture
-async def prompt(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> Verifiers:
-    """Verifiers with their real patience."""
-    return await make_verifiers(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
+async def prompt(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> Verifier:
+    """Verifier with their real patience."""
+    return await make_verifier(config(idp, "introspection"), answer_seconds=ANSWER_SECONDS)
 
 
-async def refused(verifiers: Verifiers, token: str, **more: Any) -> str:
+async def refused(verifier: Verifier, token: str, **more: Any) -> str:
     with pytest.raises(InvalidToken) as caught:
-        await verifiers.verify(token, **more)
+        await verifier.verify(token, **more)
     return reason_of(caught)
 
 
-async def unavailable(verifiers: Verifiers, token: str, **more: Any) -> str:
+async def unavailable(verifier: Verifier, token: str, **more: Any) -> str:
     with pytest.raises(IssuerUnavailable) as caught:
-        await verifiers.verify(token, **more)
+        await verifier.verify(token, **more)
     return reason_of(caught)
 
 
 # What is asked and believed.
 
 
-async def test_issuer_is_asked_as_rfc_7662_has_it(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_issuer_is_asked_as_rfc_7662_has_it(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.activate("opaque-1")
-    await verifiers.verify("opaque-1")
+    await verifier.verify("opaque-1")
 
     request = idp.last("introspect")
     assert request.method == "POST"
@@ -65,12 +72,10 @@ async def test_issuer_is_asked_as_rfc_7662_has_it(idp: LoopbackIssuer, verifiers
 
 
 @pytest.mark.parametrize("active", [False, None, "true", "True", "", 1, 0, 1.0, [], [True], {}, {"a": True}])
-async def test_active_must_be_the_boolean_true(
-    active: Any, idp: LoopbackIssuer, verifiers: Verifiers
-) -> None:
+async def test_active_must_be_the_boolean_true(active: Any, idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.activate("opaque", active=active)
 
-    assert await refused(verifiers, "opaque") == "token_inactive"
+    assert await refused(verifier, "opaque") == "token_inactive"
 
 
 @pytest.mark.parametrize(
@@ -100,11 +105,11 @@ async def test_active_must_be_the_boolean_true(
     ids=str,
 )
 async def test_active_token_must_also_be_for_here_and_now(
-    changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifiers: Verifiers
+    changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     idp.activate("opaque", **changes)
 
-    assert await refused(verifiers, "opaque") == reason
+    assert await refused(verifier, "opaque") == reason
 
 
 @pytest.mark.parametrize(
@@ -112,19 +117,19 @@ async def test_active_token_must_also_be_for_here_and_now(
     [{"iss": ...}, {"aud": ["other", AUDIENCE]}, {"exp": EPOCH - 59.9}, {"nbf": EPOCH + 60}, {"iat": ...}],
     ids=str,
 )
-async def test_answer_may_be_so(changes: dict[str, Any], idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_answer_may_be_so(changes: dict[str, Any], idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.activate("opaque", **changes)
 
-    assert (await verifiers.verify("opaque")).issuer == idp.issuer
+    assert (await verifier.verify("opaque")).issuer == idp.issuer
 
 
 async def test_login_is_what_the_token_says_and_not_the_session_of_now(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     claims = idp.claims(acr="pwd", auth_time=int(EPOCH) - 900)
     token = idp.keys[0].sign(claims)
     idp.activate(token, claims, acr="mfa", auth_time=int(EPOCH) - 1)
-    principal = await verifiers.verify(token)
+    principal = await verifier.verify(token)
 
     assert (principal.acr, principal.auth_time) == ("pwd", int(EPOCH) - 900)
 
@@ -165,80 +170,80 @@ async def test_bad_answer_is_unavailable_and_stands_for_half_a_second(
     reason: str,
     online: bool,
     idp: LoopbackIssuer,
-    verifiers: Verifiers,
+    verifier: Verifier,
     manual_time: ManualTime,
 ) -> None:
     well = idp.answerers["/realms/test/introspect"]
     idp.activate("opaque")
     idp.answer("introspect", reply)
-    assert await unavailable(verifiers, "opaque", online=online) == reason
+    assert await unavailable(verifier, "opaque", online=online) == reason
 
     idp.answer("introspect", well)
     manual_time.advance(FAILED_SECONDS - 0.001)
-    assert await unavailable(verifiers, "opaque") == reason
-    assert await unavailable(verifiers, "opaque", online=True) == reason
+    assert await unavailable(verifier, "opaque") == reason
+    assert await unavailable(verifier, "opaque", online=True) == reason
     assert idp.asked("introspect") == 1
     manual_time.advance(0.001)
-    assert await verifiers.verify("opaque", online=online)
+    assert await verifier.verify("opaque", online=online)
     assert FAILED_SECONDS == 0.5
 
 
-async def test_outage_does_not_end_what_is_known_good(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_outage_does_not_end_what_is_known_good(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.activate("known")
-    await verifiers.verify("known")
+    await verifier.verify("known")
     await idp.down()
 
-    assert await verifiers.verify("known")
-    assert await unavailable(verifiers, "known", online=True) == "introspection_unreachable"
-    assert await verifiers.verify("known")
-    assert await unavailable(verifiers, "unknown") == "introspection_unreachable"
+    assert await verifier.verify("known")
+    assert await unavailable(verifier, "known", online=True) == "introspection_unreachable"
+    assert await verifier.verify("known")
+    assert await unavailable(verifier, "unknown") == "introspection_unreachable"
 
 
 async def test_token_once_good_is_not_allowed_in_an_outage_beyond_its_budget(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.activate("known")
-    await verifiers.verify("known")
+    await verifier.verify("known")
     await idp.down()
     manual_time.advance(30.0)
 
-    assert await unavailable(verifiers, "known") == "introspection_unreachable"
+    assert await unavailable(verifier, "known") == "introspection_unreachable"
 
 
 async def test_refused_token_stays_refused_for_a_moment_of_an_outage(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    assert await refused(verifiers, "junk") == "token_inactive"
+    assert await refused(verifier, "junk") == "token_inactive"
     await idp.down()
 
-    assert await refused(verifiers, "junk") == "token_inactive"
+    assert await refused(verifier, "junk") == "token_inactive"
 
 
 async def test_issuer_without_an_introspection_endpoint_is_an_outage(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     metadata = idp.metadata()
     del metadata["introspection_endpoint"]
     idp.answer(".well-known/openid-configuration", Reply(metadata))
-    verifiers = await make_verifiers(config(idp, "introspection"))
+    verifier = await make_verifier(config(idp, "introspection"))
 
-    assert await unavailable(verifiers, "opaque") == "introspection_endpoint_missing"
+    assert await unavailable(verifier, "opaque") == "introspection_endpoint_missing"
 
 
 async def test_endpoint_that_is_given_needs_no_metadata(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     given = config(idp, "introspection", introspection_endpoint=idp.url("introspect"))
-    verifiers = await make_verifiers(given)
+    verifier = await make_verifier(given)
     idp.activate("opaque")
 
-    assert verifiers.ready
-    assert await verifiers.verify("opaque")
+    assert verifier.ready
+    assert await verifier.verify("opaque")
     assert idp.asked(".well-known/openid-configuration") == 0
 
 
 async def test_endpoint_that_has_moved_is_found_again(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     well = idp.answerers["/realms/test/introspect"]
     idp.activate("opaque")
@@ -247,22 +252,22 @@ async def test_endpoint_that_has_moved_is_found_again(
     metadata = idp.metadata() | {"introspection_endpoint": idp.url("moved")}
     idp.answer(".well-known/openid-configuration", Reply(metadata))
 
-    assert await unavailable(verifiers, "opaque") == "introspection_gone"
+    assert await unavailable(verifier, "opaque") == "introspection_gone"
     await until(lambda: idp.asked(".well-known/openid-configuration") == 2)
-    issuer = verifiers._issuers[idp.issuer]
+    issuer = verifier._issuers[idp.issuer]
     await until(lambda: not issuer._discovery.busy(None))
     manual_time.advance(FAILED_SECONDS)
-    assert await verifiers.verify("opaque")
+    assert await verifier.verify("opaque")
 
 
 async def test_moved_endpoint_is_looked_for_once_in_five_seconds(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.answer("introspect", Reply(b"", 404))
-    issuer = verifiers._issuers[idp.issuer]
+    issuer = verifier._issuers[idp.issuer]
 
     async def look(number: int) -> int:
-        assert await unavailable(verifiers, f"token-{number}") == "introspection_gone"
+        assert await unavailable(verifier, f"token-{number}") == "introspection_gone"
         await until(lambda: not issuer._discovery.busy(None))
         return idp.asked(".well-known/openid-configuration")
 
@@ -273,11 +278,11 @@ async def test_moved_endpoint_is_looked_for_once_in_five_seconds(
 
 
 async def test_endpoint_that_is_given_and_gone_is_not_looked_for(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection", introspection_endpoint=idp.url("nowhere")))
+    verifier = await make_verifier(config(idp, "introspection", introspection_endpoint=idp.url("nowhere")))
 
-    assert await unavailable(verifiers, "opaque") == "introspection_gone"
+    assert await unavailable(verifier, "opaque") == "introspection_gone"
     assert idp.requests[-1].path == "/realms/test/nowhere"
     assert idp.asked(".well-known/openid-configuration") == 0
 
@@ -286,95 +291,95 @@ async def test_endpoint_that_is_given_and_gone_is_not_looked_for(
 
 
 async def test_good_answer_serves_through_the_revocation_budget_and_no_longer(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime, observer: CountingObserver
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime, observer: CountingObserver
 ) -> None:
     idp.activate("opaque")
-    await verifiers.verify("opaque")
+    await verifier.verify("opaque")
     idp.revoke("opaque")
     manual_time.advance(29.999)
-    assert await verifiers.verify("opaque")
+    assert await verifier.verify("opaque")
     assert idp.asked("introspect") == 1
     assert observer.verifications == {"introspection": 1, "cache": 1}
 
     manual_time.advance(0.001)
-    assert await refused(verifiers, "opaque") == "token_inactive"
+    assert await refused(verifier, "opaque") == "token_inactive"
     assert idp.asked("introspect") == 2
 
 
 async def test_good_answer_does_not_serve_beyond_the_end_of_the_token(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.activate("brief", exp=EPOCH + 5)
-    await verifiers.verify("brief")
+    await verifier.verify("brief")
     manual_time.advance(4.999)
-    await verifiers.verify("brief")
+    await verifier.verify("brief")
     assert idp.asked("introspect") == 1
 
     # Within the leeway it is asked about each time.
     manual_time.advance(0.001)
-    await verifiers.verify("brief")
-    await verifiers.verify("brief")
+    await verifier.verify("brief")
+    await verifier.verify("brief")
     assert idp.asked("introspect") == 3
     manual_time.advance(60)
-    assert await refused(verifiers, "brief") == "token_expired"
+    assert await refused(verifier, "brief") == "token_expired"
 
 
 @pytest.mark.parametrize("budget", [0.0, 5.0])
 async def test_budget_is_the_issuers_own(
-    budget: float, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    budget: float, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection", revocation_budget_seconds=budget))
+    verifier = await make_verifier(config(idp, "introspection", revocation_budget_seconds=budget))
     idp.activate("opaque")
     for _ in range(3):
-        await verifiers.verify("opaque")
+        await verifier.verify("opaque")
     assert idp.asked("introspect") == (1 if budget else 3)
 
     manual_time.advance(budget)
-    await verifiers.verify("opaque")
+    await verifier.verify("opaque")
     assert idp.asked("introspect") == (2 if budget else 4)
 
 
 async def test_budget_counts_from_the_question_and_not_from_the_answer(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     idp.activate("opaque")
     idp.hold("introspect")
-    verifying = asyncio.create_task(verifiers.verify("opaque"))
+    verifying = asyncio.create_task(verifier.verify("opaque"))
     await until(lambda: idp.asked("introspect") == 1)
     manual_time.advance(20)
     idp.release("introspect")
     await verifying
     manual_time.advance(10)
 
-    await verifiers.verify("opaque")
+    await verifier.verify("opaque")
     assert idp.asked("introspect") == 2
 
 
 async def test_online_asks_each_time_and_sees_a_revocation_at_once(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     idp.activate("opaque")
     for asked in (1, 2, 3):
-        await verifiers.verify("opaque", online=True)
+        await verifier.verify("opaque", online=True)
         assert idp.asked("introspect") == asked
-    await verifiers.verify("opaque")
+    await verifier.verify("opaque")
     assert idp.asked("introspect") == 3
 
     idp.revoke("opaque")
-    assert await refused(verifiers, "opaque", online=True) == "token_inactive"
+    assert await refused(verifier, "opaque", online=True) == "token_inactive"
     # And nobody else is served from the cache any more.
-    assert await refused(verifiers, "opaque") == "token_inactive"
+    assert await refused(verifier, "opaque") == "token_inactive"
 
 
 async def test_online_does_not_wait_for_a_question_that_is_under_way(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     """Its answer may be older than the revocation that must not be missed."""
     idp.activate("opaque")
     idp.hold("introspect")
-    first = asyncio.create_task(verifiers.verify("opaque"))
+    first = asyncio.create_task(verifier.verify("opaque"))
     await until(lambda: idp.asked("introspect") == 1)
-    online = asyncio.create_task(verifiers.verify("opaque", online=True))
+    online = asyncio.create_task(verifier.verify("opaque", online=True))
     await until(lambda: idp.asked("introspect") == 2)
     idp.release("introspect")
 
@@ -382,53 +387,53 @@ async def test_online_does_not_wait_for_a_question_that_is_under_way(
 
 
 async def test_refused_token_is_asked_about_again_after_ten_seconds(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     for _ in range(5):
-        assert await refused(verifiers, "opaque") == "token_inactive"
+        assert await refused(verifier, "opaque") == "token_inactive"
     assert idp.asked("introspect") == 1
 
     idp.activate("opaque")
     manual_time.advance(INACTIVE_SECONDS - 0.001)
-    assert await refused(verifiers, "opaque") == "token_inactive"
+    assert await refused(verifier, "opaque") == "token_inactive"
     manual_time.advance(0.001)
-    assert await verifiers.verify("opaque")
+    assert await verifier.verify("opaque")
     assert INACTIVE_SECONDS <= 10
 
 
-async def test_online_asks_about_a_refused_token_too(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
-    assert await refused(verifiers, "opaque") == "token_inactive"
+async def test_online_asks_about_a_refused_token_too(idp: LoopbackIssuer, verifier: Verifier) -> None:
+    assert await refused(verifier, "opaque") == "token_inactive"
     idp.activate("opaque")
 
-    assert await verifiers.verify("opaque", online=True)
-    assert await verifiers.verify("opaque")
+    assert await verifier.verify("opaque", online=True)
+    assert await verifier.verify("opaque")
 
 
 async def test_junk_pushes_no_good_answer_out(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     good = [f"good-{number}" for number in range(20)]
     for token in good:
         idp.activate(token)
-        await verifiers.verify(token)
+        await verifier.verify(token)
     numbers = itertools.count()
 
     async def flood() -> None:
         while (number := next(numbers)) < INACTIVE_SIZE + 50:
-            assert await refused(verifiers, f"junk-{number}") == "token_inactive"
+            assert await refused(verifier, f"junk-{number}") == "token_inactive"
 
     await asyncio.gather(*(flood() for _ in range(2)))
     asked = idp.asked("introspect")
 
     for token in good:
-        assert await verifiers.verify(token)
+        assert await verifier.verify(token)
     assert idp.asked("introspect") == asked
-    asking = verifiers._issuers[idp.issuer]._asked
+    asking = verifier._issuers[idp.issuer]._introspection
     assert asking is not None
     assert len(asking._inactive) == INACTIVE_SIZE
-    assert len(verifiers._cache) == len(good)
+    assert len(verifier._cache) == len(good)
     # The oldest junk is forgotten first.
-    assert await refused(verifiers, "junk-0")
+    assert await refused(verifier, "junk-0")
     assert idp.asked("introspect") == asked + 1
 
 
@@ -436,14 +441,12 @@ def test_ten_thousand_answers_are_kept() -> None:
     assert CACHE_SIZE == 10_000
 
 
-async def test_answer_for_one_token_is_no_answer_for_another(
-    idp: LoopbackIssuer, verifiers: Verifiers
-) -> None:
+async def test_answer_for_one_token_is_no_answer_for_another(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.activate("opaque", scope="admin")
-    await verifiers.verify("opaque")
+    await verifier.verify("opaque")
 
     for other in ("opaque=", "Opaque", "opaqu", "opaque-"):
-        assert await refused(verifiers, other) == "token_inactive"
+        assert await refused(verifier, other) == "token_inactive"
 
 
 # What is shared.
@@ -451,12 +454,12 @@ async def test_answer_for_one_token_is_no_answer_for_another(
 
 @pytest.mark.parametrize("mode", ["introspection", "hybrid"])
 async def test_thousand_calls_with_one_new_token_make_one_introspection(
-    mode: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, observer: CountingObserver
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier, observer: CountingObserver
 ) -> None:
-    verifiers = await make_verifiers(config(idp, mode))
+    verifier = await make_verifier(config(idp, mode))
     token = idp.grant()
     idp.hold("introspect")
-    waiting = [asyncio.create_task(verifiers.verify(token)) for _ in range(1_000)]
+    waiting = [asyncio.create_task(verifier.verify(token)) for _ in range(1_000)]
     await until(lambda: idp.asked("introspect") == 1)
     idp.release("introspect")
     principals = await asyncio.gather(*waiting)
@@ -467,10 +470,10 @@ async def test_thousand_calls_with_one_new_token_make_one_introspection(
 
 
 async def test_thousand_calls_with_one_bad_token_make_one_introspection(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     idp.hold("introspect")
-    waiting = [asyncio.create_task(verifiers.verify("junk")) for _ in range(1_000)]
+    waiting = [asyncio.create_task(verifier.verify("junk")) for _ in range(1_000)]
     await until(lambda: idp.asked("introspect") == 1)
     idp.release("introspect")
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -480,13 +483,13 @@ async def test_thousand_calls_with_one_bad_token_make_one_introspection(
 
 
 async def test_caller_that_goes_away_takes_no_answer_from_the_others(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     idp.activate("opaque")
     idp.hold("introspect")
-    first = asyncio.create_task(verifiers.verify("opaque"))
+    first = asyncio.create_task(verifier.verify("opaque"))
     await until(lambda: idp.asked("introspect") == 1)
-    second = asyncio.create_task(verifiers.verify("opaque"))
+    second = asyncio.create_task(verifier.verify("opaque"))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -497,11 +500,11 @@ async def test_caller_that_goes_away_takes_no_answer_from_the_others(
     assert idp.asked("introspect") == 1
 
 
-async def test_closing_ends_a_question_under_way(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_closing_ends_a_question_under_way(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.hold("introspect")
-    waiting = asyncio.create_task(verifiers.verify("opaque"))
+    waiting = asyncio.create_task(verifier.verify("opaque"))
     await until(lambda: idp.asked("introspect") == 1)
-    await verifiers.aclose()
+    await verifier.aclose()
 
     with pytest.raises(IssuerUnavailable, match="closing"):
         await waiting
@@ -511,16 +514,16 @@ async def test_closing_ends_a_question_under_way(idp: LoopbackIssuer, verifiers:
 # What is given up.
 
 
-async def test_hanging_issuer_is_an_outage_within_a_second(idp: LoopbackIssuer, prompt: Verifiers) -> None:
+async def test_hanging_issuer_is_an_outage_within_a_second(idp: LoopbackIssuer, prompt: Verifier) -> None:
     """A thousand callers and one question, and nobody waits longer than that."""
-    verifiers = prompt
+    verifier = prompt
     idp.activate("known")
-    await verifiers.verify("known")
+    await verifier.verify("known")
     idp.hold("introspect")
     async with Stopwatch() as watch:
-        waiting = [asyncio.create_task(verifiers.verify("new")) for _ in range(1_000)]
+        waiting = [asyncio.create_task(verifier.verify("new")) for _ in range(1_000)]
         await until(lambda: idp.asked("introspect") == 2)
-        assert await verifiers.verify("known")
+        assert await verifier.verify("known")
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
     assert {str(outcome) for outcome in outcomes} <= TIMEOUTS
@@ -529,7 +532,7 @@ async def test_hanging_issuer_is_an_outage_within_a_second(idp: LoopbackIssuer, 
     idp.release("introspect")
 
 
-async def test_dripping_answer_is_an_outage_within_a_second(idp: LoopbackIssuer, prompt: Verifiers) -> None:
+async def test_dripping_answer_is_an_outage_within_a_second(idp: LoopbackIssuer, prompt: Verifier) -> None:
     async def drip() -> Any:
         while True:
             yield b" "
@@ -543,26 +546,26 @@ async def test_dripping_answer_is_an_outage_within_a_second(idp: LoopbackIssuer,
 
 
 async def test_metadata_that_hangs_is_an_outage_within_a_second(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.hold(".well-known/openid-configuration")
-    verifiers = await make_verifiers(config(idp, "introspection"), start=False, answer_seconds=ANSWER_SECONDS)
+    verifier = await make_verifier(config(idp, "introspection"), start=False, answer_seconds=ANSWER_SECONDS)
     async with Stopwatch() as watch:
-        assert await unavailable(verifiers, "opaque") in TIMEOUTS
+        assert await unavailable(verifier, "opaque") in TIMEOUTS
 
     assert watch.seconds < 1.0
     idp.release(".well-known/openid-configuration")
 
 
 async def test_metadata_that_comes_late_serves_who_asks_next(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.hold(".well-known/openid-configuration")
-    verifiers = await make_verifiers(config(idp, "introspection"), start=False, answer_seconds=0.05)
-    assert await unavailable(verifiers, "opaque") in TIMEOUTS
+    verifier = await make_verifier(config(idp, "introspection"), start=False, answer_seconds=0.05)
+    assert await unavailable(verifier, "opaque") in TIMEOUTS
     idp.release(".well-known/openid-configuration")
 
-    await until(lambda: verifiers.ready)
+    await until(lambda: verifier.ready)
     assert idp.asked(".well-known/openid-configuration") == 1
 
 

@@ -9,93 +9,93 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 
-from gatehouse.oauth import InvalidToken, Verifiers
-from tests.support.oauth_fixtures import MakeVerifiers, config, reason_of
+from gatehouse.oauth import InvalidToken
+from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, reason_of
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, ManualTime, SigningKey, b64
 
 ALL_ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA")
 
 
 @pytest.fixture
-async def verifiers(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> Verifiers:
-    return await make_verifiers(config(idp))
+async def verifier(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> Verifier:
+    return await make_verifier(config(idp))
 
 
-async def refused(verifiers: Verifiers, token: str) -> str:
+async def refused(verifier: Verifier, token: str) -> str:
     with pytest.raises(InvalidToken) as caught:
-        await verifiers.verify(token)
+        await verifier.verify(token)
     return reason_of(caught)
 
 
 @pytest.mark.parametrize("algorithm", ALL_ALGORITHMS)
 async def test_every_asymmetric_algorithm_verifies_when_pinned(
-    algorithm: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    algorithm: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.keys = [SigningKey.make("only", algorithm)]
-    verifiers = await make_verifiers(config(idp, algorithms=(algorithm,)))
+    verifier = await make_verifier(config(idp, algorithms=(algorithm,)))
 
-    assert (await verifiers.verify(idp.sign())).scopes == {"read:users"}
+    assert (await verifier.verify(idp.sign())).scopes == {"read:users"}
 
 
-async def test_algorithm_that_is_not_pinned_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_algorithm_that_is_not_pinned_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.rotate("RS512")
 
-    assert await refused(verifiers, idp.sign()) == "algorithm_not_allowed"
+    assert await refused(verifier, idp.sign()) == "algorithm_not_allowed"
 
 
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "nOnE", "", "HS256", "HS512", "ES256K", "es256", None, 1, ["ES256"], {}]
 )
 async def test_header_cannot_choose_another_algorithm(
-    algorithm: Any, idp: LoopbackIssuer, verifiers: Verifiers
+    algorithm: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": algorithm, "typ": "JWT", "kid": idp.keys[0].kid}
 
-    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "algorithm_not_allowed"
+    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "algorithm_not_allowed"
 
 
-async def test_public_key_is_no_hmac_secret(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_public_key_is_no_hmac_secret(idp: LoopbackIssuer, verifier: Verifier) -> None:
     """Algorithm confusion (RFC 8725 section 2.1): a token signed with the published key as its secret."""
     secret = json.dumps(idp.keys[0].jwk()).encode()
     header = {"alg": "HS256", "kid": idp.keys[0].kid}
     signed = ".".join(b64(json.dumps(part).encode()) for part in (header, idp.claims()))
     signature = pyjwt.get_algorithm_by_name("HS256").sign(signed.encode(), secret)
 
-    assert await refused(verifiers, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"
+    assert await refused(verifier, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"
 
 
 async def test_key_for_one_algorithm_does_not_serve_another(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     key = SigningKey.make("rsa", "RS256")
     idp.keys = [key]
-    verifiers = await make_verifiers(config(idp, algorithms=("RS256", "PS256")))
+    verifier = await make_verifier(config(idp, algorithms=("RS256", "PS256")))
     other = SigningKey("rsa", "PS256", key.private)
 
-    assert await refused(verifiers, other.sign(idp.claims())) == "key_unknown"
+    assert await refused(verifier, other.sign(idp.claims())) == "key_unknown"
 
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "x5c", "jwk"])
-async def test_key_in_the_header_is_ignored(name: str, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_key_in_the_header_is_ignored(name: str, idp: LoopbackIssuer, verifier: Verifier) -> None:
     mine = SigningKey.make(idp.keys[0].kid)
     values = {"jwk": mine.jwk(), "jku": idp.url("evil"), "x5u": idp.url("evil"), "x5c": ["AAAA"]}
     header = {"alg": "ES256", "typ": "JWT", "kid": mine.kid, name: values[name]}
 
-    assert await refused(verifiers, mine.sign(idp.claims(), header)) == "signature_mismatch"
+    assert await refused(verifier, mine.sign(idp.claims(), header)) == "signature_mismatch"
     assert idp.asked("evil") == 0
     # And beside a good signature it does no harm.
-    assert await verifiers.verify(idp.keys[0].sign(idp.claims(), header))
+    assert await verifier.verify(idp.keys[0].sign(idp.claims(), header))
 
 
 @pytest.mark.parametrize(
     "extra", [{"crit": ["exp"]}, {"crit": []}, {"crit": ["b64"], "b64": False}, {"b64": True}]
 )
 async def test_critical_header_that_is_not_understood_is_refused(
-    extra: dict[str, Any], idp: LoopbackIssuer, verifiers: Verifiers
+    extra: dict[str, Any], idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": "JWT", "kid": idp.keys[0].kid} | extra
 
-    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "header_not_understood"
+    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "header_not_understood"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ async def test_critical_header_that_is_not_understood_is_refused(
     + [("at+jwt", ...), ("AT+JWT", ...), ("application/at+jwt", ...)],
 )
 async def test_access_token_says_so_in_header_or_payload(
-    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifiers: Verifiers
+    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
     if header_type is ...:
         del header["typ"]
 
-    assert await verifiers.verify(idp.keys[0].sign(idp.claims(typ=payload_type), header))
+    assert await verifier.verify(idp.keys[0].sign(idp.claims(typ=payload_type), header))
 
 
 @pytest.mark.parametrize(
@@ -126,31 +126,31 @@ async def test_access_token_says_so_in_header_or_payload(
     + [(1, "Bearer"), (None, "Bearer"), (["JWT"], "Bearer"), ("JWT", ["Bearer"]), ("at+jwt", None)],
 )
 async def test_token_that_is_no_access_token_is_refused(
-    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifiers: Verifiers
+    header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
     token = idp.keys[0].sign(idp.claims(typ=payload_type), header)
 
-    assert await refused(verifiers, token) == "token_type_mismatch"
+    assert await refused(verifier, token) == "token_type_mismatch"
 
 
 @pytest.mark.parametrize("kid", [..., None, 1, ["key-1"], {"a": 1}, "", "KEY-1", "key-1 ", "../key-1"])
-async def test_key_must_be_named_exactly(kid: Any, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_key_must_be_named_exactly(kid: Any, idp: LoopbackIssuer, verifier: Verifier) -> None:
     header = {"alg": "ES256", "typ": "JWT", "kid": kid}
     if kid is ...:
         del header["kid"]
 
-    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "key_unknown"
+    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "key_unknown"
 
 
-async def test_signature_of_another_key_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_signature_of_another_key_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     other = SigningKey.make(idp.keys[0].kid)
 
-    assert await refused(verifiers, other.sign(idp.claims())) == "signature_mismatch"
+    assert await refused(verifier, other.sign(idp.claims())) == "signature_mismatch"
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifier: Verifier) -> None:
     token = idp.sign()
     parts = token.split(".")
     raw = bytearray(base64.urlsafe_b64decode(parts[part] + "=="))
@@ -158,8 +158,8 @@ async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifi
         changed = bytes(raw[:position]) + bytes([raw[position] ^ 1]) + bytes(raw[position + 1 :])
         forged = ".".join([*parts[:part], b64(changed), *parts[part + 1 :]])
         with pytest.raises(InvalidToken):
-            await verifiers.verify(forged)
-    assert await verifiers.verify(token)
+            await verifier.verify(forged)
+    assert await verifier.verify(token)
 
 
 @pytest.mark.parametrize(
@@ -168,21 +168,21 @@ async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifi
     ids=["zeros", "ones", "greatest", "one byte", "short", "long", "der length"],
 )
 async def test_degenerate_ecdsa_signature_is_refused(
-    signature: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+    signature: bytes, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     signed = idp.sign().rpartition(".")[0]
 
-    assert await refused(verifiers, f"{signed}.{b64(signature)}") == "signature_mismatch"
+    assert await refused(verifier, f"{signed}.{b64(signature)}") == "signature_mismatch"
 
 
-async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256
 
     signed = idp.sign().rpartition(".")[0]
     der = idp.keys[0].private.sign(signed.encode(), ECDSA(SHA256()))
 
-    assert await refused(verifiers, f"{signed}.{b64(der)}") == "signature_mismatch"
+    assert await refused(verifier, f"{signed}.{b64(der)}") == "signature_mismatch"
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifiers:
     ],
 )
 async def test_other_spelling_of_a_good_token_is_refused(
-    spoil: Any, idp: LoopbackIssuer, verifiers: Verifiers
+    spoil: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     token = spoil(*idp.sign().split("."))
 
-    assert await refused(verifiers, token) == "token_malformed"
+    assert await refused(verifier, token) == "token_malformed"
 
 
-async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     """64 bytes of signature leave four spare bits in the last character; only zeros are canonical."""
     signed, _, signature = idp.sign().rpartition(".")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -238,7 +238,7 @@ async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifiers: 
 
     for spare in range(1, 16):
         forged = f"{signed}.{signature[:-1]}{alphabet[last + spare]}"
-        assert await refused(verifiers, forged) == "token_malformed"
+        assert await refused(verifier, forged) == "token_malformed"
 
 
 @pytest.mark.parametrize(
@@ -266,33 +266,31 @@ async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifiers: 
     ids=range(18),
 )
 async def test_payload_that_is_not_one_json_object_is_refused(
-    payload: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+    payload: bytes, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     if len(payload) < 5000:
         payload = payload.replace(b'"a":1}', b'"iss":"' + idp.issuer.encode() + b'"}')
 
-    assert await refused(verifiers, idp.keys[0].sign(payload)) in {"token_malformed", "issuer_unknown"}
+    assert await refused(verifier, idp.keys[0].sign(payload)) in {"token_malformed", "issuer_unknown"}
 
 
 @pytest.mark.parametrize("header", [b"[]", b"null", b"", b"{", b'{"alg":"ES256","alg":"none"}', b"\xff"])
 async def test_header_that_is_not_one_json_object_is_refused(
-    header: bytes, idp: LoopbackIssuer, verifiers: Verifiers
+    header: bytes, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    assert await refused(verifiers, idp.keys[0].sign(idp.claims(), header)) == "token_malformed"
+    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "token_malformed"
 
 
-async def test_encrypted_token_is_refused_before_anything_is_decoded(verifiers: Verifiers) -> None:
+async def test_encrypted_token_is_refused_before_anything_is_decoded(verifier: Verifier) -> None:
     """A JWE with a huge `p2c` would cost the one who opens it."""
     header = b64(
         json.dumps({"alg": "PBES2-HS512+A256KW", "enc": "A256GCM", "p2c": 2**31, "p2s": "AAAA"}).encode()
     )
 
-    assert await refused(verifiers, f"{header}.AAAA.AAAA.AAAA.AAAA") == "token_malformed"
+    assert await refused(verifier, f"{header}.AAAA.AAAA.AAAA.AAAA") == "token_malformed"
 
 
-async def test_token_may_be_8_kib_and_not_one_character_more(
-    idp: LoopbackIssuer, verifiers: Verifiers
-) -> None:
+async def test_token_may_be_8_kib_and_not_one_character_more(idp: LoopbackIssuer, verifier: Verifier) -> None:
     spare = 8192 - len(idp.sign(pad=""))
     pads = [spare * 3 // 4 - 2 + more for more in range(-4, 6)]
     tokens = [idp.sign(pad="x" * pad) for pad in pads]
@@ -301,8 +299,8 @@ async def test_token_may_be_8_kib_and_not_one_character_more(
     assert len(longest) >= 8191
     assert len(shortest) <= 8194
 
-    assert await verifiers.verify(longest)
-    assert await refused(verifiers, shortest) == "token_too_long"
+    assert await verifier.verify(longest)
+    assert await refused(verifier, shortest) == "token_too_long"
 
 
 @pytest.mark.parametrize(
@@ -349,15 +347,15 @@ async def test_token_may_be_8_kib_and_not_one_character_more(
     ids=str,
 )
 async def test_wrong_claim_is_refused(
-    changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifiers: Verifiers
+    changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    assert await refused(verifiers, idp.sign(**changes)) == reason
+    assert await refused(verifier, idp.sign(**changes)) == reason
 
 
-async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
+async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     payload = json.dumps(idp.claims(exp=12345)).replace("12345", "1e400")
 
-    assert await refused(verifiers, idp.keys[0].sign(payload.encode())) == "claim_malformed"
+    assert await refused(verifier, idp.keys[0].sign(payload.encode())) == "claim_malformed"
 
 
 @pytest.mark.parametrize(
@@ -375,43 +373,43 @@ async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, 
     ids=str,
 )
 async def test_claims_that_may_be_so(
-    changes: dict[str, Any], idp: LoopbackIssuer, verifiers: Verifiers
+    changes: dict[str, Any], idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    assert await verifiers.verify(idp.sign(**changes))
+    assert await verifier.verify(idp.sign(**changes))
 
 
 @pytest.mark.parametrize(("leeway", "late"), [(60.0, 60.0), (0.0, 0.0), (5.0, 5.0)])
 async def test_token_ends_exactly_at_expiry_plus_leeway(
-    leeway: float, late: float, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    leeway: float, late: float, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, leeway_seconds=leeway))
+    verifier = await make_verifier(config(idp, leeway_seconds=leeway))
     token = idp.sign(exp=EPOCH + 100)
 
     manual_time.advance(100 + late - 0.001)
-    assert await verifiers.verify(token)
+    assert await verifier.verify(token)
     manual_time.advance(0.001)
-    assert await refused(verifiers, token) == "token_expired"
+    assert await refused(verifier, token) == "token_expired"
 
 
 async def test_token_begins_exactly_at_not_before_less_leeway(
-    idp: LoopbackIssuer, verifiers: Verifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     token = idp.sign(nbf=EPOCH + 100)
 
     manual_time.advance(39.999)
-    assert await refused(verifiers, token) == "token_not_yet_valid"
+    assert await refused(verifier, token) == "token_not_yet_valid"
     manual_time.advance(0.001)
-    assert await verifiers.verify(token)
+    assert await verifier.verify(token)
 
 
-async def test_scope_may_be_empty(idp: LoopbackIssuer, verifiers: Verifiers) -> None:
-    assert (await verifiers.verify(idp.sign(scope=""))).scopes == frozenset()
+async def test_scope_may_be_empty(idp: LoopbackIssuer, verifier: Verifier) -> None:
+    assert (await verifier.verify(idp.sign(scope=""))).scopes == frozenset()
 
 
 async def test_claims_of_a_cached_principal_cannot_be_changed(
-    idp: LoopbackIssuer, verifiers: Verifiers
+    idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    principal = await verifiers.verify(idp.sign())
+    principal = await verifier.verify(idp.sign())
 
     with pytest.raises(TypeError):
         principal.claims["scope"] = "admin"  # type: ignore[index]

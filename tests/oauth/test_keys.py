@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
-from gatehouse.oauth.verifiers import ANSWER_SECONDS
-from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
+from tests.support.oauth_fixtures import CountingObserver, MakeVerifier, Stopwatch, config, reason_of
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, Reply, SigningKey, rsa_key, until
 
 EC = SigningKey.make("ec")
@@ -397,49 +397,49 @@ async def test_observer_hears_of_each_attempt(
 
 
 async def test_rotation_under_calls_fails_none(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     for _ in range(3):
         before = [idp.sign() for _ in range(20)]
         idp.rotate()
         after = [idp.sign() for _ in range(20)]
-        assert await asyncio.gather(*(verifiers.verify(token) for token in [*after, *before]))
+        assert await asyncio.gather(*(verifier.verify(token) for token in [*after, *before]))
         manual_time.advance(30.0)
     assert idp.asked("jwks") == 4
 
 
 async def test_outage_of_the_issuer_does_not_touch_known_keys(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime, observer: CountingObserver
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime, observer: CountingObserver
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     await idp.down()
     for _ in range(20):
         await until(lambda: bool(manual_time.pauses))
         failures = observer.refreshes.count(False)
         manual_time.advance(max(manual_time.pauses))
         await until(lambda failures=failures: observer.refreshes.count(False) == failures + 1)  # type: ignore[misc]
-        assert await verifiers.verify(idp.sign())
-    assert verifiers.ready
+        assert await verifier.verify(idp.sign())
+    assert verifier.ready
 
     await idp.up()
     key = idp.rotate()
     await until(lambda: bool(manual_time.pauses))
     manual_time.advance(30.0)
-    assert await verifiers.verify(key.sign(idp.claims()))
+    assert await verifier.verify(key.sign(idp.claims()))
 
 
 async def test_hanging_issuer_keeps_no_caller_longer_than_a_second(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp), answer_seconds=ANSWER_SECONDS)
+    verifier = await make_verifier(config(idp), answer_seconds=ANSWER_SECONDS)
     good = idp.sign()
     idp.hold("jwks")
     unknown = SigningKey.make("unknown").sign(idp.claims())
     async with Stopwatch() as watch:
-        waiting = asyncio.create_task(verifiers.verify(unknown))
+        waiting = asyncio.create_task(verifier.verify(unknown))
         await until(lambda: idp.asked("jwks") == 2)
-        assert await verifiers.verify(good)
+        assert await verifier.verify(good)
         assert not waiting.done()
         with pytest.raises(IssuerUnavailable) as caught:
             await waiting
@@ -450,38 +450,38 @@ async def test_hanging_issuer_keeps_no_caller_longer_than_a_second(
 
 
 async def test_issuer_that_is_away_at_start_is_found_later(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
     await idp.down()
-    verifiers = await make_verifiers(config(idp))
-    assert not verifiers.ready
+    verifier = await make_verifier(config(idp))
+    assert not verifier.ready
     with pytest.raises(IssuerUnavailable, match="keys_unavailable"):
-        await verifiers.verify(idp.sign())
+        await verifier.verify(idp.sign())
 
     await idp.up()
     await until(lambda: bool(manual_time.pauses))
     manual_time.advance(5.0)
-    await until(lambda: verifiers.ready)
-    assert await verifiers.verify(idp.sign())
+    await until(lambda: verifier.ready)
+    assert await verifier.verify(idp.sign())
 
 
 async def test_start_does_not_wait_forever_for_a_hanging_issuer(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.hold("jwks")
-    verifiers = await make_verifiers(config(idp), start=False)
-    starting = asyncio.create_task(verifiers.start())
+    verifier = await make_verifier(config(idp), start=False)
+    starting = asyncio.create_task(verifier.start())
     await until(lambda: idp.asked("jwks") == 1)
     idp.release("jwks")
     await starting
 
-    assert verifiers.ready
+    assert verifier.ready
 
 
 async def test_keys_that_have_moved_are_found_again(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     metadata = idp.metadata() | {"jwks_uri": idp.url("certs")}
     idp.answer("jwks", Reply({"error": "gone"}, 410))
     idp.answer("certs", lambda _: Reply(idp.jwks()))
@@ -489,52 +489,52 @@ async def test_keys_that_have_moved_are_found_again(
     key = idp.rotate()
 
     with pytest.raises(IssuerUnavailable):
-        await verifiers.verify(key.sign(idp.claims()))
+        await verifier.verify(key.sign(idp.claims()))
     manual_time.advance(30.0)
-    assert await verifiers.verify(key.sign(idp.claims()))
+    assert await verifier.verify(key.sign(idp.claims()))
     assert idp.asked("certs") == 1
 
 
 async def test_keys_are_still_asked_for_when_metadata_is_away(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     jwks = idp.answerers["/realms/test/jwks"]
     idp.answer("jwks", Reply(b"", 503))
     idp.answer(".well-known/openid-configuration", Reply(b"", 503))
     key = idp.rotate()
     with pytest.raises(IssuerUnavailable):
-        await verifiers.verify(key.sign(idp.claims()))
+        await verifier.verify(key.sign(idp.claims()))
 
     idp.answer("jwks", jwks)
     manual_time.advance(30.0)
-    assert await verifiers.verify(key.sign(idp.claims()))
+    assert await verifier.verify(key.sign(idp.claims()))
 
 
 async def test_keys_of_a_given_address_need_no_metadata(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, jwks_uri=idp.url("jwks")))
+    verifier = await make_verifier(config(idp, jwks_uri=idp.url("jwks")))
 
-    assert await verifiers.verify(idp.sign())
+    assert await verifier.verify(idp.sign())
     assert idp.asked(".well-known/openid-configuration") == 0
 
 
-async def test_issuer_without_keys_is_not_ready(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
+async def test_issuer_without_keys_is_not_ready(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
     metadata = idp.metadata()
     del metadata["jwks_uri"]
     idp.answer(".well-known/openid-configuration", Reply(metadata))
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
 
-    assert not verifiers.ready
+    assert not verifier.ready
 
 
 async def test_right_kid_under_the_wrong_issuer_is_refused(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp), config(other_idp))
+    verifier = await make_verifier(config(idp), config(other_idp))
     assert idp.keys[0].kid == other_idp.keys[0].kid
 
     with pytest.raises(InvalidToken, match="signature_mismatch"):
-        await verifiers.verify(idp.sign(iss=other_idp.issuer))
-    assert await verifiers.verify(other_idp.sign())
+        await verifier.verify(idp.sign(iss=other_idp.issuer))
+    assert await verifier.verify(other_idp.sign())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
 from gatehouse.oauth.config import ProviderName
 from gatehouse.oauth.providers import provider
-from tests.support.oauth_fixtures import MakeVerifiers, config, reason_of
+from tests.support.oauth_fixtures import MakeVerifier, config, reason_of
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer
 
 NOW = int(EPOCH)
@@ -106,30 +106,30 @@ OKTA_INTROSPECTED = {
 
 async def signed(
     idp: LoopbackIssuer,
-    make: MakeVerifiers,
+    make: MakeVerifier,
     name: ProviderName,
     claims: dict[str, Any],
     kind: str = "JWT",
 ) -> Principal:
     """Who brings a signed token with `claims`."""
-    verifiers = await make(config(idp, provider=name))
+    verifier = await make(config(idp, provider=name))
     header = {"alg": "ES256", "kid": idp.keys[0].kid, "typ": kind}
-    return await verifiers.verify(idp.keys[0].sign({"iss": idp.issuer} | claims, header))
+    return await verifier.verify(idp.keys[0].sign({"iss": idp.issuer} | claims, header))
 
 
 async def introspected(
-    idp: LoopbackIssuer, make: MakeVerifiers, name: ProviderName, claims: dict[str, Any]
+    idp: LoopbackIssuer, make: MakeVerifier, name: ProviderName, claims: dict[str, Any]
 ) -> Principal:
     """Who brings an opaque token that introspects so."""
-    verifiers = await make(config(idp, "introspection", provider=name))
+    verifier = await make(config(idp, "introspection", provider=name))
     idp.activate("opaque", {"iss": idp.issuer} | claims)
-    return await verifiers.verify("opaque")
+    return await verifier.verify("opaque")
 
 
 async def test_keycloak_user_has_realm_roles_and_client_roles(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    who = await signed(idp, make_verifiers, "keycloak", KEYCLOAK)
+    who = await signed(idp, make_verifier, "keycloak", KEYCLOAK)
 
     assert (who.subject, who.client_id) == ("00000000-0000-4000-8000-0000000a11ce", "gatehouse-console")
     assert who.scopes == {"openid", "read:users", "write:users"}
@@ -150,10 +150,10 @@ async def test_keycloak_user_has_realm_roles_and_client_roles(
 
 
 async def test_keycloak_introspects_the_same_principal(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     """But for the login: what introspection shows of it is the session's as it is by now."""
-    who = await introspected(idp, make_verifiers, "keycloak", KEYCLOAK_INTROSPECTED)
+    who = await introspected(idp, make_verifier, "keycloak", KEYCLOAK_INTROSPECTED)
 
     assert (who.subject, who.client_id) == ("00000000-0000-4000-8000-0000000a11ce", "gatehouse-console")
     assert who.scopes == {"openid", "read:users", "write:users"}
@@ -163,9 +163,9 @@ async def test_keycloak_introspects_the_same_principal(
 
 
 async def test_keycloak_service_account_may_have_no_scope_and_no_role(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    who = await signed(idp, make_verifiers, "keycloak", KEYCLOAK_SERVICE)
+    who = await signed(idp, make_verifier, "keycloak", KEYCLOAK_SERVICE)
 
     assert (who.subject, who.client_id) == ("5e17", "gatehouse-worker")
     assert (who.scopes, who.roles, dict(who.client_roles)) == (frozenset(), frozenset(), {})
@@ -173,9 +173,9 @@ async def test_keycloak_service_account_may_have_no_scope_and_no_role(
 
 
 async def test_auth0_permissions_and_scope_are_scopes(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    who = await signed(idp, make_verifiers, "auth0", AUTH0)
+    who = await signed(idp, make_verifier, "auth0", AUTH0)
 
     assert (who.subject, who.client_id) == ("auth0|5f7c8ec7c33c6c004bbafe82", "my_client_id")
     assert who.scopes == {"openid", "profile", "read:users", "delete:users"}
@@ -187,27 +187,25 @@ async def test_auth0_permissions_and_scope_are_scopes(
     assert who.has_role("admin")
 
 
-async def test_auth0_token_of_the_rfc_9068_profile(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
-) -> None:
-    who = await signed(idp, make_verifiers, "auth0", AUTH0_RFC9068, kind="at+jwt")
+async def test_auth0_token_of_the_rfc_9068_profile(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+    who = await signed(idp, make_verifier, "auth0", AUTH0_RFC9068, kind="at+jwt")
 
     assert who.client_id == "my_client_id"
     assert who.scopes == {"read:users"}
     assert who.roles == frozenset()
 
 
-async def test_auth0_machine_needs_no_scope(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
-    who = await signed(idp, make_verifiers, "auth0", AUTH0_MACHINE)
+async def test_auth0_machine_needs_no_scope(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+    who = await signed(idp, make_verifier, "auth0", AUTH0_MACHINE)
 
     assert (who.subject, who.client_id) == ("my_client_id@clients", "my_client_id")
     assert who.scopes == frozenset()
 
 
 async def test_okta_scp_is_scopes_and_groups_are_roles(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    who = await signed(idp, make_verifiers, "okta", OKTA)
+    who = await signed(idp, make_verifier, "okta", OKTA)
 
     assert (who.subject, who.client_id) == ("john.doe@example.com", "0oabv6kx4qq6h1U5l0h7")
     assert who.scopes == {"openid", "read:users"}
@@ -218,8 +216,8 @@ async def test_okta_scp_is_scopes_and_groups_are_roles(
     assert not who.has_permission("Admins")
 
 
-async def test_okta_introspects_scope_as_words(idp: LoopbackIssuer, make_verifiers: MakeVerifiers) -> None:
-    who = await introspected(idp, make_verifiers, "okta", OKTA_INTROSPECTED)
+async def test_okta_introspects_scope_as_words(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+    who = await introspected(idp, make_verifier, "okta", OKTA_INTROSPECTED)
 
     assert (who.subject, who.client_id) == ("john.doe@example.com", "0oabv6kx4qq6h1U5l0h7")
     assert who.scopes == {"openid", "read:users"}
@@ -246,14 +244,14 @@ async def test_okta_introspects_scope_as_words(idp: LoopbackIssuer, make_verifie
     ],
 )
 async def test_token_that_is_no_access_token_is_refused_signed_or_introspected(
-    name: ProviderName, claims: dict[str, Any], idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    name: ProviderName, claims: dict[str, Any], idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     with pytest.raises(InvalidToken) as caught:
-        await signed(idp, make_verifiers, name, claims)
+        await signed(idp, make_verifier, name, claims)
     assert reason_of(caught) == "token_type_mismatch"
 
     with pytest.raises(InvalidToken) as caught:
-        await introspected(idp, make_verifiers, name, claims)
+        await introspected(idp, make_verifier, name, claims)
     assert reason_of(caught) == "token_type_mismatch"
 
 
@@ -307,10 +305,10 @@ def test_every_provider_has_the_place_of_openid_connect_first(name: ProviderName
         ("okta", {"groups": []}, True),
     ],
 )
-def test_provider_says_whether_an_introspection_tells_roles(
+def test_provider_says_whether_an_introspection_includes_roles(
     name: ProviderName, claims: dict[str, Any], tells: bool
 ) -> None:
-    assert provider(name).tells_roles(VerifiedClaims(claims)) is tells
+    assert provider(name).includes_roles(VerifiedClaims(claims)) is tells
 
 
 _ANY = st.recursive(

@@ -12,7 +12,7 @@ import pytest
 
 from gatehouse.client import ClientCredentials, introspect, revoke
 from gatehouse.oauth import IssuerConfig, OAuthError, TracedTransport
-from tests.support.oauth_fixtures import MakeVerifiers, config, tls_context
+from tests.support.oauth_fixtures import MakeVerifier, config, tls_context
 from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, Reply, SigningKey
 from tests.support.telemetry import Spans
 
@@ -98,7 +98,7 @@ SPOILS: dict[str, Spoil] = {
 async def test_refusal_tells_no_secret(
     spoil: Spoil,
     idp: LoopbackIssuer,
-    make_verifiers: MakeVerifiers,
+    make_verifier: MakeVerifier,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)  # below that, httpcore logs what it received, whatever it is
@@ -107,11 +107,11 @@ async def test_refusal_tells_no_secret(
     inner = httpx.AsyncHTTPTransport(trust_env=False, verify=tls_context())
     async with httpx.AsyncClient(transport=TracedTransport(tracer, inner), trust_env=False) as http:
         given = config(idp, "hybrid", client_secret=SECRET)
-        verifiers = await make_verifiers(given, http=http, tracer=tracer)
+        verifier = await make_verifier(given, http=http, tracer=tracer)
         token = spoil(idp)
         for online in (False, True):
             with pytest.raises(OAuthError) as caught:
-                await verifiers.verify(token, online=online)
+                await verifier.verify(token, online=online)
             said = all_of(caught.value)
             assert CANARY not in said
             assert not any(part in said for part in token.split(".") if len(part) > 20)
@@ -119,16 +119,16 @@ async def test_refusal_tells_no_secret(
     assert spans
     assert CANARY not in spans + caplog.text
     assert not any(part in spans + caplog.text for part in token.split(".") if len(part) > 20)
-    assert CANARY not in repr(verifiers)
+    assert CANARY not in repr(verifier)
 
 
 async def test_good_token_leaves_no_trace_of_itself(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, caplog: pytest.LogCaptureFixture
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     token = idp.grant(**CLAIMS)
-    principal = await verifiers.verify(token)
+    principal = await verifier.verify(token)
 
     assert caplog.text  # the HTTP libraries do log
     assert not any(part in caplog.text for part in token.split("."))

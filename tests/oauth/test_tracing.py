@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport, Verifiers
+from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport
 from gatehouse.oauth._breaker import MIN_TOKENS
-from tests.support.oauth_fixtures import MakeVerifiers, config, tls_context
+from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, tls_context
 from tests.support.oauth_issuers import LoopbackIssuer, Reply, SigningKey, until
 from tests.support.telemetry import Spans
 
@@ -46,10 +46,10 @@ async def traced(trace: Trace) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def verifiers(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, traced: httpx.AsyncClient, trace: Trace
-) -> Verifiers:
-    made = await make_verifiers(config(idp, "hybrid"), http=traced, tracer=trace.tracer)
+async def verifier(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, traced: httpx.AsyncClient, trace: Trace
+) -> Verifier:
+    made = await make_verifier(config(idp, "hybrid"), http=traced, tracer=trace.tracer)
     trace.clear()
     return made
 
@@ -158,9 +158,9 @@ async def test_neither_query_nor_header_nor_body_reaches_a_span(
 
 
 async def test_new_token_has_a_span_with_its_requests_below_it(
-    verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace
+    verifier: Verifier, idp: LoopbackIssuer, trace: Trace
 ) -> None:
-    await verifiers.verify(idp.grant())
+    await verifier.verify(idp.grant())
 
     (verify,) = trace.named("oauth.verify")
     (asked,) = trace.named("POST")
@@ -170,20 +170,20 @@ async def test_new_token_has_a_span_with_its_requests_below_it(
     assert asked.parent.span_id == verify.context.span_id
 
 
-async def test_cached_token_has_no_span(verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace) -> None:
+async def test_cached_token_has_no_span(verifier: Verifier, idp: LoopbackIssuer, trace: Trace) -> None:
     token = idp.grant()
-    await verifiers.verify(token)
+    await verifier.verify(token)
     trace.clear()
-    await verifiers.verify(token)
+    await verifier.verify(token)
 
     assert trace.spans == ()
 
 
 async def test_refused_token_is_no_fault_of_its_span(
-    verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace
+    verifier: Verifier, idp: LoopbackIssuer, trace: Trace
 ) -> None:
     with pytest.raises(InvalidToken):
-        await verifiers.verify(idp.sign())
+        await verifier.verify(idp.sign())
 
     (verify,) = trace.named("oauth.verify")
     assert verify.status.status_code is StatusCode.UNSET
@@ -191,10 +191,10 @@ async def test_refused_token_is_no_fault_of_its_span(
     assert verify.events == ()
 
 
-async def test_outage_is_a_fault_of_its_span(verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace) -> None:
+async def test_outage_is_a_fault_of_its_span(verifier: Verifier, idp: LoopbackIssuer, trace: Trace) -> None:
     await idp.down()
     with pytest.raises(IssuerUnavailable):
-        await verifiers.verify(idp.grant())
+        await verifier.verify(idp.grant())
 
     (verify,) = trace.named("oauth.verify")
     assert verify.status.status_code is StatusCode.ERROR
@@ -202,13 +202,13 @@ async def test_outage_is_a_fault_of_its_span(verifiers: Verifiers, idp: Loopback
 
 
 async def test_search_for_an_issuer_that_is_down_is_no_part_of_a_call(
-    verifiers: Verifiers, idp: LoopbackIssuer, trace: Trace
+    verifier: Verifier, idp: LoopbackIssuer, trace: Trace
 ) -> None:
     tokens = [idp.grant() for _ in range(MIN_TOKENS)]
     await idp.down()
     for token in tokens:
         with pytest.raises(IssuerUnavailable):
-            await verifiers.verify(token)
+            await verifier.verify(token)
 
     await until(lambda: len(trace.named("POST")) == MIN_TOKENS + 1)
     probe = trace.named("POST")[-1]
@@ -216,12 +216,12 @@ async def test_search_for_an_issuer_that_is_down_is_no_part_of_a_call(
 
 
 async def test_hanging_issuer_is_a_fault_of_its_span(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, traced: httpx.AsyncClient, trace: Trace
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, traced: httpx.AsyncClient, trace: Trace
 ) -> None:
-    verifiers = await make_verifiers(config(idp), http=traced, tracer=trace.tracer, answer_seconds=0.05)
+    verifier = await make_verifier(config(idp), http=traced, tracer=trace.tracer, answer_seconds=0.05)
     idp.hold("jwks")
     with pytest.raises(IssuerUnavailable, match="issuer_timeout"):
-        await verifiers.verify(SigningKey.make("new").sign(idp.claims()))
+        await verifier.verify(SigningKey.make("new").sign(idp.claims()))
     idp.release("jwks")
 
     (verify,) = trace.named("oauth.verify")

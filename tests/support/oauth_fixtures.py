@@ -1,4 +1,4 @@
-"""An issuer on loopback, a clock that moves when told, and verifiers of tokens on both."""
+"""An issuer on loopback, a clock that moves when told, and verifier of tokens on both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import httpx
 import pytest
 
-from gatehouse.oauth import IssuerConfig, Verifiers
+from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, PresentedToken, Principal
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,
@@ -76,8 +76,16 @@ class Stopwatch:
             self._due = now + self.TICK
 
 
-class MakeVerifiers(Protocol):
-    async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers: ...
+class Verifier(MultiIssuerVerifier):
+    """Parses tokens too, so that tests can pass them as text."""
+
+    async def verify(self, token: PresentedToken | str, *, online: bool = False) -> Principal:
+        presented = PresentedToken(token) if isinstance(token, str) else token
+        return await super().verify(presented, online=online)
+
+
+class MakeVerifier(Protocol):
+    async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifier: ...
 
 
 def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerConfig:
@@ -121,12 +129,12 @@ async def other_idp(manual_time: ManualTime) -> AsyncIterator[LoopbackIssuer]:
 
 
 @pytest.fixture
-async def make_verifiers(
+async def make_verifier(
     http: httpx.AsyncClient, manual_time: ManualTime, observer: CountingObserver
-) -> AsyncIterator[MakeVerifiers]:
+) -> AsyncIterator[MakeVerifier]:
     async with AsyncExitStack() as stack:
 
-        async def make(*configs: IssuerConfig, start: bool = True, **more: Any) -> Verifiers:
+        async def make(*configs: IssuerConfig, start: bool = True, **more: Any) -> Verifier:
             seams: dict[str, Any] = {
                 "http": http,
                 "clock": manual_time.clock,
@@ -136,11 +144,11 @@ async def make_verifiers(
                 # Only where it is the thing to show is a test bound to the speed of the machine.
                 "answer_seconds": 60.0,
             }
-            verifiers = Verifiers(configs, **(seams | more))
-            stack.push_async_callback(verifiers.aclose)
+            verifier = Verifier(configs, **(seams | more))
+            stack.push_async_callback(verifier.aclose)
             if start:
-                await verifiers.start()
-            return verifiers
+                await verifier.start()
+            return verifier
 
         yield make
 

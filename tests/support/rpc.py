@@ -16,7 +16,7 @@ import structlog
 from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from gatehouse.oauth import InvalidToken, Principal
+from gatehouse.oauth import InvalidToken, PresentedToken, Principal
 from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
 from tests.support.steady import ManyAnswers, OneAnswer
 
@@ -83,30 +83,25 @@ def principal(*scopes: str, roles: tuple[str, ...] = (), lives: float = 300.0, *
 
 
 class TableVerifier:
-    """Knows the tokens that it was told; `asked` says for which it was asked, and how."""
+    """Verifies tokens by a table; `asked` records each token and whether it was asked online."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Principal | Exception] = {}
         self.asked: list[tuple[str, bool]] = []
         self.hangs = False
         self.before: Callable[[str], Awaitable[object]] | None = None
-        self.memory: dict[str, Principal] = {}
 
-    async def verify(self, token: str, *, online: bool = False) -> Principal:
-        """See TokenVerifier."""
-        self.asked.append((token, online))
+    async def verify(self, token: PresentedToken, *, online: bool = False) -> Principal:
+        """See TokenVerifier.verify."""
+        self.asked.append((token.value, online))
         if self.before is not None:
-            await self.before(token)
+            await self.before(token.value)
         if self.hangs:
             await asyncio.Event().wait()
-        answer = self.answers.get(token, InvalidToken("token_inactive"))
+        answer = self.answers.get(token.value, InvalidToken("token_inactive"))
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def remembered(self, token: str) -> Principal | None:
-        """See TokenVerifier; what it remembers, it was told."""
-        return self.memory.get(token)
 
 
 Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]

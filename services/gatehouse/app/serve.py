@@ -46,7 +46,7 @@ async def serve(
         signals = stack.enter_context(StopSignals())
         stack.callback(telemetry.shutdown)
         process = Process(settings, telemetry, load_policy().rules, stack, reuse_port=reuse_port)
-        verifiers_starting = asyncio.create_task(process.verifiers.start())
+        verifier_starting = asyncio.create_task(process.verifier.start())
         servers = [await process.build(spec) for spec in specs]
         ports = {}
         for name, server in zip(names, servers, strict=True):
@@ -59,5 +59,5 @@ async def serve(
         gc.collect()
         gc.freeze()
         await run_until_signal(servers, signals)
-        await cancel(verifiers_starting)
+        await cancel(verifier_starting)
         telemetry.logger.info("stopped", services=names)

@@ -12,12 +12,10 @@ from typing import Any
 
 import httpx
 
-from gatehouse.oauth._claims import is_b64token
-from gatehouse.oauth._flight import SingleFlight
+from gatehouse.oauth import SingleFlight, backoff_seconds, is_b64token
 from gatehouse.oauth._http import Answer, post_form
 from gatehouse.oauth.discovery import discover
 from gatehouse.oauth.errors import IssuerUnavailable, OAuthError, TokenRequestFailed
-from gatehouse.oauth.keys import backoff_seconds
 
 REFRESH_AT = 0.8
 JITTER = 0.05

@@ -1,5 +1,6 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
+from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import is_loopback, url_fault
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
@@ -13,13 +14,21 @@ from gatehouse.oauth.errors import (
     Refusal,
     TokenRequestFailed,
 )
+from gatehouse.oauth.keys import backoff_seconds
+from gatehouse.oauth.multi_issuer import MultiIssuerVerifier
 from gatehouse.oauth.observer import NoObserver, Observer
+from gatehouse.oauth.presented_token import (
+    MAX_AUTHORIZATION_CHARS,
+    PresentedToken,
+    is_b64token,
+    parse_authorization,
+)
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import TokenVerifier
-from gatehouse.oauth.verifiers import Verifiers
 
 __all__ = [
+    "MAX_AUTHORIZATION_CHARS",
     "InsufficientScope",
     "InsufficientUserAuthentication",
     "InvalidRequest",
@@ -27,17 +36,22 @@ __all__ = [
     "IssuerConfig",
     "IssuerUnavailable",
     "Metadata",
+    "MultiIssuerVerifier",
     "NoObserver",
     "OAuthError",
     "Observer",
+    "PresentedToken",
     "Principal",
     "Refusal",
+    "SingleFlight",
     "TokenRequestFailed",
     "TokenVerifier",
     "TracedTransport",
     "VerifiedClaims",
-    "Verifiers",
+    "backoff_seconds",
     "discover",
+    "is_b64token",
     "is_loopback",
+    "parse_authorization",
     "url_fault",
 ]

@@ -1,4 +1,4 @@
-"""A bounded cache whose entries end by themselves, keyed by a keyed hash of the token."""
+"""A bounded cache with a lifetime per entry, and keyed hashes of tokens as its keys."""
 
 from __future__ import annotations
 
@@ -12,38 +12,46 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class TokenCache(Generic[V]):
-    """Least recently used goes first; no entry outlives its time to live.
+class TokenHasher:
+    """Hash tokens with BLAKE2b (RFC 7693) under a secret of this process.
 
-    Keys are BLAKE2b (RFC 7693) under a secret of this process, so that a memory dump or a timing difference
-    gives away no token. The key is bound to `context`: an entry made for one issuer, endpoint and client can
-    never answer for another.
+    Neither a memory dump nor a timing difference reveals a token. A hash is bound to `context`: an entry that
+    was stored for one issuer, endpoint and client can never answer for another.
 
     Args:
-        size: Greatest number of entries.
-        monotonic: Clock in seconds.
-        context: What the entries hold good for: issuer, endpoint, client.
+        context: What entries are valid for: issuers, endpoints, clients.
     """
 
-    def __init__(self, size: int, monotonic: Callable[[], float], context: Sequence[str | None] = ()) -> None:
-        self._size = size
-        self._monotonic = monotonic
-        # Copied for each token: to set one up anew costs more than to run it over a token.
+    def __init__(self, context: Sequence[str | None] = ()) -> None:
+        # Copied for each token, because the key setup costs more than hashing a token.
         self._mac = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._mac.update(json.dumps(list(context)).encode() + b"\n")
+
+    def hash(self, token: str) -> bytes:
+        """Return the hash of an ASCII token."""
+        mac = self._mac.copy()
+        mac.update(token.encode("ascii"))
+        return mac.digest()
+
+
+class TokenCache(Generic[V]):
+    """A cache that evicts the least recently used entry; no entry outlives its lifetime.
+
+    Args:
+        size: Maximum number of entries.
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(self, size: int, monotonic: Callable[[], float]) -> None:
+        self._size = size
+        self._monotonic = monotonic
         self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def key(self, token: str) -> bytes:
-        """Returns the key of `token`, which is ASCII."""
-        mac = self._mac.copy()
-        mac.update(token.encode("ascii"))
-        return mac.digest()
-
     def get(self, key: bytes) -> V | None:
-        """Returns the value of `key`, or None when there is none or its time is over."""
+        """Return the value of `key`, or None if there is none or it has expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -54,7 +62,7 @@ class TokenCache(Generic[V]):
         return entry[0]
 
     def put(self, key: bytes, value: V, seconds: float) -> None:
-        """Keeps `value` for `seconds`; not at all when that is not positive."""
+        """Store `value` for `seconds`; remove it if they are not positive."""
         if seconds <= 0:
             self.discard(key)
             return
@@ -64,5 +72,5 @@ class TokenCache(Generic[V]):
             self._entries.popitem(last=False)
 
     def discard(self, key: bytes) -> None:
-        """Forgets `key`."""
+        """Remove `key` if it is there."""
         self._entries.pop(key, None)

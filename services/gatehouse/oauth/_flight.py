@@ -1,4 +1,4 @@
-"""Single flight: many who ask for one thing at once share one answer."""
+"""Single flight: concurrent requests for the same thing share one result."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ V = TypeVar("V")
 
 
 class SingleFlight(Generic[K, V]):
-    """Runs at most one coroutine for each key at a time; a waiter that goes away disturbs no other."""
+    """Run at most one coroutine per key at a time. A cancelled waiter does not affect the others."""
 
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[V]] = {}
 
     def busy(self, key: K) -> bool:
-        """Whether a flight for `key` is under way."""
+        """Return whether a coroutine for `key` is running."""
         return key in self._tasks
 
     def begin(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
-        """Returns the flight for `key`, and starts one with `make` when there is none."""
+        """Return the running task for `key`; start `make` if there is none."""
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.create_task(make())
             self._tasks[key] = task
-            task.add_done_callback(lambda done: self._landed(key, done))
+            task.add_done_callback(lambda done: self._on_done(key, done))
         return task
 
     async def run(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Returns the answer of the flight for `key`, or raises what it raised.
+        """Return the result of the task for `key`, or raise its exception.
 
         Raises:
-            IssuerUnavailable: `closing`, when the flight was ended from here.
+            IssuerUnavailable: `closing`, if `aclose` cancelled the task.
         """
         task = self.begin(key, make)
-        # Waiting, unlike awaiting, cancels nothing but the one who waits.
+        # If this waiter is cancelled, `wait` does not cancel the task, as awaiting it would.
         await asyncio.wait((task,))
         if task.cancelled():
             raise IssuerUnavailable("closing")
         return task.result()
 
-    def _landed(self, key: K, task: asyncio.Task[V]) -> None:
+    def _on_done(self, key: K, task: asyncio.Task[V]) -> None:
         del self._tasks[key]
         if not task.cancelled():
-            task.exception()  # seen, also when every waiter has gone
+            task.exception()  # retrieved, in case no waiter is left
 
     async def aclose(self) -> None:
-        """Ends what is under way."""
+        """Cancel all running tasks."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

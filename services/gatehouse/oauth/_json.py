@@ -1,4 +1,4 @@
-"""JSON as a verifier must read it: one object, no repeated names, no NaN, no half characters (RFC 7493)."""
+"""Strict JSON (RFC 7493): one object, no repeated names, no NaN, no lone surrogates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def strict_object(raw: bytes) -> dict[str, Any] | None:
-    """Parses a JSON object, or returns None when `raw` is anything else.
+    """Parse a JSON object; return None if `raw` is anything else.
 
-    It does not raise, because the errors of `json` carry the text that they were given.
+    It does not raise, because the exceptions of `json` contain the text that they were given.
     """
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
         if b"\\u" in raw:
-            # A lone surrogate is no text: whoever encoded it later, for a log or a database, would fail.
+            # A lone surrogate cannot be encoded later, for a log line or the database.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""What is known of an issuer before it is asked."""
+"""Configuration of an issuer."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gatehouse.oauth.errors import IssuerUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Where an issuer's endpoints are (RFC 8414 section 2); "" for one that it does not have."""
+    """Endpoints of an issuer (RFC 8414 section 2); "" for an endpoint that it does not have."""
 
     issuer: str
     jwks_uri: str = ""
@@ -28,12 +28,12 @@ class Metadata:
 
 
 def oidc_url(issuer: str) -> str:
-    """Returns OpenID Connect's place for the metadata of `issuer` (Discovery section 4)."""
+    """Return the metadata URL of `issuer` in OpenID Connect Discovery (section 4)."""
     return f"{issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
 def rfc8414_url(issuer: str) -> str:
-    """Returns RFC 8414's place for the metadata of `issuer` (section 3.1): before the path."""
+    """Return the metadata URL of `issuer` in RFC 8414 (section 3.1): inserted before the path."""
     url = httpx.URL(issuer)
     return str(url.copy_with(path=f"/.well-known/oauth-authorization-server{url.path.rstrip('/')}"))
 
@@ -46,17 +46,17 @@ async def discover(
     allow_http: bool = False,
     urls: Sequence[str] = (),
 ) -> Metadata:
-    """Fetches and checks the metadata of an issuer.
+    """Fetch and check the metadata of an issuer.
 
     Args:
-        http: Client to ask with.
-        issuer: What `issuer` in the metadata must be, to the letter (RFC 8414 section 3.3).
-        discovery_url: Where to ask, when not below `issuer`.
-        allow_http: Whether plain HTTP beyond loopback is accepted.
-        urls: Places to look at, one after the other; those of OIDC and RFC 8414 when empty.
+        http: HTTP client.
+        issuer: Exact value that `issuer` in the metadata must have (RFC 8414 section 3.3).
+        discovery_url: URL of the metadata, if not under `issuer`.
+        allow_http: Whether plain HTTP to hosts other than loopback is allowed.
+        urls: URLs to try in order; those of OIDC and RFC 8414 if empty.
 
     Raises:
-        IssuerUnavailable: No metadata to be had, or not this issuer's.
+        IssuerUnavailable: There is no metadata, or it belongs to another issuer.
     """
     if discovery_url is not None:
         urls = (discovery_url,)
@@ -69,7 +69,7 @@ async def discover(
         try:
             answer = await get_object(http, url, allow_http=allow_http, what="discovery")
         except IssuerUnavailable as error:
-            # Only an answer that says "not here" leads on to the next place.
+            # Only an HTTP error leads to the next URL.
             if error.reason != "discovery_failed":
                 raise
         else:

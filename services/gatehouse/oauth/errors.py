@@ -1,16 +1,17 @@
-"""What can go wrong between a token and a principal (RFC 6750 section 3.1, RFC 9470 section 3).
+"""Errors between a token and a principal (RFC 6750 section 3.1, RFC 9470 section 3).
 
     OAuthError
-    ├── Refusal                                 the caller's to mend
+    ├── Refusal                                 the caller has to fix it
     │   ├── InvalidRequest                      invalid_request
     │   ├── InvalidToken                        invalid_token
     │   ├── InsufficientScope                   insufficient_scope
     │   └── InsufficientUserAuthentication      insufficient_user_authentication
-    ├── IssuerUnavailable                       not the caller's fault
+    ├── IssuerUnavailable                       not the caller's fault; retry later
+    │   └── IssuerUnreachable                   no response, or 429, 502, 503, 504
     │   └── IssuerUnreachable                   no response at all, or "not now"
-    └── TokenRequestFailed                      a token endpoint answered with an error (RFC 6749 section 5.2)
+    └── TokenRequestFailed                      error response of a token endpoint (RFC 6749 section 5.2)
 
-No error text ever holds a token, a secret or the value of a claim.
+No error text contains a token, a secret or the value of a claim.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from collections.abc import Sequence
 
 
 class OAuthError(Exception):
-    """Anything that this room raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class Refusal(OAuthError):
-    """The caller is refused; `code` is the `error` of the `www-authenticate` challenge.
+    """The call is refused; `code` is the `error` of the `www-authenticate` challenge.
 
     Args:
         reason: A short constant in snake_case, for metrics and ErrorInfo, such as `token_expired`.
@@ -37,23 +38,23 @@ class Refusal(OAuthError):
 
 
 class InvalidRequest(Refusal):
-    """The credentials are malformed: repeated, oversize, not the b64token grammar (RFC 6750 section 3.1)."""
+    """The credentials are malformed: repeated, too long, or not a b64token (RFC 6750 section 3.1)."""
 
     code = "invalid_request"
 
 
 class InvalidToken(Refusal):
-    """The token is expired, revoked, malformed, or not for here (RFC 6750 section 3.1)."""
+    """The token is expired, revoked, malformed, or not for this service (RFC 6750 section 3.1)."""
 
     code = "invalid_token"
 
 
 class InsufficientScope(Refusal):
-    """The token is good and not enough (RFC 6750 section 3.1).
+    """The token is valid but lacks a scope or role (RFC 6750 section 3.1).
 
     Args:
-        reason: As in Refusal.
-        scopes: The scopes that the call needs; never those that the token has.
+        reason: See Refusal.
+        scopes: The scopes that the call needs, not those that the token has.
     """
 
     code = "insufficient_scope"
@@ -67,9 +68,9 @@ class InsufficientUserAuthentication(Refusal):
     """The login behind the token is too weak or too old (RFC 9470 section 3).
 
     Args:
-        reason: As in Refusal.
-        acr_values: What to ask for at the authorization endpoint, or empty.
-        max_age: Greatest age of the login in seconds, or None.
+        reason: See Refusal.
+        acr_values: Value of the `acr_values` request parameter for the next login, or "".
+        max_age: Maximum age of the login in seconds, or None.
     """
 
     code = "insufficient_user_authentication"
@@ -81,11 +82,11 @@ class InsufficientUserAuthentication(Refusal):
 
 
 class IssuerUnavailable(OAuthError):
-    """The issuer could not be asked, so nothing is known about the token.
+    """The issuer gave no valid response, so nothing is known about the token.
 
     Args:
         reason: A short constant in snake_case, such as `introspection_timeout`.
-        retry_after: Seconds that the issuer wants to be left alone (RFC 9110 section 10.2.3), or None.
+        retry_after: Seconds from the Retry-After header (RFC 9110 section 10.2.3), or None.
     """
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
@@ -95,14 +96,14 @@ class IssuerUnavailable(OAuthError):
 
 
 class IssuerUnreachable(IssuerUnavailable):
-    """The issuer gave no HTTP response, or said that it takes no requests at present."""
+    """The issuer gave no HTTP response, or responded that it accepts no requests at present."""
 
 
 class TokenRequestFailed(OAuthError):
-    """A token endpoint refused (RFC 6749 section 5.2).
+    """A token endpoint returned an error (RFC 6749 section 5.2).
 
     Args:
-        error: The `error` code of the answer, such as `invalid_client`.
+        error: The `error` code of the response, such as `invalid_client`.
     """
 
     def __init__(self, error: str) -> None:

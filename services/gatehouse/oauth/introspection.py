@@ -1,4 +1,4 @@
-"""Access tokens that the issuer is asked about: RFC 7662."""
+"""Verification of access tokens by introspection (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import httpx
 
 from gatehouse.oauth._breaker import Breaker
 from gatehouse.oauth._cache import TokenCache
-from gatehouse.oauth._claims import check_claims, split
+from gatehouse.oauth._claims import check_claims
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import post_form
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
+from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, _read, provider
 
@@ -40,24 +41,24 @@ _NOT_NOW = frozenset(
 
 
 class IntrospectionVerifier:
-    """Asks one issuer about its tokens; who calls it shares requests and keeps good answers.
+    """Verifies the tokens of one issuer by introspection. The caller caches valid tokens.
 
-    Refused tokens are kept here, apart and for at most ten seconds, so that junk cannot push good
-    answers out.
+    Refused tokens are cached here, separately and for at most `INACTIVE_SECONDS`, so that invalid tokens
+    cannot evict valid ones.
 
-    A bad answer about one token fails that token only, with IssuerUnavailable because nothing is known about
-    it, and the issuer is not asked about it again for `FAILED_SECONDS`. While the issuer cannot be reached,
-    all tokens fail at once, see Breaker; until it responds, it is asked every `PROBE_SECONDS` about a random
-    token.
+    A bad response about one token fails that token only, with IssuerUnavailable because nothing is known
+    about it, and the issuer is not asked about it again for `FAILED_SECONDS`. While the issuer is
+    unreachable, all tokens fail at once, see Breaker; until it responds, it is asked every `PROBE_SECONDS`
+    about a random token.
 
     Args:
         config: The issuer, with `client_id` and `client_secret`.
-        endpoint: Gives the introspection endpoint; raises IssuerUnavailable while it is not known.
-        http: Client to ask with.
+        endpoint: Return the introspection endpoint; raises IssuerUnavailable while it is unknown.
+        http: HTTP client.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Waits for seconds of that clock.
-        answer_seconds: How long the issuer may take.
+        sleep: Wait for seconds of that clock.
+        answer_seconds: Timeout of an introspection.
     """
 
     def __init__(
@@ -78,36 +79,34 @@ class IntrospectionVerifier:
         self._sleep = sleep
         self._answer_seconds = answer_seconds
         self._provider: Provider = provider(config.provider)
-        context = (config.issuer, config.introspection_endpoint, config.client_id)
-        self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic, context)
-        # The keys of `_inactive` serve here too.
+        self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
         self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
         self._breaker = Breaker(monotonic)
         self._recovery: SingleFlight[None, None] = SingleFlight()
 
     async def aclose(self) -> None:
-        """Ends all background work."""
+        """Stop all background work."""
         await self._recovery.aclose()
 
-    async def verify(self, token: str, *, online: bool = False) -> Principal:
-        """Asks about one access token.
+    async def verify(self, token: PresentedToken, key: bytes, *, online: bool = False) -> Principal:
+        """Verify an access token.
 
         Args:
             token: The token.
-            online: Ask even about a token that was refused a moment ago.
+            key: Its hash.
+            online: Ask even if the token was refused recently.
 
         Raises:
-            InvalidToken: It is not active, or not for here.
-            IssuerUnavailable: The issuer gave no usable answer.
+            InvalidToken: The token is inactive, or not for this service.
+            IssuerUnavailable: The issuer gave no valid response.
         """
-        key = self._inactive.key(token)
         reason = None if online else self._inactive.get(key)
         if reason is not None:
             raise InvalidToken(reason)
         failure = self._failed.get(key)
         if failure is not None:
             raise IssuerUnavailable(failure)
-        answer = await self._ask(key, token)
+        answer = await self._ask(key, token.value)
         try:
             principal = self._principal(token, answer)
         except InvalidToken as refusal:
@@ -116,7 +115,7 @@ class IntrospectionVerifier:
         self._inactive.discard(key)
         return principal
 
-    def _principal(self, token: str, answer: Mapping[str, Any]) -> Principal:
+    def _principal(self, token: PresentedToken, answer: Mapping[str, Any]) -> Principal:
         if answer.get("active") is not True:
             raise InvalidToken("token_inactive")
         claims = VerifiedClaims(answer)
@@ -131,18 +130,18 @@ class IntrospectionVerifier:
         if not self._provider.is_access_token(claims):
             raise InvalidToken("token_type_mismatch")
         principal = self._provider.principal_from_claims(self._config.issuer, claims)
-        # How the user logged in is what the token says, and that it is the issuer's own is now known. An
-        # issuer may answer with the login of the session as it is by now.
-        parts = split(token)
-        if parts is not None:
-            return replace(principal, acr=_read.text(parts[1], "acr"), auth_time=_read.auth_time(parts[1]))
+        # The login is read from the token, which is now known to be the issuer's own. Introspection may
+        # return the current login of the session instead.
+        if token.jws is not None:
+            claims = VerifiedClaims(token.jws.claims)
+            return replace(principal, acr=_read.text(claims, "acr"), auth_time=_read.auth_time(claims))
         if self._provider.INTROSPECTS_SESSION:
             return replace(principal, acr="", auth_time=None)
         return principal
 
     async def _ask(self, key: bytes, token: str) -> Mapping[str, Any]:
         if self._breaker.is_open():
-            self._recover_in_background()  # in case that an unexpected error has ended it
+            self._recover_in_background()  # in case an unexpected error has stopped it
             raise IssuerUnavailable("circuit_open")
         try:
             answer = await self._answer_in_time(token)
@@ -157,7 +156,7 @@ class IntrospectionVerifier:
         return answer
 
     def _recover_in_background(self) -> None:
-        # In a context of its own, because it is no part of the call that happens to start it.
+        # In a new context, because it does not belong to the call that happens to start it.
         Context().run(self._recovery.begin, None, self._recover)
 
     async def _recover(self) -> None:
@@ -200,7 +199,7 @@ class IntrospectionVerifier:
         if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
             raise IssuerUnavailable(ENDPOINT_GONE)
         if not answer.ok:
-            # 401 and 403 are about this server's own credentials, not about the token.
+            # 401 and 403 are about the credentials of this server, not about the token.
             raise IssuerUnavailable("introspection_refused")
         if answer.body is None or "active" not in answer.body:
             raise IssuerUnavailable("introspection_malformed")

@@ -1,4 +1,4 @@
-"""Access tokens that are signed: RFC 7519, RFC 9068, with the advice of RFC 8725."""
+"""Verification of signed access tokens (RFC 7519, RFC 9068), following RFC 8725."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import jwt as pyjwt
 
-from gatehouse.oauth._claims import check_claims, decode_part, split
+from gatehouse.oauth._claims import check_claims
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.keys import KeySet
+from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, provider
 
@@ -20,8 +21,8 @@ _HEADER_TYPES = frozenset({"", "jwt", _ACCESS_TOKEN})
 class JwtVerifier:
     """Verifies the signed access tokens of one issuer.
 
-    What is parsed and what is verified is one reading of the token: PyJWT gets the signed bytes, the key
-    and the signature, and never the token, of which it might make something else.
+    The token is parsed once. PyJWT gets the signed bytes, the key and the signature, but not the token, which
+    it might parse differently.
 
     Args:
         config: The issuer.
@@ -36,34 +37,34 @@ class JwtVerifier:
         self._provider: Provider = provider(config.provider)
         self._algorithms = {name: pyjwt.get_algorithm_by_name(name) for name in config.algorithms}
 
-    async def verify(self, token: str) -> Principal:
-        """Verifies one access token.
+    async def verify(self, token: PresentedToken) -> Principal:
+        """Verify an access token.
 
         Raises:
-            InvalidToken: It is not valid here.
-            IssuerUnavailable: Its key could not be fetched.
+            InvalidToken: The token is invalid.
+            IssuerUnavailable: Its key cannot be fetched.
         """
-        signed, _, encoded = token.rpartition(".")
-        parts, signature = split(token), decode_part(encoded)
-        if parts is None or signature is None:
+        jws = token.jws
+        if jws is None or jws.signature is None:
             raise InvalidToken("token_malformed")
-        header, payload = parts
-        name = header.get("alg")
-        if not isinstance(name, str) or name not in self._algorithms:
+        algorithm = jws.header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise InvalidToken("algorithm_not_allowed")
-        if "crit" in header or "b64" in header:
+        if "crit" in jws.header or "b64" in jws.header:
             raise InvalidToken("header_not_understood")
-        kind = header.get("typ", "")
-        kind = kind.lower().removeprefix("application/") if isinstance(kind, str) else None
-        if kind not in _HEADER_TYPES:
+        header_type = jws.header.get("typ", "")
+        if not isinstance(header_type, str):
             raise InvalidToken("token_type_mismatch")
-        kid = header.get("kid")
+        header_type = header_type.lower().removeprefix("application/")
+        if header_type not in _HEADER_TYPES:
+            raise InvalidToken("token_type_mismatch")
+        kid = jws.header.get("kid")
         if not isinstance(kid, str):
             raise InvalidToken("key_unknown")
-        key = await self._keys.key(kid, name)
-        if not self._algorithms[name].verify(signed.encode(), key, signature):
+        key = await self._keys.key(kid, algorithm)
+        if not self._algorithms[algorithm].verify(jws.signing_input, key, jws.signature):
             raise InvalidToken("signature_mismatch")
-        claims = VerifiedClaims(payload)
+        claims = VerifiedClaims(jws.claims)
         check_claims(
             claims,
             issuer=self._config.issuer,
@@ -72,6 +73,7 @@ class JwtVerifier:
             leeway=self._config.leeway_seconds,
             issuer_required=True,
         )
-        if not (kind == _ACCESS_TOKEN and "typ" not in claims) and not self._provider.is_access_token(claims):
+        is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in claims
+        if not is_rfc9068 and not self._provider.is_access_token(claims):
             raise InvalidToken("token_type_mismatch")
         return self._provider.principal_from_claims(self._config.issuer, claims)

@@ -1,4 +1,4 @@
-"""The keys of one issuer (RFC 7517): read without a lock, refreshed in the background."""
+"""The keys of one issuer (RFC 7517), read without a lock and refreshed in the background."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_KEYS = 64
 RSA_BITS = range(2048, 8192 + 1)
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_ABLE: Mapping[tuple[str, str], Sequence[str]] = {
+_ALGORITHMS: Mapping[tuple[str, str], Sequence[str]] = {
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
     ("EC", "P-521"): ("ES512",),
@@ -34,18 +34,18 @@ Snapshot = Mapping[tuple[str, str], Any]
 
 
 def backoff_seconds(failures: int) -> float:
-    """Returns how long to wait after that many failures in a row: 1 s, doubling, at most 30 s."""
+    """Return the delay in seconds after `failures` consecutive failures: 1 s, doubling, at most 30 s."""
     return min(COOLDOWN_SECONDS, 2.0 ** min(failures - 1, 5))
 
 
 def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapshot:
-    """Makes the keys of a JWK Set, by (`kid`, `alg`).
+    """Return the keys of a JWK Set, by (`kid`, `alg`).
 
-    Keys that are not for verifying signatures with one of `algorithms` are left out: another `use`
-    or `key_ops` (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, private, weak, or malformed.
+    Keys that cannot verify signatures with one of `algorithms` are skipped: another `use` or `key_ops`
+    (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, private, weak, or malformed.
 
     Raises:
-        IssuerUnavailable: The document is no JWK Set.
+        IssuerUnavailable: The document is not a JWK Set.
     """
     entries = document.get("keys")
     if not isinstance(entries, list):
@@ -73,28 +73,27 @@ def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return ()
-    able = (
-        _RSA if entry.get("kty") == "RSA" else _ABLE.get((str(entry.get("kty")), str(entry.get("crv"))), ())
-    )
+    kind = str(entry.get("kty"))
+    able = _RSA if kind == "RSA" else _ALGORITHMS.get((kind, str(entry.get("crv"))), ())
     if "alg" in entry:
         return (entry["alg"],) if entry["alg"] in able else ()
     return able
 
 
 class KeySet:
-    """Keys of one issuer.
+    """The keys of one issuer.
 
-    A known key is answered at once from an immutable snapshot. A refresh runs ahead of its end in the
-    background; through an outage the last good keys serve for a day. An unknown `kid` makes at most
-    one fetch in 30 seconds, counted on attempts; what the background fetches does not count against it,
-    so that a key made just after a refresh is found at once.
+    A known key is returned at once from an immutable snapshot, which is refreshed in the background before it
+    expires. During an outage the last keys are used for a day. An unknown `kid` causes at most one fetch in
+    30 seconds, counted on attempts. Fetches in the background do not count, so that a key that was created
+    just after a refresh is found at once.
 
     Args:
-        fetch: Fetches the JWK Set; raises IssuerUnavailable.
+        fetch: Fetch the JWK Set; raises IssuerUnavailable.
         algorithms: Accepted `alg` values.
         monotonic: Clock in seconds.
-        sleep: Waits for seconds of that clock.
-        observer: Told of each attempt.
+        sleep: Wait for seconds of that clock.
+        observer: Notified of each attempt.
     """
 
     def __init__(
@@ -112,40 +111,40 @@ class KeySet:
         self._observer = observer or NoObserver()
         self._snapshot: Snapshot = {}
         self._fetched_at: float | None = None
-        self._sought_at: float | None = None
+        self._last_fetch_at: float | None = None
         self._failures = 0
         self._flight: SingleFlight[None, None] = SingleFlight()
         self._refresher: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether there have been keys, and they are not a day old."""
+        """Whether keys have been fetched within the last day."""
         return self._fetched_at is not None and self._monotonic() - self._fetched_at < STALE_SECONDS
 
     async def start(self) -> None:
-        """Makes the first attempt, waits for it a while, and begins to refresh in the background."""
+        """Start the background refresh, and wait a while for its first attempt."""
         first = self._flight.begin(None, self._attempt)
         self._refresher = asyncio.create_task(self._refresh_forever())
         await asyncio.wait((first,), timeout=START_SECONDS)
 
     async def aclose(self) -> None:
-        """Ends the refresh."""
+        """Stop the refresh."""
         if self._refresher is not None:
             self._refresher.cancel()
             await asyncio.gather(self._refresher, return_exceptions=True)
         await self._flight.aclose()
 
     async def key(self, kid: str, algorithm: str) -> Any:
-        """Returns the key that verifies `algorithm` under `kid`.
+        """Return the key `kid` for `algorithm`.
 
         Raises:
             InvalidToken: The issuer has no such key.
-            IssuerUnavailable: The issuer could not be asked.
+            IssuerUnavailable: The keys could not be fetched.
         """
         found = self._known(kid, algorithm)
-        # Twice, because a fetch that others began may have been answered before this key was made.
+        # Twice, because the response to a fetch in progress may be older than this key.
         for _ in range(2):
-            if found is not None or not self._may_seek():
+            if found is not None or not self._may_fetch():
                 break
             await self._flight.run(None, self._attempt)
             found = self._known(kid, algorithm)
@@ -158,19 +157,19 @@ class KeySet:
     def _known(self, kid: str, algorithm: str) -> Any | None:
         return self._snapshot.get((kid, algorithm)) if self.ready else None
 
-    def _may_seek(self) -> bool:
+    def _may_fetch(self) -> bool:
         if self._flight.busy(None):
-            return True  # shared, it costs nothing
+            return True  # shares the fetch in progress
         now = self._monotonic()
-        if self._sought_at is not None and now - self._sought_at < COOLDOWN_SECONDS:
+        if self._last_fetch_at is not None and now - self._last_fetch_at < COOLDOWN_SECONDS:
             return False
-        self._sought_at = now
+        self._last_fetch_at = now
         return True
 
     async def _attempt(self) -> None:
         try:
             snapshot = read_keys(await self._fetch(), self._algorithms)
-        except Exception:  # noqa: BLE001 - the refresh outlives any surprise; the last good keys serve on
+        except Exception:  # noqa: BLE001 - an unexpected error must not stop the refresh; the last keys stay in use
             snapshot = {}
         if not snapshot:
             self._failures += 1

@@ -1,4 +1,4 @@
-"""What this room tells about its work, for metrics; it knows no metrics library."""
+"""Notifications for metrics, independent of any metrics library."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ Source = Literal["cache", "signature", "introspection"]
 
 
 class Observer(Protocol):
-    """Told of each verification and each key refresh."""
+    """Is notified of each verification and each key refresh."""
 
     def verified(self, source: Source) -> None:
-        """A token was verified, by what `source` says."""
+        """A token was verified by `source`."""
         ...
 
     def keys_refreshed(self, *, ok: bool) -> None:
-        """An attempt to fetch keys has ended."""
+        """An attempt to fetch keys has succeeded or failed."""
         ...
 
 
 class NoObserver:
-    """An observer that listens to nothing."""
+    """An observer that ignores everything."""
 
     def verified(self, source: Source) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def keys_refreshed(self, *, ok: bool) -> None:
-        """Does nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Who calls: what a verified access token says, in the same words for every provider."""
+"""The caller, as a verified access token describes it, independent of the provider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NewType
 
 VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
-"""Claims whose signature or introspection answer has been checked. Only verifiers make them."""
+"""Claims whose signature or introspection response has been verified. Only verifiers create them."""
 
 _NO_ROLES: Mapping[str, frozenset[str]] = MappingProxyType({})
 _NO_CLAIMS = VerifiedClaims(MappingProxyType({}))
@@ -21,15 +21,15 @@ class Principal:
     Attributes:
         issuer: `iss`, exactly as configured.
         subject: `sub`.
-        client_id: OAuth client that got the token (`azp`, `client_id` or `cid`).
+        client_id: OAuth2 client that the token was issued to (`azp`, `client_id` or `cid`).
         scopes: OAuth scopes (RFC 6749 section 3.3).
         roles: Realm roles or groups of the provider.
         client_roles: Roles by the client that defines them.
         permissions: Auth0 `permissions`; empty elsewhere.
         expires_at: `exp`, seconds since the epoch.
         acr: `acr`, or "".
-        auth_time: Seconds since the epoch of the login, or None.
-        claims: All verified claims, for handlers that need more; never logged.
+        auth_time: Time of the login in seconds since the epoch, or None.
+        claims: All verified claims, for handlers that need more. Never log them.
     """
 
     issuer: str
@@ -45,17 +45,17 @@ class Principal:
     claims: VerifiedClaims = field(default_factory=lambda: _NO_CLAIMS, repr=False, compare=False)
 
     def has_scope(self, scope: str) -> bool:
-        """Whether the token carries `scope`."""
+        """Return whether the token has `scope`."""
         return scope in self.scopes
 
     def has_role(self, role: str) -> bool:
-        """Whether the principal holds the realm role or group `role`."""
+        """Return whether the principal has the realm role or group `role`."""
         return role in self.roles
 
     def has_client_role(self, client: str, role: str) -> bool:
-        """Whether the principal holds `role` of the client `client`."""
+        """Return whether the principal has `role` of the client `client`."""
         return role in self.client_roles.get(client, ())
 
     def has_permission(self, permission: str) -> bool:
-        """Whether the principal has `permission`, be it an Auth0 permission or a scope of that name."""
+        """Return whether the principal has `permission`: an Auth0 permission or a scope of that name."""
         return permission in self.permissions or permission in self.scopes

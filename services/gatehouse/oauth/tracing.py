@@ -1,4 +1,4 @@
-"""Outgoing HTTP in a trace: a client span for each request, W3C trace context on its way out."""
+"""A client span for each outgoing HTTP request, with W3C trace context in its headers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 
 class TracedTransport(httpx.AsyncBaseTransport):
-    """Wraps the transport of an HTTP client; neither query, header nor body reaches a span.
+    """An HTTP transport that records spans. They contain no query, header or body.
 
     Args:
-        tracer: Makes the spans.
-        inner: What really sends.
+        tracer: Creates the spans.
+        inner: Transport that sends the requests.
     """
 
     def __init__(self, tracer: Tracer, inner: httpx.AsyncBaseTransport) -> None:
@@ -23,7 +23,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
         self._propagator = TraceContextTextMapPropagator()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends one request inside a span; see httpx.AsyncBaseTransport."""
+        """Send a request inside a span; see httpx.AsyncBaseTransport."""
         with self._tracer.start_as_current_span(
             request.method,
             kind=SpanKind.CLIENT,
@@ -39,7 +39,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
             self._propagator.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
-            except (httpx.TransportError, asyncio.CancelledError) as error:  # cancelled: out of time
+            except (httpx.TransportError, asyncio.CancelledError) as error:  # cancelled by a timeout
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
@@ -49,5 +49,5 @@ class TracedTransport(httpx.AsyncBaseTransport):
             return response
 
     async def aclose(self) -> None:
-        """Closes the inner transport."""
+        """Close the inner transport."""
         await self._inner.aclose()

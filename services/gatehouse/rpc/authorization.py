@@ -1,65 +1,34 @@
-"""Whether a caller may: one `authorization` entry, its grammar, its token, the rule (RFC 6750)."""
+"""Authorization of calls: parse the credentials, verify the token, check the access rule (RFC 6750)."""
 
 from __future__ import annotations
 
 import asyncio
-import string
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gatehouse.oauth import (
-    InvalidRequest,
     InvalidToken,
     IssuerUnavailable,
     OAuthError,
+    PresentedToken,
+    Principal,
     TokenVerifier,
+    parse_authorization,
 )
 from gatehouse.rpc.call import Call, Method, Next
 from gatehouse.rpc.metrics import RpcMetrics
 
-MAX_AUTHORIZATION_CHARS = 8 * 1024 + 16
-# RFC 6750 section 2.1: credentials = "Bearer" 1*SP b64token; b64token = 1*( these ) *"=".
-_B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
-
-
-def bearer_token(entries: Sequence[str | bytes]) -> str:
-    """Returns the token of the one `authorization` entry.
-
-    Raises:
-        InvalidToken: `token_missing`, there is no entry.
-        InvalidRequest: There are several, or it is too long or not of the grammar of RFC 6750 section 2.1.
-    """
-    if not entries:
-        raise InvalidToken("token_missing")
-    if len(entries) > 1:
-        raise InvalidRequest("authorization_repeated")
-    entry = entries[0]
-    if len(entry) > MAX_AUTHORIZATION_CHARS:
-        raise InvalidRequest("authorization_too_long")
-    if not isinstance(entry, str):
-        raise InvalidRequest("authorization_malformed")
-    scheme, _, rest = entry.partition(" ")
-    token = rest.lstrip(" ")
-    # Not by a regular expression: on a token of common length that takes three times as long.
-    if (
-        not entry.isascii()
-        or scheme.lower() != "bearer"  # case-insensitive (RFC 9110 section 11.1)
-        or not (body := token.rstrip("="))
-        or body.encode().translate(None, _B64TOKEN)
-    ):
-        raise InvalidRequest("authorization_malformed")
-    return token
-
 
 class AuthorizationInterceptor:
-    """Admits a call, or ends it before its request is read.
+    """Admits a call, or refuses it before its request is read.
 
-    A stream is cut when its token ends, and when a re-check finds it revoked or no longer enough.
+    A stream is cancelled when its token expires, and when a periodic check finds that the token was revoked
+    or no longer satisfies the rule.
 
     Args:
         verifier: Turns tokens into principals.
         metrics: Counts denials.
-        recheck_seconds: Time between two re-checks of a stream.
+        recheck_seconds: Time between two checks of a stream's token.
         clock: Seconds since the epoch.
     """
 
@@ -81,84 +50,69 @@ class AuthorizationInterceptor:
         rule = method.rule
         if rule.public:
             return call_next
-        verify, clock, denied = self._verifier.verify, self._clock, self._metrics.denied
-        remembered, online, check = self._verifier.remembered, rule.online, rule.check
-
-        streams, guard = method.shape.streams, self._guard
+        verify, clock = self._verifier.verify, self._clock
 
         async def handle(call: Call) -> None:
             try:
-                principal, entries = None, call.authorization
-                # What is plain to see; bearer_token looks at the rest, and has reasons.
-                if not online and len(entries) == 1:
-                    entry = entries[0]
-                    if (
-                        isinstance(entry, str)
-                        and entry[:7] == "Bearer "
-                        and len(entry) <= MAX_AUTHORIZATION_CHARS
-                    ):
-                        principal = remembered(entry[7:])
-                if principal is None:
-                    principal = await verify(bearer_token(entries), online=online)
-                check(principal, clock())
-                token = bearer_token(entries) if streams else ""
+                token = parse_authorization(call.authorization)
+                principal = await verify(token, online=rule.online)
+                rule.check(principal, clock())
             except OAuthError as error:
-                denied(method, getattr(error, "reason", "other"))
+                self._metrics.denied(method, getattr(error, "reason", "other"))
                 raise
             call.principal = principal
-            if streams:
-                await guard(call, token, call_next)
+            if method.shape.streams:
+                await self._watch(call, token, principal, call_next)
             else:
                 await call_next(call)
 
         return handle
 
-    async def _guard(self, call: Call, token: str, call_next: Next) -> None:
-        """Answers a stream while its token is good."""
+    async def _watch(self, call: Call, token: PresentedToken, principal: Principal, call_next: Next) -> None:
+        """Answer a stream for as long as its token is valid."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
-        cut: list[Exception] = []
+        reasons: list[Exception] = []
 
-        async def watch() -> None:
+        async def cancel_when_invalid() -> None:
             try:
-                cut.append(await self._end_of(call, token))
-            except Exception as error:  # noqa: BLE001 - a stream that nobody watches must not go on
-                cut.append(error)
+                reasons.append(await self._until_invalid(call, token, principal))
+            except Exception as error:  # noqa: BLE001 - a stream must not continue without this check
+                reasons.append(error)
             task.cancel()
 
-        watcher = asyncio.create_task(watch())
+        watcher = asyncio.create_task(cancel_when_invalid())
         try:
             await call_next(call)
         except asyncio.CancelledError:
-            if not cut:
+            if not reasons:
                 raise
         finally:
             watcher.cancel()
-        if cut:
+        if reasons:
             task.uncancel()
-            raise cut[0]
+            raise reasons[0]
 
-    async def _end_of(self, call: Call, token: str) -> OAuthError:
-        """Waits until the token is no longer good, and returns why."""
+    async def _until_invalid(self, call: Call, token: PresentedToken, principal: Principal) -> OAuthError:
+        """Wait until the token is no longer valid, and return why."""
         rule = call.method.rule
-        principal = call.principal
         while True:
-            assert principal is not None  # noqa: S101 - admit has set it
-            left = principal.expires_at - self._clock()
-            await asyncio.sleep(max(0.0, min(left, self._recheck_seconds)))
-            if self._clock() >= principal.expires_at:
+            remaining = principal.expires_at - self._clock()
+            await asyncio.sleep(max(0.0, min(remaining, self._recheck_seconds)))
+            remaining = principal.expires_at - self._clock()
+            if remaining <= 0:
                 error: OAuthError = InvalidToken("token_expired")
                 break
             try:
-                async with asyncio.timeout(principal.expires_at - self._clock()):
-                    fresh = await self._verifier.verify(token, online=rule.online)
-                rule.check(fresh, self._clock())
+                async with asyncio.timeout(remaining):
+                    principal = await self._verifier.verify(token, online=rule.online)
+                rule.check(principal, self._clock())
             except (IssuerUnavailable, TimeoutError):
-                # An outage does not make a token bad; it lives no longer than its own time.
+                # An outage does not invalidate a token; it stays valid until it expires.
                 continue
             except OAuthError as refusal:
                 error = refusal
                 break
-            call.principal = principal = fresh
+            call.principal = principal
         self._metrics.denied(call.method, getattr(error, "reason", "other"))
         return error

@@ -13,7 +13,7 @@ import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from gatehouse.client import ClientTls
-from gatehouse.oauth import IssuerConfig, TracedTransport, Verifiers
+from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerLimits, ServerTls, Service
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
@@ -149,10 +149,10 @@ class Process:
             )
         self._http = http_client(self._issuers, telemetry)
         stack.push_async_callback(self._http.aclose)
-        self.verifiers = Verifiers(
+        self.verifier = MultiIssuerVerifier(
             self._issuers, http=self._http, tracer=telemetry.tracer, observer=self._metrics
         )
-        stack.push_async_callback(self.verifiers.aclose)
+        stack.push_async_callback(self.verifier.aclose)
         self._pools: dict[str, Database] = {}
         telemetry.meter.create_observable_gauge(
             "gatehouse.database.connections",
@@ -198,7 +198,7 @@ class Process:
         readiness = await self._follow(spec, database)
         server = Server(
             [Service(spec.register, built.servicer)],
-            verifier=self.verifiers,
+            verifier=self.verifier,
             tls=server_tls(self._settings),
             logger=self._telemetry.logger,
             host=self._settings.server.host,
@@ -245,7 +245,7 @@ class Process:
 
     def _ready(self, spec: ServiceSpec[Any], readiness: Readiness) -> Callable[[], bool]:
         if spec.needs_issuer:
-            return lambda: readiness.ready and self.verifiers.ready
+            return lambda: readiness.ready and self.verifier.ready
         return lambda: readiness.ready
 
     def _warn_of_online_rules(self, server: Server) -> None:

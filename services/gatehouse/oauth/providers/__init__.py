@@ -1,4 +1,4 @@
-"""What differs between identity providers: where metadata is, what an access token is, where roles stand."""
+"""What differs between identity providers: URL of the metadata, access token type, claims of roles."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from gatehouse.oauth.providers import auth0, keycloak, okta
 
 
 class Provider(Protocol):
-    """A module that knows one provider."""
+    """The module of one provider."""
 
     @property
     def INTROSPECTS_SESSION(self) -> bool:  # noqa: N802 - a constant of the module
-        """Whether `acr` and `auth_time` of an introspection are the session's of now, not the token's."""
+        """Whether introspection returns `acr` and `auth_time` of the current session, not of the token."""
         ...
 
     def metadata_urls(self, issuer: str) -> tuple[str, ...]:
-        """Where the metadata of `issuer` may be, likeliest first."""
+        """Return the possible metadata URLs of `issuer`, the most likely first."""
         ...
 
     def is_access_token(self, claims: VerifiedClaims) -> bool:
-        """Whether these are the claims of an access token, and not of an ID or refresh token."""
+        """Return whether these are claims of an access token, not of an ID or refresh token."""
         ...
 
-    def tells_roles(self, claims: VerifiedClaims) -> bool:
-        """Whether an introspection with these claims says which roles there are, be it none."""
+    def includes_roles(self, claims: VerifiedClaims) -> bool:
+        """Return whether an introspection response with these claims lists the roles, even if empty."""
         ...
 
     def principal_from_claims(self, issuer: str, claims: VerifiedClaims) -> Principal:
-        """Makes the principal of `claims`, whose `exp` has been checked."""
+        """Return the principal described by `claims`, whose `exp` has been checked."""
         ...
 
 
 def provider(name: ProviderName) -> Provider:
-    """Returns the provider of that name."""
+    """Return the module of a provider."""
     providers: dict[ProviderName, Provider] = {"keycloak": keycloak, "auth0": auth0, "okta": okta}
     return providers[name]

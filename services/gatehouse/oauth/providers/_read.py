@@ -1,4 +1,4 @@
-"""Reading of claims whose shape a provider documents; anything of another shape counts as not there."""
+"""Read claims of a documented type; a value of another type counts as missing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ MAX_SUBJECT_CHARS = 255
 
 
 def words(value: object) -> frozenset[str]:
-    """Returns the words of a space-separated string (RFC 6749 section 3.3)."""
+    """Return the words of a space-separated string (RFC 6749 section 3.3)."""
     return frozenset(value.split(" ")) - {""} if isinstance(value, str) else frozenset()
 
 
 def names(value: object) -> frozenset[str]:
-    """Returns the strings of a list."""
+    """Return the strings in a list."""
     return frozenset(v for v in value if isinstance(v, str)) if isinstance(value, list) else frozenset()
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """Returns a JSON object, {} for anything else."""
+    """Return a JSON object, {} for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def text(claims: Mapping[str, Any], *keys: str) -> str:
-    """Returns the first of `keys` that is a string, or ""."""
+    """Return the first of `keys` that is a string, or ""."""
     for key in keys:
         value = claims.get(key)
         if isinstance(value, str):
@@ -37,10 +37,10 @@ def text(claims: Mapping[str, Any], *keys: str) -> str:
 
 
 def subject(claims: Mapping[str, Any]) -> str:
-    """Returns `sub` (RFC 9068 section 2.2 requires it).
+    """Return `sub`, which RFC 9068 section 2.2 requires.
 
     Raises:
-        InvalidToken: It is missing, longer than OpenID Connect Core section 2 lets it be, or not printable.
+        InvalidToken: It is missing, not printable, or longer than OpenID Connect Core section 2 allows.
     """
     value = text(claims, "sub")
     if not value:
@@ -51,11 +51,11 @@ def subject(claims: Mapping[str, Any]) -> str:
 
 
 def auth_time(claims: Mapping[str, Any]) -> int | None:
-    """Returns `auth_time` in seconds since the epoch, or None."""
+    """Return `auth_time` in seconds since the epoch, or None."""
     value = claims.get("auth_time")
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def frozen(claims: VerifiedClaims) -> VerifiedClaims:
-    """Returns `claims` such that no handler can change what others read from the cache."""
+    """Return a read-only copy of `claims`, so that no handler can change a cached principal."""
     return VerifiedClaims(MappingProxyType(dict(claims)))

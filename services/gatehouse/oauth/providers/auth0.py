@@ -10,25 +10,25 @@ INTROSPECTS_SESSION = False
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Auth0 has OpenID Connect's place."""
+    """Return the URL of OpenID Connect Discovery."""
     return (oidc_url(issuer),)
 
 
 def is_access_token(claims: VerifiedClaims) -> bool:
-    """Whether this is for an API: ID tokens have `nonce` or hashes and no `scope`, `permissions` or `gty`."""
+    """Return whether this is a token for an API: ID tokens have no `scope`, `permissions` or `gty`."""
     return any(name in claims for name in ("scope", "permissions", "gty"))
 
 
-def tells_roles(claims: VerifiedClaims) -> bool:
-    """Whether `permissions` or a roles claim is there."""
+def includes_roles(claims: VerifiedClaims) -> bool:
+    """Return whether there is a `permissions` or roles claim."""
     return "permissions" in claims or any(_is_roles(name) for name in claims)
 
 
 def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
-    """Makes the principal of Auth0's claims.
+    """Return the principal described by Auth0's claims.
 
-    Permissions count as scopes, since with RBAC on they are what the user was granted. Roles are read
-    from the custom claim whose name ends in `/roles`, as Auth0's actions add it.
+    Permissions count as scopes, because with RBAC enabled they are what the user was granted. Roles are read
+    from the custom claim whose name ends in `/roles`, as added by an Auth0 action.
 
     Raises:
         InvalidToken: `sub` is missing.

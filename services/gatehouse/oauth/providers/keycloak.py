@@ -12,22 +12,22 @@ INTROSPECTS_SESSION = True
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Keycloak has OpenID Connect's place."""
+    """Return the URL of OpenID Connect Discovery."""
     return (oidc_url(issuer),)
 
 
 def is_access_token(claims: VerifiedClaims) -> bool:
-    """Whether payload `typ` is `Bearer`; Keycloak marks ID tokens `ID` and refresh tokens `Refresh`."""
+    """Return whether payload `typ` is `Bearer`; ID tokens have `ID`, refresh tokens `Refresh`."""
     return claims.get("typ") == "Bearer"
 
 
-def tells_roles(_: VerifiedClaims) -> bool:
-    """Always: Keycloak leaves a claim out when no role is left."""
+def includes_roles(_: VerifiedClaims) -> bool:
+    """Return True: Keycloak omits the claim if the user has no role."""
     return True
 
 
 def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
-    """Makes the principal of Keycloak's claims, signed or introspected.
+    """Return the principal described by Keycloak's claims, signed or introspected.
 
     Raises:
         InvalidToken: `sub` is missing.

@@ -10,22 +10,24 @@ INTROSPECTS_SESSION = False
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Okta has OpenID Connect's place, and RFC 8414's metadata after the path of the issuer, not before."""
+    """Return the URL of OpenID Connect Discovery, and that of RFC 8414 appended to the path of the issuer."""
     return (oidc_url(issuer), f"{issuer.rstrip('/')}/.well-known/oauth-authorization-server")
 
 
 def is_access_token(claims: VerifiedClaims) -> bool:
-    """Whether `cid` (signed) or an access `token_type` (introspected) is there; ID tokens have neither."""
+    """Return whether there is a `cid` (signed) or `token_type` (introspected); ID tokens have neither."""
     return "cid" in claims or (claims.get("token_type") == "Bearer" and "client_id" in claims)
 
 
-def tells_roles(claims: VerifiedClaims) -> bool:
-    """Whether `groups` is there; Okta's introspection leaves custom claims out."""
+def includes_roles(claims: VerifiedClaims) -> bool:
+    """Return whether there is a `groups` claim; Okta's introspection omits custom claims."""
     return "groups" in claims
 
 
 def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
-    """Makes the principal of Okta's claims, signed (`scp`, `cid`) or introspected (`scope`, `client_id`).
+    """Return the principal described by Okta's claims.
+
+    Signed tokens have `scp` and `cid`, introspection responses `scope` and `client_id`.
 
     Raises:
         InvalidToken: `sub` is missing.

@@ -1,4 +1,4 @@
-"""One issuer at work: metadata that may come late, keys, signature and introspection."""
+"""Verification of the tokens of one issuer: metadata, keys, signature and introspection."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from gatehouse.oauth.introspection import ENDPOINT_GONE, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
+from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read, provider
 
-# At least this long between two looks for an introspection endpoint that may have moved.
+# Shortest time between two checks for an introspection endpoint that may have moved.
 REDISCOVERY_SECONDS = 5.0
 
 
-class Issuer:
-    """Verifies the tokens of one issuer as its mode says.
+class IssuerVerifier:
+    """Verifies the tokens of one issuer in its mode: signature, introspection, or both.
 
     Args:
         config: The issuer.
-        http: Client to ask with.
+        http: HTTP client.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Waits for seconds of that clock.
-        observer: Told of each key fetch.
-        answer_seconds: How long an introspection may take.
+        sleep: Wait for seconds of that clock.
+        observer: Notified of each key fetch.
+        answer_seconds: Timeout of an introspection.
     """
 
     def __init__(
@@ -62,25 +63,25 @@ class Issuer:
         self._discovery: SingleFlight[None, Metadata] = SingleFlight()
         self._discoverer: asyncio.Task[None] | None = None
         self._keys: KeySet | None = None
-        self._signed: JwtVerifier | None = None
-        self._asked: IntrospectionVerifier | None = None
+        self._jwt: JwtVerifier | None = None
+        self._introspection: IntrospectionVerifier | None = None
         if config.mode != "introspection":
             self._keys = KeySet(self._fetch_keys, config.algorithms, monotonic, sleep, observer)
-            self._signed = JwtVerifier(config, self._keys, clock)
+            self._jwt = JwtVerifier(config, self._keys, clock)
         if config.mode != "jwt":
-            self._asked = IntrospectionVerifier(
+            self._introspection = IntrospectionVerifier(
                 config, self._introspection_endpoint, http, clock, monotonic, sleep, answer_seconds
             )
 
     @property
     def ready(self) -> bool:
-        """Whether there is what verification needs: keys, or else the introspection endpoint."""
+        """Whether tokens can be verified: keys, or the introspection endpoint, are known."""
         if self._keys is not None:
             return self._keys.ready
         return self._metadata is not None or self.config.introspection_endpoint is not None
 
     async def start(self) -> None:
-        """Makes the first attempt; later ones run in the background."""
+        """Fetch keys or metadata once; retries run in the background."""
         if self._keys is not None:
             await self._keys.start()
         elif not self.ready:
@@ -89,63 +90,72 @@ class Issuer:
             await asyncio.wait((first,), timeout=START_SECONDS)
 
     async def aclose(self) -> None:
-        """Ends all background work."""
+        """Stop all background work."""
         if self._keys is not None:
             await self._keys.aclose()
-        if self._asked is not None:
-            await self._asked.aclose()
+        if self._introspection is not None:
+            await self._introspection.aclose()
         if self._discoverer is not None:
             self._discoverer.cancel()
             await asyncio.gather(self._discoverer, return_exceptions=True)
         await self._discovery.aclose()
 
-    async def verify(self, token: str, *, online: bool) -> tuple[Principal, Source]:
-        """Verifies one token and says by what.
+    async def verify(self, token: PresentedToken, key: bytes, *, online: bool) -> tuple[Principal, Source]:
+        """Verify a token, and return its principal and how it was verified.
 
         Args:
             token: The token.
-            online: Ask the issuer now, whatever the mode.
+            key: Its hash.
+            online: Ask the issuer now, in any mode.
 
         Raises:
-            InvalidToken: It is not valid here.
-            IssuerUnavailable: Nothing can be said now, or `online` of an issuer that is not introspected.
+            InvalidToken: The token is invalid.
+            IssuerUnavailable: The token cannot be verified at present, or `online` is set and the issuer is
+                not configured for introspection.
         """
-        signed = None if self._signed is None else await self._signed.verify(token)
-        if self._asked is None:
+        signed = None if self._jwt is None else await self._jwt.verify(token)
+        if self._introspection is None:
             assert signed is not None  # noqa: S101 - every mode has one of the two
             if online:
                 raise IssuerUnavailable("introspection_not_configured")
             return signed, "signature"
         try:
-            asked = await self._asked.verify(token, online=online)
+            introspected = await self._introspection.verify(token, key, online=online)
         except IssuerUnavailable as error:
             if error.reason == ENDPOINT_GONE and self.config.introspection_endpoint is None:
                 self._rediscover()
             raise
-        return (asked if signed is None else self._joined(signed, asked)), "introspection"
+        principal = introspected if signed is None else self._merge(signed, introspected)
+        return principal, "introspection"
 
     def _rediscover(self) -> None:
-        """Look in the background whether the introspection endpoint has moved."""
+        """Check in the background whether the introspection endpoint has moved."""
         now = self._monotonic()
         if now >= self._rediscovered_at + REDISCOVERY_SECONDS:
             self._rediscovered_at = now
             self._discovery.begin(None, self._discover)
 
-    def _joined(self, signed: Principal, asked: Principal) -> Principal:
-        if asked.subject != signed.subject:
+    def _merge(self, signed: Principal, introspected: Principal) -> Principal:
+        """Merge what the signed token and its introspection say.
+
+        Claims of the token take precedence; introspection adds others, such as a name. Roles are the current
+        ones. Scopes, acr and auth_time stay those of the token, because introspection may return those of the
+        current session.
+        """
+        if introspected.subject != signed.subject:
             raise InvalidToken("subject_mismatch")
-        # What the issuer tells beyond the token, such as a name, is added; what the token says, it says.
-        claims = _read.frozen(VerifiedClaims({**asked.claims, **signed.claims}))
-        signed = replace(signed, expires_at=min(signed.expires_at, asked.expires_at), claims=claims)
-        if not self._provider.tells_roles(asked.claims):
-            return signed
-        # Roles are today's. Scopes, acr and auth_time stay the token's own, since an issuer may introspect
-        # those of the session as it is by now.
-        return replace(
+        merged = replace(
             signed,
-            roles=asked.roles,
-            client_roles=asked.client_roles,
-            permissions=asked.permissions,
+            expires_at=min(signed.expires_at, introspected.expires_at),
+            claims=_read.frozen(VerifiedClaims({**introspected.claims, **signed.claims})),
+        )
+        if not self._provider.includes_roles(introspected.claims):
+            return merged
+        return replace(
+            merged,
+            roles=introspected.roles,
+            client_roles=introspected.client_roles,
+            permissions=introspected.permissions,
         )
 
     async def _known_metadata(self) -> Metadata:
@@ -185,7 +195,7 @@ class Issuer:
         if self.config.jwks_uri is not None:
             return await get_object(self._http, self.config.jwks_uri, allow_http=allow_http, what="keys")
         if self._metadata_doubtful:
-            # The keys may have moved since. What was known serves on while there is nothing newer.
+            # The keys may have moved. The known URL is used until there is a newer one.
             with contextlib.suppress(IssuerUnavailable):
                 await self._discovery.run(None, self._discover)
         uri = (await self._known_metadata()).jwks_uri

@@ -1,4 +1,4 @@
-"""All issuers side by side: the one that a token names, and the cache before all of them."""
+"""Verification of the tokens of several issuers, with one cache in front of all of them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
 
-from gatehouse.oauth._cache import TokenCache
-from gatehouse.oauth._claims import DOTS, MAX_TOKEN_CHARS, is_b64token, split
+from gatehouse.oauth._cache import TokenCache, TokenHasher
 from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._issuer import Issuer
+from gatehouse.oauth._issuer_verifier import IssuerVerifier
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.observer import NoObserver, Observer
+from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal
 
 CACHE_SIZE = 10_000
-# Whoever waits has an answer within a second, be the issuer there or not.
+# A caller gets an answer within a second, even if the issuer does not respond.
 ANSWER_SECONDS = 0.9
-# One introspection is bound a little tighter, so that it is the one to notice.
-INTROSPECTION_PART = 0.9
+# The timeout of one introspection is a little shorter, so that it is the one to be reported.
+INTROSPECTION_FRACTION = 0.9
 
 
-class Verifiers:
+class MultiIssuerVerifier:
     """Verifies the tokens of several issuers.
 
-    A signed token goes to the issuer that its `iss` names, an opaque one to the one issuer that only
-    introspects. What was verified serves again until the token ends or the revocation budget is spent.
-    Many who bring one new token at once make one verification.
+    A signed token goes to the issuer that its `iss` names, an opaque token to the one issuer in mode
+    `introspection`. A verified token is cached until it expires or the revocation budget is used up.
+    Concurrent calls with the same new token cause one verification.
 
     Args:
         issuers: The issuers, each with its own audience, algorithms and mode.
-        http: Client for discovery, keys and introspection.
+        http: HTTP client for discovery, keys and introspection.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Waits for seconds of that clock.
-        tracer: Makes a span when a verification goes beyond the cache.
-        observer: Told of verifications and key refreshes.
-        answer_seconds: How long one verification may take, with all that it asks.
+        sleep: Wait for seconds of that clock.
+        tracer: Creates a span for each verification that is not answered from the cache.
+        observer: Notified of verifications and key refreshes.
+        answer_seconds: Timeout of a verification, with all its requests.
 
     Raises:
-        ValueError: Two issuers of one name, or none at all.
+        ValueError: Two issuers have the same URL, or there is none.
     """
 
     def __init__(
@@ -66,51 +66,49 @@ class Verifiers:
         self._monotonic = monotonic
         self._answer_seconds = answer_seconds
         self._issuers = {
-            config.issuer: Issuer(
+            config.issuer: IssuerVerifier(
                 config,
                 http,
                 clock=clock,
                 monotonic=monotonic,
                 sleep=sleep,
                 observer=self._observer,
-                answer_seconds=answer_seconds * INTROSPECTION_PART,
+                answer_seconds=answer_seconds * INTROSPECTION_FRACTION,
             )
             for config in issuers
         }
         if len(self._issuers) != len(issuers):
-            raise ValueError("two issuers have the same name")
+            raise ValueError("two issuers have the same URL")
         opaque = [issuer for issuer in self._issuers.values() if issuer.config.mode == "introspection"]
         self._opaque = opaque[0] if len(opaque) == 1 else None
         context = [part for c in issuers for part in (c.issuer, c.introspection_endpoint, c.client_id)]
-        self._cache: TokenCache[Principal] = TokenCache(CACHE_SIZE, monotonic, context)
+        self._hasher = TokenHasher(context)
+        self._cache: TokenCache[Principal] = TokenCache(CACHE_SIZE, monotonic)
         self._flight: SingleFlight[bytes, Principal] = SingleFlight()
 
     @property
     def ready(self) -> bool:
-        """Whether every issuer has given what verification needs."""
+        """Whether the tokens of every issuer can be verified."""
         return all(issuer.ready for issuer in self._issuers.values())
 
     async def start(self) -> None:
-        """Fetches keys and metadata; an issuer that is away is tried again in the background."""
+        """Fetch keys and metadata; requests to an unavailable issuer are retried in the background."""
         await asyncio.gather(*(issuer.start() for issuer in self._issuers.values()))
 
     async def aclose(self) -> None:
-        """Ends all background work."""
+        """Stop all background work."""
         await self._flight.aclose()
         await asyncio.gather(*(issuer.aclose() for issuer in self._issuers.values()))
 
-    async def verify(self, token: str, *, online: bool = False) -> Principal:
-        """Verifies one access token; see TokenVerifier.verify."""
-        if len(token) > MAX_TOKEN_CHARS:
-            raise InvalidToken("token_too_long")
-        if not token.isascii():
-            raise InvalidToken("token_malformed")
-        key = self._cache.key(token)
+    async def verify(self, token: PresentedToken, *, online: bool = False) -> Principal:
+        """Verify an access token; see TokenVerifier.verify."""
+        key = self._hasher.hash(token.value)
         if online:
-            # A request that is under way may have been answered before what this call must not miss.
+            # The answer to a request in progress may be older than this call, so it is not shared.
             return await self._verify(key, token, online=True)
-        cached = self._recall(key)
-        if cached is not None:
+        cached = self._cache.get(key)
+        if cached is not None and self._clock() < cached.expires_at:
+            self._observer.verified("cache")
             return cached
         shared = self._flight.busy(key)
         principal = await self._flight.run(key, lambda: self._verify(key, token, online=False))
@@ -118,22 +116,9 @@ class Verifiers:
             self._observer.verified("cache")
         return principal
 
-    def remembered(self, token: str) -> Principal | None:
-        """Returns who brings a token that was verified before; see TokenVerifier.remembered."""
-        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
-            return None
-        return self._recall(self._cache.key(token))
-
-    def _recall(self, key: bytes) -> Principal | None:
-        principal = self._cache.get(key)
-        if principal is None or self._clock() >= principal.expires_at:
-            return None
-        self._observer.verified("cache")
-        return principal
-
-    async def _verify(self, key: bytes, token: str, *, online: bool) -> Principal:
+    async def _verify(self, key: bytes, token: PresentedToken, *, online: bool) -> Principal:
         issuer = self._issuer_of(token)
-        began = self._monotonic()
+        started = self._monotonic()
         with self._tracer.start_as_current_span(
             "oauth.verify",
             kind=SpanKind.INTERNAL,
@@ -143,40 +128,38 @@ class Verifiers:
         ) as span:
             try:
                 async with asyncio.timeout(self._answer_seconds):
-                    principal, source = await issuer.verify(token, online=online)
+                    principal, source = await issuer.verify(token, key, online=online)
             except TimeoutError:
-                _mark(span, "issuer_timeout", outage=True)
+                _record_failure(span, "issuer_timeout", is_error=True)
                 raise IssuerUnavailable("issuer_timeout") from None
             except InvalidToken as refusal:
-                _mark(span, refusal.reason, outage=False)
+                _record_failure(span, refusal.reason, is_error=False)
                 self._cache.discard(key)
                 raise
             except IssuerUnavailable as error:
-                _mark(span, error.reason, outage=True)
+                _record_failure(span, error.reason, is_error=True)
                 raise
         self._observer.verified(source)
-        # Counted from the question, not from the answer.
-        spent = self._monotonic() - began
+        # The lifetime counts from the request, not from the response.
+        elapsed = self._monotonic() - started
         budget = issuer.config.revocation_budget_seconds
-        self._cache.put(key, principal, min(principal.expires_at - self._clock(), budget) - spent)
+        self._cache.put(key, principal, min(principal.expires_at - self._clock(), budget) - elapsed)
         return principal
 
-    def _issuer_of(self, token: str) -> Issuer:
-        if token.count(".") > DOTS or not is_b64token(token):
-            raise InvalidToken("token_malformed")
-        parts = split(token)
-        if parts is None:
+    def _issuer_of(self, token: PresentedToken) -> IssuerVerifier:
+        if token.jws is None:
             if self._opaque is None:
                 raise InvalidToken("token_malformed")
             return self._opaque
-        name = parts[1].get("iss")
+        name = token.jws.claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
             raise InvalidToken("issuer_unknown")
         return issuer
 
 
-def _mark(span: Span, reason: str, *, outage: bool) -> None:
+def _record_failure(span: Span, reason: str, *, is_error: bool) -> None:
+    """Record why a verification failed; a refused token does not make the span an error."""
     span.set_attribute("error.type", reason)
-    if outage:  # a refused token is the caller's, and no fault of this span's
+    if is_error:
         span.set_status(Status(StatusCode.ERROR))

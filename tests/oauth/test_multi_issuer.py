@@ -10,9 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable, Verifiers
-from gatehouse.oauth._claims import MAX_TOKEN_CHARS
-from tests.support.oauth_fixtures import CountingObserver, MakeVerifiers, Stopwatch, config, reason_of
+from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable
+from tests.support.oauth_fixtures import (
+    CountingObserver,
+    MakeVerifier,
+    Stopwatch,
+    Verifier,
+    config,
+    reason_of,
+)
 from tests.support.oauth_issuers import (
     AUDIENCE,
     EPOCH,
@@ -25,25 +31,25 @@ from tests.support.oauth_issuers import (
 )
 
 
-async def refused(verifiers: Verifiers, token: str, **more: Any) -> str:
+async def refused(verifier: Verifier, token: str, **more: Any) -> str:
     with pytest.raises(InvalidToken) as caught:
-        await verifiers.verify(token, **more)
+        await verifier.verify(token, **more)
     return reason_of(caught)
 
 
-async def unavailable(verifiers: Verifiers, token: str, **more: Any) -> str:
+async def unavailable(verifier: Verifier, token: str, **more: Any) -> str:
     with pytest.raises(IssuerUnavailable) as caught:
-        await verifiers.verify(token, **more)
+        await verifier.verify(token, **more)
     return reason_of(caught)
 
 
 @pytest.mark.parametrize("mode", ["jwt", "introspection", "hybrid"])
 async def test_good_token_becomes_a_principal_in_every_mode(
-    mode: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, mode))
+    verifier = await make_verifier(config(idp, mode))
 
-    principal = await verifiers.verify(idp.grant(auth_time=int(EPOCH) - 5))
+    principal = await verifier.verify(idp.grant(auth_time=int(EPOCH) - 5))
 
     assert principal.issuer == idp.issuer
     assert principal.subject == "00000000-0000-4000-8000-0000000a11ce"
@@ -59,87 +65,87 @@ async def test_good_token_becomes_a_principal_in_every_mode(
 
 
 async def test_each_issuer_has_its_own_audience_keys_and_mode(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     other_idp.rotate("RS256", keep=False)
-    verifiers = await make_verifiers(
+    verifier = await make_verifier(
         config(idp, algorithms=("ES256",)),
         config(other_idp, "introspection", audience="other-api", algorithms=("RS256",)),
     )
 
-    assert (await verifiers.verify(idp.sign())).issuer == idp.issuer
-    assert (await verifiers.verify(other_idp.grant(aud="other-api"))).issuer == other_idp.issuer
-    assert await refused(verifiers, idp.sign(aud="other-api")) == "audience_mismatch"
-    assert await refused(verifiers, other_idp.grant()) == "audience_mismatch"
+    assert (await verifier.verify(idp.sign())).issuer == idp.issuer
+    assert (await verifier.verify(other_idp.grant(aud="other-api"))).issuer == other_idp.issuer
+    assert await refused(verifier, idp.sign(aud="other-api")) == "audience_mismatch"
+    assert await refused(verifier, other_idp.grant()) == "audience_mismatch"
     assert idp.asked("introspect") == 0
     assert other_idp.asked("jwks") == 0
 
 
 async def test_token_of_an_unknown_issuer_makes_no_request(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     before = len(idp.requests)
     for issuer in ("https://elsewhere.test", idp.issuer + "/", idp.issuer.upper(), idp.url("introspect")):
-        assert await refused(verifiers, idp.grant(iss=issuer)) == "issuer_unknown"
+        assert await refused(verifier, idp.grant(iss=issuer)) == "issuer_unknown"
 
     assert len(idp.requests) == before
 
 
 async def test_opaque_token_goes_to_the_one_issuer_that_introspects(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp), config(other_idp, "introspection"))
+    verifier = await make_verifier(config(idp), config(other_idp, "introspection"))
     other_idp.activate("opaque")
 
-    assert (await verifiers.verify("opaque")).issuer == other_idp.issuer
+    assert (await verifier.verify("opaque")).issuer == other_idp.issuer
     assert idp.asked("introspect") == 0
 
 
 @pytest.mark.parametrize("modes", [("jwt", "hybrid"), ("introspection", "introspection")])
 async def test_opaque_token_is_refused_where_no_single_issuer_could_know_it(
-    modes: tuple[str, str], idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    modes: tuple[str, str], idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, modes[0]), config(other_idp, modes[1]))
+    verifier = await make_verifier(config(idp, modes[0]), config(other_idp, modes[1]))
     idp.activate("opaque")
     other_idp.activate("opaque")
 
-    assert await refused(verifiers, "opaque") == "token_malformed"
+    assert await refused(verifier, "opaque") == "token_malformed"
     assert idp.asked("introspect") == other_idp.asked("introspect") == 0
 
 
 async def test_signed_token_is_not_asked_of_another_issuer_as_opaque(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     """What the second says of a token in the first one's name counts for nothing."""
-    verifiers = await make_verifiers(config(idp), config(other_idp, "introspection"))
+    verifier = await make_verifier(config(idp), config(other_idp, "introspection"))
     forged = other_idp.sign(iss=idp.issuer)
     other_idp.activate(forged)
 
-    assert await refused(verifiers, forged) == "signature_mismatch"
+    assert await refused(verifier, forged) == "signature_mismatch"
     assert other_idp.asked("introspect") == 0
 
 
 async def test_issuer_is_named_apart_from_where_it_is_reached(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     """As in a container network, where the name that browsers see is not the host that services see."""
     outside = "https://id.gatehouse.test/realms/r"
     idp.answer("metadata", lambda _: Reply(idp.metadata() | {"issuer": outside}))
-    verifiers = await make_verifiers(config(idp, "hybrid", issuer=outside, discovery_url=idp.url("metadata")))
+    verifier = await make_verifier(config(idp, "hybrid", issuer=outside, discovery_url=idp.url("metadata")))
 
-    assert (await verifiers.verify(idp.grant(iss=outside))).issuer == outside
-    assert await refused(verifiers, idp.grant()) == "issuer_unknown"
+    assert (await verifier.verify(idp.grant(iss=outside))).issuer == outside
+    assert await refused(verifier, idp.grant()) == "issuer_unknown"
 
 
 async def test_metadata_of_another_issuer_is_an_outage(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.answer(".well-known/openid-configuration", Reply(idp.metadata() | {"issuer": "https://evil.test"}))
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
 
-    assert not verifiers.ready
-    assert await unavailable(verifiers, idp.sign()) == "keys_unavailable"
+    assert not verifier.ready
+    assert await unavailable(verifier, idp.sign()) == "keys_unavailable"
 
 
 @pytest.mark.parametrize(
@@ -160,13 +166,13 @@ async def test_metadata_of_another_issuer_is_an_outage(
     ids=range(11),
 )
 async def test_junk_makes_no_request(
-    token: str, reason: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    token: str, reason: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection"))
+    verifier = await make_verifier(config(idp, "introspection"))
     before = len(idp.requests)
 
-    assert await refused(verifiers, token) == reason
-    assert await refused(verifiers, token, online=True) == reason
+    assert await refused(verifier, token) == reason
+    assert await refused(verifier, token, online=True) == reason
     assert len(idp.requests) == before
 
 
@@ -183,13 +189,13 @@ async def test_junk_makes_no_request(
     ).map(lambda parts: ".".join(b64(json.dumps(part).encode()) for part in (*parts, {})))
 )
 async def test_token_of_any_shape_is_refused_and_never_crashes(
-    token: str, make_verifiers: MakeVerifiers
+    token: str, make_verifier: MakeVerifier
 ) -> None:
     """Nothing of such tokens names an issuer that could be asked."""
     silent = IssuerConfig(issuer="https://issuer.test", audience=AUDIENCE, mode="jwt")
-    verifiers = await make_verifiers(silent, start=False)
+    verifier = await make_verifier(silent, start=False)
 
-    await refused(verifiers, token)
+    await refused(verifier, token)
 
 
 # The cache before all of them.
@@ -197,133 +203,94 @@ async def test_token_of_any_shape_is_refused_and_never_crashes(
 
 @pytest.mark.parametrize("mode", ["jwt", "introspection", "hybrid"])
 async def test_second_call_is_served_from_the_cache(
-    mode: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, observer: CountingObserver
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier, observer: CountingObserver
 ) -> None:
-    verifiers = await make_verifiers(config(idp, mode))
+    verifier = await make_verifier(config(idp, mode))
     token = idp.grant()
-    first = await verifiers.verify(token)
+    first = await verifier.verify(token)
 
-    assert await verifiers.verify(token) is first
+    assert await verifier.verify(token) is first
     assert observer.verifications == {"signature" if mode == "jwt" else "introspection": 1, "cache": 1}
     assert idp.asked("introspect") == (0 if mode == "jwt" else 1)
 
 
 async def test_cached_token_ends_with_the_wall_clock_too(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
     """A machine that slept has a monotonic clock that did not move."""
-    verifiers = await make_verifiers(config(idp), monotonic=lambda: 0.0)
+    verifier = await make_verifier(config(idp), monotonic=lambda: 0.0)
     token = idp.sign(exp=EPOCH + 10)
-    await verifiers.verify(token)
+    await verifier.verify(token)
     manual_time.advance(70)
 
-    assert await refused(verifiers, token) == "token_expired"
+    assert await refused(verifier, token) == "token_expired"
 
 
-async def test_token_is_remembered_once_it_was_verified(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, observer: CountingObserver
+async def test_revoked_token_is_removed_from_the_cache(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection"))
+    verifier = await make_verifier(config(idp, "introspection"))
     token = idp.grant()
-    assert verifiers.remembered(token) is None
-    verified = await verifiers.verify(token)
-
-    assert verifiers.remembered(token) is verified
-    assert observer.verifications == {"introspection": 1, "cache": 1}
-    assert verifiers.remembered(token + "=") is None
-    assert verifiers.remembered("\u00e9") is None
-    assert verifiers.remembered("x" * (MAX_TOKEN_CHARS + 1)) is None
-    assert observer.verifications["cache"] == 1
-
-
-@pytest.mark.parametrize("seconds", [29, 31])
-async def test_token_is_remembered_for_the_revocation_budget(
-    seconds: float, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
-) -> None:
-    verifiers = await make_verifiers(config(idp, revocation_budget_seconds=30.0))
-    token = idp.grant()
-    await verifiers.verify(token)
-    manual_time.advance(seconds)
-
-    assert (verifiers.remembered(token) is not None) == (seconds < 30)
-
-
-async def test_token_is_not_remembered_past_its_end_by_the_wall_clock(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
-) -> None:
-    verifiers = await make_verifiers(config(idp), monotonic=lambda: 0.0)
-    token = idp.sign(exp=EPOCH + 10)
-    await verifiers.verify(token)
-    manual_time.advance(70)
-
-    assert verifiers.remembered(token) is None
-
-
-async def test_token_that_is_found_revoked_is_forgotten(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
-) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection"))
-    token = idp.grant()
-    await verifiers.verify(token)
+    await verifier.verify(token)
     idp.revoke(token)
 
-    assert await refused(verifiers, token, online=True) == "token_inactive"
-    assert verifiers.remembered(token) is None
+    assert await refused(verifier, token, online=True) == "token_inactive"
+    assert await refused(verifier, token) == "token_inactive"
 
 
 async def test_key_that_is_withdrawn_ends_its_tokens_within_the_budget(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     token = idp.sign()
-    await verifiers.verify(token)
+    await verifier.verify(token)
     idp.rotate(keep=False)
     await until(lambda: bool(manual_time.pauses))
     manual_time.advance(270.0)
     await until(lambda: idp.asked("jwks") == 2)
     await until(lambda: manual_time.pauses == [270.0])
 
-    assert await refused(verifiers, token) == "key_unknown"
+    assert await refused(verifier, token) == "key_unknown"
 
 
 # Hybrid: signature first, then introspection.
 
 
 async def test_forged_token_is_refused_without_asking(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     forged = SigningKey.make(idp.keys[0].kid).sign(idp.claims())
     idp.activate(forged)
 
-    assert await refused(verifiers, forged) == "signature_mismatch"
-    assert await refused(verifiers, forged, online=True) == "signature_mismatch"
+    assert await refused(verifier, forged) == "signature_mismatch"
+    assert await refused(verifier, forged, online=True) == "signature_mismatch"
     assert idp.asked("introspect") == 0
 
 
 async def test_well_signed_token_is_refused_once_revoked(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     token = idp.grant()
-    await verifiers.verify(token)
+    await verifier.verify(token)
     idp.revoke(token)
-    assert await refused(verifiers, token, online=True) == "token_inactive"
-    assert await refused(verifiers, token) == "token_inactive"
+    assert await refused(verifier, token, online=True) == "token_inactive"
+    assert await refused(verifier, token) == "token_inactive"
 
     other = idp.grant()
-    await verifiers.verify(other)
+    await verifier.verify(other)
     idp.revoke(other)
     manual_time.advance(29.9)
-    assert await verifiers.verify(other)
+    assert await verifier.verify(other)
     manual_time.advance(0.1)
-    assert await refused(verifiers, other) == "token_inactive"
+    assert await refused(verifier, other) == "token_inactive"
 
 
 async def test_roles_are_those_of_today_and_scopes_and_login_those_of_the_token(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     claims = idp.claims(
         scope="read:users delete:users",
         acr="pwd",
@@ -341,7 +308,7 @@ async def test_roles_are_those_of_today_and_scopes_and_login_those_of_the_token(
         realm_access={"roles": ["user"]},
         resource_access={"gatehouse-api": {"roles": ["reader"]}},
     )
-    principal = await verifiers.verify(token)
+    principal = await verifier.verify(token)
 
     assert principal.roles == {"user"}
     assert principal.client_roles == {"gatehouse-api": {"reader"}}
@@ -350,61 +317,61 @@ async def test_roles_are_those_of_today_and_scopes_and_login_those_of_the_token(
 
 
 async def test_keycloak_that_names_no_role_has_none_left(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     claims = idp.claims(realm_access={"roles": ["admin"]})
     token = idp.keys[0].sign(claims)
     idp.activate(token, claims, realm_access=...)
 
-    assert (await verifiers.verify(token)).roles == frozenset()
+    assert (await verifier.verify(token)).roles == frozenset()
 
 
 async def test_roles_stay_the_tokens_own_where_introspection_does_not_tell(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid", provider="okta"))
+    verifier = await make_verifier(config(idp, "hybrid", provider="okta"))
     claims = idp.claims(scp=["read:users"], cid="console", groups=["Admins"], typ=..., scope=...)
     token = idp.keys[0].sign(claims)
     introspected = {"token_type": "Bearer", "client_id": "console", "scope": "read:users"}
     idp.activate(token, idp.claims(typ=..., azp=..., scope=...) | introspected)
 
-    principal = await verifiers.verify(token)
+    principal = await verifier.verify(token)
     assert principal.roles == {"Admins"}
     assert principal.scopes == {"read:users"}
 
 
 @pytest.mark.parametrize(("signed", "answered", "end"), [(300, 100, 100), (100, 300, 100)])
 async def test_token_ends_when_the_first_of_both_says(
-    signed: int, answered: int, end: int, idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    signed: int, answered: int, end: int, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     claims = idp.claims(exp=EPOCH + signed)
     token = idp.keys[0].sign(claims)
     idp.activate(token, claims, exp=EPOCH + answered)
 
-    assert (await verifiers.verify(token)).expires_at == EPOCH + end
+    assert (await verifier.verify(token)).expires_at == EPOCH + end
 
 
 async def test_answer_about_somebody_else_is_refused(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"))
     token = idp.grant()
     idp.activate(token, sub="somebody-else")
 
-    assert await refused(verifiers, token) == "subject_mismatch"
+    assert await refused(verifier, token) == "subject_mismatch"
 
 
 async def test_online_of_an_issuer_that_is_not_introspected_allows_nobody(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp))
+    verifier = await make_verifier(config(idp))
     token = idp.sign()
-    await verifiers.verify(token)
+    await verifier.verify(token)
 
-    assert await unavailable(verifiers, token, online=True) == "introspection_not_configured"
-    assert await verifiers.verify(token)
+    assert await unavailable(verifier, token, online=True) == "introspection_not_configured"
+    assert await verifier.verify(token)
 
 
 # Rotation and outage, under calls.
@@ -413,8 +380,8 @@ async def test_online_of_an_issuer_that_is_not_introspected_allows_nobody(
 class Callers:
     """Callers that bring tokens again and again, until told to stop; what came of each call."""
 
-    def __init__(self, verifiers: Verifiers) -> None:
-        self.verifiers = verifiers
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier = verifier
         self.calls = 0
         self.failures: list[str] = []
         self.tokens: list[str] = []
@@ -439,7 +406,7 @@ class Callers:
             token = self.tokens[number % len(self.tokens)]
             number += 1
             try:
-                await self.verifiers.verify(token)
+                await self.verifier.verify(token)
             except (InvalidToken, IssuerUnavailable) as error:
                 self.failures.append(error.reason)
             self.calls += 1
@@ -448,10 +415,10 @@ class Callers:
 
 @pytest.mark.parametrize("mode", ["jwt", "hybrid"])
 async def test_rotation_under_calls_fails_no_valid_token(
-    mode: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, mode, revocation_budget_seconds=0))
-    callers = Callers(verifiers)
+    verifier = await make_verifier(config(idp, mode, revocation_budget_seconds=0))
+    callers = Callers(verifier)
     callers.tokens = [idp.grant()]
     async with callers:
         for _ in range(4):
@@ -466,10 +433,10 @@ async def test_rotation_under_calls_fails_no_valid_token(
 
 
 async def test_outage_under_calls_fails_no_signed_token(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, revocation_budget_seconds=0))
-    callers = Callers(verifiers)
+    verifier = await make_verifier(config(idp, revocation_budget_seconds=0))
+    callers = Callers(verifier)
     callers.tokens = [idp.sign(exp=EPOCH + 100_000) for _ in range(5)]
     async with callers:
         await callers.more(50)
@@ -481,7 +448,7 @@ async def test_outage_under_calls_fails_no_signed_token(
         await callers.more(50)
         stranger = SigningKey.make("stranger").sign(idp.claims())
         async with Stopwatch() as watch:
-            assert await unavailable(verifiers, stranger) == "keys_unavailable"
+            assert await unavailable(verifier, stranger) == "keys_unavailable"
         assert watch.seconds < 1.0
 
         await idp.up()
@@ -491,17 +458,17 @@ async def test_outage_under_calls_fails_no_signed_token(
         await callers.more(50)
 
     assert callers.failures == []
-    assert verifiers.ready
+    assert verifier.ready
 
 
 @pytest.mark.parametrize("mode", ["introspection", "hybrid"])
 async def test_outage_under_calls_fails_no_token_within_its_budget(
-    mode: str, idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
-    verifiers = await make_verifiers(config(idp, mode))
+    verifier = await make_verifier(config(idp, mode))
     known, unknown = idp.grant(exp=EPOCH + 1_000), idp.grant(exp=EPOCH + 1_000)
-    await verifiers.verify(known)
-    callers = Callers(verifiers)
+    await verifier.verify(known)
+    callers = Callers(verifier)
     callers.tokens = [known]
     async with callers:
         await callers.more(50)
@@ -509,7 +476,7 @@ async def test_outage_under_calls_fails_no_token_within_its_budget(
         await callers.more(50)
         async with Stopwatch() as watch:
             for _ in range(10):
-                await unavailable(verifiers, unknown)
+                await unavailable(verifier, unknown)
         assert watch.seconds < 1.0
         manual_time.advance(29.0)
         await callers.more(50)
@@ -521,32 +488,32 @@ async def test_outage_under_calls_fails_no_token_within_its_budget(
     # Back again, it is found without help.
     await idp.up()
     manual_time.advance(5.0)
-    assert await verifiers.verify(known)
-    assert await verifiers.verify(unknown)
+    assert await verifier.verify(known)
+    assert await verifier.verify(unknown)
 
 
 async def test_outage_of_one_issuer_does_not_touch_another(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"), config(other_idp, "hybrid"))
+    verifier = await make_verifier(config(idp, "hybrid"), config(other_idp, "hybrid"))
     await idp.down()
     for _ in range(20):
-        await unavailable(verifiers, idp.grant())
+        await unavailable(verifier, idp.grant())
 
     for _ in range(5):
-        assert await verifiers.verify(other_idp.grant())
+        assert await verifier.verify(other_idp.grant())
 
 
 # How it begins and ends.
 
 
 async def test_all_issuers_must_be_ready(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers, manual_time: ManualTime
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
     await other_idp.down()
-    verifiers = await make_verifiers(config(idp), config(other_idp, "introspection"))
-    assert not verifiers.ready
-    assert await verifiers.verify(idp.sign())
+    verifier = await make_verifier(config(idp), config(other_idp, "introspection"))
+    assert not verifier.ready
+    assert await verifier.verify(idp.sign())
 
     for pause in (1.0, 2.0, 4.0):
         await until(lambda pause=pause: manual_time.pauses[:1] == [pause])  # type: ignore[misc]
@@ -554,39 +521,37 @@ async def test_all_issuers_must_be_ready(
     await until(lambda: manual_time.pauses[:1] == [8.0])
     await other_idp.up()
     manual_time.advance(8.0)
-    await until(lambda: verifiers.ready)
+    await until(lambda: verifier.ready)
     other_idp.activate("opaque")
-    assert await verifiers.verify("opaque")
+    assert await verifier.verify("opaque")
 
 
 async def test_start_of_an_introspecting_issuer_asks_for_its_metadata(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifiers = await make_verifiers(config(idp, "introspection"))
+    verifier = await make_verifier(config(idp, "introspection"))
 
-    assert verifiers.ready
+    assert verifier.ready
     assert [request.path for request in idp.requests] == ["/realms/test/.well-known/openid-configuration"]
 
 
 async def test_closing_ends_all_background_work(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifiers: MakeVerifiers
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     await other_idp.down()
 
     def working() -> set[str]:
         names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
-        return {name for name in names if name.startswith(("KeySet.", "Issuer."))}
+        return {name for name in names if name.startswith(("KeySet.", "IssuerVerifier."))}
 
-    verifiers = await make_verifiers(config(idp), config(other_idp, "introspection"))
-    assert working() == {"KeySet._refresh_forever", "Issuer._discover_until_known"}
-    await verifiers.aclose()
+    verifier = await make_verifier(config(idp), config(other_idp, "introspection"))
+    assert working() == {"KeySet._refresh_forever", "IssuerVerifier._discover_until_known"}
+    await verifier.aclose()
 
     assert working() == set()
 
 
-async def test_closing_before_the_start_is_no_error(
-    idp: LoopbackIssuer, make_verifiers: MakeVerifiers
-) -> None:
-    verifiers = await make_verifiers(config(idp, "hybrid"), start=False)
+async def test_closing_before_the_start_is_no_error(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+    verifier = await make_verifier(config(idp, "hybrid"), start=False)
 
-    await verifiers.aclose()
+    await verifier.aclose()
