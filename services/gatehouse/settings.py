@@ -65,7 +65,7 @@ class ServerSettings(_Section):
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Greatest size of a message, both ways; a larger one is RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024)
-    """Greatest size of a call's metadata."""
+    """Largest size of a call's metadata; a larger one, or more than 100 entries, is RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = Field(100, ge=1)
     """Calls at once on one connection; more of them wait at the caller."""
     max_concurrent_rpcs: int = Field(1000, ge=1)

@@ -14,10 +14,10 @@ from gatehouse.oauth import (
     OAuthError,
     TokenVerifier,
 )
+from gatehouse.rpc._metadata import MAX_AUTHORIZATION_CHARS
 from gatehouse.rpc.call import Call, Method, Next
 from gatehouse.rpc.metrics import RpcMetrics
 
-MAX_AUTHORIZATION_CHARS = 8 * 1024 + 16
 # RFC 6750 section 2.1: credentials = "Bearer" 1*SP b64token; b64token = 1*( these ) *"=".
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
