@@ -6,9 +6,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.rpc import ServerLimits
+from tests.support.http2 import open_raw_client
 from tests.support.rpc import SHAPES, Client, Stand, error_info, eventually
+
+WATCH = "/grpc.health.v1.Health/Watch"
 
 
 class Held:
@@ -158,3 +162,83 @@ async def test_a_client_of_another_connection_is_not_held_up_by_a_full_one(open_
             held.release.set()
             assert (await other)[0] is grpc.StatusCode.OK
         assert (await call)[0] is grpc.StatusCode.OK
+
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def begin_watch(channel: grpc.aio.Channel) -> tuple[Any, Any]:
+    """Opens a health watch; returns the call, and its first status or the code that it was refused with."""
+    watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    try:
+        return watch, (await watch.read()).status
+    except grpc.aio.AioRpcError as error:
+        return watch, error.code()
+
+
+async def watch_is_accepted(channel: grpc.aio.Channel) -> None:
+    """Watches again and again until the server accepts it."""
+    async with asyncio.timeout(10):
+        while (await begin_watch(channel))[1] is REFUSED:
+            pass
+
+
+async def test_watches_above_the_limit_of_a_connection_are_refused_until_one_ends(open_stand: Any) -> None:
+    async with open_stand(limits=ServerLimits(max_watches_per_connection=2)) as stand:
+        channel = stand.client.channel
+        first, status = await begin_watch(channel)
+        assert status == SERVING
+        assert (await begin_watch(channel))[1] == SERVING
+        refused, status = await begin_watch(channel)
+        assert status is REFUSED
+        assert await refused.details() == "too many health watches on this connection; the limit is 2"
+        assert error_info(await refused.trailing_metadata()).reason == "TOO_MANY_WATCHES"
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{stand.port}", options) as other:
+            assert (await begin_watch(other))[1] == SERVING
+        first.cancel()
+        await watch_is_accepted(channel)
+
+
+async def test_watches_above_the_limit_of_the_server_are_refused_until_a_connection_ends(
+    open_stand: Any,
+) -> None:
+    limits = ServerLimits(max_watches_per_connection=2, max_watches=3)
+    async with open_stand(limits=limits) as stand:
+        channel = stand.client.channel
+        assert (await begin_watch(channel))[1] == SERVING
+        async with open_raw_client(stand.port) as client:
+            for stream in (1, 3):
+                await client.send(*client.headers(stream, WATCH), client.message(stream, b""))
+            async with asyncio.timeout(10):
+                await client.answered([1, 3])
+            refused, status = await begin_watch(channel)
+            assert status is REFUSED
+            assert await refused.details() == "too many health watches on this server; the limit is 3"
+            health = health_pb2_grpc.HealthStub(channel)
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        await watch_is_accepted(channel)
+
+
+async def test_a_watch_without_a_request_counts_too(open_stand: Any) -> None:
+    limits = ServerLimits(max_watches_per_connection=1)
+    async with open_stand(limits=limits) as stand, open_raw_client(stand.port) as client:
+        await client.send(*client.headers(1, WATCH), *client.headers(3, WATCH))
+        async with asyncio.timeout(10):
+            assert (await client.ending(3))["grpc-status"] == "8"
+
+
+async def test_a_refused_watch_is_logged_as_a_warning_with_its_reason(open_stand: Any) -> None:
+    async with open_stand(limits=ServerLimits(max_watches=0)) as stand:
+        assert (await begin_watch(stand.client.channel))[1] is REFUSED
+        line = await stand.line()
+        assert (line["level"], line["reason"]) == ("warning", "TOO_MANY_WATCHES")
+
+
+async def test_a_health_check_without_a_request_ends_at_the_server_s_deadline(open_stand: Any) -> None:
+    limits = ServerLimits(max_deadline=0.1)
+    async with open_stand(limits=limits) as stand, open_raw_client(stand.port) as client:
+        await client.send(*client.headers(1, "/grpc.health.v1.Health/Check"))
+        async with asyncio.timeout(10):
+            assert (await client.ending(1))["grpc-status"] == "4"

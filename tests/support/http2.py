@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -76,6 +76,17 @@ class RawClient:
         frame, length = Frame.parse_frame_header(memoryview(head))
         frame.parse_body(memoryview(await self.reader.readexactly(length)))
         return frame
+
+    async def answered(self, streams: Iterable[int]) -> None:
+        """Read until the server has begun to answer, or has ended, every one of `streams`.
+
+        The headers are not decoded, so `ending` cannot be used after it.
+        """
+        waiting = set(streams)
+        while waiting:
+            frame = await self._frame()
+            if isinstance(frame, (HeadersFrame, RstStreamFrame)):
+                waiting.discard(frame.stream_id)
 
     async def ending(self, stream: int) -> dict[str, str]:
         """Reads until a call is over; returns its headers and trailers, or how the connection broke."""

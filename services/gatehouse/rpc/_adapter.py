@@ -16,7 +16,8 @@ import grpc.aio
 import protovalidate
 
 from gatehouse.rpc._intake import Intake
-from gatehouse.rpc.call import Call, Metadata, Method, Next, Shape, Status, set_current
+from gatehouse.rpc._metadata import CallMetadata
+from gatehouse.rpc.call import Call, Method, Next, Shape, Status, set_current
 from gatehouse.rpc.errors import StatusError, trailers_of
 from gatehouse.rpc.policy import PolicyError
 from gatehouse.rpc.validation import parser
@@ -318,11 +319,11 @@ class Entry:
         self._intake = intake
         self._answer: type[_Answer] = _StreamAnswer if method.handler.response_streaming else _UnaryAnswer
 
-    def handler(self, metadata: Metadata) -> grpc.RpcMethodHandler[Any, Any]:
-        """Returns the handler of one call, whose metadata gRPC has read."""
+    def handler(self, metadata: CallMetadata) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of one call."""
         return cast("grpc.RpcMethodHandler[Any, Any]", self._answer(self, metadata))
 
-    async def run(self, metadata: Metadata, context: Any) -> Call:
+    async def run(self, metadata: CallMetadata, context: Any) -> Call:
         """Runs the chain over one call."""
         intake = self._intake
         if intake.gate is not None:
@@ -337,7 +338,7 @@ class Entry:
 
 
 class _Answer:
-    """The handler of one call, with the metadata that gRPC has read: to read it anew is not for nothing."""
+    """The handler of one call. gRPC keeps it until the call ends, so it must not hold all of the metadata."""
 
     __slots__ = ("_entry", "_metadata")
 
@@ -345,7 +346,7 @@ class _Answer:
     request_deserializer = response_serializer = None
     unary_unary = unary_stream = None
 
-    def __init__(self, entry: Entry, metadata: Metadata) -> None:
+    def __init__(self, entry: Entry, metadata: CallMetadata) -> None:
         self._entry = entry
         self._metadata = metadata
 

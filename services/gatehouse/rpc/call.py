@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from gatehouse.oauth import Principal
+from gatehouse.rpc._metadata import CallMetadata
 from gatehouse.rpc.policy import AccessRule
 
 
@@ -88,8 +89,7 @@ class Status:
     trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
-Metadata = Sequence[tuple[str, Any]]
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
 class Call:
@@ -102,6 +102,7 @@ class Call:
         "context",
         "draining",
         "error_id",
+        "metadata_too_large",
         "method",
         "principal",
         "request_id",
@@ -114,7 +115,7 @@ class Call:
         "trailers",
     )
 
-    def __init__(self, method: Method, context: Any, metadata: Metadata, draining: asyncio.Event) -> None:
+    def __init__(self, method: Method, context: Any, metadata: CallMetadata, draining: asyncio.Event) -> None:
         self.method = method
         self.context = context
         self.draining = draining
@@ -127,23 +128,13 @@ class Call:
         self.error_id = ""
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.authorization: list[str | bytes] = []
-        self.traceparent = ""
-        self.tracestate = ""
-        request_id = ""
-        # One pass over the metadata; each layer would need one of its own otherwise.
-        for key, value in metadata:
-            if key == "authorization":
-                self.authorization.append(value)
-            elif key == "traceparent":
-                self.traceparent = value
-            elif key == "tracestate":
-                self.tracestate = value
-            elif key == "x-request-id":
-                request_id = value
-        usable = request_id and isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)
+        self.authorization = metadata.authorization
+        self.traceparent = metadata.traceparent
+        self.tracestate = metadata.tracestate
+        self.metadata_too_large = metadata.too_large
+        usable = _REQUEST_ID.fullmatch(metadata.request_id)
         # It tells calls apart and guards nothing, so it need not come from the system.
-        self.request_id = request_id if usable else f"{random.getrandbits(64):016x}"
+        self.request_id = metadata.request_id if usable else f"{random.getrandbits(64):016x}"
 
     def deadline_seconds(self) -> float | None:
         """Seconds until the caller's deadline, or None when there is none."""

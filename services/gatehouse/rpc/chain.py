@@ -10,6 +10,7 @@ import protovalidate
 
 from gatehouse.rpc._adapter import Entry, innermost
 from gatehouse.rpc._intake import Intake
+from gatehouse.rpc._metadata import read_metadata
 from gatehouse.rpc.call import Call, Interceptor, Method, Next, Shape, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse.rpc.policy import PUBLIC
@@ -30,6 +31,7 @@ class Router(grpc.GenericRpcHandler):
         interceptors: The chain, outermost first.
         validator: Checks the constraints of requests.
         intake: The way of calls into the server.
+        max_metadata_bytes: Largest size of a call's metadata.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Router(grpc.GenericRpcHandler):
         interceptors: Sequence[Interceptor],
         validator: protovalidate.Validator,
         intake: Intake,
+        max_metadata_bytes: int,
     ) -> None:
+        self._max_metadata_bytes = max_metadata_bytes
         self._entries: Mapping[str, Entry] = {
             method.path: _compose(method, interceptors, validator, intake) for method in methods
         }
@@ -47,7 +51,9 @@ class Router(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Looks the path up, to the letter."""
         entry = self._entries.get(handler_call_details.method, self._unknown)
-        return entry.handler(handler_call_details.invocation_metadata)
+        # Whatever is kept lives as long as the call, so gRPC's tuple goes no further.
+        metadata = read_metadata(handler_call_details.invocation_metadata, self._max_metadata_bytes)
+        return entry.handler(metadata)
 
 
 def _compose(

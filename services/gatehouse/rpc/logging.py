@@ -82,7 +82,7 @@ def _write(ended: _Ended) -> None:
 
 
 class LoggingInterceptor:
-    """Writes one line for each RPC when it ends; health checks at debug.
+    """Writes one line for each RPC when it ends; health checks at debug unless a limit refuses them.
 
     Lines below warning may wait for a moment, and are written together; their time is that of the call.
 
@@ -105,13 +105,14 @@ class LoggingInterceptor:
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
         name, shape = method.name, method.shape.value
+        shown = {code: method.observed or code is _CODE.RESOURCE_EXHAUSTED for code in _LEVELS}
         outcomes = {
             code: _Outcome(
                 name,
                 shape,
                 code.name,
-                getattr(self._logger, level if method.observed else "debug"),
-                method.observed and level in _URGENT,
+                getattr(self._logger, level if shown[code] else "debug"),
+                shown[code] and level in _URGENT,
             )
             for code, level in _LEVELS.items()
         }

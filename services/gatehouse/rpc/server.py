@@ -25,7 +25,7 @@ from gatehouse.rpc.call import Interceptor, Method
 from gatehouse.rpc.chain import Router
 from gatehouse.rpc.errors import ErrorsInterceptor
 from gatehouse.rpc.health import Health
-from gatehouse.rpc.limits import LimitsInterceptor
+from gatehouse.rpc.limits import LimitsInterceptor, MetadataInterceptor
 from gatehouse.rpc.logging import LoggingInterceptor
 from gatehouse.rpc.metrics import RpcMetrics
 from gatehouse.rpc.policy import AccessRule, Policy
@@ -44,6 +44,8 @@ class ServerLimits:
     max_metadata_bytes: int = 16 * 1024
     max_concurrent_streams: int = 100
     max_concurrent_rpcs: int = 1000
+    max_watches_per_connection: int = 32
+    max_watches: int = 1000
     max_connection_age: float = 1800.0
     max_connection_age_grace: float = 30.0
     max_deadline: float = 30.0
@@ -143,15 +145,20 @@ class Server:
             metrics,
             logging,
             ErrorsInterceptor(logger),
+            MetadataInterceptor(limits.max_metadata_bytes),
             LimitsInterceptor(
                 max_concurrent_rpcs=limits.max_concurrent_rpcs,
                 max_deadline_seconds=limits.max_deadline,
                 max_stream_deadline_seconds=limits.max_stream_deadline,
+                max_watches_per_connection=limits.max_watches_per_connection,
+                max_watches=limits.max_watches,
             ),
             AuthorizationInterceptor(verifier, metrics, recheck_seconds=limits.recheck),
             *interceptors,
         ]
-        self._router = Router(methods, chain, protovalidate.Validator(), self._intake)
+        self._router = Router(
+            methods, chain, protovalidate.Validator(), self._intake, limits.max_metadata_bytes
+        )
         self._running: tuple[grpc.aio.Server, asyncio.Task[None]] | None = None
 
     async def start(self) -> int:

@@ -37,8 +37,7 @@ _SERVER_FAULTS = frozenset(
 )
 
 
-# W3C Trace Context, sections 3.2 and 3.3.
-_MAX_TRACEPARENT_CHARS, _MAX_TRACESTATE_CHARS = 128, 512
+# W3C Trace Context, section 3.3.
 _TAIL = r"[a-z0-9_\-*/]"
 _KEY = f"(?:[a-z]{_TAIL}{{0,255}}|[a-z0-9]{_TAIL}{{0,240}}@[a-z]{_TAIL}{{0,13}})"
 _MEMBER = rf"[ \t]*(?:{_KEY}=[\x21-\x2b\x2d-\x3c\x3e-\x7e]{{1,256}}[ \t]*)?"
@@ -47,12 +46,9 @@ _TRACESTATE = re.compile(f"{_MEMBER}(?:,{_MEMBER}){{0,31}}", re.ASCII)
 
 def _carrier(call: Call) -> dict[str, str]:
     """Makes what the propagator reads; it logs what it cannot read, which is the caller's text."""
-    parent, state = call.traceparent, call.tracestate
-    if len(parent) > _MAX_TRACEPARENT_CHARS:
-        return {}
-    if len(state) > _MAX_TRACESTATE_CHARS or not _TRACESTATE.fullmatch(state):
-        return {"traceparent": parent}
-    return {"traceparent": parent, "tracestate": state}
+    if not _TRACESTATE.fullmatch(call.tracestate):
+        return {"traceparent": call.traceparent}
+    return {"traceparent": call.traceparent, "tracestate": call.tracestate}
 
 
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())

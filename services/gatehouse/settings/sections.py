@@ -57,7 +57,7 @@ class ServerSettings(Section):
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024)
-    """Largest metadata of a call."""
+    """Largest metadata of a call; more, or more than 100 entries, fails with RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = Field(100, ge=1)
     """Concurrent calls on one connection; the client queues further calls."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
