@@ -22,7 +22,7 @@ from gatehouse.oauth import (
 from gatehouse.rpc._metadata import ENTRY_OVERHEAD_BYTES, MAX_ENTRIES, read_metadata
 from tests.support.http2 import open_raw_client
 from tests.support.probe_process import probe_process
-from tests.support.rpc import PROBE, SHAPES, Stand, Text, error_info, principal, reached
+from tests.support.rpc import PROBE, SHAPES, Stand, Text, error_info, reached
 
 PATH = "/probe.v1.Probe/OneOne"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -146,7 +146,6 @@ PATHS = [*(f"/{PROBE}/{name}" for name in SHAPES), WATCH, "/grpc.health.v1.Healt
 async def test_metadata_above_our_limits_is_refused_before_anything_else_looks_at_it(
     stand: Stand, path: str, metadata: Any
 ) -> None:
-    stand.verifier.memory["good"] = principal("use:probe")
     metadata = [("authorization", "Bearer good"), ("x-request-id", "from-the-caller"), *metadata]
     async with open_raw_client(stand.port) as client:
         await client.send(*client.headers(1, path, metadata), client.message(1, b""))

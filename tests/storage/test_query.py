@@ -74,18 +74,6 @@ async def test_a_statement_ends_with_the_deadline(database: Database) -> None:
     assert database.pool_in_use() == 0
 
 
-async def test_a_connection_that_broke_is_not_used_again(
-    database: Database, database_urls: dict[str, str]
-) -> None:
-    first = (await database.fetch_one(OWN_PID, {})).pid
-    with psycopg.connect(database_urls["owner"], autocommit=True) as owner:
-        owner.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
-    with pytest.raises(Unavailable) as caught:
-        await database.fetch_one(OWN_PID, {})
-    assert caught.value.reason == "DATABASE_UNAVAILABLE"
-    assert (await database.fetch_one(OWN_PID, {})).pid != first
-
-
 async def test_a_call_that_goes_away_takes_its_statement_along(
     database: Database, database_urls: dict[str, str]
 ) -> None:

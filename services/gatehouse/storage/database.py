@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,7 +28,8 @@ from gatehouse.storage.query import Query
 # A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
 _MAX_TIMEOUT_MS = _TIMEOUT_STEPS_MS[-1]
-
+_PING_TIMEOUT_MS = 1_000
+_SET_TIMEOUT = "SET statement_timeout = "
 
 # A peer that is gone without a word is noticed, so that nobody waits for it for ever.
 _KEEPALIVE = {
@@ -68,11 +70,7 @@ class Database:
         self._generation = 0
         self._renew_on_checkout(self._engine.sync_engine)
         # A sign of life must not wait behind the work: a busy pool is no dead database.
-        self._pulse = _engine(url, 1, connect_timeout)
-        self._writes = self._engine.execution_options(isolation_level="READ COMMITTED")
-        self._snapshots = self._engine.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
+        self._pulse = _engine(url, 1, connect_timeout, _PING_TIMEOUT_MS)
         self._tracer = tracer or NoOpTracer()
         if tracer is not None:
             _trace(self._engine.sync_engine, tracer)
@@ -88,26 +86,23 @@ class Database:
         Raises:
             Unavailable: As in `read`.
         """
-        with _as_unavailable():
-            raw = await self._engine.raw_connection()
+        async with self.read(deadline_seconds) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
+            span: Span = INVALID_SPAN
+            if get_current_span().is_recording():
+                span = self._tracer.start_span(
+                    "SELECT", kind=SpanKind.CLIENT, attributes=query.span_attributes
+                )
             try:
-                driver = await _set_timeout(raw, deadline_seconds)
-                span: Span = INVALID_SPAN
-                if get_current_span().is_recording():
-                    span = self._tracer.start_span(
-                        "SELECT", kind=SpanKind.CLIENT, attributes=query.span_attributes
-                    )
-                try:
-                    row = await (await driver.execute(query.text, parameters)).fetchone()
-                except Exception as error:
-                    _failed(span, error)
-                    raise
-                finally:
-                    span.end()
+                row = await (await driver.execute(query.text, parameters)).fetchone()
+            except Exception as error:
+                _failed(span, error)
+                if driver.closed:
+                    await connection.invalidate()
+                raise
             finally:
-                if raw.driver_connection is None or raw.driver_connection.closed:
-                    raw.invalidate()
-                raw.close()  # in autocommit there is nothing to take back, and so nothing to wait for
+                span.end()
         return None if row is None else query.row(row)
 
     @asynccontextmanager
@@ -119,7 +114,7 @@ class Database:
         """
         with _as_unavailable():
             async with self._engine.connect() as connection:
-                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
+                await _set_timeout(connection, deadline_seconds)
                 yield connection
 
     @asynccontextmanager
@@ -129,9 +124,9 @@ class Database:
         Raises:
             Unavailable: As in `read`.
         """
-        with _as_unavailable():
-            async with self._writes.connect() as connection, connection.begin():
-                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
+        async with self.read(deadline_seconds) as connection:
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
                 yield connection
 
     @asynccontextmanager
@@ -141,10 +136,9 @@ class Database:
         Raises:
             Unavailable: As in `read`.
         """
-        with _as_unavailable():
-            async with self._snapshots.connect() as connection:
-                await _set_timeout(await connection.get_raw_connection(), deadline_seconds)
-                yield connection
+        async with self.read(deadline_seconds) as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection
 
     async def ping(self, statement: str = "SELECT 1") -> None:
         """Asks the database for a sign of life, on a connection kept for that.
@@ -157,7 +151,6 @@ class Database:
         """
         with _as_unavailable():
             async with self._pulse.connect() as connection:
-                await _set_timeout(await connection.get_raw_connection(), 1.0)
                 await connection.exec_driver_sql(statement)
 
     def renew(self) -> None:
@@ -186,8 +179,10 @@ class Database:
         await self._pulse.dispose()
 
 
-def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
-    return create_async_engine(
+def _engine(
+    url: str, pool_size: int, connect_timeout: float, statement_timeout_ms: int = _MAX_TIMEOUT_MS
+) -> AsyncEngine:
+    engine = create_async_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -199,29 +194,47 @@ def _engine(url: str, pool_size: int, connect_timeout: float) -> AsyncEngine:
         skip_autocommit_rollback=True,
         connect_args={
             "connect_timeout": max(1, round(connect_timeout)),
-            "options": f"-c statement_timeout={_MAX_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000",
+            "options": f"-c statement_timeout={statement_timeout_ms}"
+            " -c idle_in_transaction_session_timeout=60000",
             "application_name": "gatehouse",
             **_KEEPALIVE,
         },
     )
+    sa.event.listen(engine.sync_engine, "checkout", _replace_if_closed)
+    return engine
 
 
-async def _set_timeout(
-    raw: sa.PoolProxiedConnection, deadline_seconds: float | None
-) -> psycopg.AsyncConnection[Any]:
-    """Sets the time-out of statements where it is another, and returns the connection of psycopg."""
+def _replace_if_closed(_connection: object, record: Any, _proxy: object) -> None:
+    """Make the pool open a new connection if the server closed this one while it was idle.
+
+    An idle connection receives nothing but the news that it was closed, or a notice it need not be kept for.
+    So it is enough to see whether its socket is readable: 1 microsecond of CPU time, where `pool_pre_ping`
+    sends a statement at each checkout and costs 110.
+    """
+    if not record.info.get("used"):
+        record.info["used"] = True  # just opened: SQLAlchemy gives up if the replacement is refused as well
+        return
+    driver: psycopg.AsyncConnection[Any] = record.driver_connection
+    if driver.closed or _readable(driver.fileno()):
+        raise sa.exc.DisconnectionError
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | None) -> None:
+    """Set the statement timeout of the session if it differs. `connection` is in AUTOCOMMIT."""
     wanted = _timeout_ms(deadline_seconds)
-    driver = raw.driver_connection
-    assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
-    if raw.info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
-        raw.info["statement_timeout"] = None  # not known, should this fail
-        # Outside a transaction, or its rollback would take it back.
-        autocommit = driver.autocommit
-        await driver.set_autocommit(True)
-        await driver.execute(f"SET statement_timeout = {wanted}")
-        await driver.set_autocommit(autocommit)
-        raw.info["statement_timeout"] = wanted
-    return driver
+    info = (await connection.get_raw_connection()).info
+    if info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
+        info["statement_timeout"] = None  # unknown, should this fail
+        # Through SQLAlchemy, which drops the connection if this finds it dead.
+        await connection.exec_driver_sql(f"{_SET_TIMEOUT}{wanted}")
+        await connection.rollback()  # ends SQLAlchemy's transaction; in AUTOCOMMIT nothing is sent
+        info["statement_timeout"] = wanted
 
 
 class _as_unavailable:  # noqa: N801 - read as a phrase
@@ -254,7 +267,7 @@ def _failed(span: Span, error: BaseException) -> None:
 def _trace(engine: sa.Engine, tracer: Tracer) -> None:
     """Makes a client span for each statement of a call; its text holds placeholders, never values.
 
-    What runs by itself, such as the look whether the database is there, makes none: it would bury the rest.
+    A statement outside a call, such as a health probe, makes none; nor does setting the statement timeout.
     """
 
     def before(
@@ -265,7 +278,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
         context: Any,
         _many: object,
     ) -> None:
-        if not get_current_span().get_span_context().is_valid:
+        if statement.startswith(_SET_TIMEOUT) or not get_current_span().get_span_context().is_valid:
             return
         context.gatehouse_span = tracer.start_span(
             statement.split(None, 1)[0].upper(),
