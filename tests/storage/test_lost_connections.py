@@ -52,7 +52,7 @@ def no_pool_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 async def terminate(owner: psycopg.AsyncConnection, *pids: int, wait_ms: int = 10_000) -> int:
-    """Terminate these connections of the role, or all of them; wait until they have ended and return how many."""
+    """Terminate these connections of the role, or all of them; wait for their end and return how many."""
     cursor = await owner.execute(
         "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
         " WHERE usename = %s AND datname = current_database() AND (pid = ANY(%s) OR %s)",
