@@ -1,4 +1,4 @@
-"""PostgreSQL: engine, transactions, readiness, ids, page tokens, audit trail and migrations. No gRPC."""
+"""PostgreSQL: connections, transactions, readiness, ids, page tokens, audit trail, migrations. No gRPC."""
 
 from gatehouse.storage.audit import Actor, append_audit, audit_table
 from gatehouse.storage.database import Database

@@ -1,4 +1,4 @@
-"""The audit trail: who did what to what. Rows are added in the transaction of the change, never changed."""
+"""The audit trail: who did what to which resource. Rows are appended in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gatehouse.storage.ids import new_id
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, and in which call.
+    """The caller of the RPC that makes a change.
 
     Attributes:
         subject: `sub` of the caller.
-        client_id: Its OAuth client.
+        client_id: OAuth2 client of the caller.
         method: `package.Service/Method`.
         trace_id: 32 hexadecimal digits, or "".
     """
@@ -30,7 +30,7 @@ class Actor:
 
 
 def audit_table(metadata: sa.MetaData, schema: str) -> sa.Table:
-    """Makes the audit table of a service's schema."""
+    """Return the audit table of a schema."""
     return sa.Table(
         "audit_events",
         metadata,
@@ -53,13 +53,13 @@ async def append_audit(
     events: Sequence[tuple[str, str]],
     clock: Callable[[], float],
 ) -> None:
-    """Adds events to the trail, in the transaction of `connection`.
+    """Append events in the transaction of `connection`.
 
     Args:
-        connection: In a transaction.
-        table: The trail.
-        actor: Who acts.
-        events: (action, resource) of each, such as `("user.created", "users/0190...")`.
+        connection: A connection in a transaction.
+        table: Audit table.
+        actor: The caller.
+        events: Action and resource of each event, such as `("user.created", "users/0190...")`.
         clock: Seconds since the epoch.
     """
     if events:

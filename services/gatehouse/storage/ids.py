@@ -1,4 +1,4 @@
-"""Ids that sort by time: UUIDv7 (RFC 9562 section 5.7), made by the client so that no one node must."""
+"""Ids that sort by time: UUIDv7 (RFC 9562 section 5.7), created by the service, not by the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def new_id(clock: Callable[[], float]) -> uuid.UUID:
-    """Makes a UUIDv7.
+    """Return a new UUIDv7.
 
     Args:
         clock: Seconds since the epoch.

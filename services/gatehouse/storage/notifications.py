@@ -1,4 +1,4 @@
-"""LISTEN on a connection of its own. A notification only wakes readers early: what counts is in the table."""
+"""LISTEN on a separate connection. A notification only wakes readers early; the data is in a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from psycopg import sql
 
 
 class Notifications:
-    """Wakes those who wait for a channel of PostgreSQL.
+    """Wakes tasks that wait for a notification of PostgreSQL.
 
     Args:
-        url: Of the login role that listens.
-        channel: Name of the channel.
-        retry: Seconds before a lost connection is opened again.
+        url: Database URL.
+        channel: Channel to listen on.
+        retry: Seconds before reconnecting after an error.
     """
 
     def __init__(self, url: str, channel: str, retry: float = 1.0) -> None:
@@ -25,17 +25,17 @@ class Notifications:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to listen."""
+        """Start listening."""
         self._task = asyncio.create_task(self._listen_forever())
 
     async def aclose(self) -> None:
-        """Ends it."""
+        """Stop listening."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def wait(self, seconds: float) -> None:
-        """Returns at the next notification, or after `seconds`."""
+        """Wait for the next notification, at most `seconds`."""
         event = self._event
         try:
             async with asyncio.timeout(seconds):
@@ -44,7 +44,7 @@ class Notifications:
             return
 
     def wake(self) -> None:
-        """Wakes all who wait."""
+        """Wake all waiting tasks."""
         event, self._event = self._event, asyncio.Event()
         event.set()
 
@@ -53,7 +53,7 @@ class Notifications:
             try:
                 async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-                    self.wake()  # something may have happened before
+                    self.wake()  # there may have been notifications before the connection was open
                     async for _ in connection.notifies():
                         self.wake()
             except psycopg.Error:

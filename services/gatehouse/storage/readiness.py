@@ -1,4 +1,4 @@
-"""Whether the database answers, asked again and again, so that nobody who wants to know must wait."""
+"""Readiness of a database, checked in the background so that a health check never waits for it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 from gatehouse.domain import DomainError
 from gatehouse.storage.database import Database
 
-_ANSWER_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
 
 
 class Readiness:
-    """Follows a database.
+    """Checks periodically whether a database is ready.
 
     Args:
         database: The database.
-        statement: What it must be able to answer; a table that is needed shows that it is migrated.
-        on_change: Told of each change, with the reason when the database is not ready.
-        interval: Seconds between two questions.
+        statement: SQL statement that must succeed. One that reads a table also shows that it is migrated.
+        on_change: Called on each change with the new state and, if not ready, the reason.
+        interval: Seconds between two checks.
     """
 
     def __init__(
@@ -38,20 +38,20 @@ class Readiness:
         self.ready = False
 
     async def start(self) -> None:
-        """Asks once, and begins to ask again and again."""
-        await self._ask()
-        self._task = asyncio.create_task(self._ask_forever())
+        """Check once, and start checking in the background."""
+        await self._check()
+        self._task = asyncio.create_task(self._check_forever())
 
     async def aclose(self) -> None:
-        """Ends the questions."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _ask(self) -> None:
+    async def _check(self) -> None:
         reason = ""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._database.ping(self._statement)
         except TimeoutError:
             reason = "DATABASE_TIMEOUT"
@@ -63,7 +63,7 @@ class Readiness:
             self._on_change(not reason, reason)
         self._reason, self.ready = reason, not reason
 
-    async def _ask_forever(self) -> None:
+    async def _check_forever(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            await self._ask()
+            await self._check()
