@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.cases import CASES, Plan, Row
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
 from benchmarks.stand import open_stand
+from gatehouse_testbed.postgres_process import embedded_environment
 
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2)
 _EXAMPLES = """examples:
@@ -85,6 +87,10 @@ def main(arguments: Sequence[str]) -> int:
     read = parse(arguments)
     names = read.only or list(CASES)
     rows = read.rows or (100_000 if read.quick else 1_000_000)
+    # PostgreSQL is started, and filled, in this process.
+    clean = embedded_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(clean)
     console, progress = Console(), Console(stderr=True)
     try:
         if progress.is_terminal:
