@@ -13,11 +13,11 @@ import psutil
 import psycopg
 import pytest
 
-from gatehouse.storage import LOGIN_ROLES
 from gatehouse_testbed.postgres import Postgres
 from gatehouse_testbed.postgres_process import embedded_environment
-from tests.demo.test_demo import kept
+from tests.support.database import LOGIN_ROLES
 from tests.support.foreign import ADDRESS, ForeignServer
+from tests.testbed.test_demo import kept
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not installed on any machine.
