@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
+from gatehouse.demo.postgres_process import embedded_environment
 from rich.console import Console
 
 from benchmarks.cases import CASES, Plan, Row
@@ -85,6 +87,10 @@ def main(arguments: Sequence[str]) -> int:
     read = parse(arguments)
     names = read.only or list(CASES)
     rows = read.rows or (100_000 if read.quick else 1_000_000)
+    # PostgreSQL is started, and filled, in this process.
+    clean = embedded_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(clean)
     console, progress = Console(), Console(stderr=True)
     try:
         if progress.is_terminal:

@@ -130,9 +130,9 @@ async def test_a_tour_of_services_that_accept_too_much_marks_it(short_folder: Pa
 
 
 @asynccontextmanager
-async def kept(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
+async def kept(folder: Path, **more: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """`gatehouse demo --keep`, and the commands that it has printed."""
-    process = await start(folder, "demo", "--keep", "--free-ports")
+    process = await start(folder, "demo", "--keep", "--free-ports", **more)
     try:
         lines = await lines_until(process, "Ctrl-C ends everything")
         yield process, [line.strip() for line in lines[lines.index("Paste into another terminal:") + 1 : -2]]

@@ -20,8 +20,8 @@ _POLL_SECONDS = 0.01
 
 
 def outside_environment() -> dict[str, str]:
-    """Returns the environment without settings of Gatehouse, which are for other systems than the demo's."""
-    return {name: value for name, value in environment().items() if not name.startswith("GATEHOUSE_")}
+    """Returns the environment without settings of Gatehouse and of libpq, which are for other systems."""
+    return {name: value for name, value in environment().items() if not name.startswith(("GATEHOUSE_", "PG"))}
 
 
 @dataclass(frozen=True, slots=True)

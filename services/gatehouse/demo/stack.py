@@ -223,7 +223,9 @@ class _Start:
         word.touch(mode=0o600)
         word.write_text(self.admin_password, encoding="utf-8")
         arguments = ["issuer", "--realm", str(self.realm_path), "--port", str(self.ports.issuer)]
-        await self.processes.start("issuer", [*arguments, "--admin-password-file", str(word)], environment())
+        # The realm file may take values from these, too.
+        settings = {name: value for name, value in environment().items() if name.startswith("GATEHOUSE_")}
+        await self.processes.start("issuer", [*arguments, "--admin-password-file", str(word)], settings)
 
     def _settings(self, name: str, certificates: Certificates, otlp: str) -> dict[str, str]:
         accepted = {
