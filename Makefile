@@ -3,9 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint lint-workflows bench format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,7 +43,12 @@ lint: install  ## Style, types, import contracts, generated code, unused code
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/document.py --check
+	$(BIN)/python tools/check_links.py
 	$(BIN)/vulture
+
+lint-workflows:  ## Check .github/workflows with actionlint (needs Go)
+	@command -v go > /dev/null || { echo "lint-workflows: Go is not installed; install it, or run actionlint $(ACTIONLINT) yourself" >&2; exit 1; }
+	@go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
 
 format: install  ## Formats the code
 	$(BIN)/ruff check --fix .
@@ -54,7 +60,10 @@ bench: install  ## Measures speed side by side (some 4 minutes; best on a quiet 
 generate: install  ## Makes the stubs from protos/
 	$(BIN)/python tools/generate.py
 
-docs: install  ## Writes docs/settings.md from the settings in code
+docs: $(VENV)/docs/.done  ## Build the documentation as a site, in site/
+	@$(VENV)/docs/bin/python -m tools.build_docs
+
+docs-settings: install  ## Write docs/settings.md from the settings in code
 	$(BIN)/python tools/document.py
 
 release-protos: install  ## Makes the protos of now the ones that later changes must not break
@@ -72,10 +81,10 @@ $(VENV)/bin/python:
 	@$(PYTHON) tools/check_python.py
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+$(VENV)/.demo: $(VENV)/bin/python requirements/testbed.txt pyproject.toml
 	@if [ -e $(VENV)/.dev ] && [ $(VENV)/.dev -nt requirements/dev.txt ]; then :; else \
 	  echo "installing the dependencies (once)"; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/testbed.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; fi
 	@touch $@
 
@@ -91,9 +100,11 @@ sbom: $(VENV)/sbom/.done  ## Lists what runs, with hashes, as CycloneDX: dist/ga
 	  --output-reproducible --output-format JSON --output-file dist/gatehouse.cdx.json
 	@echo "dist/gatehouse.cdx.json"
 
-$(VENV)/sbom/.done: $(VENV)/bin/python requirements/sbom.txt
-	@$(PYTHON) -m venv $(VENV)/sbom
-	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt
+# Tools with an environment of their own, so that they do not constrain what runs: .venv/docs, .venv/sbom.
+$(VENV)/%/.done: requirements/%.txt $(VENV)/bin/python
+	@echo "installing the tools of $(VENV)/$* (once)"
+	@$(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 compose-profile:  ## Copies out of the running stack what `gatehouse` and grpcurl need on the host
@@ -104,4 +115,4 @@ compose-profile:  ## Copies out of the running stack what `gatehouse` and grpcur
 	@echo "next: gatehouse call users ListUsers --as alice"
 
 clean:  ## Removes what was installed and made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* build dist site
