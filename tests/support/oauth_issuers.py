@@ -300,12 +300,11 @@ class LoopbackIssuer:
         if self._server is None:
             return
         self._server.close()
+        await self._server.wait_closed()
+        self._server = None
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        # From Python 3.12.1 on this waits for the connections too, so they are closed first.
-        await self._server.wait_closed()
-        self._server = None
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._converse(reader, writer))
