@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && python -m venv --without-pip /opt/gatehouse \
  && pip --python /opt/gatehouse/bin/python install --quiet --no-compile \
       --require-hashes --only-binary :all: -r requirements/runtime.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY services services
 COPY migrations migrations
 COPY keycloak/gatehouse-realm.json keycloak/

@@ -3,85 +3,99 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak test-compose test-template new-service realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template new-service \
+  realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record format generate \
+  release-protos lock install install-testbed clean
 
-help:  ## Lists the targets
+help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: install-demo  ## Runs the whole system on this machine, and a tour of it
+demo: install-testbed  ## Start the system on this machine, show who may do what, remove everything
 	@$(BIN)/gatehouse demo
 
-serve: install-demo  ## Keeps the same system running, and prints commands to paste
+serve: install-testbed  ## Keep the same system running and print commands to try
 	@$(BIN)/gatehouse demo --keep
 
-pictures: install-demo  ## Makes docs/images/ from a real run
+pictures: install-testbed  ## Write docs/images/ from a real run
 	@mkdir -p docs/images
 	@$(BIN)/gatehouse demo --svg docs/images/tour.svg --trace-svg docs/images/trace.svg
 
-test: install  ## Runs the tests on real parts, with coverage
-	@$(BIN)/python tools/test.py
+test: install  ## Run the tests, with coverage (DURATIONS=1 lists the ten slowest)
+	@$(BIN)/python tools/test.py $(if $(DURATIONS),--durations=10)
 
-test-keycloak: install  ## Holds a real Keycloak to the contract (KEYCLOAK_HOME, JAVA_HOME)
+test-keycloak: install  ## Run the contract tests on a real Keycloak (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python -m pytest -q tests/issuers --issuer keycloak
 
-realm-check: install  ## Compares the realm file with what Keycloak makes of it (KEYCLOAK_HOME, JAVA_HOME)
+realm-check: install  ## Import the realm file into Keycloak and compare (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python tools/realm.py check
 
-realm-edit: install  ## Changes the realm file in Keycloak's admin console (KEYCLOAK_HOME, JAVA_HOME)
+realm-edit: install  ## Edit the realm file in Keycloak's console (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python tools/realm.py edit
 
-test-compose: install  ## Runs docker-compose.yml for real, and tests it from outside (needs Docker)
+test-compose: install  ## Start docker-compose.yml and test it from outside (needs Docker)
 	@$(BIN)/python -m pytest -q --durations=10 tests/compose
 
-new-service: install  ## Adds a service: make new-service NAME=billing
+new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)
 
-test-template: install  ## Deletes a service and adds one in a copy of this repository, and checks both
+test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
-lint: install  ## Style, types, import contracts, generated code, unused code
+lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/document.py --check
+	$(BIN)/python tools/check_links.py
 	$(BIN)/vulture
 
-format: install  ## Formats the code
+lint-workflows:  ## Check .github/workflows with actionlint (needs Go)
+	@command -v go > /dev/null || { echo "lint-workflows: Go is not installed; install it, or run actionlint $(ACTIONLINT) yourself" >&2; exit 1; }
+	@go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
+
+format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## Measures speed side by side (some 4 minutes; best on a quiet machine)
+bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
+	@$(BIN)/python -m benchmarks
+
+bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
 
-generate: install  ## Makes the stubs from protos/
+generate: install  ## Generate the stubs from protos/
 	$(BIN)/python tools/generate.py
 
-docs: install  ## Writes docs/settings.md from the settings in code
+docs: $(VENV)/docs/.done  ## Build the documentation as a site, in site/
+	@$(VENV)/docs/bin/python -m tools.build_docs
+
+docs-settings: install  ## Write docs/settings.md from the settings in code
 	$(BIN)/python tools/document.py
 
-release-protos: install  ## Makes the protos of now the ones that later changes must not break
+release-protos: install  ## Make the current protos the baseline for breaking changes
 	$(BIN)/python tools/generate.py --release
 
-lock: install  ## Resolves the dependencies anew, with hashes
+lock: install  ## Resolve the dependencies again, with hashes
 	$(BIN)/python tools/lock.py
 
 install: $(VENV)/.dev
 
-install-demo: $(VENV)/.demo
+install-testbed: $(VENV)/.testbed
 
 $(VENV)/bin/python:
-	@echo "making $(VENV)"
+	@echo "creating $(VENV)"
 	@$(PYTHON) tools/check_python.py
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+$(VENV)/.testbed: $(VENV)/bin/python requirements/testbed.txt pyproject.toml
 	@if [ -e $(VENV)/.dev ] && [ $(VENV)/.dev -nt requirements/dev.txt ]; then :; else \
 	  echo "installing the dependencies (once)"; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/testbed.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; fi
 	@touch $@
 
@@ -91,23 +105,25 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-sbom: $(VENV)/sbom/.done  ## Lists what runs, with hashes, as CycloneDX: dist/gatehouse.cdx.json
+sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json
 	@mkdir -p dist
 	@PYTHONWARNINGS=ignore $(VENV)/sbom/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml \
 	  --output-reproducible --output-format JSON --output-file dist/gatehouse.cdx.json
 	@echo "dist/gatehouse.cdx.json"
 
-$(VENV)/sbom/.done: $(VENV)/bin/python requirements/sbom.txt
-	@$(PYTHON) -m venv $(VENV)/sbom
-	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt
+# Tools with an environment of their own, so that they do not constrain what runs: .venv/docs, .venv/sbom.
+$(VENV)/%/.done: requirements/%.txt $(VENV)/bin/python
+	@echo "installing the tools of $(VENV)/$* (once)"
+	@$(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-compose-profile:  ## Copies out of the running stack what `gatehouse` and grpcurl need on the host
+compose-profile:  ## Copy the profile and CA of the running containers to compose/local/
 	@mkdir -p compose/local
 	@docker compose cp setup:/run/setup/client/. compose/local/ 2>/dev/null || { \
-	  echo "the stack is not there; make it with: docker compose up --wait" >&2; exit 1; }
+	  echo "the containers are not running; start them with: docker compose up --wait" >&2; exit 1; }
 	@echo "export GATEHOUSE_PROFILE=$(CURDIR)/compose/local/profile.json"
 	@echo "next: gatehouse call users ListUsers --as alice"
 
-clean:  ## Removes what was installed and made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* dist
+clean:  ## Remove everything that was installed or generated
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* build dist site

@@ -1,4 +1,4 @@
-"""Writes requirements/*.txt from pyproject.toml, for every supported Python, with hashes."""
+"""Write requirements/*.txt from pyproject.toml, with hashes, for every supported Python."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ def _compile(name: str, requirements: list[str], *constraints: Path) -> Path:
 
 
 def main() -> None:
-    """Locks what runs, what builds the wheel, what the demo adds, and what development adds."""
+    """Lock each set of requirements; those of one environment agree with each other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = project["project"]["dependencies"]
-    demo = [*runtime, *project["project"]["optional-dependencies"]["demo"], "editables", "hatchling"]
-    dev = [*demo, *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"]
+    testbed = [*runtime, *project["project"]["optional-dependencies"]["testbed"], "editables", "hatchling"]
+    dev = [*testbed, *groups["dev"]]
     locked = _compile("dev", dev)
-    _compile("demo", demo, locked)
+    _compile("testbed", testbed, locked)
     _compile("runtime", runtime, locked)
     _compile("build", ["hatchling"], locked)
-    _compile("sbom", project["dependency-groups"]["sbom"])
+    _compile("docs", groups["docs"], locked)
+    _compile("sbom", groups["sbom"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""The files around the code agree with each other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def test_license_is_the_unmodified_text_of_apache_2() -> None:
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2
+
+
+def test_ci_tests_every_python_that_the_package_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = re.search(r"python: \[(.+)\]", workflow)
+    assert matrix is not None
+    assert re.findall(r'"([\d.]+)"', matrix[1]) == supported
+    assert project["requires-python"] == f">={supported[0]}"
+
+
+@pytest.mark.parametrize(
+    "command", ["make test", "make lint", "make docs", "make test-keycloak", "make test-compose"]
+)
+def test_workflows_and_ci_script_run_the_same_targets(command: str) -> None:
+    assert f"- run: {command}\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert f"part {command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        ([], "set KEYCLOAK_HOME to the folder of Keycloak"),
+        (["KEYCLOAK_HOME"], "set JAVA_HOME to the folder of a JDK"),
+        (["KEYCLOAK_HOME", "JAVA_HOME"], "start Docker"),
+    ],
+)
+def test_ci_script_names_what_is_missing_before_it_starts(
+    found: list[str], missing: str, tmp_path: Path
+) -> None:
+    (tmp_path / "project" / ".ci").mkdir(parents=True)
+    for name in (".ci/run", ".env"):
+        shutil.copy(ROOT / name, tmp_path / "project" / name)
+    for program in ("kc.sh", "java"):
+        path = tmp_path / "tools" / "bin" / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o755)
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for program in ("bash", "dirname", "sed"):
+        located = shutil.which(program)
+        assert located is not None
+        (commands / program).symlink_to(located)
+    environment = {"PATH": str(commands)} | {name: str(tmp_path / "tools") for name in found}
+
+    done = subprocess.run(
+        [commands / "bash", ".ci/run"],
+        cwd=tmp_path / "project",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(rf"\.ci/run: {re.escape(missing)}.*\n", done.stderr)
