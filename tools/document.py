@@ -22,8 +22,8 @@ Defaults are JSON. `GATEHOUSE_ISSUERS` is a JSON list of objects with the keys b
 export GATEHOUSE_ISSUERS='[{"issuer": "https://id.example.com", "audience": "my-api", "mode": "jwt"}]'
 ```
 
-`<SERVICE>` stands for the name of each service, such as `GATEHOUSE_USERS__PORT`. `gatehouse config --describe`
-prints the default port and database URL of each.
+`<SERVICE>` stands for the name of each service, such as `GATEHOUSE_USERS__PORT`. The default port
+and database URL of each are in the output of `gatehouse config --describe`.
 
 | setting | default | meaning |
 |---|---|---|
