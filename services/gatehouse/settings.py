@@ -433,6 +433,11 @@ def wants_traceback() -> bool:
     return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
 
 
+def wants_color() -> bool:
+    """Return whether a terminal may be written to in color (https://no-color.org, TERM)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def local_profile() -> Profile:
     """Returns the profile that is named, or else one of the services that this environment configures.
 

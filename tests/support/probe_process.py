@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatehouse.app.telemetry import make_logger
+from gatehouse.app.logs import make_logger
 from gatehouse.rpc import Server, ServerLimits, ServerTls, StopSignals, run_until_signal
 from gatehouse.settings import LogSettings
 
@@ -41,7 +41,7 @@ async def serve(settings: dict[str, Any]) -> None:
         [probe.service()],
         verifier=verifier,
         tls=ServerTls(plaintext=True),
-        logger=make_logger(LogSettings(format="json")),
+        logger=make_logger(LogSettings(format="json"), sys.stdout),
         limits=limits,
         default_scopes=["use:probe"],
         **settings,

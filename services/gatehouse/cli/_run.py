@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,9 +46,9 @@ def serve(
     from gatehouse.app.grpc_core import tune_grpc  # noqa: PLC0415 - only who serves pays for it
 
     tune_grpc(os.environ)  # before anything imports grpc
+    from gatehouse.app.logs import make_logger  # noqa: PLC0415
     from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
-    from gatehouse.app.telemetry import make_logger  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
 
     names = list(dict.fromkeys(services))
@@ -56,7 +57,8 @@ def serve(
             raise ConfigurationError(f"{name}: there is no such service; say some of users, admin, public")
     settings = load_settings()
     if workers > 1:
-        return run_loop(run_workers(settings, names, workers, make_logger(settings.log), ready_file))
+        logger = make_logger(settings.log, sys.stdout)
+        return run_loop(run_workers(settings, names, workers, logger, ready_file))
 
     async def work() -> int:
         await run(settings, names, reuse_port=share_ports, ready_file=ready_file)
