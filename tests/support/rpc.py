@@ -248,6 +248,7 @@ class Stand:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of RPCs that are over."""
+        self.server.flush()
         return [line for line in self.log if line["event"] == "rpc"]
 
     async def line(self) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 from structlog.typing import FilteringBoundLogger
 
+from gatehouse.rpc._batch import Batch
 from gatehouse.rpc.call import Call, Method, Next
 
 _CODE = grpc.StatusCode
@@ -33,6 +36,11 @@ _LEVELS = {
 }
 
 
+def _write(write: Callable[..., object], ended_at: float, fields: dict[str, object]) -> None:
+    timestamp = datetime.fromtimestamp(ended_at, UTC).isoformat().replace("+00:00", "Z")
+    write("rpc", timestamp=timestamp, **fields)
+
+
 class LoggingInterceptor:
     """Write one line for each RPC when it ends; for health checks at level debug.
 
@@ -42,6 +50,11 @@ class LoggingInterceptor:
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         self._logger = logger
+        self._batch = Batch()
+
+    def flush(self) -> None:
+        """Write the lines of calls that have ended."""
+        self._batch.flush()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
@@ -76,6 +89,6 @@ class LoggingInterceptor:
                     fields["reason"] = status.reason
                 if call.error_id:
                     fields["error_id"] = call.error_id
-                write[code]("rpc", **fields)
+                self._batch.add(partial(_write, write[code], time.time(), fields))
 
         return handle

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 
+from gatehouse.rpc._batch import Batch
 from gatehouse.rpc.call import Call, Method, Next
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -32,6 +34,7 @@ class RpcMetrics:
             description="Duration of RPCs",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        self._batch = Batch()
         self._in_flight: Counter[str] = Counter()
         meter.create_observable_up_down_counter(
             "gatehouse.rpc.in_flight",
@@ -65,6 +68,10 @@ class RpcMetrics:
         """Counts an attempt to fetch keys; see oauth.Observer."""
         self._refreshes.add(1, {"outcome": "ok" if ok else "failed"})
 
+    def flush(self) -> None:
+        """Record the durations of calls that have ended."""
+        self._batch.flush()
+
     def _observe_in_flight(self, _: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(count, {"rpc.system.name": "grpc", "rpc.method": name})
@@ -83,7 +90,7 @@ class RpcMetrics:
         base = {"rpc.system.name": "grpc", "rpc.method": method.name}
         by_code = {code: {**base, "rpc.response.status_code": code.name} for code in grpc.StatusCode}
         fine = by_code[grpc.StatusCode.OK]
-        record, in_flight, name = self._duration.record, self._in_flight, method.name
+        in_flight, name = self._in_flight, method.name
 
         async def handle(call: Call) -> None:
             in_flight[name] += 1
@@ -92,6 +99,7 @@ class RpcMetrics:
             finally:
                 in_flight[name] -= 1
                 attributes = fine if call.status is None else by_code[call.status.code]
-                record(time.perf_counter() - call.started, attributes)
+                seconds = time.perf_counter() - call.started
+                self._batch.add(partial(self._duration.record, seconds, attributes))
 
         return handle

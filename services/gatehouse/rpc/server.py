@@ -137,11 +137,12 @@ class Server:
             )
             for path, handler in found.items()
         ]
-        metrics = metrics or RpcMetrics()
+        self._metrics = metrics = metrics or RpcMetrics()
+        self._log_lines = LoggingInterceptor(logger)
         chain: list[Interceptor] = [
             TracingInterceptor(tracer),
             metrics,
-            LoggingInterceptor(logger),
+            self._log_lines,
             ErrorsInterceptor(logger),
             LimitsInterceptor(
                 max_concurrent_rpcs=limits.max_concurrent_rpcs,
@@ -197,7 +198,15 @@ class Server:
             self._intake.open()
             # Not before: a stream that ends now is opened again elsewhere, and not here.
             self._intake.draining.set()
-        await stopping
+        try:
+            await stopping
+        finally:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the log lines and record the durations of calls that have ended."""
+        self._metrics.flush()
+        self._log_lines.flush()
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self._limits
