@@ -25,7 +25,6 @@ FLOORS: dict[str, float] = {
     "app": 93,
     "cli": 90,
     "settings": 90,
-    "telemetry": 98,
 }
 
 

@@ -24,10 +24,8 @@ _.TOKEN_ENDPOINT_AUTH_METHODS
 _.UpdateUser
 _.Watch
 _.WatchUsers
-_._translate_data
 _._validate_token_scope
 _.abort_with_status
-_.add_link
 _.add_registered_method_handlers
 _.args
 _.auth_method
@@ -41,8 +39,6 @@ _.check_response_type
 _.code_challenge
 _.code_challenge_method
 _.created_count
-_.critical
-_.debug
 _.delete_authorization_code
 _.demo
 _.device_authorization_endpoint
@@ -75,9 +71,9 @@ _.set_code
 _.set_details
 _.settings_customise_sources
 _.should_exit
+_.suppressed
 _.token_type
 _.token_type_hint
-_.update_name
 _.userinfo_endpoint
 _.validate_token_request
 _.width

@@ -220,14 +220,12 @@ async def _ended(call: Any) -> grpc.StatusCode:
     return code
 
 
-async def test_lines_are_in_the_order_in_which_calls_ended_and_a_warning_waits_for_nobody(
-    open_stand: Any, log: JsonLog
-) -> None:
+async def test_lines_are_in_the_order_in_which_calls_ended(open_stand: Any, log: JsonLog) -> None:
     async with open_stand(logger=log.logger) as stand:
         await stand.client.outcome("OneOne", "a")
         await stand.client.outcome("ManyMany", "a")
         await stand.client.outcome("OneOne", "a", token=None)
-        lines = log.lines()
+    lines = log.lines()
     assert [(line["method"].split("/")[1], line["code"]) for line in lines] == [
         ("OneOne", "OK"),
         ("ManyMany", "OK"),
@@ -235,7 +233,7 @@ async def test_lines_are_in_the_order_in_which_calls_ended_and_a_warning_waits_f
     ]
 
 
-async def test_a_line_that_waited_has_the_time_of_its_call(open_stand: Any, log: JsonLog) -> None:
+async def test_the_timestamp_of_a_line_is_the_end_of_its_call(open_stand: Any, log: JsonLog) -> None:
     async with open_stand(logger=log.logger) as stand:
         before = datetime.now(UTC)
         await stand.client.outcome("OneOne", "a")
@@ -243,7 +241,7 @@ async def test_a_line_that_waited_has_the_time_of_its_call(open_stand: Any, log:
     assert before <= datetime.fromisoformat(log.lines()[0]["timestamp"]) <= after
 
 
-async def test_lines_that_wait_are_written_when_the_server_stops(open_stand: Any, log: JsonLog) -> None:
+async def test_pending_lines_are_written_when_the_server_stops(open_stand: Any, log: JsonLog) -> None:
     async with open_stand(logger=log.logger) as stand:
         for _ in range(3):
             await stand.client.outcome("OneOne", "a")
@@ -253,7 +251,7 @@ async def test_lines_that_wait_are_written_when_the_server_stops(open_stand: Any
 async def test_a_line_names_no_trace_of_another_call(
     open_stand: Any, log: JsonLog, spans: Spans, figures: Figures
 ) -> None:
-    """Lines are written together, in the name of none."""
+    """Lines are written in batches, outside of the context of any call."""
     debug = JsonLog("debug")
     async with open_stand(logger=debug.logger, tracer=spans.tracer, metrics=figures.rpc) as stand:
         await stand.client.outcome("OneOne", "a")

@@ -146,6 +146,22 @@ async def test_the_caller_s_trace_reaches_the_log_line_when_nothing_is_exported(
     assert (await stand.line())["trace_id"] == TRACE
 
 
+async def test_an_unsampled_call_keeps_its_trace_and_records_no_span(open_stand: Any, spans: Spans) -> None:
+    handed_on: list[bool] = []
+
+    async def look(*_: object) -> None:
+        handed_on.append(trace.get_current_span().get_span_context().trace_flags.sampled)
+
+    unsampled = f"00-{TRACE}-{PARENT}-00"
+    async with open_stand(tracer=spans.tracer) as stand:
+        stand.probe.on_message = look
+        await stand.client.outcome("OneOne", "a", metadata=(AUTHORIZATION, ("traceparent", unsampled)))
+        line = await stand.line()
+    assert line["trace_id"] == TRACE
+    assert handed_on == [False]
+    assert spans.finished() == []
+
+
 async def test_without_any_trace_a_line_names_none(stand: Stand) -> None:
     await stand.client.outcome("OneOne", "a")
     assert "trace_id" not in await stand.line()

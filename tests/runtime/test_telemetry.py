@@ -1,197 +1,119 @@
-"""How lines of the log are made and written."""
+"""Telemetry of a process: what reaches standard output and the collector."""
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import re
-import select
-from datetime import UTC, datetime
-from typing import Any
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
-from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, Tracer
 
-from gatehouse.runtime.telemetry import Lines, make_logger
-from gatehouse.settings import LogSettings
+from gatehouse.runtime.telemetry import ExceptionTextFilter
 
-
-class Written(io.BytesIO):
-    """Keeps each write apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        self.writes.append(bytes(data))
-        return len(data)
+CANARY = "canary-5f1d"
 
 
-def logger(lines: Lines, level: str = "info") -> Any:
-    return make_logger(LogSettings.model_validate({"format": "json", "level": level}), lines=lines)
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
 
 
-def parsed(written: Written) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in b"".join(written.writes).splitlines()]
+@pytest.fixture
+def tracer(exporter: InMemorySpanExporter) -> Iterator[Tracer]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(ExceptionTextFilter(exporter)))
+    yield provider.get_tracer("test")
+    provider.shutdown()
 
 
-def test_a_line_is_json_with_its_level_time_and_fields() -> None:
-    written = Written()
-    logger(Lines(written)).info("started", port=1)
-    (line,) = parsed(written)
-    assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "started", "level": "info", "port": 1}
+def test_text_of_an_exception_is_not_exported(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+    with pytest.raises(ValueError, match=CANARY), tracer.start_as_current_span("work"):
+        raise ValueError(CANARY)
+    (span,) = exporter.get_finished_spans()
+    assert CANARY not in span.to_json()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    (event,) = span.events
+    assert dict(event.attributes or {}) == {"exception.type": "ValueError", "exception.escaped": "False"}
 
 
-def test_lines_below_the_level_are_not_written() -> None:
-    written = Written()
-    log = logger(Lines(written), "warning")
-    for name in ("debug", "info", "warning", "error"):
-        getattr(log, name)("said")
-    assert [line["level"] for line in parsed(written)] == ["warning", "error"]
-
-
-def test_what_is_bound_is_in_each_line_and_yields_to_what_is_said() -> None:
-    written = Written()
-    log = logger(Lines(written)).bind(a=1, b=2)
-    log.info("said", b=3)
-    (line,) = parsed(written)
-    assert (line["a"], line["b"]) == (1, 3)
-
-
-def test_a_line_carries_the_trace_that_it_is_written_in() -> None:
-    written = Written()
-    log = logger(Lines(written))
-    with use_span(NonRecordingSpan(SpanContext(5, 6, is_remote=False))):
-        log.info("within")
-        log.info("of another", trace_id="7")
-    log.info("without")
-    assert [line.get("trace_id") for line in parsed(written)] == [f"{5:032x}", "7", None]
-
-
-def test_the_time_can_be_given() -> None:
-    written = Written()
-    logger(Lines(written)).info("rpc", timestamp="then")
-    assert parsed(written)[0]["timestamp"] == "then"
-
-
-def test_methods_of_a_usual_logger_work_too() -> None:
-    written = Written()
-    log = logger(Lines(written))
-    log.critical("over")
-    log.log(30, "said")
-    assert [(line["event"], line["level"]) for line in parsed(written)] == [
-        ("over", "critical"),
-        ("said", "warning"),
+def test_everything_else_of_a_span_is_exported(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+    link = Link(SpanContext(8, 9, is_remote=True), {"h": "i"})
+    with tracer.start_as_current_span("parent") as parent:
+        span = tracer.start_span("work", kind=SpanKind.CLIENT, links=[link], start_time=100)
+        span.set_attributes({"a": "b", "c": 1})
+        span.add_event("event", {"f": "g"}, 150)
+        span.set_status(StatusCode.ERROR)
+        span.end(200)
+    seen = exporter.get_finished_spans()[0]
+    assert seen.context == span.get_span_context()
+    assert seen.parent == parent.get_span_context()
+    assert (seen.name, seen.kind, seen.start_time, seen.end_time) == ("work", SpanKind.CLIENT, 100, 200)
+    assert dict(seen.attributes or {}) == {"a": "b", "c": 1}
+    assert [(e.name, dict(e.attributes or {}), e.timestamp) for e in seen.events] == [
+        ("event", {"f": "g"}, 150)
     ]
+    assert [found.context.span_id for found in seen.links] == [9]
+    assert seen.status.status_code is StatusCode.ERROR
+    assert seen.resource.attributes["telemetry.sdk.name"] == "opentelemetry"
+    assert seen.instrumentation_scope is not None
+    assert seen.instrumentation_scope.name == "test"
 
 
-async def test_lines_of_one_turn_of_the_loop_are_written_together() -> None:
-    written = Written()
-    lines = Lines(written, together=True)
-    lines.msg(b"a\n")
-    lines.msg(b"b\n")
-    assert written.writes == []
-    await asyncio.sleep(0)
-    assert written.writes == [b"a\nb\n"]
-    lines.msg(b"c\n")
-    await asyncio.sleep(0)
-    assert written.writes[1:] == [b"c\n"]
+PROGRAM = """
+import logging, sys, warnings
+from gatehouse.runtime.telemetry import make_telemetry
+from gatehouse.settings import LogSettings, TelemetrySettings
+telemetry = make_telemetry(
+    TelemetrySettings(otlp_endpoint="http://127.0.0.1:1", otlp_insecure=True, metrics_port=0),
+    LogSettings(format="json"),
+    "test",
+)
+"""
+NOISE = """
+telemetry.logger.info("own")
+telemetry.tracer.start_span("work").end()
+logging.getLogger("library").error("theirs")
+warnings.warn("old", UserWarning)
+telemetry.shutdown()
+"""
 
 
-def test_without_a_loop_there_is_nothing_to_wait_for() -> None:
-    written = Written()
-    Lines(written, together=True).msg(b"a\n")
-    assert written.writes == [b"a\n"]
+def run(program: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "GRPC_VERBOSITY": "NONE"}
+    command = [sys.executable, "-c", program]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-async def test_lines_that_wait_can_be_written_now_and_nothing_is_written_for_none() -> None:
-    written = Written()
-    lines = Lines(written, together=True)
-    lines.msg(b"a\n")
-    lines.flush()
-    lines.flush()
-    await asyncio.sleep(0)
-    assert written.writes == [b"a\n"]
+def test_every_line_on_standard_output_is_a_json_object() -> None:
+    """Also those of the exporter, which finds no collector, and of Python's warnings."""
+    with run(PROGRAM + NOISE) as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+    events = [line["event"] for line in lines]
+    assert events[:2] == ["own", "theirs"]
+    assert any("UserWarning: old" in event for event in events)
+    assert any(event.startswith("Failed to export traces") for event in events)
 
 
-@pytest.mark.parametrize("size", [1, 100, 1500, 4096, 5000])
-async def test_no_write_of_several_lines_is_longer_than_a_pipe_takes_unbroken(size: int) -> None:
-    """Else the lines of processes that share a pipe would be mixed (PIPE_BUF, pipe(7))."""
-    written = Written()
-    lines = Lines(written, together=True)
-    made = [bytes([65 + number]) * (size - 1) + b"\n" for number in range(20)]
-    for line in made:
-        lines.msg(line)
-    lines.flush()
-    assert b"".join(written.writes) == b"".join(made)
-    assert all(len(data) <= select.PIPE_BUF or data.count(b"\n") == 1 for data in written.writes)
-    assert all(data.endswith(b"\n") for data in written.writes)
+HANG = """
+for _ in range(20_000):
+    telemetry.logger.info("own", text="x" * 100)
+print("logged", file=sys.stderr, flush=True)
+telemetry.shutdown()
+"""
 
 
-def console() -> tuple[Any, io.StringIO]:
-    out = io.StringIO()
-    return make_logger(LogSettings.model_validate({"format": "console"}), out), out
-
-
-def test_a_console_shows_the_time_that_was_given() -> None:
-    log, out = console()
-    log.info("rpc", timestamp=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    assert "2026-01-02T03:04:05Z" in out.getvalue()
-
-
-def test_a_console_shows_the_time_of_a_line_that_has_none() -> None:
-    log, out = console()
-    before = datetime.now(UTC)
-    log.info("said")
-    (shown,) = re.findall(r"\d{4}-\d\d-\d\dT[\d:.]+Z", out.getvalue())
-    assert before <= datetime.fromisoformat(shown) <= datetime.now(UTC)
-
-
-def test_arguments_are_put_into_the_text_as_in_a_usual_logger() -> None:
-    written = Written()
-    logger(Lines(written)).info("said %s to %s", "a", "b")
-    assert parsed(written)[0]["event"] == "said a to b"
-
-
-class Full(Written):
-    """Has no room, for a while."""
-
-    full = True
-
-    def write(self, data: Any) -> int:
-        if self.full:
-            raise OSError(28, "no space left")
-        return super().write(data)
-
-
-async def test_lines_that_cannot_be_written_are_lost_and_nothing_else_is() -> None:
-    written = Full()
-    lines = Lines(written, together=True)
-    lines.msg(b"lost\n")
-    await asyncio.sleep(0)
-    written.full = False
-    lines.msg(b"a\n")
-    await asyncio.sleep(0)
-    assert written.writes == [b"a\n"]
-
-
-def test_a_line_whose_loop_is_gone_is_written_with_the_next_flush() -> None:
-    written = Written()
-    lines = Lines(written, together=True)
-    loop = asyncio.new_event_loop()
-
-    async def leave() -> None:
-        lines.msg(b"a\n")
-        loop.stop()
-
-    task = loop.create_task(leave())
-    with pytest.raises(RuntimeError, match="stopped before"):
-        loop.run_until_complete(asyncio.Event().wait())
-    assert task.done()
-    loop.close()
-    lines.settle()
-    lines.msg(b"b\n")
-    assert b"".join(written.writes) == b"a\nb\n"
+def test_reader_of_standard_output_that_hangs_stops_neither_work_nor_exit() -> None:
+    with run(PROGRAM + HANG) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"logged\n"
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == b""

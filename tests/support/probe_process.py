@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gatehouse.rpc import Server, ServerLimits, ServerTls
+from gatehouse.runtime.logs import make_logger
 from gatehouse.runtime.signals import StopSignals, run_until_signal
-from gatehouse.runtime.telemetry import make_logger
 from gatehouse.settings import LogSettings
 from tests.support.rpc import Probe, TableVerifier, eventually, principal
 
@@ -41,7 +41,7 @@ async def serve(settings: dict[str, Any]) -> None:
         [probe.service()],
         verifier=verifier,
         tls=ServerTls(plaintext=True),
-        logger=make_logger(LogSettings(format="json")),
+        logger=make_logger(LogSettings(format="json"), sys.stdout),
         limits=limits,
         default_scopes=["use:probe"],
         **settings,

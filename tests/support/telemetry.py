@@ -1,4 +1,4 @@
-"""Spans of the application's tracer and metrics of the SDK, kept in memory; log lines as they are written."""
+"""Spans, metrics and log lines that stay in memory, made by the same parts as in production."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gatehouse.rpc import RpcMetrics
-from gatehouse.runtime.telemetry import make_logger
+from gatehouse.runtime.logs import make_logger
 from gatehouse.settings import LogSettings
-from gatehouse.telemetry import Tracer as SpanTracer
 
 
 class Spans:
@@ -28,9 +26,9 @@ class Spans:
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
-        self.tracer: Tracer = SpanTracer(
-            SimpleSpanProcessor(self._exporter), Resource.create({"service.name": "test"}), "test"
-        )
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer: Tracer = provider.get_tracer("test")
 
     def finished(self) -> list[ReadableSpan]:
         """The spans that have ended, the first to end first."""
@@ -79,14 +77,13 @@ class JsonLog:
     """The application's own logger, writing JSON lines into memory."""
 
     def __init__(self, level: str = "info") -> None:
-        self._raw = io.BytesIO()
-        stream: Any = io.TextIOWrapper(self._raw, write_through=True)
-        self.logger = make_logger(LogSettings.model_validate({"format": "json", "level": level}), stream)
-        self._stream = stream
+        self._stream = io.StringIO()
+        settings = LogSettings.model_validate({"format": "json", "level": level})
+        self.logger = make_logger(settings, self._stream)
 
     def as_text(self) -> str:
         """All that was written."""
-        return self._raw.getvalue().decode()
+        return self._stream.getvalue()
 
     def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
         """The lines of one event."""
@@ -96,7 +93,7 @@ class JsonLog:
 
 @pytest.fixture
 def spans() -> Spans:
-    """The application's tracer."""
+    """A tracer of the SDK."""
     return Spans()
 
 

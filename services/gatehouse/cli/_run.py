@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,12 +47,13 @@ def serve(
     tune_grpc(os.environ)  # before anything imports grpc
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
-    from gatehouse.runtime.telemetry import make_logger  # noqa: PLC0415
+    from gatehouse.runtime.logs import make_logger  # noqa: PLC0415
 
     specs = find_services(services)
     settings = load_settings(settings_model())
     if workers > 1:
-        return run_loop(run_workers(settings, specs, workers, make_logger(settings.log), ready_file))
+        logger = make_logger(settings.log, sys.stdout)
+        return run_loop(run_workers(settings, specs, workers, logger, ready_file))
 
     async def work() -> int:
         await run(settings, specs, reuse_port=share_ports, ready_file=ready_file)

@@ -1,21 +1,20 @@
-"""One log line for each RPC. It is made of named fields only, so nothing else can get into it."""
+"""One log line for each RPC, made of named fields only, so that nothing else can get into the log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.oauth import Principal
-from gatehouse.rpc._later import Later
+from gatehouse.rpc._batch import Batch
 from gatehouse.rpc.call import Call, Method, Next
 
 _CODE = grpc.StatusCode
-# The caller's own faults are worth a look only in numbers; ours are worth one each.
+# Mistakes of callers are info; refusals, overload and outages are warnings; faults of the server are errors.
 _LEVELS = {
     _CODE.OK: "info",
     _CODE.CANCELLED: "info",
@@ -37,54 +36,13 @@ _LEVELS = {
 }
 
 
-_URGENT = ("warning", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What is the same in all lines of one RPC and code."""
-
-    method: str
-    shape: str
-    code: str
-    write: Callable[..., object]
-    urgent: bool
-
-
-# Outcome; seconds since the epoch; seconds that it took; bytes received and sent; peer; request id; trace id;
-# principal; reason; error id. A tuple, since one is made for each call.
-_Ended = tuple[_Outcome, float, float, int, int, str, str, str, Principal | None, str, str]
-
-
-def _write(ended: _Ended) -> None:
-    outcome, now, seconds, received, sent, peer, request_id, trace_id, principal, reason, error_id = ended
-    fields: dict[str, object] = {
-        "timestamp": datetime.fromtimestamp(now, UTC),
-        "method": outcome.method,
-        "shape": outcome.shape,
-        "code": outcome.code,
-        "duration_ms": round(seconds * 1000, 3),
-        "bytes_received": received,
-        "bytes_sent": sent,
-        "peer": peer,
-        "request_id": request_id,
-    }
-    if trace_id:
-        fields["trace_id"] = trace_id
-    if principal is not None:
-        fields["client_id"] = principal.client_id
-        fields["subject"] = principal.subject
-    if reason:
-        fields["reason"] = reason
-    if error_id:
-        fields["error_id"] = error_id
-    outcome.write("rpc", **fields)
+def _write(write: Callable[..., object], ended_at: float, fields: dict[str, object]) -> None:
+    timestamp = datetime.fromtimestamp(ended_at, UTC).isoformat().replace("+00:00", "Z")
+    write("rpc", timestamp=timestamp, **fields)
 
 
 class LoggingInterceptor:
-    """Writes one line for each RPC when it ends; health checks at debug unless a limit refuses them.
-
-    Lines below warning may wait for a moment, and are written together; their time is that of the call.
+    """Write one line for each RPC when it ends; for health checks at debug unless a limit refuses them.
 
     Args:
         logger: Gets the lines.
@@ -92,54 +50,45 @@ class LoggingInterceptor:
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         self._logger = logger
-        self._ended = Later(_write)
+        self._batch = Batch()
 
     def flush(self) -> None:
-        """Writes the lines that wait."""
-        self._ended.flush()
-
-    def settle(self) -> None:
-        """Has nothing wait any more."""
-        self._ended.settle()
+        """Write the lines of calls that have ended."""
+        self._batch.flush()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
-        name, shape = method.name, method.shape.value
         shown = {code: method.observed or code is _CODE.RESOURCE_EXHAUSTED for code in _LEVELS}
-        outcomes = {
-            code: _Outcome(
-                name,
-                shape,
-                code.name,
-                getattr(self._logger, level if shown[code] else "debug"),
-                shown[code] and level in _URGENT,
-            )
-            for code, level in _LEVELS.items()
+        write: dict[grpc.StatusCode, Callable[..., object]] = {
+            code: getattr(self._logger, level if shown[code] else "debug") for code, level in _LEVELS.items()
         }
-        fine, add = outcomes[_CODE.OK], self._ended.add
+        name, shape = method.name, method.shape.value
 
         async def handle(call: Call) -> None:
             try:
                 await call_next(call)
             finally:
                 status = call.status
-                outcome = fine if status is None else outcomes[status.code]
-                add(
-                    (
-                        outcome,
-                        time.time(),
-                        time.perf_counter() - call.started,
-                        call.bytes_received,
-                        call.bytes_sent,
-                        call.context.peer(),
-                        call.request_id,
-                        call.trace_id,
-                        call.principal,
-                        "" if status is None else status.reason,
-                        call.error_id,
-                    )
-                )
-                if outcome.urgent:
-                    self.flush()
+                code = _CODE.OK if status is None else status.code
+                fields: dict[str, object] = {
+                    "method": name,
+                    "shape": shape,
+                    "code": code.name,
+                    "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
+                    "bytes_received": call.bytes_received,
+                    "bytes_sent": call.bytes_sent,
+                    "peer": call.context.peer(),
+                    "request_id": call.request_id,
+                }
+                if call.trace_id:
+                    fields["trace_id"] = call.trace_id
+                if call.principal is not None:
+                    fields["client_id"] = call.principal.client_id
+                    fields["subject"] = call.principal.subject
+                if status is not None and status.reason:
+                    fields["reason"] = status.reason
+                if call.error_id:
+                    fields["error_id"] = call.error_id
+                self._batch.add(partial(_write, write[code], time.time(), fields))
 
         return handle

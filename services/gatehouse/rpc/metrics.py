@@ -1,15 +1,16 @@
-"""Figures of the platform, in OpenTelemetry's names for RPC servers."""
+"""Metrics of RPC servers, named after the semantic conventions of OpenTelemetry."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import partial
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 
-from gatehouse.rpc._later import Later
+from gatehouse.rpc._batch import Batch
 from gatehouse.rpc.call import Call, Method, Next
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -18,8 +19,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class RpcMetrics:
     """Duration by RPC and code, calls in flight, denials by reason, verifications and key refreshes.
 
-    It is also the observer of the `oauth` room. What changes with every call is counted here and read when
-    it is asked for; an instrument that is told of each change would cost more than all the rest of a call.
+    Also the observer of the `oauth` package. Numbers that change twice a call are observable instruments over
+    plain counters: adding to an SDK counter takes 16 us.
 
     Args:
         meter: Makes the instruments; None measures nothing.
@@ -33,7 +34,7 @@ class RpcMetrics:
             description="Duration of RPCs",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
-        self._durations = Later(self._record)
+        self._batch = Batch()
         self._in_flight: Counter[str] = Counter()
         meter.create_observable_up_down_counter(
             "gatehouse.rpc.in_flight",
@@ -55,9 +56,6 @@ class RpcMetrics:
             "gatehouse.keys.refreshes", unit="{fetch}", description="Attempts to fetch keys by outcome"
         )
 
-    def _record(self, measured: tuple[float, Mapping[str, str]]) -> None:
-        self._duration.record(*measured)
-
     def denied(self, method: Method, reason: str) -> None:
         """Counts a denial."""
         self._denials.add(1, {"rpc.method": method.name, "reason": reason})
@@ -70,8 +68,11 @@ class RpcMetrics:
         """Counts an attempt to fetch keys; see oauth.Observer."""
         self._refreshes.add(1, {"outcome": "ok" if ok else "failed"})
 
+    def flush(self) -> None:
+        """Record the durations of calls that have ended."""
+        self._batch.flush()
+
     def _observe_in_flight(self, _: CallbackOptions) -> Iterable[Observation]:
-        self._durations.flush()  # whoever reads asks for what is observed first
         return [
             Observation(count, {"rpc.system.name": "grpc", "rpc.method": name})
             for name, count in self._in_flight.copy().items()
@@ -89,7 +90,7 @@ class RpcMetrics:
         base = {"rpc.system.name": "grpc", "rpc.method": method.name}
         by_code = {code: {**base, "rpc.response.status_code": code.name} for code in grpc.StatusCode}
         fine = by_code[grpc.StatusCode.OK]
-        later, in_flight, name = self._durations.add, self._in_flight, method.name
+        in_flight, name = self._in_flight, method.name
 
         async def handle(call: Call) -> None:
             in_flight[name] += 1
@@ -98,6 +99,7 @@ class RpcMetrics:
             finally:
                 in_flight[name] -= 1
                 attributes = fine if call.status is None else by_code[call.status.code]
-                later((time.perf_counter() - call.started, attributes))
+                seconds = time.perf_counter() - call.started
+                self._batch.add(partial(self._duration.record, seconds, attributes))
 
         return handle

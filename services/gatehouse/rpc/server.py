@@ -137,13 +137,12 @@ class Server:
             )
             for path, handler in found.items()
         ]
-        metrics = metrics or RpcMetrics()
-        tracing, logging = TracingInterceptor(tracer), LoggingInterceptor(logger)
-        self._held = tracing, logging
+        self._metrics = metrics = metrics or RpcMetrics()
+        self._log_lines = LoggingInterceptor(logger)
         chain: list[Interceptor] = [
-            tracing,
+            TracingInterceptor(tracer),
             metrics,
-            logging,
+            self._log_lines,
             ErrorsInterceptor(logger),
             MetadataInterceptor(limits.max_metadata_bytes),
             LimitsInterceptor(
@@ -189,16 +188,9 @@ class Server:
 
         A second call, with a shorter `drain`, hastens the end; 0 ends at once, and loses what is under way.
         """
-        try:
-            await self._end(self._limits.drain if drain is None else drain)
-        finally:
-            # A handler may still be clearing away what it began; there may be no later for what it leaves.
-            for layer in self._held:
-                layer.settle()
-
-    async def _end(self, seconds: float) -> None:
         if self._running is None:
             return
+        seconds = self._limits.drain if drain is None else drain
         server, following = self._running
         following.cancel()
         self._health.end()
@@ -211,12 +203,15 @@ class Server:
             self._intake.open()
             # Not before: a stream that ends now is opened again elsewhere, and not here.
             self._intake.draining.set()
-        await stopping
+        try:
+            await stopping
+        finally:
+            self.flush()
 
     def flush(self) -> None:
-        """Writes the lines and ends the spans of calls that are over, and still wait for others."""
-        for layer in self._held:
-            layer.flush()
+        """Write the log lines and record the durations of calls that have ended."""
+        self._metrics.flush()
+        self._log_lines.flush()
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self._limits

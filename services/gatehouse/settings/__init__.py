@@ -9,6 +9,7 @@ from gatehouse.settings.loading import (
     load_settings,
     read_secret,
     validation_message,
+    wants_color,
     wants_traceback,
 )
 from gatehouse.settings.report import (
@@ -55,6 +56,7 @@ __all__ = [
     "read_secret",
     "setting_values",
     "validation_message",
+    "wants_color",
     "wants_traceback",
     "with_password",
 ]

@@ -122,6 +122,11 @@ def wants_traceback() -> bool:
     return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
 
 
+def wants_color() -> bool:
+    """Return whether a terminal may be written to in color (https://no-color.org, TERM)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def environment() -> Mapping[str, str]:
     """Return a copy of the environment, for child processes and for the variables of a realm file."""
     return dict(os.environ)
