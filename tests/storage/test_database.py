@@ -12,8 +12,10 @@ import pytest
 import sqlalchemy as sa
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Notifications, Readiness
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, use_span
 
 from tests.support.oauth_issuers import until
+from tests.support.telemetry import Spans
 
 SLOW = sa.text("SELECT pg_sleep(60)")
 TIMEOUT = sa.text("SHOW statement_timeout")
@@ -222,3 +224,27 @@ async def test_a_notification_wakes_whoever_waits_also_after_its_connection_was_
     await notifications.wait(0.001)
     await notifications.aclose()
     await Notifications(database_urls["users"], "test_channel").aclose()
+
+
+async def test_statement_of_a_sampled_call_has_a_span_without_values(database_urls: dict[str, str]) -> None:
+    spans = Spans()
+    database = Database(database_urls["users"], tracer=spans.tracer)
+    canary = "canary-31fe"
+    try:
+        async with database.read() as connection:
+            await connection.execute(sa.select(sa.literal(canary)))
+            with use_span(NonRecordingSpan(SpanContext(5, 6, is_remote=False))):
+                await connection.execute(sa.select(sa.literal(canary)))
+            assert spans.finished() == []
+            with spans.tracer.start_as_current_span("call"):
+                await connection.execute(sa.select(sa.literal(canary)))
+                with pytest.raises(sa.exc.ProgrammingError):
+                    await connection.execute(sa.text("SELECT * FROM missing"))
+    finally:
+        await database.aclose()
+    good, bad, call = spans.finished()
+    assert [good.name, bad.name, call.name] == ["SELECT", "SELECT", "call"]
+    assert good.parent == call.context
+    assert bad.status.status_code is StatusCode.ERROR
+    assert (bad.attributes or {})["error.type"] == "UndefinedTable"
+    assert canary not in spans.as_text()

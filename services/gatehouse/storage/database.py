@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,6 @@ from opentelemetry.trace import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gatehouse.domain import Unavailable
-from gatehouse.storage.query import Query
 
 # A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
@@ -73,42 +72,27 @@ class Database:
         self._snapshots = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        self._tracer = tracer or NoOpTracer()
+        self.tracer = tracer or NoOpTracer()
         if tracer is not None:
             _trace(self._engine.sync_engine, tracer)
 
-    async def fetch_one(
-        self, query: Query, parameters: Mapping[str, object], deadline_seconds: float | None = None
-    ) -> Any:
-        """Runs one statement on a connection of the pool, past the layers of SQLAlchemy.
-
-        Returns:
-            The first row, None when there is none.
+    @asynccontextmanager
+    async def driver(
+        self, deadline_seconds: float | None = None
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Give the psycopg connection below a connection of the pool; see DirectSelect.
 
         Raises:
-            Unavailable: As in `read`.
+            Unavailable: See `read`.
         """
         with _as_unavailable():
             raw = await self._engine.raw_connection()
             try:
-                driver = await _set_timeout(raw, deadline_seconds)
-                span: Span = INVALID_SPAN
-                if get_current_span().is_recording():
-                    span = self._tracer.start_span(
-                        "SELECT", kind=SpanKind.CLIENT, attributes=query.span_attributes
-                    )
-                try:
-                    row = await (await driver.execute(query.text, parameters)).fetchone()
-                except Exception as error:
-                    _failed(span, error)
-                    raise
-                finally:
-                    span.end()
+                yield await _set_timeout(raw, deadline_seconds)
             finally:
                 if raw.driver_connection is None or raw.driver_connection.closed:
                     raw.invalidate()
-                raw.close()  # in autocommit there is nothing to take back, and so nothing to wait for
-        return None if row is None else query.row(row)
+                raw.close()  # does not wait: with AUTOCOMMIT there is nothing to roll back
 
     @asynccontextmanager
     async def read(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -246,16 +230,28 @@ class _as_unavailable:  # noqa: N801 - read as a phrase
             raise Unavailable("DATABASE_UNAVAILABLE", "the database is away, try again") from None
 
 
-def _failed(span: Span, error: BaseException) -> None:
+def start_statement_span(tracer: Tracer, statement: str) -> Span:
+    """Start the client span of a statement, whose text has placeholders and no values.
+
+    Only within a sampled call: spans of background work would bury the others.
+    """
+    if not get_current_span().is_recording():
+        return INVALID_SPAN
+    return tracer.start_span(
+        statement.split(None, 1)[0].upper(),
+        kind=SpanKind.CLIENT,
+        attributes={"db.system.name": "postgresql", "db.query.text": statement[:2000]},
+    )
+
+
+def mark_failed(span: Span, error: BaseException) -> None:
+    """Mark the span of a statement as failed, by the type of its error."""
     span.set_attribute("error.type", type(error).__name__)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def _trace(engine: sa.Engine, tracer: Tracer) -> None:
-    """Makes a client span for each statement of a call; its text holds placeholders, never values.
-
-    What runs by itself, such as the look whether the database is there, makes none: it would bury the rest.
-    """
+    """Record a client span for each statement."""
 
     def before(
         _connection: sa.Connection,
@@ -265,13 +261,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
         context: Any,
         _many: object,
     ) -> None:
-        if not get_current_span().get_span_context().is_valid:
-            return
-        context.gatehouse_span = tracer.start_span(
-            statement.split(None, 1)[0].upper(),
-            kind=SpanKind.CLIENT,
-            attributes={"db.system.name": "postgresql", "db.query.text": statement[:2000]},
-        )
+        context.gatehouse_span = start_statement_span(tracer, statement)
 
     def after(
         _connection: sa.Connection,
@@ -288,7 +278,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
     def failed(error: sa.engine.ExceptionContext) -> None:
         span = getattr(error.execution_context, "gatehouse_span", None)
         if span is not None:
-            _failed(span, error.original_exception)
+            mark_failed(span, error.original_exception)
             span.end()
 
     sa.event.listen(engine, "before_cursor_execute", before)
