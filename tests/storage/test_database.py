@@ -10,10 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, use_span
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Readiness
 from tests.support.oauth_issuers import until
+from tests.support.telemetry import Spans
 
 SLOW = sa.text("SELECT pg_sleep(60)")
 TIMEOUT = sa.text("SHOW statement_timeout")
@@ -202,3 +204,27 @@ async def test_readiness_wants_the_tables_and_an_answer_in_time(database: Databa
     assert not slow.ready
     await slow.aclose()
     await Readiness(database).aclose()
+
+
+async def test_statement_of_a_sampled_call_has_a_span_without_values(database_urls: dict[str, str]) -> None:
+    spans = Spans()
+    database = Database(database_urls["users"], tracer=spans.tracer)
+    canary = "canary-31fe"
+    try:
+        async with database.read() as connection:
+            await connection.execute(sa.select(sa.literal(canary)))
+            with use_span(NonRecordingSpan(SpanContext(5, 6, is_remote=False))):
+                await connection.execute(sa.select(sa.literal(canary)))
+            assert spans.finished() == []
+            with spans.tracer.start_as_current_span("call"):
+                await connection.execute(sa.select(sa.literal(canary)))
+                with pytest.raises(sa.exc.ProgrammingError):
+                    await connection.execute(sa.text("SELECT * FROM missing"))
+    finally:
+        await database.aclose()
+    good, bad, call = spans.finished()
+    assert [good.name, bad.name, call.name] == ["SELECT", "SELECT", "call"]
+    assert good.parent == call.context
+    assert bad.status.status_code is StatusCode.ERROR
+    assert (bad.attributes or {})["error.type"] == "UndefinedTable"
+    assert canary not in spans.as_text()

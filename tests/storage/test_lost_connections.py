@@ -15,20 +15,20 @@ import pytest
 import sqlalchemy as sa
 
 from gatehouse.domain import Unavailable
-from gatehouse.storage import Database, Notifications, Query, Readiness
+from gatehouse.storage import Database, DirectSelect, Notifications, Readiness
 from tests.support.oauth_issuers import until
 
 ROLE = "gatehouse_users"
 POOL_SIZE = 3
 READERS = 6
 OWN_PID = sa.select(sa.func.pg_backend_pid().label("pid"))
-OWN_PID_QUERY = Query(OWN_PID)
+OWN_PID_QUERY = DirectSelect(OWN_PID)
 SLEEP = sa.text("SELECT pg_sleep(60)")
-SLEEP_QUERY = Query(sa.select(sa.func.pg_sleep(sa.bindparam("seconds"))))
+SLEEP_QUERY = DirectSelect(sa.select(sa.func.pg_sleep(sa.bindparam("seconds"))))
 ADD_REQUEST = sa.text("INSERT INTO users.requests VALUES ('s', :id, '', '', now())")
 HAS_REQUEST = sa.text("SELECT count(*) FROM users.requests WHERE request_id = :id")
 
-WAYS = ["read", "write", "snapshot", "fetch_one"]
+WAYS = ["read", "write", "snapshot", "direct"]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ async def terminate(owner: psycopg.AsyncConnection, *pids: int, wait_ms: int = 1
 
 async def pid_by(database: Database, way: str, deadline: float | None = None) -> int:
     """Return the process id of the connection that a call gets."""
-    if way == "fetch_one":
-        return int((await database.fetch_one(OWN_PID_QUERY, {}, deadline)).pid)
+    if way == "direct":
+        return int((await OWN_PID_QUERY.first(database, {}, deadline)).pid)
     opened = {"read": database.read, "write": database.write, "snapshot": database.snapshot}[way]
     async with opened(deadline) as connection:
         return int((await connection.execute(OWN_PID)).scalar_one())
@@ -162,8 +162,8 @@ async def test_statement_that_loses_its_connection_fails_once(
     database: Database, owner: psycopg.AsyncConnection, way: str
 ) -> None:
     async def sleep() -> None:
-        if way == "fetch_one":
-            await database.fetch_one(SLEEP_QUERY, {"seconds": 60})
+        if way == "direct":
+            await SLEEP_QUERY.first(database, {"seconds": 60})
             return
         async with getattr(database, way)() as connection:
             await connection.execute(SLEEP)

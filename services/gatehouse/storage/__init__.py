@@ -2,21 +2,21 @@
 
 from gatehouse.storage.audit import Actor, append_audit, audit_table
 from gatehouse.storage.database import Database
+from gatehouse.storage.direct import DirectSelect
 from gatehouse.storage.ids import new_id
 from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
 from gatehouse.storage.notifications import Notifications
 from gatehouse.storage.paging import Page, page_size, read_page_token, write_page_token
-from gatehouse.storage.query import Query
 from gatehouse.storage.readiness import Readiness
 
 __all__ = [
     "Actor",
     "Database",
+    "DirectSelect",
     "MigrationBranch",
     "MigrationError",
     "Notifications",
     "Page",
-    "Query",
     "Readiness",
     "append_audit",
     "audit_table",

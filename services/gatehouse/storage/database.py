@@ -1,10 +1,10 @@
-"""One service's way to PostgreSQL: reads on AUTOCOMMIT connections, writes in one transaction each."""
+"""Connections to PostgreSQL: reads on AUTOCOMMIT connections, each write in one transaction."""
 
 from __future__ import annotations
 
 import select
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -23,15 +23,14 @@ from opentelemetry.trace import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gatehouse.domain import Unavailable
-from gatehouse.storage.query import Query
 
-# A time-out is set on a connection only when it changes, so deadlines are rounded up to one of these.
+# The timeout of a connection is set only when it changes, so deadlines are rounded up to one of these.
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
 _MAX_TIMEOUT_MS = _TIMEOUT_STEPS_MS[-1]
 _PING_TIMEOUT_MS = 1_000
 _SET_TIMEOUT = "SET statement_timeout = "
 
-# A peer that is gone without a word is noticed, so that nobody waits for it for ever.
+# Detect a server that disappears without closing its connections.
 _KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -56,73 +55,47 @@ class Database:
     """A pool of connections of one login role.
 
     Args:
-        url: `postgresql://role:password@host:port/database`, or over a Unix socket.
-        pool_size: Greatest number of connections.
-        connect_timeout: Seconds to wait for a connection, new or out of the pool.
-        tracer: Makes a span for each statement; None makes none.
+        url: `postgresql://role:password@host:port/database`, or a URL of a Unix socket.
+        pool_size: Maximum number of connections.
+        connect_timeout: Seconds to wait for a connection, new or from the pool.
+        tracer: Creates a span for each statement; None creates none.
     """
 
     def __init__(
         self, url: str, *, pool_size: int = 10, connect_timeout: float = 2.0, tracer: Tracer | None = None
     ) -> None:
         self.url = url
+        self.tracer = tracer or NoOpTracer()
         self._engine = _engine(url, pool_size, connect_timeout)
         self._generation = 0
         self._renew_on_checkout(self._engine.sync_engine)
-        # A sign of life must not wait behind the work: a busy pool is no dead database.
-        self._pulse = _engine(url, 1, connect_timeout, _PING_TIMEOUT_MS)
-        self._tracer = tracer or NoOpTracer()
+        # A health check does not wait for a busy pool, which is not an unavailable database.
+        self._ping_engine = _engine(url, 1, connect_timeout, _PING_TIMEOUT_MS)
         if tracer is not None:
             _trace(self._engine.sync_engine, tracer)
 
-    async def fetch_one(
-        self, query: Query, parameters: Mapping[str, object], deadline_seconds: float | None = None
-    ) -> Any:
-        """Runs one statement on a connection of the pool, past the layers of SQLAlchemy.
-
-        Returns:
-            The first row, None when there is none.
-
-        Raises:
-            Unavailable: As in `read`.
-        """
-        async with self.read(deadline_seconds) as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
-            span: Span = INVALID_SPAN
-            if get_current_span().is_recording():
-                span = self._tracer.start_span(
-                    "SELECT", kind=SpanKind.CLIENT, attributes=query.span_attributes
-                )
-            try:
-                row = await (await driver.execute(query.text, parameters)).fetchone()
-            except Exception as error:
-                _failed(span, error)
-                if driver.closed:
-                    await connection.invalidate()
-                raise
-            finally:
-                span.end()
-        return None if row is None else query.row(row)
-
     @asynccontextmanager
     async def read(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
-        """Gives a connection on which each statement stands alone.
+        """Open a connection on which each statement is its own transaction.
+
+        Args:
+            deadline_seconds: Seconds until the caller's deadline, for the statement timeout; None for the
+                default.
 
         Raises:
-            Unavailable: The database cannot be reached, or a statement took too long.
+            Unavailable: The database is unavailable or busy, or a statement timed out.
         """
-        with _as_unavailable():
+        with _unavailable_errors():
             async with self._engine.connect() as connection:
                 await _set_timeout(connection, deadline_seconds)
                 yield connection
 
     @asynccontextmanager
     async def write(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
-        """Gives a connection in a transaction, which ends well or not at all.
+        """Open a connection in a transaction, which is committed, or rolled back on an exception.
 
         Raises:
-            Unavailable: As in `read`.
+            Unavailable: See `read`.
         """
         async with self.read(deadline_seconds) as connection:
             await connection.execution_options(isolation_level="READ COMMITTED")
@@ -131,52 +104,67 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
-        """Gives a read-only connection on which all statements see one moment.
+        """Open a read-only connection on which all statements see the same snapshot.
 
         Raises:
-            Unavailable: As in `read`.
+            Unavailable: See `read`.
         """
         async with self.read(deadline_seconds) as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
-    async def ping(self, statement: str = "SELECT 1") -> None:
-        """Asks the database for a sign of life, on a connection kept for that.
-
-        Args:
-            statement: What it must be able to answer.
+    @asynccontextmanager
+    async def driver(
+        self, deadline_seconds: float | None = None
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Open a connection and return its psycopg connection; see DirectSelect.
 
         Raises:
-            Unavailable: There is none.
+            Unavailable: See `read`.
         """
-        with _as_unavailable():
-            async with self._pulse.connect() as connection:
+        async with self.read(deadline_seconds) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
+            try:
+                yield driver
+            finally:
+                if driver.closed:
+                    await connection.invalidate()  # SQLAlchemy has not seen the error
+
+    async def ping(self, statement: str = "SELECT 1") -> None:
+        """Run a statement on a connection that is reserved for health checks.
+
+        Raises:
+            Unavailable: It failed.
+        """
+        with _unavailable_errors():
+            async with self._ping_engine.connect() as connection:
                 await connection.exec_driver_sql(statement)
 
     def renew(self) -> None:
-        """Has no older connection used again: after an outage they are dead, and would cost a call each."""
+        """Replace all connections before their next use: after an outage they may be dead."""
         self._generation += 1
 
     def pool_in_use(self) -> int:
-        """Number of connections that are in use now."""
+        """Return the number of connections in use."""
         pool: Any = self._engine.pool
         return int(pool.checkedout())
 
     def _renew_on_checkout(self, engine: sa.Engine) -> None:
-        def made(_: object, record: Any) -> None:
+        def on_connect(_: object, record: Any) -> None:
             record.info["generation"] = self._generation
 
-        def taken(_: object, record: Any, __: object) -> None:
+        def on_checkout(_: object, record: Any, __: object) -> None:
             if record.info["generation"] != self._generation:
-                raise sa.exc.DisconnectionError  # the pool makes another one
+                raise sa.exc.DisconnectionError  # the pool opens another connection
 
-        sa.event.listen(engine, "connect", made)
-        sa.event.listen(engine, "checkout", taken)
+        sa.event.listen(engine, "connect", on_connect)
+        sa.event.listen(engine, "checkout", on_checkout)
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._engine.dispose()
-        await self._pulse.dispose()
+        await self._ping_engine.dispose()
 
 
 def _engine(
@@ -189,7 +177,7 @@ def _engine(
         pool_timeout=connect_timeout,
         pool_use_lifo=True,
         hide_parameters=True,
-        # Of every connection, so that a read need not set it and set it back.
+        # For all connections, so that a read does not have to set and reset it.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         connect_args={
@@ -207,9 +195,9 @@ def _engine(
 def _replace_if_closed(_connection: object, record: Any, _proxy: object) -> None:
     """Make the pool open a new connection if the server closed this one while it was idle.
 
-    An idle connection receives nothing but the news that it was closed, or a notice it need not be kept for.
-    So it is enough to see whether its socket is readable: 1 microsecond of CPU time, where `pool_pre_ping`
-    sends a statement at each checkout and costs 110.
+    An idle connection receives only the message that it was closed, or a notice that does not matter. So it
+    is enough to check whether its socket is readable, which takes 1 microsecond of CPU; `pool_pre_ping` sends
+    a statement at each checkout and takes 110.
     """
     if not record.info.get("used"):
         record.info["used"] = True  # just opened: SQLAlchemy gives up if the replacement is refused as well
@@ -237,38 +225,54 @@ async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | No
         info["statement_timeout"] = wanted
 
 
-class _as_unavailable:  # noqa: N801 - read as a phrase
-    """Turns what a database does when it is away into Unavailable."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sa.exc.TimeoutError):
-            raise Unavailable("DATABASE_BUSY", "the database is busy, try again") from None
-        original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        if isinstance(original, psycopg.errors.QueryCanceled):
-            raise Unavailable("STATEMENT_TIMEOUT", "the database took too long, try again") from None
-        if isinstance(original, _NOT_MIGRATED):
-            raise Unavailable(
-                "DATABASE_NOT_MIGRATED", "the database is not at the version that this service needs"
-            ) from None
-        if isinstance(original, psycopg.OperationalError) or (
-            isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-        ):
-            raise Unavailable("DATABASE_UNAVAILABLE", "the database is away, try again") from None
+@contextmanager
+def _unavailable_errors() -> Iterator[None]:
+    """Raise Unavailable for errors that mean that the database cannot be used at present."""
+    try:
+        yield
+    except sa.exc.TimeoutError:
+        raise Unavailable("DATABASE_BUSY", "the database is busy; retry later") from None
+    except (sa.exc.DBAPIError, psycopg.Error) as error:
+        unavailable = _unavailable(error)
+        if unavailable is None:
+            raise
+        raise unavailable from None
 
 
-def _failed(span: Span, error: BaseException) -> None:
+def _unavailable(error: Exception) -> Unavailable | None:
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(original, psycopg.errors.QueryCanceled):
+        return Unavailable("STATEMENT_TIMEOUT", "the database took too long; retry later")
+    if isinstance(original, _NOT_MIGRATED):
+        return Unavailable("DATABASE_NOT_MIGRATED", "the database is not migrated to the required version")
+    invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    if invalidated or isinstance(original, psycopg.OperationalError):
+        return Unavailable("DATABASE_UNAVAILABLE", "the database is unavailable; retry later")
+    return None
+
+
+def start_statement_span(tracer: Tracer, statement: str) -> Span:
+    """Start the client span of a statement, whose text has placeholders and no values.
+
+    Only within a sampled call: spans of background work would bury the others.
+    """
+    if statement.startswith(_SET_TIMEOUT) or not get_current_span().is_recording():
+        return INVALID_SPAN
+    return tracer.start_span(
+        statement.split(None, 1)[0].upper(),
+        kind=SpanKind.CLIENT,
+        attributes={"db.system.name": "postgresql", "db.query.text": statement[:2000]},
+    )
+
+
+def mark_failed(span: Span, error: BaseException) -> None:
+    """Mark the span of a statement as failed, with the type of the error."""
     span.set_attribute("error.type", type(error).__name__)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def _trace(engine: sa.Engine, tracer: Tracer) -> None:
-    """Makes a client span for each statement of a call; its text holds placeholders, never values.
-
-    A statement outside a call, such as a health probe, makes none; nor does setting the statement timeout.
-    """
+    """Record a client span for each statement."""
 
     def before(
         _connection: sa.Connection,
@@ -278,13 +282,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
         context: Any,
         _many: object,
     ) -> None:
-        if statement.startswith(_SET_TIMEOUT) or not get_current_span().get_span_context().is_valid:
-            return
-        context.gatehouse_span = tracer.start_span(
-            statement.split(None, 1)[0].upper(),
-            kind=SpanKind.CLIENT,
-            attributes={"db.system.name": "postgresql", "db.query.text": statement[:2000]},
-        )
+        context.gatehouse_span = start_statement_span(tracer, statement)
 
     def after(
         _connection: sa.Connection,
@@ -301,7 +299,7 @@ def _trace(engine: sa.Engine, tracer: Tracer) -> None:
     def failed(error: sa.engine.ExceptionContext) -> None:
         span = getattr(error.execution_context, "gatehouse_span", None)
         if span is not None:
-            _failed(span, error.original_exception)
+            mark_failed(span, error.original_exception)
             span.end()
 
     sa.event.listen(engine, "before_cursor_execute", before)

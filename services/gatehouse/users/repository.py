@@ -16,8 +16,8 @@ from gatehouse.domain import Aborted, AlreadyExists, InvalidArgument, NotFound, 
 from gatehouse.storage import (
     Actor,
     Database,
+    DirectSelect,
     Page,
-    Query,
     append_audit,
     new_id,
     page_size,
@@ -36,7 +36,7 @@ REQUEST_LIFE = timedelta(hours=24)
 FEED_LIFE = timedelta(days=7)
 Position = tuple[int, int]
 
-_GET = Query(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
+_GET = DirectSelect(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
 _ORDERS = {"create_time": users.c.create_time, "email": users.c.email, "display_name": users.c.display_name}
 # The horizon: every transaction below it has ended, so nothing can appear there any more.
 _HORIZON = sa.cast(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text), sa.BigInteger)
@@ -88,7 +88,7 @@ class UserRepository:
         Raises:
             NotFound: There is none.
         """
-        row = await self._database.fetch_one(_GET, {"user_id": uuid.UUID(user_id)}, deadline)
+        row = await _GET.first(self._database, {"user_id": uuid.UUID(user_id)}, deadline)
         if row is None:
             raise _not_found()
         return to_message(row)
