@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import psycopg_pool
 import uvloop
-from gatehouse.app.grpc_core import calm_poller
+from gatehouse.app.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.app.serve import http_client, issuer_config, server_limits, server_tls
 from gatehouse.app.telemetry import make_telemetry
 from gatehouse.oauth import Verifiers
@@ -60,14 +60,14 @@ async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path, 
         service: `package.Service`.
         handlers: Its handlers, by method.
         ready_file: Written with the port.
-        tuned: Whether gRPC is tuned as ours is; the environment has the other half of that.
+        tuned: Whether to lower the priority of gRPC's polling thread; the environment selects the listener.
     """
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     if tuned:
-        calm_poller()
+        lower_polling_thread_priority()
     _write(ready_file, {"port": port})
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -145,7 +145,8 @@ async def chain_echo(ready_file: Path) -> None:
         )
         port = await server.start()
         stack.push_async_callback(server.stop)
-        calm_poller()
+        if is_active(settings.server.grpc_tuning):
+            lower_polling_thread_priority()
         _write(ready_file, {"port": port, "metrics": telemetry.metrics_port})
         gc.collect()
         gc.freeze()

@@ -82,6 +82,8 @@ class ServerSettings(_Section):
     """Time that calls under way have to end after a signal."""
     recheck_seconds: float = Field(30.0, gt=0)
     """Time between two looks at the token of a stream."""
+    grpc_tuning: Literal["auto", "off"] = "auto"
+    """Tune gRPC's threads (`auto`: only for the grpcio version that was measured); see operations.md."""
 
 
 class TlsSettings(_Section):

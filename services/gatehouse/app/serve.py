@@ -26,7 +26,7 @@ from gatehouse.admin import (
 )
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.app.files import write_json
-from gatehouse.app.grpc_core import calm_poller
+from gatehouse.app.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.app.policy import whole_policy
 from gatehouse.app.telemetry import Telemetry, make_telemetry
 from gatehouse.domain import DomainError
@@ -389,7 +389,8 @@ async def serve(
         for name, server in zip(names, servers, strict=True):
             ports[name] = await server.start()
             stack.push_async_callback(server.stop)
-        calm_poller()
+        if is_active(settings.server.grpc_tuning):
+            lower_polling_thread_priority()
         if ready_file is not None:
             write_json(ready_file, ports | {"metrics": telemetry.metrics_port})
         # What is here now stays: collecting it again and again is what makes pauses.

@@ -43,9 +43,12 @@ def serve(
 
       gatehouse serve users --workers 4
     """
-    from gatehouse.app.grpc_core import tune_grpc  # noqa: PLC0415 - only who serves pays for it
+    from gatehouse.app.grpc_tuning import is_active, select_listener  # noqa: PLC0415 - only servers need it
 
-    tune_grpc(os.environ)  # before anything imports grpc
+    settings = load_settings()
+    if is_active(settings.server.grpc_tuning):
+        select_listener(os.environ)
+    # These import grpc, which reads the environment at import.
     from gatehouse.app.logs import make_logger  # noqa: PLC0415
     from gatehouse.app.serve import SERVICE_NAMES  # noqa: PLC0415
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
@@ -55,7 +58,6 @@ def serve(
     for name in names:
         if name not in SERVICE_NAMES:
             raise ConfigurationError(f"{name}: there is no such service; say some of users, admin, public")
-    settings = load_settings()
     if workers > 1:
         logger = make_logger(settings.log, sys.stdout)
         return run_loop(run_workers(settings, names, workers, logger, ready_file))
