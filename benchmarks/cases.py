@@ -15,7 +15,7 @@ from benchmarks.load import Caller, Sample, Workload, open_channel, press
 from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
 from benchmarks.servers import ECHO_PATH, GET_USER_PATH
 from benchmarks.stand import Sink, Stand, create_time, email, open_sink, user_id
-from gatehouse.runtime.grpc_tuning import tune_grpc
+from gatehouse.runtime.grpc_tuning import select_listener
 from gatehouse.storage import write_page_token
 from gatehouse.users.v1 import users_pb2 as pb
 
@@ -174,7 +174,7 @@ async def _whole(
     )
     async with open_sink() as sink:
         environment = stand.environment(sink, sample_ratio)
-        tune_grpc(environment)
+        select_listener(environment)
         async with run_process(
             name, arguments, folder=stand.folder, environment=environment, core=stand.server_core
         ) as process:
@@ -240,7 +240,7 @@ async def _measure_against(
     async with AsyncExitStack() as stack:
         runners = []
         plain, tuned = stand.environment(), stand.environment()
-        tune_grpc(tuned)
+        select_listener(tuned)
         for label, name, environment in (
             ("bare grpc.aio, uvloop", bare, plain),
             ("the same, gRPC tuned as ours", f"{bare}-tuned", tuned),

@@ -22,7 +22,7 @@ import uvloop
 from gatehouse.app.services import settings_model
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import RpcMetrics, Server, Service
-from gatehouse.runtime.grpc_tuning import calm_poller
+from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.runtime.process import http_client, issuer_config, server_limits, server_tls
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
@@ -63,14 +63,14 @@ async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path, 
         service: `package.Service`.
         handlers: Its handlers, by method.
         ready_file: Written with the port.
-        tuned: Whether gRPC is tuned as ours is; the environment has the other half of that.
+        tuned: Whether to lower the priority of gRPC's polling thread; the environment selects the listener.
     """
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     if tuned:
-        calm_poller()
+        lower_polling_thread_priority()
     _write(ready_file, {"port": port})
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -149,7 +149,8 @@ async def chain_echo(ready_file: Path) -> None:
         )
         port = await server.start()
         stack.push_async_callback(server.stop)
-        calm_poller()
+        if is_active(settings.server.grpc_tuning):
+            lower_polling_thread_priority()
         _write(ready_file, {"port": port, "metrics": telemetry.metrics_port})
         gc.collect()
         gc.freeze()

@@ -12,7 +12,7 @@ from typing import Any
 from gatehouse.app.policy import load_policy
 from gatehouse.runtime import ServiceSpec
 from gatehouse.runtime.files import write_json
-from gatehouse.runtime.grpc_tuning import calm_poller
+from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.runtime.process import Process, cancel
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
@@ -52,7 +52,8 @@ async def serve(
         for name, server in zip(names, servers, strict=True):
             ports[name] = await server.start()
             stack.push_async_callback(server.stop)
-        calm_poller()
+        if is_active(settings.server.grpc_tuning):
+            lower_polling_thread_priority()
         if ready_file is not None:
             write_json(ready_file, ports | {"metrics": telemetry.metrics_port})
         # Everything that exists now lives as long as the process; scanning it again only causes pauses.

@@ -42,15 +42,17 @@ def serve(
 
       gatehouse serve users --workers 4
     """
-    from gatehouse.runtime.grpc_tuning import tune_grpc  # noqa: PLC0415 - only who serves pays for it
+    from gatehouse.runtime.grpc_tuning import is_active, select_listener  # noqa: PLC0415 - only servers need it
 
-    tune_grpc(os.environ)  # before anything imports grpc
+    specs = find_services(services)
+    settings = load_settings(settings_model())
+    if is_active(settings.server.grpc_tuning):
+        select_listener(os.environ)
+    # These import grpc, which reads the environment at import.
     from gatehouse.app.serve import serve as run  # noqa: PLC0415
     from gatehouse.app.workers import run_workers  # noqa: PLC0415
     from gatehouse.runtime.logs import make_logger  # noqa: PLC0415
 
-    specs = find_services(services)
-    settings = load_settings(settings_model())
     if workers > 1:
         logger = make_logger(settings.log, sys.stdout)
         return run_loop(run_workers(settings, specs, workers, logger, ready_file))

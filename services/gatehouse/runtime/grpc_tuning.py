@@ -1,4 +1,7 @@
-"""How gRPC's core shares a processor with the event loop. Imports no grpc: one half is for before that."""
+"""Tuning of gRPC's threads, for servers (GATEHOUSE_SERVER__GRPC_TUNING); see docs/operations.md.
+
+This module does not import grpc, as `select_listener` must run before that.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,46 @@ import os
 import threading
 from collections.abc import MutableMapping
 from importlib import metadata
+from typing import Literal
 
-# The older of its two listeners hands a call through fewer threads; `make bench` shows what that spares. The
-# name is internal to gRPC, so it is used with the version that was measured and with no other.
-MEASURED_WITH = "1.83.2"
+MEASURED_GRPCIO = "1.83.2"
+# An internal flag of gRPC's C core: it selects the older listener, which passes a call through fewer threads.
 EXPERIMENTS = "-event_engine_listener"
-_POLLER = "_poll_wrapper"  # its target, after which Python names a thread
+# grpc.aio waits for events in a thread with this target function; Python puts it into the thread's name.
+_POLLING_FUNCTION = "_poll_wrapper"
 
 
-def tune_grpc(environment: MutableMapping[str, str]) -> None:
-    """Sets GRPC_EXPERIMENTS for servers, unless it is set: whoever runs a server has the last word.
+def is_active(setting: Literal["auto", "off"]) -> bool:
+    """Return whether to tune: `auto` does so only with the grpcio version that was measured."""
+    return setting == "auto" and metadata.version("grpcio") == MEASURED_GRPCIO
+
+
+def select_listener(environment: MutableMapping[str, str]) -> None:
+    """Select gRPC's older listener, unless GRPC_EXPERIMENTS is set already.
 
     Args:
-        environment: Of this process, or of one that is to be started.
+        environment: Environment of a process that has not imported grpc yet.
     """
-    if metadata.version("grpcio") == MEASURED_WITH:
-        environment.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS)
+    environment.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS)
 
 
-def calm_poller() -> bool:
-    """Has the thread in which grpc.aio waits for the network not interrupt the thread of the event loop.
+def lower_polling_thread_priority() -> bool:
+    """Let gRPC's polling thread not preempt the event loop when both share a core.
 
-    Where both share a processor, the kernel would let it break in at each packet, to note an event which the
-    loop cannot take before it is done anyway. Under SCHED_BATCH (Linux, sched(7)) it runs when the loop
-    waits, or has had its share of time; on a processor that is free it runs at once, as ever. `make bench`
-    shows what that spares. To be called once a server has started; it needs no privilege.
+    The thread gets the policy SCHED_BATCH of Linux (sched(7)), which needs no privilege. It only notes events
+    for the event loop, which cannot handle them before it has finished what it is doing. Call this after a
+    server has started.
 
     Returns:
-        Whether it was done: not where there is no such policy, it is forbidden, or another was chosen.
+        Whether the policy was set: not on other systems, where it is forbidden, or if another policy is set.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return False
-    done = False
+    changed = False
     for thread in threading.enumerate():
-        if _POLLER in thread.name and thread.native_id is not None:
+        if _POLLING_FUNCTION in thread.name and thread.native_id is not None:
             with contextlib.suppress(OSError):
-                if os.sched_getscheduler(thread.native_id) != os.SCHED_OTHER:
-                    continue  # whoever runs the server has chosen
-                os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))
-                done = True
-    return done
+                if os.sched_getscheduler(thread.native_id) == os.SCHED_OTHER:
+                    os.sched_setscheduler(thread.native_id, os.SCHED_BATCH, os.sched_param(0))
+                    changed = True
+    return changed

@@ -74,6 +74,8 @@ class ServerSettings(Section):
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
     recheck_seconds: float = Field(30.0, gt=0)
     """Time between two checks of a stream's token."""
+    grpc_tuning: Literal["auto", "off"] = "auto"
+    """Tune gRPC's threads (`auto`: only for the grpcio version that was measured); see operations.md."""
 
 
 class TlsSettings(Section):
