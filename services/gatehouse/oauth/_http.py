@@ -18,8 +18,9 @@ from gatehouse.oauth.errors import IssuerUnavailable
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
-# Identity, because a compressed body of the greatest size would be far larger in memory.
-_HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+_HEADERS = {"accept": "application/json"}
+# Nothing was sent if httpx raises one of these.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _PORTS = range(1, 65536)
 
 
@@ -42,6 +43,68 @@ class Answer:
         return (
             self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
         )
+
+
+class HttpFailure(Exception):
+    """No complete response arrived.
+
+    Args:
+        reason: `timeout`, `unreachable` or `body_too_large`.
+        sent: Whether the server may have received the request.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response with its body, not decompressed."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+async def send_bounded(
+    http: httpx.AsyncClient, request: httpx.Request, *, max_body_bytes: int = MAX_BODY_BYTES
+) -> HttpResponse:
+    """Send a request without following redirects, and read the response within FETCH_SECONDS.
+
+    Args:
+        http: HTTP client.
+        request: Request to send.
+        max_body_bytes: Largest body to read, in bytes.
+
+    Raises:
+        HttpFailure: No complete response arrived.
+    """
+    # A compressed body could be far larger in memory than the limit.
+    request.headers["accept-encoding"] = "identity"
+    body = bytearray()
+    reason, sent = "", True
+    response: httpx.Response | None = None
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
+            try:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > max_body_bytes:
+                        reason = "body_too_large"
+                        break
+            finally:
+                await response.aclose()
+    except (TimeoutError, httpx.TimeoutException) as error:
+        reason, sent = "timeout", not isinstance(error, _NOT_SENT)
+    except (httpx.HTTPError, OSError) as error:
+        reason, sent = "unreachable", not isinstance(error, _NOT_SENT)
+    # Raised here, because the exceptions of httpx hold the request with its secrets.
+    if response is None or reason:
+        raise HttpFailure(reason, sent=sent)
+    return HttpResponse(response.status_code, response.headers, bytes(body))
 
 
 def is_loopback(host: str) -> bool:
@@ -127,32 +190,15 @@ def _require_safe(url: str, *, allow_http: bool) -> None:
 
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
-    body = bytearray()
-    fault = ""
-    response: httpx.Response | None = None
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
-            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
-            try:
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_BODY_BYTES:
-                        fault = "body_too_large"
-                        break
-            finally:
-                await response.aclose()
-    except (TimeoutError, httpx.TimeoutException):
-        fault = "timeout"
-    except (httpx.HTTPError, OSError):
-        fault = "unreachable"
-    # Raised out here, so that no exception of httpx, which holds the request and its secrets, goes along.
-    if response is None or fault:
-        raise IssuerUnavailable(f"{what}_{fault}")
-    if response.is_redirect:
+        response = await send_bounded(http, request)
+    except HttpFailure as error:
+        raise IssuerUnavailable(f"{what}_{error.reason}") from None
+    if httpx.codes.is_redirect(response.status):
         raise IssuerUnavailable(f"{what}_redirected")
     return Answer(
-        status=response.status_code,
-        body=strict_object(bytes(body)) if _is_plain_json(response.headers) else None,
+        status=response.status,
+        body=strict_object(response.body) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),
     )
 
