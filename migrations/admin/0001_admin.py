@@ -1,4 +1,4 @@
-"""Role bindings and the audit trail."""
+"""Create the tables of role bindings and audit events."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,7 +40,7 @@ def upgrade() -> None:
             f"ix_audit_events_{column}", "audit_events", [column, "audit_event_id"], schema="admin"
         )
     op.execute("GRANT SELECT, INSERT, DELETE ON admin.role_bindings TO gatehouse_admin")
-    # The trail can be added to and read, and not changed.
+    # Audit events can be added and read, but not changed.
     op.execute("GRANT SELECT, INSERT ON admin.audit_events TO gatehouse_admin")
 
 

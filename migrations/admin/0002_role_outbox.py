@@ -1,4 +1,4 @@
-"""The outbox of role changes, with the bindings that there are: the provider has not heard of them."""
+"""Create the outbox of role changes and add the present bindings, which were never delivered."""
 
 import sqlalchemy as sa
 from alembic import op

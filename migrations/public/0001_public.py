@@ -1,4 +1,4 @@
-"""Notices, with a first one."""
+"""Create the table of notices and add the first one."""
 
 import sqlalchemy as sa
 from alembic import op

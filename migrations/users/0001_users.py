@@ -1,4 +1,4 @@
-"""The directory of users, its change feed, remembered requests and audit trail."""
+"""Create the tables of users, their change feed, idempotent requests and audit events."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -78,7 +78,7 @@ def upgrade() -> None:
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON users.users TO gatehouse_users")
     op.execute("GRANT SELECT, INSERT, DELETE ON users.user_changes, users.requests TO gatehouse_users")
     op.execute("GRANT SELECT, UPDATE ON users.change_feed TO gatehouse_users")
-    # The trail can be added to and read, and not changed.
+    # Audit events can be added and read, but not changed.
     op.execute("GRANT SELECT, INSERT ON users.audit_events TO gatehouse_users")
 
 

@@ -1,26 +1,26 @@
-"""Errors that the services speak of; `rpc` maps each to a status once (AIP-193).
+"""Errors that services raise; `rpc` maps each one to a gRPC status (AIP-193).
 
     DomainError
     ├── InvalidArgument      INVALID_ARGUMENT, with BadRequest
     ├── NotFound             NOT_FOUND
     ├── AlreadyExists        ALREADY_EXISTS
-    ├── Aborted              ABORTED: another writer was first, read again
+    ├── Aborted              ABORTED
     ├── FailedPrecondition   FAILED_PRECONDITION
     ├── OutOfRange           OUT_OF_RANGE
-    └── Unavailable          UNAVAILABLE: a part that is needed is away, try again
+    └── Unavailable          UNAVAILABLE
 
-Texts are constants; they never hold a value from the request.
+Messages are constants; they never contain values from the request.
 """
 
 from __future__ import annotations
 
 
 class DomainError(Exception):
-    """Something a caller can understand and mend.
+    """An error that the caller can understand and act on.
 
     Args:
-        reason: A constant in UPPER_SNAKE_CASE for ErrorInfo (AIP-193), such as `USER_NOT_FOUND`.
-        message: One sentence for a person.
+        reason: Constant in UPPER_SNAKE_CASE for ErrorInfo (AIP-193), such as `USER_NOT_FOUND`.
+        message: What is wrong and what to do about it.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -30,12 +30,12 @@ class DomainError(Exception):
 
 
 class InvalidArgument(DomainError):
-    """A field of the request cannot be used.
+    """A field of the request is invalid.
 
     Args:
         field: Path of the field, such as `user.email`.
-        reason: As in DomainError.
-        message: As in DomainError.
+        reason: See DomainError.
+        message: See DomainError.
     """
 
     def __init__(self, field: str, reason: str, message: str) -> None:
@@ -44,24 +44,24 @@ class InvalidArgument(DomainError):
 
 
 class NotFound(DomainError):
-    """The resource is not there."""
+    """The resource does not exist."""
 
 
 class AlreadyExists(DomainError):
-    """The resource is there already."""
+    """The resource already exists."""
 
 
 class Aborted(DomainError):
-    """Another writer was first: the etag is not the stored one (AIP-154)."""
+    """Another writer changed the resource first: its etag is not the one in the request (AIP-154)."""
 
 
 class FailedPrecondition(DomainError):
-    """The state of the system does not allow it."""
+    """The system is not in the state that the request needs."""
 
 
 class OutOfRange(DomainError):
-    """A position is no longer, or not yet, there."""
+    """The request refers to a position outside the available range."""
 
 
 class Unavailable(DomainError):
-    """A part that is needed is away; the caller may try again."""
+    """A dependency is unavailable; the caller may retry."""

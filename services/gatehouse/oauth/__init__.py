@@ -1,7 +1,7 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
 from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._http import is_loopback, url_fault
+from gatehouse.oauth._http import HttpFailure, is_loopback, send_bounded, url_fault
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
@@ -29,6 +29,7 @@ from gatehouse.oauth.verifier import TokenVerifier
 
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",
+    "HttpFailure",
     "InsufficientScope",
     "InsufficientUserAuthentication",
     "InvalidRequest",
@@ -53,5 +54,6 @@ __all__ = [
     "is_b64token",
     "is_loopback",
     "parse_authorization",
+    "send_bounded",
     "url_fault",
 ]

@@ -1,4 +1,4 @@
-"""Bounded HTTP towards an issuer: no redirects, bodies and times limited, https unless loopback."""
+"""Bounded HTTP requests: no redirects, limited bodies and times, https except on loopback."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from gatehouse.oauth.errors import IssuerUnavailable, IssuerUnreachable
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
-# Identity, because a compressed body of the greatest size would be far larger in memory.
-_HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+_HEADERS = {"accept": "application/json"}
+# Nothing was sent if httpx raises one of these.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an issuer answered; `body` is None when it is not one JSON object."""
+    """A response of an issuer; `body` is None if it is not a JSON object."""
 
     status: int
     body: Mapping[str, Any] | None = field(repr=False)
@@ -38,14 +39,78 @@ class Answer:
 
     @property
     def away(self) -> bool:
-        """Whether the issuer says that it cannot answer now: 429, or its own fault."""
+        """Whether the issuer responded that it cannot answer at present: 429 or 5xx."""
         return (
             self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
         )
 
 
+class HttpFailure(Exception):
+    """No complete response arrived.
+
+    Args:
+        reason: `timeout`, `unreachable` or `body_too_large`.
+        sent: Whether the server may have received the request.
+        responded: Whether the server started to respond.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, responded: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+        self.responded = responded
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response with its body, not decompressed."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+async def send_bounded(
+    http: httpx.AsyncClient, request: httpx.Request, *, max_body_bytes: int = MAX_BODY_BYTES
+) -> HttpResponse:
+    """Send a request without following redirects, and read the response within FETCH_SECONDS.
+
+    Args:
+        http: HTTP client.
+        request: Request to send.
+        max_body_bytes: Largest body to read, in bytes.
+
+    Raises:
+        HttpFailure: No complete response arrived.
+    """
+    # A compressed body could be far larger in memory than the limit.
+    request.headers["accept-encoding"] = "identity"
+    body = bytearray()
+    reason, sent = "", True
+    response: httpx.Response | None = None
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
+            try:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > max_body_bytes:
+                        reason = "body_too_large"
+                        break
+            finally:
+                await response.aclose()
+    except (TimeoutError, httpx.TimeoutException) as error:
+        reason, sent = "timeout", not isinstance(error, _NOT_SENT)
+    except (httpx.HTTPError, OSError) as error:
+        reason, sent = "unreachable", not isinstance(error, _NOT_SENT)
+    # Raised here, because the exceptions of httpx hold the request with its secrets.
+    if response is None or reason:
+        raise HttpFailure(reason, sent=sent, responded=response is not None)
+    return HttpResponse(response.status_code, response.headers, bytes(body))
+
+
 def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine only."""
+    """Return whether `host` is an address of loopback, or `localhost`."""
     if host == "localhost":
         return True
     try:
@@ -55,11 +120,11 @@ def is_loopback(host: str) -> bool:
 
 
 def url_fault(url: str, *, allow_http: bool) -> str:
-    """Says why `url` must not be asked, or "" when it may: https, or http on loopback or allowed."""
+    """Return why `url` must not be used, or "": it must be https, or http on loopback or if allowed."""
     try:
         parsed = httpx.URL(url)
         host, port = parsed.host, parsed.port
-    except (httpx.InvalidURL, ValueError):  # ValueError: characters that cannot be encoded, names of no IDN
+    except (httpx.InvalidURL, ValueError):  # ValueError: characters that cannot be encoded, invalid IDN
         return "url_malformed"
     if not host or parsed.userinfo or parsed.fragment or (port is not None and port not in _PORTS):
         return "url_malformed"
@@ -69,17 +134,17 @@ def url_fault(url: str, *, allow_http: bool) -> str:
 
 
 async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, what: str) -> Mapping[str, Any]:
-    """Fetches a JSON object with GET; anything but 200 is an outage.
+    """Fetch a JSON object with GET.
 
     Args:
-        http: Client to ask with.
-        url: Where.
-        allow_http: Whether plain HTTP beyond loopback is accepted.
-        what: Start of the reasons, such as `keys`.
+        http: HTTP client.
+        url: URL.
+        allow_http: Whether plain HTTP to hosts other than loopback is allowed.
+        what: Prefix of the error reasons, such as `keys`.
 
     Raises:
         IssuerUnreachable: No HTTP response.
-        IssuerUnavailable: A response that is too slow, too large, a redirect, or not a JSON object.
+        IssuerUnavailable: A response that is too slow, too large, an error, a redirect, or not a JSON object.
     """
     _require_safe(url, allow_http=allow_http)
     answer = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
@@ -99,15 +164,15 @@ async def post_form(
     allow_http: bool,
     what: str,
 ) -> Answer:
-    """Posts a form, with the client's id and secret as Basic credentials (RFC 6749 section 2.3.1).
+    """Post a form, with client id and secret as Basic credentials (RFC 6749 section 2.3.1).
 
     Args:
-        http: Client to ask with.
-        url: Where.
-        data: The form.
+        http: HTTP client.
+        url: URL.
+        data: Fields of the form.
         auth: Client id and secret, or None for a public client.
-        allow_http: Whether plain HTTP beyond loopback is accepted.
-        what: Start of the reasons, such as `introspection`.
+        allow_http: Whether plain HTTP to hosts other than loopback is allowed.
+        what: Prefix of the error reasons, such as `introspection`.
 
     Raises:
         IssuerUnreachable: No HTTP response.
@@ -129,40 +194,22 @@ def _require_safe(url: str, *, allow_http: bool) -> None:
 
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
-    body = bytearray()
-    fault = ""
-    response: httpx.Response | None = None
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
-            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
-            try:
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_BODY_BYTES:
-                        fault = "body_too_large"
-                        break
-            finally:
-                await response.aclose()
-    except (TimeoutError, httpx.TimeoutException):
-        fault = "timeout"
-    except (httpx.HTTPError, OSError):
-        fault = "unreachable"
-    # Raised out here, so that no exception of httpx, which holds the request and its secrets, goes along.
-    if response is None:
-        raise IssuerUnreachable(f"{what}_{fault}")
-    if fault:
-        raise IssuerUnavailable(f"{what}_{fault}")
-    if response.is_redirect:
+        response = await send_bounded(http, request)
+    except HttpFailure as error:
+        kind = IssuerUnavailable if error.responded else IssuerUnreachable
+        raise kind(f"{what}_{error.reason}") from None
+    if httpx.codes.is_redirect(response.status):
         raise IssuerUnavailable(f"{what}_redirected")
     return Answer(
-        status=response.status_code,
-        body=strict_object(bytes(body)) if _is_plain_json(response.headers) else None,
+        status=response.status,
+        body=strict_object(response.body) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),
     )
 
 
 def _is_plain_json(headers: httpx.Headers) -> bool:
-    """Whether the body is JSON by its media type (RFC 8259, RFC 6839), and is not compressed."""
+    """Return whether the media type is JSON (RFC 8259, RFC 6839) and the body is not compressed."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
     return is_json and str(headers.get("content-encoding", "identity")).lower() == "identity"

@@ -6,7 +6,7 @@ from gatehouse.storage.direct import DirectSelect
 from gatehouse.storage.ids import new_id
 from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
 from gatehouse.storage.notifications import Notifications
-from gatehouse.storage.paging import Page, page_size, read_page_token, write_page_token
+from gatehouse.storage.paging import Page, PageRequest, PageTokenError, fetch_page, write_page_token
 from gatehouse.storage.readiness import Readiness
 
 __all__ = [
@@ -17,13 +17,14 @@ __all__ = [
     "MigrationError",
     "Notifications",
     "Page",
+    "PageRequest",
+    "PageTokenError",
     "Readiness",
     "append_audit",
     "audit_table",
     "check_migrations",
+    "fetch_page",
     "migrate",
     "new_id",
-    "page_size",
-    "read_page_token",
     "write_page_token",
 ]

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """AdminService keeps role bindings and the audit trail. What it needs of users it asks of UserService.
+    """AdminService manages role bindings and the audit trail. It reads users from UserService.
     """
 
     def __init__(self, channel):
@@ -58,34 +58,34 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """AdminService keeps role bindings and the audit trail. What it needs of users it asks of UserService.
+    """AdminService manages role bindings and the audit trail. It reads users from UserService.
     """
 
     def GetStats(self, request, context):
-        """Gets figures about users and role bindings.
+        """Gets statistics about users and role bindings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists audit events, newest first, page by page.
+        """Lists audit events, newest first (AIP-158).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRoleBindings(self, request, context):
-        """Lists role bindings, page by page.
+        """Lists role bindings (AIP-158).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ManageRoles(self, request, context):
-        """Grants and revokes roles of one user in one transaction. Where the service is set to do so, the identity
-        provider has them soon after: at the latest when it is back, and once the user has been seen by it.
-        The role is asked of the issuer at the time of the call.
+        """Grants and revokes roles of one user in one transaction. If role synchronization is configured, the changes
+        are then delivered to the identity provider, and retried until they succeed. The caller's token is
+        introspected on each call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """AdminService keeps role bindings and the audit trail. What it needs of users it asks of UserService.
+    """AdminService manages role bindings and the audit trail. It reads users from UserService.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PublicServiceStub:
-    """PublicService says what this system is and how to get in: the gRPC sister of
+    """PublicService describes this system to clients without an access token. It is the gRPC counterpart of
     OAuth 2.0 Protected Resource Metadata (RFC 9728).
     """
 
@@ -44,12 +44,12 @@ class PublicServiceStub:
 
 
 class PublicServiceServicer:
-    """PublicService says what this system is and how to get in: the gRPC sister of
+    """PublicService describes this system to clients without an access token. It is the gRPC counterpart of
     OAuth 2.0 Protected Resource Metadata (RFC 9728).
     """
 
     def GetPublicInfo(self, request, context):
-        """Gets what a stranger may know.
+        """Gets the issuers, scopes and access rules of this system, and notices for its users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,7 @@ def add_PublicServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PublicService:
-    """PublicService says what this system is and how to get in: the gRPC sister of
+    """PublicService describes this system to clients without an access token. It is the gRPC counterpart of
     OAuth 2.0 Protected Resource Metadata (RFC 9728).
     """
 

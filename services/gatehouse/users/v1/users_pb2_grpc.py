@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """UserService keeps the directory of users. Resource methods follow AIP-131 to AIP-135.
+    """UserService manages users. Its resource methods follow AIP-131 to AIP-135.
     """
 
     def __init__(self, channel):
@@ -89,75 +89,75 @@ class UserServiceStub:
 
 
 class UserServiceServicer:
-    """UserService keeps the directory of users. Resource methods follow AIP-131 to AIP-135.
+    """UserService manages users. Its resource methods follow AIP-131 to AIP-135.
     """
 
     def GetUser(self, request, context):
-        """Gets one user (AIP-131). NOT_FOUND when there is none.
+        """Gets a user (AIP-131). NOT_FOUND if the user does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """Lists users, page by page (AIP-132, AIP-158).
+        """Lists users (AIP-132, AIP-158).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountUsers(self, request, context):
-        """Counts users by state, all from one snapshot.
+        """Counts users by state, in one snapshot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchUsers(self, request, context):
-        """Streams every change of the directory, in order, until the caller goes away.
-        A watch that is opened again with the last `resume_token` loses nothing and repeats nothing.
+        """Streams every change of a user, in order, until the caller cancels.
+        A watch that resumes with the last `resume_token` neither loses nor repeats a change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LookupUsers(self, request_iterator, context):
-        """Looks users up as the ids arrive; answers in the order of the questions.
+        """Looks up users as their ids arrive, and responds in the same order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateUser(self, request, context):
-        """Creates a user (AIP-133). ALREADY_EXISTS when the email is taken.
+        """Creates a user (AIP-133). ALREADY_EXISTS if another user has the email.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Updates the fields named in `update_mask` (AIP-134). ABORTED when the etag is not the stored one.
+        """Updates the fields in `update_mask` (AIP-134). ABORTED if `user.etag` is outdated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportUsers(self, request_iterator, context):
-        """Creates many users from one stream. A bad row is reported and does not stop the others.
+        """Creates many users. Rows with errors are reported; the others are imported.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes a user (AIP-135). NOT_FOUND when there is none, unless `allow_missing`.
+        """Deletes a user (AIP-135). NOT_FOUND if the user does not exist, unless `allow_missing` is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCurrentUser(self, request, context):
-        """Gets the record of the caller, made when the caller is first seen.
+        """Gets the user of the caller's identity; the first call creates it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,7 +225,7 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """UserService keeps the directory of users. Resource methods follow AIP-131 to AIP-135.
+    """UserService manages users. Its resource methods follow AIP-131 to AIP-135.
     """
 
     @staticmethod
