@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gatehouse.admin.settings import AdminSettings
-from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+from gatehouse.admin.v1 import admin_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
 from gatehouse.settings import ConfigurationError, OAuthClientSettings, read_secret
-from gatehouse.users.v1 import users_pb2_grpc
 
 if TYPE_CHECKING:
     from gatehouse.client import ClientCredentials
     from gatehouse.runtime import BackgroundWork
+    from gatehouse.users.v1 import users_pb2_grpc
 
 _CLIENT = "GATEHOUSE_ADMIN__CLIENT"
 _ROLE_SYNC = "GATEHOUSE_ADMIN__ROLE_SYNC"
@@ -23,6 +23,7 @@ async def build(context: ServiceContext[AdminSettings]) -> BuiltService:
     from gatehouse.admin.repository import AdminRepository
     from gatehouse.admin.service import AdminService
     from gatehouse.client import connect
+    from gatehouse.users.v1 import users_pb2_grpc
 
     tokens = _client_credentials(context, context.settings.client, _CLIENT)
     channel = await context.exit_stack.enter_async_context(
@@ -108,7 +109,6 @@ def _client_credentials(
 SPEC = ServiceSpec(
     name="admin",
     descriptor=admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
-    register=admin_pb2_grpc.add_AdminServiceServicer_to_server,
     default_port=50052,
     schema="admin",
     probe="SELECT FROM admin.role_bindings, admin.role_outbox LIMIT 1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from gatehouse.public.v1 import public_pb2, public_pb2_grpc
+from gatehouse.public.v1 import public_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
 
@@ -27,7 +27,6 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
 SPEC = ServiceSpec(
     name="public",
     descriptor=public_pb2.DESCRIPTOR.services_by_name["PublicService"],
-    register=public_pb2_grpc.add_PublicServiceServicer_to_server,
     default_port=50053,
     schema="public_info",
     probe="SELECT FROM public_info.notices LIMIT 1",

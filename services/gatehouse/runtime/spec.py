@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -90,7 +91,6 @@ class ServiceSpec(Generic[S]):
     Attributes:
         name: Short name, used for settings, the command line, targets, the login role and migrations.
         descriptor: Descriptor of the proto service.
-        register: Generated function `add_XServicer_to_server`.
         default_port: Port unless `GATEHOUSE_<NAME>__PORT` is set.
         schema: PostgreSQL schema of its tables.
         probe: SQL statement that succeeds if the schema is migrated and the login role may read it.
@@ -101,13 +101,20 @@ class ServiceSpec(Generic[S]):
 
     name: str
     descriptor: ServiceDescriptor
-    register: Callable[[Any, Any], None]
     default_port: int
     schema: str
     probe: str
     build: Callable[[ServiceContext[S]], Awaitable[BuiltService]]
     settings: type[S] = cast("type[Any]", ServiceSettings)  # noqa: RUF009 - a class, not a mutable default
     needs_issuer: bool = True
+
+    def register(self, servicer: object, server: object) -> None:
+        """Register the servicer with the generated code of the service.
+
+        The module of that code imports grpc, so it is imported here and not by the spec.
+        """
+        module = self.descriptor.file.name.removesuffix(".proto").replace("/", ".") + "_pb2_grpc"
+        getattr(import_module(module), f"add_{self.descriptor.name}Servicer_to_server")(servicer, server)
 
     @property
     def login_role(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatehouse.runtime import BuiltService, Periodic, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
-from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from gatehouse.users.v1 import users_pb2
 
 PRUNE_SECONDS = 3600.0
 
@@ -33,7 +33,6 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
 SPEC = ServiceSpec(
     name="users",
     descriptor=users_pb2.DESCRIPTOR.services_by_name["UserService"],
-    register=users_pb2_grpc.add_UserServiceServicer_to_server,
     default_port=50051,
     schema="users",
     probe="SELECT FROM users.users LIMIT 1",
