@@ -85,19 +85,19 @@ class KeycloakRoleDirectory:
         request = self._http.build_request(method, url, headers=headers, json=body)
         writes = method != "GET"
         try:
-            response = await send_bounded(self._http, request, max_body_bytes=MAX_BODY_BYTES)
+            response, raw = await send_bounded(self._http, request, max_body_bytes=MAX_BODY_BYTES)
         except HttpFailure as error:
             outage = error.reason != "body_too_large"
             raise RoleUpdateFailed(error.reason, outage=outage, uncertain=writes and error.sent) from None
         try:
-            content = json.loads(response.body)
+            content = json.loads(raw)
         except (ValueError, RecursionError):
             content = None
-        if httpx.codes.is_success(response.status):
+        if response.is_success:
             return content
-        if response.status == httpx.codes.UNAUTHORIZED:
+        if response.status_code == httpx.codes.UNAUTHORIZED:
             self._tokens.invalidate(token)
-        raise _failure(response.status, content, writes=writes)
+        raise _failure(response.status_code, content, writes=writes)
 
 
 def _failure(status: int, content: object, *, writes: bool) -> RoleUpdateFailed:

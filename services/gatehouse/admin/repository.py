@@ -35,7 +35,7 @@ class Statistics:
 class AdminRepository:
     """Read and write role bindings, and read the audit trail.
 
-    `timeout` is always in seconds; None for the default of Database.
+    `timeout` is in seconds, None for the default of Database; `actor` is the caller for the audit trail.
 
     Args:
         database: Connection pool of the login role of AdminService.
@@ -63,13 +63,7 @@ class AdminRepository:
     async def list_audit_events(
         self, resource: str, subject: str, page: PageRequest, timeout: float | None = None
     ) -> Page[pb.AuditEvent]:
-        """Return a page of audit events, newest first.
-
-        Args:
-            resource: Only events of this resource, unless "".
-            subject: Only events of this caller, unless "".
-            page: Page to return.
-            timeout: See the class.
+        """Return a page of audit events, newest first; filters that are "" match all.
 
         Raises:
             PageTokenError: The page token is invalid.
@@ -79,27 +73,21 @@ class AdminRepository:
             statement = statement.where(audit_events.c.resource == resource)
         if subject:
             statement = statement.where(audit_events.c.subject == subject)
-        found = await fetch_page(
+        return await fetch_page(
             self._database,
             statement,
             (audit_events.c.audit_event_id,),
+            _to_audit_event,
             page,
             query=f"events\n{resource}\n{subject}",
             descending=True,
             timeout=timeout,
         )
-        return Page([_to_audit_event(row) for row in found.rows], found.next_page_token)
 
     async def list_role_bindings(
         self, user_id: str, role: str, page: PageRequest, timeout: float | None = None
     ) -> Page[pb.RoleBinding]:
-        """Return a page of role bindings, ordered by user and role.
-
-        Args:
-            user_id: Only bindings of this user, unless "".
-            role: Only bindings of this role, unless "".
-            page: Page to return.
-            timeout: See the class.
+        """Return a page of role bindings, ordered by user and role; filters that are "" match all.
 
         Raises:
             PageTokenError: The page token is invalid.
@@ -109,15 +97,15 @@ class AdminRepository:
             statement = statement.where(role_bindings.c.user_id == uuid.UUID(user_id))
         if role:
             statement = statement.where(role_bindings.c.role == role)
-        found = await fetch_page(
+        return await fetch_page(
             self._database,
             statement,
             (role_bindings.c.user_id, role_bindings.c.role),
+            _to_role_binding,
             page,
             query=f"bindings\n{user_id}\n{role}",
             timeout=timeout,
         )
-        return Page([_to_role_binding(row) for row in found.rows], found.next_page_token)
 
     async def update_roles(
         self,
@@ -135,7 +123,7 @@ class AdminRepository:
             identity: Identity of the user, as far as it is known.
             grant: Roles to grant; roles that the user has are left alone.
             revoke: Roles to revoke; roles that the user does not have are left alone.
-            actor: Caller for the audit trail.
+            actor: See the class.
             timeout: See the class.
 
         Returns:

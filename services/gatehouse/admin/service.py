@@ -57,21 +57,21 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.ListAuditEventsRequest, context: _Context
     ) -> pb.ListAuditEventsResponse:
         """See the proto."""
-        with requested_page(request) as wanted:
-            page = await self._repository.list_audit_events(
-                request.resource, request.subject, wanted, remaining_seconds()
+        with requested_page(request.page_token, request.page_size) as page:
+            found = await self._repository.list_audit_events(
+                request.resource, request.subject, page, remaining_seconds()
             )
-        return pb.ListAuditEventsResponse(audit_events=page.rows, next_page_token=page.next_page_token)
+        return pb.ListAuditEventsResponse(audit_events=found.rows, next_page_token=found.next_page_token)
 
     async def ListRoleBindings(
         self, request: pb.ListRoleBindingsRequest, context: _Context
     ) -> pb.ListRoleBindingsResponse:
         """See the proto."""
-        with requested_page(request) as wanted:
-            page = await self._repository.list_role_bindings(
-                request.user_id, request.role, wanted, remaining_seconds()
+        with requested_page(request.page_token, request.page_size) as page:
+            found = await self._repository.list_role_bindings(
+                request.user_id, request.role, page, remaining_seconds()
             )
-        return pb.ListRoleBindingsResponse(role_bindings=page.rows, next_page_token=page.next_page_token)
+        return pb.ListRoleBindingsResponse(role_bindings=found.rows, next_page_token=found.next_page_token)
 
     async def ManageRoles(self, request: pb.ManageRolesRequest, context: _Context) -> pb.ManageRolesResponse:
         """See the proto."""

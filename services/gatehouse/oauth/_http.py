@@ -61,19 +61,10 @@ class HttpFailure(Exception):
         self.responded = responded
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """A response with its body, not decompressed."""
-
-    status: int
-    headers: httpx.Headers = field(repr=False)
-    body: bytes = field(repr=False)
-
-
 async def send_bounded(
     http: httpx.AsyncClient, request: httpx.Request, *, max_body_bytes: int = MAX_BODY_BYTES
-) -> HttpResponse:
-    """Send a request without following redirects, and read the response within FETCH_SECONDS.
+) -> tuple[httpx.Response, bytes]:
+    """Send a request and return the response and its body, within FETCH_SECONDS and without redirects.
 
     Args:
         http: HTTP client.
@@ -106,7 +97,7 @@ async def send_bounded(
     # Raised here, because the exceptions of httpx hold the request with its secrets.
     if response is None or reason:
         raise HttpFailure(reason, sent=sent, responded=response is not None)
-    return HttpResponse(response.status_code, response.headers, bytes(body))
+    return response, bytes(body)
 
 
 def is_loopback(host: str) -> bool:
@@ -195,15 +186,15 @@ def _require_safe(url: str, *, allow_http: bool) -> None:
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
     try:
-        response = await send_bounded(http, request)
+        response, body = await send_bounded(http, request)
     except HttpFailure as error:
         kind = IssuerUnavailable if error.responded else IssuerUnreachable
         raise kind(f"{what}_{error.reason}") from None
-    if httpx.codes.is_redirect(response.status):
+    if response.is_redirect:
         raise IssuerUnavailable(f"{what}_redirected")
     return Answer(
-        status=response.status,
-        body=strict_object(response.body) if _is_plain_json(response.headers) else None,
+        status=response.status_code,
+        body=strict_object(body) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),
     )
 

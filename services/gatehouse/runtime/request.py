@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from gatehouse.domain import InvalidArgument
 from gatehouse.rpc import current_call, current_principal
@@ -25,27 +24,11 @@ def remaining_seconds() -> float | None:
     return current_call().deadline_seconds()
 
 
-class ListRequest(Protocol):
-    """Request of a List method (AIP-158)."""
-
-    @property
-    def page_token(self) -> str:
-        """`next_page_token` of the previous response, or ""."""
-
-    @property
-    def page_size(self) -> int:
-        """Largest number of results, or 0."""
-
-
 @contextmanager
-def requested_page(request: ListRequest) -> Iterator[PageRequest]:
-    """Yield the page that `request` asks for.
-
-    Raises:
-        InvalidArgument: The token is invalid, so the body raised PageTokenError.
-    """
+def requested_page(page_token: str, page_size: int) -> Iterator[PageRequest]:
+    """Yield the page that a List request asks for, and turn PageTokenError into InvalidArgument (AIP-158)."""
     try:
-        yield PageRequest(request.page_token, request.page_size)
+        yield PageRequest(page_token, page_size)
     except PageTokenError:
         raise InvalidArgument(
             "page_token",

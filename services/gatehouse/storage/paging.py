@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -45,7 +45,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
-    """One page of rows. `next_page_token` is "" on the last page."""
+    """One page of results. `next_page_token` is "" on the last page."""
 
     rows: Sequence[R]
     next_page_token: str
@@ -55,18 +55,20 @@ async def fetch_page(
     database: Database,
     statement: sa.Select[Any],
     key: Sequence[sa.Column[Any]],
+    convert: Callable[[Any], R],
     page: PageRequest,
     *,
     query: str,
     descending: bool = False,
     timeout: float | None = None,
-) -> Page[Any]:
-    """Fetch one page of rows.
+) -> Page[R]:
+    """Fetch one page of results.
 
     Args:
         database: Database to read from.
         statement: SELECT without order and limit.
         key: Columns to sort by; together they are unique.
+        convert: Turns a row into a result.
         page: Page to fetch.
         query: Text that identifies filter and order; a token of another query is rejected.
         descending: Sort all columns of the key in descending order.
@@ -88,16 +90,11 @@ async def fetch_page(
     if len(rows) > page.limit:
         rows = rows[: page.limit]
         token = write_page_token(query, [getattr(rows[-1], column.name) for column in key])
-    return Page(rows, token)
+    return Page([convert(row) for row in rows], token)
 
 
 def write_page_token(query: str, key: Sequence[object]) -> str:
-    """Return the token of the page after the row with this key.
-
-    Args:
-        query: See fetch_page.
-        key: Sort key of the row: strings, UUIDs and times with a time zone.
-    """
+    """Return the token of the page after the row whose sort key has these strings, UUIDs and aware times."""
     raw = json.dumps([_fingerprint(query), *map(_encode, key)], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 

@@ -71,8 +71,3 @@ async def save_response(
             create_time=now,
         )
     )
-
-
-async def prune_responses(connection: AsyncConnection, now: datetime) -> None:
-    """Delete responses older than RETENTION."""
-    await connection.execute(requests.delete().where(requests.c.create_time < now - RETENTION))

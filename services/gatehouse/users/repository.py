@@ -25,8 +25,8 @@ from gatehouse.storage import (
 )
 from gatehouse.users.change_feed import append_changes
 from gatehouse.users.filter import parse_filter
-from gatehouse.users.idempotency import IdempotentRequest, find_response, prune_responses, save_response
-from gatehouse.users.tables import audit_events, users
+from gatehouse.users.idempotency import RETENTION, IdempotentRequest, find_response, save_response
+from gatehouse.users.tables import audit_events, requests, users
 from gatehouse.users.v1 import users_pb2 as pb
 
 _GET = DirectSelect(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
@@ -41,7 +41,7 @@ _ACTIONS = {
 class UserRepository:
     """Read and write users; every change also adds an audit event and an entry of the change feed.
 
-    `timeout` is always in seconds; None for the default of Database.
+    `timeout` is in seconds, None for the default of Database; `actor` is the caller for the audit trail.
 
     Args:
         database: Connection pool of the login role of UserService.
@@ -68,14 +68,8 @@ class UserRepository:
     ) -> Page[pb.User]:
         """Return a page of users.
 
-        Args:
-            filter_text: Filter (AIP-160); see parse_filter.
-            order_by: Column to sort by, with an optional ` desc` (AIP-132).
-            page: Page to return.
-            timeout: See the class.
-
         Raises:
-            InvalidArgument: The filter or the order is invalid.
+            InvalidArgument: The filter (AIP-160) or the order (AIP-132) is invalid.
             PageTokenError: The page token is invalid.
         """
         name, _, direction = " ".join(order_by.split()).partition(" ")
@@ -86,16 +80,16 @@ class UserRepository:
                 "ORDER_BY_INVALID",
                 "order_by: use create_time, email or display_name, optionally followed by desc",
             )
-        found = await fetch_page(
+        return await fetch_page(
             self._database,
             sa.select(users).where(*parse_filter(filter_text)),
             (_SORTABLE[name], users.c.user_id),
+            _to_user,
             page,
             query=f"{filter_text}\n{name} {direction}",
             descending=direction == "desc",
             timeout=timeout,
         )
-        return Page([_to_user(row) for row in found.rows], found.next_page_token)
 
     async def count(self, timeout: float | None = None) -> tuple[Mapping[int, int], datetime]:
         """Return the number of users by state, and the time at which they were counted."""
@@ -130,12 +124,7 @@ class UserRepository:
     async def create_many(
         self, rows: Sequence[tuple[str, str]], actor: Actor, timeout: float | None = None
     ) -> set[str]:
-        """Create users, except those whose email another user has.
-
-        Args:
-            rows: Email and display name of each user.
-            actor: Caller for the audit trail.
-            timeout: See the class.
+        """Create users from emails and display names, except those whose email another user has.
 
         Returns:
             The emails of the created users, in lower case.
@@ -155,18 +144,10 @@ class UserRepository:
         actor: Actor,
         timeout: float | None = None,
     ) -> pb.User:
-        """Return the user with this identity, creating it if it does not exist.
+        """Return the user with this identity; create it if it does not exist. `email` may be "".
 
         A user with the same email is not linked to the identity. Otherwise a caller who can choose an email
         at the issuer could take over that user.
-
-        Args:
-            issuer: `iss` of the identity.
-            subject: `sub` of the identity.
-            email: Verified email, or "" if there is none.
-            display_name: Display name.
-            actor: Caller for the audit trail.
-            timeout: See the class.
         """
         query = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
         async with self._database.read(timeout) as connection:
@@ -240,9 +221,10 @@ class UserRepository:
             await self._record(connection, actor, pb.USER_CHANGE_DELETED, [pb.User(user_id=str(key))])
 
     async def prune_request_ids(self) -> None:
-        """Forget request ids that are too old to be repeated."""
+        """Delete responses that were saved for repeated requests before RETENTION."""
+        expired = requests.c.create_time < self._now() - RETENTION
         async with self._database.write() as connection:
-            await prune_responses(connection, self._now())
+            await connection.execute(requests.delete().where(expired))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)

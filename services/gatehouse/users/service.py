@@ -50,9 +50,9 @@ class UserService(users_pb2_grpc.UserServiceServicer):
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: _Context) -> pb.ListUsersResponse:
         """See the proto."""
-        with requested_page(request) as wanted:
-            page = await self._users.list(request.filter, request.order_by, wanted, remaining_seconds())
-        return pb.ListUsersResponse(users=page.rows, next_page_token=page.next_page_token)
+        with requested_page(request.page_token, request.page_size) as page:
+            found = await self._users.list(request.filter, request.order_by, page, remaining_seconds())
+        return pb.ListUsersResponse(users=found.rows, next_page_token=found.next_page_token)
 
     async def CountUsers(self, request: pb.CountUsersRequest, context: _Context) -> pb.CountUsersResponse:
         """See the proto."""
