@@ -20,6 +20,7 @@ from gatehouse.oauth._http import (
     FETCH_SECONDS,
     MAX_BODY_BYTES,
     Answer,
+    HttpFailure,
     get_object,
     is_loopback,
     post_form,
@@ -370,7 +371,9 @@ async def test_outage_carries_neither_request_nor_answer(
             http, idp.url("endpoint"), {"token": "t"}, ("a", "b"), allow_http=False, what="introspection"
         )
 
-    assert caught.value.__context__ is None
+    failure = caught.value.__context__
+    assert isinstance(failure, HttpFailure)
+    assert (failure.args, failure.__context__) == (("unreachable",), None)
     assert caught.value.__cause__ is None
     assert caught.value.args == ("introspection_unreachable",)
 

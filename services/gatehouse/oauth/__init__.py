@@ -1,6 +1,6 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
-from gatehouse.oauth._http import is_loopback, url_fault
+from gatehouse.oauth._http import HttpFailure, is_loopback, send_bounded, url_fault
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
@@ -20,6 +20,7 @@ from gatehouse.oauth.verifier import TokenVerifier
 from gatehouse.oauth.verifiers import Verifiers
 
 __all__ = [
+    "HttpFailure",
     "InsufficientScope",
     "InsufficientUserAuthentication",
     "InvalidRequest",
@@ -39,5 +40,6 @@ __all__ = [
     "Verifiers",
     "discover",
     "is_loopback",
+    "send_bounded",
     "url_fault",
 ]

@@ -18,8 +18,9 @@ from gatehouse.oauth.errors import IssuerUnavailable
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
-# Identity, because a compressed body of the greatest size would be far larger in memory.
-_HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+_HEADERS = {"accept": "application/json"}
+# Nothing was sent if httpx raises one of these.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _PORTS = range(1, 65536)
 
 
@@ -42,6 +43,59 @@ class Answer:
         return (
             self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
         )
+
+
+class HttpFailure(Exception):
+    """No complete response arrived.
+
+    Args:
+        reason: `timeout`, `unreachable` or `body_too_large`.
+        sent: Whether the server may have received the request.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+
+
+async def send_bounded(
+    http: httpx.AsyncClient, request: httpx.Request, *, max_body_bytes: int = MAX_BODY_BYTES
+) -> tuple[httpx.Response, bytes]:
+    """Send a request and return the response and its body, within FETCH_SECONDS and without redirects.
+
+    Args:
+        http: HTTP client.
+        request: Request to send.
+        max_body_bytes: Largest body to read, in bytes.
+
+    Raises:
+        HttpFailure: No complete response arrived.
+    """
+    # A compressed body could be far larger in memory than the limit.
+    request.headers["accept-encoding"] = "identity"
+    body = bytearray()
+    reason, sent = "", True
+    response: httpx.Response | None = None
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
+            try:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > max_body_bytes:
+                        reason = "body_too_large"
+                        break
+            finally:
+                await response.aclose()
+    except (TimeoutError, httpx.TimeoutException) as error:
+        reason, sent = "timeout", not isinstance(error, _NOT_SENT)
+    except (httpx.HTTPError, OSError) as error:
+        reason, sent = "unreachable", not isinstance(error, _NOT_SENT)
+    # Raised here, because the exceptions of httpx hold the request with its secrets.
+    if response is None or reason:
+        raise HttpFailure(reason, sent=sent)
+    return response, bytes(body)
 
 
 def is_loopback(host: str) -> bool:
@@ -127,32 +181,15 @@ def _require_safe(url: str, *, allow_http: bool) -> None:
 
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
-    body = bytearray()
-    fault = ""
-    response: httpx.Response | None = None
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
-            response = await http.send(request, stream=True, follow_redirects=False, auth=None)
-            try:
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_BODY_BYTES:
-                        fault = "body_too_large"
-                        break
-            finally:
-                await response.aclose()
-    except (TimeoutError, httpx.TimeoutException):
-        fault = "timeout"
-    except (httpx.HTTPError, OSError):
-        fault = "unreachable"
-    # Raised out here, so that no exception of httpx, which holds the request and its secrets, goes along.
-    if response is None or fault:
-        raise IssuerUnavailable(f"{what}_{fault}")
+        response, body = await send_bounded(http, request)
+    except HttpFailure as error:
+        raise IssuerUnavailable(f"{what}_{error.reason}") from None
     if response.is_redirect:
         raise IssuerUnavailable(f"{what}_redirected")
     return Answer(
         status=response.status_code,
-        body=strict_object(bytes(body)) if _is_plain_json(response.headers) else None,
+        body=strict_object(body) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),
     )
 
