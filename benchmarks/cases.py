@@ -317,8 +317,7 @@ def _list_users(page: int) -> Workload:
     first = (page - 1) * PAGE_SIZE
     token = ""
     if first:
-        microseconds = round(create_time(first - 1).timestamp() * 1_000_000)
-        token = write_page_token("\ncreate_time ", (microseconds, user_id(first - 1)))
+        token = write_page_token("\ncreate_time ", (create_time(first - 1), user_id(first - 1)))
     request = pb.ListUsersRequest(page_size=PAGE_SIZE, page_token=token)
     expected = [user_id(n) for n in range(first, first + PAGE_SIZE)]
     return Workload(

@@ -102,7 +102,7 @@ async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
                 cursor = await connection.execute(_GET_USER, (uuid.UUID(request.user_id),))
                 row = await cursor.fetchone()
             if row is None:
-                await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such user")
+                await context.abort(grpc.StatusCode.NOT_FOUND, "user not found")
                 return pb.User()
             user_id, email, display_name, state, subject, create_time, update_time, version = row
             user = pb.User(

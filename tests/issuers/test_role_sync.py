@@ -68,5 +68,5 @@ async def test_a_role_given_here_is_in_the_next_token_and_gone_at_the_next_onlin
 
         await until(nothing_is_pending, 60)
         assert 'outcome="granted"' in await pair.admin.metrics(idp.http)
-    assert "role change settled" in pair.admin.log
+    assert "role change completed" in pair.admin.log
     assert not any(secret in pair.admin.log for secret in SECRETS.values())

@@ -1,4 +1,4 @@
-"""What the login role of PublicService may do, and what other roles may do with its tables."""
+"""Privileges of the login role of PublicService, and of other login roles on its tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
         ("admin", "SELECT * FROM public_info.notices"),
     ],
 )
-def test_a_login_role_has_no_further_privileges(
+def test_login_role_has_no_further_privileges(
     database_urls: dict[str, str], service: str, statement: str
 ) -> None:
     with (

@@ -1,17 +1,20 @@
-"""UserService and AdminService on a real database and a real server; the verifier knows a table of tokens."""
+"""UserService and AdminService on a real database and real servers, with a table of access tokens."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
+import psycopg
 import pytest
 import structlog
+from google.rpc import error_details_pb2
 
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
@@ -19,17 +22,18 @@ from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import ClientTls, connect
 from gatehouse.rpc import Server, ServerLimits, ServerTls, Service
 from gatehouse.storage import Database, Notifications
+from gatehouse.users.change_feed import ChangeFeed
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.service import UserService
 from gatehouse.users.tables import CHANNEL
-from gatehouse.users.v1 import users_pb2_grpc
-from tests.support.rpc import TableVerifier, principal
+from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from tests.support.rpc import TableVerifier, details_of, principal
 
 ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")
 
 
 class FixedToken:
-    """A TokenSource that has one token."""
+    """A TokenSource with one token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -38,24 +42,62 @@ class FixedToken:
         return self._token
 
     def invalidate(self, token: str) -> None:
-        """There is no other."""
+        """Do nothing: there is no other token."""
 
 
 @dataclass
 class Services:
-    """The services and how to call them."""
+    """Two running services.
+
+    Attributes:
+        verifier: Verifier of both servers.
+        users: UserService, called by alice, who has all scopes.
+        users_as_bob: UserService, called by bob, whose principal a test may replace in `verifier`.
+        admin: AdminService, called by alice.
+        users_server: Server of UserService.
+        repository: Repository of UserService.
+        feed: Change feed of UserService.
+    """
 
     verifier: TableVerifier
     users: users_pb2_grpc.UserServiceAsyncStub
+    users_as_bob: users_pb2_grpc.UserServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
     users_server: Server
     repository: UserRepository
-    database: Database
-    open_stub: Callable[[str], users_pb2_grpc.UserServiceAsyncStub]
+    feed: ChangeFeed
+
+    async def create_user(self, **fields: Any) -> users_pb2.User:
+        """Create a user as alice."""
+        user = users_pb2.User(**{"email": random_email(), "display_name": "Bob", **fields})
+        return await self.users.CreateUser(users_pb2.CreateUserRequest(user=user))
+
+
+def random_email() -> str:
+    """Return an email that no other user has."""
+    return f"{uuid.uuid4().hex}@example.test"
+
+
+async def invalid_fields(call: Any) -> list[str]:
+    """Return the fields that a call is rejected for with INVALID_ARGUMENT."""
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return [
+        violation.field
+        for detail in details_of(await call.trailing_metadata())
+        if isinstance(detail, error_details_pb2.BadRequest)
+        for violation in detail.field_violations
+    ]
+
+
+async def run_sql(url: str, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+    """Run a statement on a connection of its own and return its rows."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        cursor = await connection.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
 
 
 def quiet() -> Any:
-    """A logger that drops every line."""
+    """Return a logger that drops every line."""
 
     def drop(*_: object) -> str:
         raise structlog.DropEvent
@@ -65,59 +107,66 @@ def quiet() -> Any:
 
 @asynccontextmanager
 async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
-    """Opens the services on the database of `urls`."""
+    """Serve both services on the database at `urls`."""
     verifier = TableVerifier()
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
-    tls = ServerTls(plaintext=True)
     async with AsyncExitStack() as stack:
 
-        async def opened(role: str) -> Database:
-            database = Database(urls[role], pool_size=5)
+        def open_database(service: str) -> Database:
+            database = Database(urls[service], pool_size=5)
             stack.push_async_callback(database.aclose)
             return database
 
-        async def served(service: Service) -> tuple[Server, str]:
+        async def serve(service: Service) -> tuple[Server, str]:
             server = Server(
-                [service], verifier=verifier, tls=tls, logger=quiet(), limits=ServerLimits(health_poll=0.02)
+                [service],
+                verifier=verifier,
+                tls=ServerTls(plaintext=True),
+                logger=quiet(),
+                limits=ServerLimits(health_poll=0.02),
             )
             port = await server.start()
             stack.push_async_callback(server.stop, 0)
             return server, f"127.0.0.1:{port}"
 
-        async def channel(target: str, token: str) -> grpc.aio.Channel:
+        async def open_channel(target: str, token: str) -> grpc.aio.Channel:
             return await stack.enter_async_context(
                 connect(target, tls=ClientTls(plaintext=True), tokens=FixedToken(token))
             )
 
-        users_database = await opened("users")
+        users_database = open_database("users")
+        repository = UserRepository(users_database, time.time)
+        feed = ChangeFeed(users_database, time.time)
         notifications = Notifications(urls["users"], CHANNEL)
         await notifications.start()
         stack.push_async_callback(notifications.aclose)
-        repository = UserRepository(users_database, time.time)
-        users_server, users_target = await served(
-            Service(users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, notifications))
+        users_server, users_target = await serve(
+            Service(
+                users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, feed, notifications)
+            )
         )
-        own = users_pb2_grpc.UserServiceStub(await channel(users_target, "admin-service"))
-        admin_repository = AdminRepository(await opened("admin"), time.time)
-        _, admin_target = await served(
-            Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(admin_repository, own))
+        admin_service = AdminService(
+            AdminRepository(open_database("admin"), time.time),
+            users_pb2_grpc.UserServiceStub(await open_channel(users_target, "admin-service")),
         )
-        bob = users_pb2_grpc.UserServiceStub(await channel(users_target, "bob"))
+        _, admin_target = await serve(
+            Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, admin_service)
+        )
         yield Services(
             verifier=verifier,
-            users=users_pb2_grpc.UserServiceStub(await channel(users_target, "alice")),
-            admin=admin_pb2_grpc.AdminServiceStub(await channel(admin_target, "alice")),
+            users=users_pb2_grpc.UserServiceStub(await open_channel(users_target, "alice")),
+            users_as_bob=users_pb2_grpc.UserServiceStub(await open_channel(users_target, "bob")),
+            admin=admin_pb2_grpc.AdminServiceStub(await open_channel(admin_target, "alice")),
             users_server=users_server,
             repository=repository,
-            database=users_database,
-            open_stub=lambda _: bob,
+            feed=feed,
         )
 
 
 @pytest.fixture
 async def services(database_urls: dict[str, str]) -> AsyncIterator[Services]:
-    """The services on the database of this test module."""
+    """Both services on the database of this test module."""
     async with open_services(database_urls) as opened:
         yield opened

@@ -1,1 +1,1 @@
-"""AdminService: role bindings, the audit trail, and the worker that tells the identity provider."""
+"""AdminService: role bindings, the audit trail, and the delivery of role changes to the identity provider."""

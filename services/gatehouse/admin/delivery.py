@@ -1,116 +1,70 @@
-"""The worker that brings role changes from the outbox to the provider: at least once, newest last."""
+"""Deliver role changes from the outbox to the identity provider, at least once and the newest last."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import grpc.aio
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.admin.outbox import Backlog, Change, Identity, RoleOutbox
-from gatehouse.admin.role_directory import RoleDirectory, RoleNotApplied
+from gatehouse.admin.metrics import DeliveryMetrics
+from gatehouse.admin.outbox import Identity, RoleChange, RoleOutbox
+from gatehouse.admin.role_directory import RoleDirectory, RoleUpdateFailed
+from gatehouse.runtime import wait_any
 from gatehouse.storage import Notifications
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How eager a worker is; all in seconds but `batch`.
+class DeliverySchedule:
+    """Intervals and limits of a worker; times are in seconds.
 
     Attributes:
-        poll: Between two looks at the outbox when no notification comes.
-        batch: Changes that are brought at once.
-        attempt: Longest time for one attempt; shorter than the lease of the outbox.
-        first_retry: After the first failure; doubled after each further one, and a little random.
-        longest_outage_retry: The most it grows to while the provider is away.
-        longest_retry: The most it grows to when the change itself cannot be delivered.
-        backlog: Between two counts of what is pending.
-        prune: Between two removals of what was delivered long ago.
-        stop: How long changes under way may take when the worker is stopped.
+        poll: Time between two polls of the outbox; a notification wakes the worker earlier.
+        batch: Number of changes to deliver concurrently.
+        attempt: Longest time of one attempt; shorter than the lease of the outbox.
+        first_retry: Delay before the first retry; it doubles with each further one, less some jitter.
+        max_outage_retry: Longest delay while the provider is unavailable.
+        max_retry: Longest delay for a change that the provider does not accept.
+        backlog: Time between two measurements of the backlog.
+        prune: Time between two deletions of old changes.
+        stop: Time for running deliveries to end when the worker stops.
     """
 
     poll: float = 1.0
     batch: int = 10
     attempt: float = 15.0
     first_retry: float = 1.0
-    longest_outage_retry: float = 30.0
-    longest_retry: float = 300.0
+    max_outage_retry: float = 30.0
+    max_retry: float = 300.0
     backlog: float = 5.0
     prune: float = 3600.0
     stop: float = 5.0
 
 
-class DeliveryMetrics:
-    """What is pending, for how long, and how deliveries went.
-
-    Args:
-        meter: Makes the instruments; None measures nothing.
-    """
-
-    def __init__(self, meter: Meter | None = None) -> None:
-        meter = meter or NoOpMeter("gatehouse")
-        self.backlog = Backlog(0, 0.0)
-        self._deliveries = meter.create_counter(
-            "gatehouse.role_outbox.deliveries", unit="{change}", description="Settled role changes by outcome"
-        )
-        self._failures = meter.create_counter(
-            "gatehouse.role_outbox.failures", unit="{attempt}", description="Failed attempts by reason"
-        )
-        meter.create_observable_gauge(
-            "gatehouse.role_outbox.pending",
-            [self._pending],
-            unit="{change}",
-            description="Role changes that the identity provider has not heard of",
-        )
-        meter.create_observable_gauge(
-            "gatehouse.role_outbox.oldest_age",
-            [self._oldest],
-            unit="s",
-            description="Age of the oldest role change that is pending",
-        )
-
-    def _pending(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(self.backlog.pending)]
-
-    def _oldest(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(self.backlog.oldest_seconds)]
-
-    def settled(self, outcome: str) -> None:
-        """Counts a change that is pending no more."""
-        self._deliveries.add(1, {"outcome": outcome})
-
-    def failed(self, reason: str) -> None:
-        """Counts an attempt that failed."""
-        self._failures.add(1, {"reason": reason})
-
-
 class RoleDelivery:
-    """Brings changes to the provider until it is stopped; any number of workers may run at once.
+    """A worker that delivers role changes in the background. Any number of workers may run.
 
-    A change whose user has no identity yet waits for it: only the first call with a token of the
-    provider binds a user to an identity. An address is no identity, for whoever may write the
-    directory could choose it.
+    A change of a user whose identity is unknown is retried until it is known. Users are not matched by email,
+    because a caller who may update users can choose it.
 
     Args:
-        outbox: Where the changes are.
-        users: UserService, called with this service's own token.
-        directory: The provider.
-        notifications: Wakes the worker early.
-        issuer: Issuer of the users that `directory` knows.
-        logger: Writes one line for each attempt.
-        metrics: Counts them.
-        tracer: Makes a span for each attempt, in the trace of the call that made the change.
-        pace: How eager it is.
+        outbox: Outbox of the changes.
+        users: UserService, called with the access token of AdminService.
+        directory: Identity provider.
+        notifications: Wakes the worker when a change was added.
+        issuer: Issuer of the identities in `directory`.
+        logger: Writes a line for each attempt.
+        metrics: Counts the attempts.
+        tracer: Creates a span for each attempt, in the trace of the call that changed the role.
+        schedule: Intervals and limits.
         rng: Source of the jitter.
     """
 
@@ -125,7 +79,7 @@ class RoleDelivery:
         logger: FilteringBoundLogger,
         metrics: DeliveryMetrics | None = None,
         tracer: Tracer | None = None,
-        pace: Pace | None = None,
+        schedule: DeliverySchedule | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._outbox = outbox
@@ -136,30 +90,33 @@ class RoleDelivery:
         self._logger = logger
         self._metrics = metrics or DeliveryMetrics()
         self._tracer = tracer or NoOpTracer()
-        self._pace = pace or Pace()
+        self._schedule = schedule or DeliverySchedule()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._propagator = TraceContextTextMapPropagator()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._count_at = self._prune_at = 0.0
+        self._next_backlog = self._next_prune = 0.0
 
     async def start(self) -> None:
-        """Begins to deliver."""
+        """Start delivering."""
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Ends the worker; what is under way has a moment to end, and is delivered again if it does not."""
+        """Stop. A delivery that does not end in time is repeated by another worker."""
         self._stopping.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=self._pace.stop)
+            await asyncio.wait({self._task}, timeout=self._schedule.stop)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def deliver_due(self, limit: int) -> tuple[int, bool]:
-        """Tries up to `limit` changes that are due; returns how many, and whether the provider is away.
+        """Attempt up to `limit` changes that are due.
+
+        Returns:
+            The number of changes attempted, and whether the provider is unavailable.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is unavailable.
         """
         changes = await self._outbox.claim(limit)
         results = await asyncio.gather(*map(self._deliver, changes), return_exceptions=True)
@@ -172,47 +129,36 @@ class RoleDelivery:
         outages = 0
         while not self._stopping.is_set():
             try:
-                # While the provider is away, one change at a time finds out whether it is back.
-                tried, away = await self.deliver_due(1 if outages else self._pace.batch)
-                await self._look_after()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker must go on
-                self._logger.warning("role outbox not readable", reason=type(error).__name__)
-                tried, away = 0, True
-            if away:
+                # During an outage one change at a time probes the provider.
+                attempted, outage = await self.deliver_due(1 if outages else self._schedule.batch)
+                await self._maintain()
+            except Exception as error:  # noqa: BLE001 - no error may end the worker
+                self._logger.warning("role outbox unavailable", reason=type(error).__name__)
+                attempted, outage = 0, True
+            if outage:
                 outages += 1
-                await self._sleep(self._backoff(outages, outage=True), early=False)
-            elif tried:
+                await wait_any(self._stopping.wait(), timeout=self._backoff(outages, outage=True))
+            elif attempted:
                 outages = 0
             else:
-                await self._sleep(self._pace.poll, early=True)
-
-    async def _sleep(self, seconds: float, *, early: bool) -> None:
-        """Waits `seconds`, until the worker is stopped, or, if `early`, until something is put in."""
-        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._stopping.wait())}
-        if early:
-            waits.add(asyncio.ensure_future(self._notifications.wait(seconds)))
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+                await wait_any(self._stopping.wait(), self._notifications.wait(self._schedule.poll))
 
     def _backoff(self, attempts: int, *, outage: bool) -> float:
-        longest = self._pace.longest_outage_retry if outage else self._pace.longest_retry
-        grown = self._pace.first_retry * 2.0 ** min(attempts - 1, 30)
-        return min(longest, grown) * self._rng.uniform(0.5, 1.0)
+        longest = self._schedule.max_outage_retry if outage else self._schedule.max_retry
+        delay: float = min(longest, self._schedule.first_retry * 2.0 ** min(attempts - 1, 30))
+        return delay * self._rng.uniform(0.5, 1.0)
 
-    async def _look_after(self) -> None:
+    async def _maintain(self) -> None:
         now = time.monotonic()
-        if now >= self._count_at:
+        if now >= self._next_backlog:
             self._metrics.backlog = await self._outbox.backlog()
-            self._count_at = now + self._pace.backlog
-        if now >= self._prune_at:
+            self._next_backlog = now + self._schedule.backlog
+        if now >= self._next_prune:
             await self._outbox.prune()
-            self._prune_at = now + self._pace.prune
+            self._next_prune = now + self._schedule.prune
 
-    async def _deliver(self, change: Change) -> bool:
-        """Tries one change, and notes how it went; returns whether the provider is away."""
+    async def _deliver(self, change: RoleChange) -> bool:
+        """Attempt a change and record the result; return whether the provider is unavailable."""
         parent = self._propagator.extract({"traceparent": change.traceparent}, Context())
         with self._tracer.start_as_current_span(
             "role_outbox deliver",
@@ -222,7 +168,7 @@ class RoleDelivery:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            said = self._logger.bind(
+            logger = self._logger.bind(
                 change_id=str(change.change_id),
                 role=change.role,
                 granted=change.granted,
@@ -230,61 +176,61 @@ class RoleDelivery:
             )
             try:
                 outcome = await self._attempt(change)
-            except RoleNotApplied as error:
-                await self._failed(change, error, span, said)
+            except RoleUpdateFailed as error:
+                await self._retry_later(change, error, span, logger)
                 return error.outage
-            await self._outbox.finish(change)
-            self._metrics.settled(outcome)
-            said.info("role change settled", outcome=outcome)
+            await self._outbox.complete(change)
+            self._metrics.completed(outcome)
+            logger.info("role change completed", outcome=outcome)
             return False
 
-    async def _failed(
-        self, change: Change, error: RoleNotApplied, span: Span, said: FilteringBoundLogger
+    async def _retry_later(
+        self, change: RoleChange, error: RoleUpdateFailed, span: Span, logger: FilteringBoundLogger
     ) -> None:
         seconds = self._backoff(change.attempts, outage=error.outage)
         span.set_attribute("error.type", error.reason)
         span.set_status(Status(StatusCode.ERROR))
         self._metrics.failed(error.reason)
-        said.warning("role change not delivered", reason=error.reason, retry_seconds=round(seconds, 1))
-        await self._outbox.put_back(change, seconds, uncertain=error.uncertain)
+        logger.warning("role change failed", reason=error.reason, retry_seconds=round(seconds, 1))
+        await self._outbox.reschedule(change, seconds, uncertain=error.uncertain)
 
-    async def _attempt(self, change: Change) -> str:
-        """Brings one change to the provider; returns how it ended.
+    async def _attempt(self, change: RoleChange) -> str:
+        """Apply a change at the provider and return the outcome.
 
         Raises:
-            RoleNotApplied: It is to be tried again.
+            RoleUpdateFailed: Retry later.
         """
         try:
-            async with asyncio.timeout(self._pace.attempt):
-                identity = change.identity if change.identity.subject else await self._identity(change)
+            async with asyncio.timeout(self._schedule.attempt):
+                identity = change.identity if change.identity.subject else await self._find_identity(change)
                 if identity is None:
-                    return "user_gone"
+                    return "user_deleted"
                 if identity.issuer != self._issuer:
                     return "other_issuer"
-                await self._directory.apply(identity.subject, change.role, granted=change.granted)
+                await self._directory.set_role(identity.subject, change.role, granted=change.granted)
         except TimeoutError:
-            raise RoleNotApplied("timeout", outage=True, uncertain=True) from None
-        except RoleNotApplied:
+            raise RoleUpdateFailed("timeout", outage=True, uncertain=True) from None
+        except RoleUpdateFailed:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not hold up other changes
-            kind = f"{type(error).__module__}.{type(error).__qualname__}"
-            self._logger.warning("unexpected error", error_type=kind)
-            raise RoleNotApplied("internal", uncertain=True) from None
+        except Exception as error:  # noqa: BLE001 - an error of one change must not stop the others
+            error_type = f"{type(error).__module__}.{type(error).__qualname__}"
+            self._logger.warning("unexpected error", error_type=error_type)
+            raise RoleUpdateFailed("internal", uncertain=True) from None
         return "granted" if change.granted else "revoked"
 
-    async def _identity(self, change: Change) -> Identity | None:
-        """Asks UserService who a user is by now, None when the user is gone: without having been anybody.
+    async def _find_identity(self, change: RoleChange) -> Identity | None:
+        """Return the present identity of a user, or None if the user was deleted.
 
         Raises:
-            RoleNotApplied: UserService is away, or has not seen the user yet.
+            RoleUpdateFailed: UserService is unavailable, or the user has no identity yet.
         """
         request = users_pb2.GetUserRequest(user_id=str(change.user_id))
         try:
-            user = await self._users.GetUser(request, timeout=self._pace.attempt)
+            user = await self._users.GetUser(request, timeout=self._schedule.attempt)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return None
-            raise RoleNotApplied("user_service_unavailable", outage=True) from None
+            raise RoleUpdateFailed("user_service_unavailable", outage=True) from None
         if not user.subject:
-            raise RoleNotApplied("identity_unknown")
+            raise RoleUpdateFailed("identity_unknown")
         return Identity(user.issuer, user.subject)

@@ -1,17 +1,17 @@
-"""The seam between those who decide on roles and the provider that puts them into tokens."""
+"""The interface to the identity provider that puts roles into access tokens."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 
-class RoleNotApplied(Exception):
-    """The provider does not have the role as it should be.
+class RoleUpdateFailed(Exception):
+    """The provider did not apply a role change, or may not have applied it.
 
     Args:
-        reason: A constant in snake_case for log lines and metrics, such as `role_unknown`.
-        outage: Whether the provider is away, so that other roles would fare no better.
-        uncertain: Whether the provider may still do what it was asked, later than now.
+        reason: Constant in snake_case for logs and metrics, such as `role_unknown`.
+        outage: Whether the provider is unavailable, so that other changes would fail too.
+        uncertain: Whether the provider may still apply the change.
     """
 
     def __init__(self, reason: str, *, outage: bool = False, uncertain: bool = False) -> None:
@@ -22,17 +22,17 @@ class RoleNotApplied(Exception):
 
 
 class RoleDirectory(Protocol):
-    """Gives roles to the users of a provider, and takes them away."""
+    """The roles of the users of an identity provider."""
 
-    async def apply(self, subject: str, role: str, *, granted: bool) -> None:
-        """Sees to it that a user has a role, or has it no more; doing it again changes nothing.
+    async def set_role(self, subject: str, role: str, *, granted: bool) -> None:
+        """Grant or revoke a role; repeating it has no effect.
 
         Args:
-            subject: `sub` of the user at this provider.
+            subject: `sub` of the user at the provider.
             role: Name of the role.
-            granted: Whether the user is to have it.
+            granted: True to grant the role, False to revoke it.
 
         Raises:
-            RoleNotApplied: It is not, or not surely, so.
+            RoleUpdateFailed: The change was not applied, or may not have been applied.
         """
         ...

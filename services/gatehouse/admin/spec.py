@@ -1,4 +1,4 @@
-"""AdminService as one value."""
+"""The ServiceSpec of AdminService."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ async def build(context: ServiceContext[AdminSettings]) -> BuiltService:
 def _role_sync(
     context: ServiceContext[AdminSettings], users: users_pb2_grpc.UserServiceAsyncStub
 ) -> list[BackgroundWork]:
-    from gatehouse.admin.delivery import DeliveryMetrics, Pace, RoleDelivery
-    from gatehouse.admin.keycloak_roles import KeycloakRoles
+    from gatehouse.admin.delivery import DeliverySchedule, RoleDelivery
+    from gatehouse.admin.keycloak import KeycloakRoleDirectory
+    from gatehouse.admin.metrics import DeliveryMetrics
     from gatehouse.admin.outbox import RoleOutbox
     from gatehouse.admin.tables import CHANNEL
     from gatehouse.storage import Notifications
@@ -47,7 +48,9 @@ def _role_sync(
         return []
     tokens = _client_credentials(context, settings, _ROLE_SYNC)
     try:
-        roles = KeycloakRoles(context.http, tokens, settings.admin_url, allow_http=settings.allow_http)
+        directory = KeycloakRoleDirectory(
+            context.http, tokens, settings.admin_url, allow_http=settings.allow_http
+        )
     except ValueError as error:
         raise ConfigurationError(
             f"{_ROLE_SYNC}__ADMIN_URL: {error}; use https, or http on loopback or with "
@@ -57,13 +60,13 @@ def _role_sync(
     delivery = RoleDelivery(
         RoleOutbox(context.database),
         users,
-        roles,
+        directory,
         notifications,
         issuer=_issuer(context, settings),
         logger=context.logger,
         metrics=DeliveryMetrics(context.meter),
         tracer=context.tracer,
-        pace=Pace(poll=settings.poll_seconds),
+        schedule=DeliverySchedule(poll=settings.poll_seconds),
     )
     return [notifications, delivery]
 

@@ -1,4 +1,4 @@
-"""Tables of AdminService, all in schema `admin`."""
+"""Tables of AdminService, in the schema `admin`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ role_bindings = sa.Table(
 )
 sa.Index("ix_role_bindings_role", role_bindings.c.role, role_bindings.c.user_id)
 
-# One row for each user and role that was ever changed: a newer change takes the place of an older one, so
-# what is delivered last is what is true, and the table stays as small as what it speaks of.
+# One row for each user and role: a newer change replaces an older one, so the newest is delivered last.
 role_outbox = sa.Table(
     "role_outbox",
     metadata,

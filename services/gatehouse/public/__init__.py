@@ -1,1 +1,1 @@
-"""PublicService: what this system is and how to get in."""
+"""PublicService: what this system is and which access rules it has."""

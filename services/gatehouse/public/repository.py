@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,10 +16,10 @@ MAX_NOTICES = 20
 
 
 class NoticeRepository:
-    """Reads notices.
+    """Read notices.
 
     Args:
-        database: Of the login role of PublicService.
+        database: Connection pool of the login role of PublicService.
         clock: Seconds since the epoch.
     """
 
@@ -26,8 +27,8 @@ class NoticeRepository:
         self._database = database
         self._clock = clock
 
-    async def in_force(self, deadline: float | None = None) -> list[pb.Notice]:
-        """Returns the notices that are in force now, newest first."""
+    async def list_active(self, timeout: float | None = None) -> list[pb.Notice]:
+        """Return the newest active notices, newest first; `timeout` is in seconds."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         statement = (
             sa.select(notices)
@@ -37,10 +38,11 @@ class NoticeRepository:
             .order_by(notices.c.start_time.desc(), notices.c.notice_id.desc())
             .limit(MAX_NOTICES)
         )
-        async with self._database.read(deadline) as connection:
-            found = []
-            for row in await connection.execute(statement):
-                notice = pb.Notice(notice_id=str(row.notice_id), text=row.text)
-                notice.start_time.FromDatetime(row.start_time)
-                found.append(notice)
-        return found
+        async with self._database.read(timeout) as connection:
+            return [_to_notice(row) for row in await connection.execute(statement)]
+
+
+def _to_notice(row: Any) -> pb.Notice:
+    notice = pb.Notice(notice_id=str(row.notice_id), text=row.text)
+    notice.start_time.FromDatetime(row.start_time)
+    return notice

@@ -10,19 +10,20 @@ import grpc
 from gatehouse.public.repository import NoticeRepository
 from gatehouse.public.v1 import public_pb2 as pb
 from gatehouse.public.v1 import public_pb2_grpc
-from gatehouse.rpc import AccessRule, current_call
+from gatehouse.rpc import AccessRule
+from gatehouse.runtime.request import remaining_seconds
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PublicService(public_pb2_grpc.PublicServiceServicer):
-    """What this system is and how to get in (the gRPC sister of RFC 9728).
+    """Metadata of this system for clients: the gRPC counterpart of RFC 9728.
 
     Args:
-        repository: Keeps the notices.
+        repository: Reads notices.
         version: Version of the software.
         issuers: Issuers whose tokens are accepted.
-        rules: Rules of the three services, by path.
+        rules: Access rules of all services, by path.
     """
 
     def __init__(
@@ -40,17 +41,16 @@ class PublicService(public_pb2_grpc.PublicServiceServicer):
             authorization_servers=issuers,
             scopes_supported=sorted({scope for rule in rules.values() for scope in rule.scopes}),
             methods=[
-                pb.MethodAccess(method=p.lstrip("/"), access=r.to_proto()) for p, r in sorted(rules.items())
+                pb.MethodAccess(method=path.lstrip("/"), access=rule.to_proto())
+                for path, rule in sorted(rules.items())
             ],
         )
 
     async def GetPublicInfo(
-        self,
-        request: pb.GetPublicInfoRequest,
-        context: _Context,
+        self, request: pb.GetPublicInfoRequest, context: _Context
     ) -> pb.GetPublicInfoResponse:
         """See the proto."""
         response = pb.GetPublicInfoResponse()
         response.CopyFrom(self._info)
-        response.notices.extend(await self._repository.in_force(current_call().deadline_seconds()))
+        response.notices.extend(await self._repository.list_active(remaining_seconds()))
         return response

@@ -1,4 +1,4 @@
-"""PublicService as one value."""
+"""The ServiceSpec of PublicService."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
 
 
-class PublicSettings(ServiceSettings):
-    """Settings of PublicService."""
-
-
-async def build(context: ServiceContext[PublicSettings]) -> BuiltService:
+async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
     """Build PublicService."""
     from gatehouse.public.repository import NoticeRepository
     from gatehouse.public.service import PublicService
@@ -36,6 +32,5 @@ SPEC = ServiceSpec(
     schema="public_info",
     probe="SELECT FROM public_info.notices LIMIT 1",
     build=build,
-    settings=PublicSettings,
     needs_issuer=False,
 )

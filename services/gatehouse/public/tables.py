@@ -1,4 +1,4 @@
-"""Tables of PublicService, all in schema `public_info`; `public` is PostgreSQL's own."""
+"""Tables of PublicService, in the schema `public_info`; PostgreSQL uses `public` itself."""
 
 from __future__ import annotations
 

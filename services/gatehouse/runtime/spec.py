@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import SecretStr, create_model
@@ -95,7 +95,7 @@ class ServiceSpec(Generic[S]):
         schema: PostgreSQL schema of its tables.
         probe: SQL statement that succeeds if the schema is migrated and the login role may read it.
         build: Build the servicer and its background work.
-        settings: Settings of the service.
+        settings: Settings class of the service, if it has settings of its own.
         needs_issuer: Whether the service is only ready when an issuer's tokens can be verified.
     """
 
@@ -106,7 +106,7 @@ class ServiceSpec(Generic[S]):
     schema: str
     probe: str
     build: Callable[[ServiceContext[S]], Awaitable[BuiltService]]
-    settings: type[S]
+    settings: type[S] = cast("type[Any]", ServiceSettings)  # noqa: RUF009 - a class, not a mutable default
     needs_issuer: bool = True
 
     @property
@@ -120,9 +120,8 @@ class ServiceSpec(Generic[S]):
         url = copy(self.settings.model_fields["database_url"])
         port.default = self.default_port
         url.default = SecretStr(f"postgresql://{self.login_role}@127.0.0.1:5432/gatehouse")
-        return create_model(
-            self.settings.__name__, __base__=self.settings, port=(int, port), database_url=(SecretStr, url)
-        )
+        name = f"{self.name.capitalize()}Settings"
+        return create_model(name, __base__=self.settings, port=(int, port), database_url=(SecretStr, url))
 
     def paths(self) -> Iterable[str]:
         """Yield the path `/package.Service/Method` of every RPC."""

@@ -5,7 +5,7 @@ from gatehouse.storage.database import Database
 from gatehouse.storage.ids import new_id
 from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
 from gatehouse.storage.notifications import Notifications
-from gatehouse.storage.paging import Page, page_size, read_page_token, write_page_token
+from gatehouse.storage.paging import Page, PageRequest, PageTokenError, fetch_page, write_page_token
 from gatehouse.storage.query import Query
 from gatehouse.storage.readiness import Readiness
 
@@ -16,14 +16,15 @@ __all__ = [
     "MigrationError",
     "Notifications",
     "Page",
+    "PageRequest",
+    "PageTokenError",
     "Query",
     "Readiness",
     "append_audit",
     "audit_table",
     "check_migrations",
+    "fetch_page",
     "migrate",
     "new_id",
-    "page_size",
-    "read_page_token",
     "write_page_token",
 ]

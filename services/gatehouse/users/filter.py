@@ -1,11 +1,12 @@
-"""The filter of ListUsers: the part of AIP-160 that the proto comment names, as a SQL condition."""
+"""The filter of ListUsers: the subset of AIP-160 that the proto documents, as SQL conditions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, cast
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,24 +22,24 @@ _AND = re.compile(r"AND\s+")
 MAX_TERMS = 10
 _STATES = {"ACTIVE": 1, "SUSPENDED": 2, "USER_STATE_ACTIVE": 1, "USER_STATE_SUSPENDED": 2}
 _COMPARE: dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
-    "=": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
+    "=": eq,
+    "!=": ne,
+    "<": lt,
+    "<=": le,
+    ">": gt,
+    ">=": ge,
 }
 
 
-def _wrong(message: str) -> InvalidArgument:
-    return InvalidArgument("filter", "FILTER_INVALID", message)
+def _invalid(message: str) -> InvalidArgument:
+    return InvalidArgument("filter", "FILTER_INVALID", f"filter: {message}")
 
 
 def parse_filter(text: str) -> list[sa.ColumnElement[bool]]:
-    """Parses a filter into conditions, all of which must hold; none for "".
+    """Return the conditions of a filter, all of which must hold; an empty filter has none.
 
     Raises:
-        InvalidArgument: It is not of the grammar, or names an unknown field.
+        InvalidArgument: The filter has a syntax error or names an unknown field.
     """
     conditions: list[sa.ColumnElement[bool]] = []
     position = 0
@@ -46,49 +47,46 @@ def parse_filter(text: str) -> list[sa.ColumnElement[bool]]:
         if conditions:
             joined = _AND.match(text, position)
             if joined is None:
-                raise _wrong("terms are joined by AND")
+                raise _invalid("expected AND between terms")
             position = joined.end()
         term = _TERM.match(text, position)
         if term is None:
-            raise _wrong("a term is `field operator value`")
+            raise _invalid("expected `field operator value`")
         position = term.end()
         value = term["plain"] if term["quoted"] is None else re.sub(r"\\(.)", r"\1", term["quoted"])
         conditions.append(_condition(term["field"], term["operator"], value))
         if len(conditions) > MAX_TERMS:
-            raise _wrong(f"at most {MAX_TERMS} terms")
+            raise _invalid(f"more than {MAX_TERMS} terms")
     return conditions
 
 
 def _condition(field: str, operator: str, value: str) -> sa.ColumnElement[bool]:
-    if field in {"email", "display_name"}:
-        return _text(field, operator, value)
+    if field == "email":
+        # Emails are compared without regard to case; lower(email) has an index.
+        return _text(sa.func.lower(users.c.email), operator, value.lower())
+    if field == "display_name":
+        return _text(users.c.display_name, operator, value)
     if field == "state":
         if operator not in {"=", "!="} or value not in _STATES:
-            raise _wrong("state is compared by = or != with ACTIVE or SUSPENDED")
+            raise _invalid("compare state by = or != with ACTIVE or SUSPENDED")
         return _COMPARE[operator](users.c.state, _STATES[value])
     if field in {"create_time", "update_time"}:
         try:
-            moment = datetime.fromisoformat(value)
+            time = datetime.fromisoformat(value)
         except ValueError:
-            moment = None
-        if operator == ":" or moment is None or moment.tzinfo is None:
-            raise _wrong("a time is compared with an RFC 3339 value in quotes")
-        return _COMPARE[operator](users.c[field], moment)
-    raise _wrong("fields are email, display_name, state, create_time, update_time")
+            time = None
+        if operator == ":" or time is None or time.tzinfo is None:
+            raise _invalid(f'compare {field} with a time such as "2026-01-31T12:00:00Z"')
+        return _COMPARE[operator](users.c[field], time)
+    raise _invalid("unknown field; use email, display_name, state, create_time or update_time")
 
 
-def _text(field: str, operator: str, value: str) -> sa.ColumnElement[bool]:
-    column = users.c[field]
-    # An address has no case here, and is looked up by the index over its lower case.
-    side: Any = sa.func.lower(column) if field == "email" else column
-    value = value.lower() if field == "email" else value
+def _text(operand: sa.ColumnElement[str], operator: str, value: str) -> sa.ColumnElement[bool]:
     if operator == ":":
-        return cast("sa.ColumnElement[bool]", side.contains(value, autoescape=True))
+        return operand.contains(value, autoescape=True)
     if value.endswith("*"):
-        prefix = cast("sa.ColumnElement[bool]", side.startswith(value[:-1], autoescape=True))
-        if operator == "=":
-            return prefix
-        if operator == "!=":
-            return sa.not_(prefix)
-        raise _wrong("a value that ends in * is compared by = or !=")
-    return _COMPARE[operator](side, value)
+        if operator not in {"=", "!="}:
+            raise _invalid("compare a value that ends in * by = or !=")
+        prefix = operand.startswith(value[:-1], autoescape=True)
+        return prefix if operator == "=" else sa.not_(prefix)
+    return _COMPARE[operator](operand, value)

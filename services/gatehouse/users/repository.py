@@ -5,46 +5,300 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatehouse.domain import Aborted, AlreadyExists, InvalidArgument, NotFound, OutOfRange
-from gatehouse.storage import (
-    Actor,
-    Database,
-    Page,
-    Query,
-    append_audit,
-    new_id,
-    page_size,
-    read_page_token,
-    write_page_token,
-)
+from gatehouse.domain import Aborted, AlreadyExists, InvalidArgument, NotFound
+from gatehouse.storage import Actor, Database, Page, PageRequest, Query, append_audit, fetch_page, new_id
+from gatehouse.users.change_feed import append_changes
 from gatehouse.users.filter import parse_filter
-from gatehouse.users.tables import CHANNEL, audit_events, change_feed, requests, user_changes, users
+from gatehouse.users.idempotency import RETENTION, IdempotentRequest, find_response, save_response
+from gatehouse.users.tables import audit_events, requests, users
 from gatehouse.users.v1 import users_pb2 as pb
 
-CREATED, UPDATED, DELETED = pb.USER_CHANGE_CREATED, pb.USER_CHANGE_UPDATED, pb.USER_CHANGE_DELETED
-MUTABLE = ("email", "display_name", "state")
-IMPORT_BATCH = 500
-PRUNE_BATCH = 5_000
-REQUEST_LIFE = timedelta(hours=24)
-FEED_LIFE = timedelta(days=7)
-Position = tuple[int, int]
-
 _GET = Query(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
-_ORDERS = {"create_time": users.c.create_time, "email": users.c.email, "display_name": users.c.display_name}
-# The horizon: every transaction below it has ended, so nothing can appear there any more.
-_HORIZON = sa.cast(sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text), sa.BigInteger)
-_THIS_XID = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
+_SORTABLE = {column.name: column for column in (users.c.create_time, users.c.email, users.c.display_name)}
+_ACTIONS = {
+    pb.USER_CHANGE_CREATED: "user.created",
+    pb.USER_CHANGE_UPDATED: "user.updated",
+    pb.USER_CHANGE_DELETED: "user.deleted",
+}
 
 
-def to_message(row: Any) -> pb.User:
-    """Makes the message of a row."""
+class UserRepository:
+    """Read and write users; every change also adds an audit event and an entry of the change feed.
+
+    `timeout` is in seconds, None for the default of Database; `actor` is the caller for the audit trail.
+
+    Args:
+        database: Connection pool of the login role of UserService.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def get(self, user_id: str, timeout: float | None = None) -> pb.User:
+        """Return a user.
+
+        Raises:
+            NotFound: The user does not exist.
+        """
+        row = await self._database.fetch_one(_GET, {"user_id": uuid.UUID(user_id)}, timeout)
+        if row is None:
+            raise _not_found()
+        return _to_user(row)
+
+    async def list(
+        self, filter_text: str, order_by: str, page: PageRequest, timeout: float | None = None
+    ) -> Page[pb.User]:
+        """Return a page of users.
+
+        Raises:
+            InvalidArgument: The filter (AIP-160) or the order (AIP-132) is invalid.
+            PageTokenError: The page token is invalid.
+        """
+        name, _, direction = " ".join(order_by.split()).partition(" ")
+        name = name or "create_time"
+        if name not in _SORTABLE or direction not in {"", "asc", "desc"}:
+            raise InvalidArgument(
+                "order_by",
+                "ORDER_BY_INVALID",
+                "order_by: use create_time, email or display_name, optionally followed by desc",
+            )
+        return await fetch_page(
+            self._database,
+            sa.select(users).where(*parse_filter(filter_text)),
+            (_SORTABLE[name], users.c.user_id),
+            _to_user,
+            page,
+            query=f"{filter_text}\n{name} {direction}",
+            descending=direction == "desc",
+            timeout=timeout,
+        )
+
+    async def count(self, timeout: float | None = None) -> tuple[Mapping[int, int], datetime]:
+        """Return the number of users by state, and the time at which they were counted."""
+        async with self._database.snapshot(timeout) as connection:
+            rows = await connection.execute(sa.select(users.c.state, sa.func.count()).group_by(users.c.state))
+            counts: dict[int, int] = dict(rows.all())
+            now = (await connection.execute(sa.select(sa.func.now()))).scalar_one()
+        return counts, now
+
+    async def create(
+        self, user: pb.User, request_id: str, actor: Actor, timeout: float | None = None
+    ) -> pb.User:
+        """Create a user; a request id that was used before returns the first response (AIP-155).
+
+        Raises:
+            AlreadyExists: Another user has the email.
+            InvalidArgument: The request id was used for another request.
+        """
+        request = _idempotent_request(actor, request_id, user) if request_id else None
+        async with self._database.write(timeout) as connection:
+            response = await find_response(connection, request) if request else None
+            if response is not None:
+                return pb.User.FromString(response)
+            row = self._new_row(user.email, user.display_name, state=user.state or pb.USER_STATE_ACTIVE)
+            created = await self._insert(connection, actor, [row])
+            if not created:
+                raise _email_taken()
+            if request:
+                await save_response(connection, request, created[0].SerializeToString(), self._now())
+            return created[0]
+
+    async def create_many(
+        self, rows: Sequence[tuple[str, str]], actor: Actor, timeout: float | None = None
+    ) -> set[str]:
+        """Create users from emails and display names, except those whose email another user has.
+
+        Returns:
+            The emails of the created users, in lower case.
+        """
+        # Concurrent imports insert in the same order, so that they wait for each other without a deadlock.
+        ordered = sorted(rows, key=lambda row: row[0].lower())
+        async with self._database.write(timeout) as connection:
+            created = await self._insert(connection, actor, [self._new_row(*row) for row in ordered])
+        return {user.email.lower() for user in created}
+
+    async def get_or_create(
+        self,
+        issuer: str,
+        subject: str,
+        email: str,
+        display_name: str,
+        actor: Actor,
+        timeout: float | None = None,
+    ) -> pb.User:
+        """Return the user with this identity; create it if it does not exist. `email` may be "".
+
+        A user with the same email is not linked to the identity. Otherwise a caller who can choose an email
+        at the issuer could take over that user.
+        """
+        query = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
+        async with self._database.read(timeout) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is not None:
+            return _to_user(row)
+        new = self._new_row(email, display_name, issuer=issuer, subject=subject)
+        placeholder = f"{new['user_id']}@users.invalid"
+        async with self._database.write(timeout) as connection:
+            for address in filter(None, (email, placeholder)):
+                created = await self._insert(connection, actor, [{**new, "email": address}])
+                if created:
+                    return created[0]
+                # Either the email is taken, or a concurrent call created this user.
+                row = (await connection.execute(query)).one_or_none()
+                if row is not None:
+                    return _to_user(row)
+        raise _email_taken()
+
+    async def update(
+        self, user: pb.User, paths: Sequence[str], actor: Actor, timeout: float | None = None
+    ) -> pb.User:
+        """Update the fields named in `paths`.
+
+        Raises:
+            NotFound: The user does not exist.
+            Aborted: `user.etag` is set and is not the current one.
+            AlreadyExists: Another user has the email.
+        """
+        user_id = uuid.UUID(user.user_id)
+        async with self._database.write(timeout) as connection:
+            row = await _lock(connection, user_id, user.etag)
+            changed = {
+                path: getattr(user, path) for path in paths if getattr(user, path) != getattr(row, path)
+            }
+            if not changed:
+                return _to_user(row)
+            if "email" in changed and await _is_taken(connection, changed["email"], user_id):
+                raise _email_taken()
+            statement = (
+                users.update()
+                .where(users.c.user_id == user_id)
+                .values(**changed, update_time=self._now(), version=users.c.version + 1)
+                .returning(users)
+            )
+            try:
+                updated = _to_user((await connection.execute(statement)).one())
+            except sa.exc.IntegrityError:
+                raise _email_taken() from None
+            await self._record(connection, actor, pb.USER_CHANGE_UPDATED, [updated])
+        return updated
+
+    async def delete(
+        self, user_id: str, etag: str, actor: Actor, *, allow_missing: bool, timeout: float | None = None
+    ) -> None:
+        """Delete a user.
+
+        Raises:
+            NotFound: The user does not exist, and `allow_missing` is false.
+            Aborted: `etag` is set and is not the current one.
+        """
+        key = uuid.UUID(user_id)
+        async with self._database.write(timeout) as connection:
+            try:
+                await _lock(connection, key, etag)
+            except NotFound:
+                if allow_missing:
+                    return
+                raise
+            await connection.execute(users.delete().where(users.c.user_id == key))
+            await self._record(connection, actor, pb.USER_CHANGE_DELETED, [pb.User(user_id=str(key))])
+
+    async def prune_request_ids(self) -> None:
+        """Delete responses that were saved for repeated requests before RETENTION."""
+        expired = requests.c.create_time < self._now() - RETENTION
+        async with self._database.write() as connection:
+            await connection.execute(requests.delete().where(expired))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _new_row(
+        self,
+        email: str,
+        display_name: str,
+        *,
+        state: int = pb.USER_STATE_ACTIVE,
+        issuer: str | None = None,
+        subject: str | None = None,
+    ) -> Mapping[str, object]:
+        now = self._now()
+        return {
+            "user_id": new_id(self._clock),
+            "email": email,
+            "display_name": display_name,
+            "state": state,
+            "issuer": issuer,
+            "subject": subject,
+            "create_time": now,
+            "update_time": now,
+            "version": 1,
+        }
+
+    async def _insert(
+        self, connection: AsyncConnection, actor: Actor, rows: Sequence[Mapping[str, object]]
+    ) -> Sequence[pb.User]:
+        """Insert rows, except those whose email or identity exists; return the users created."""
+        statement = insert(users).values(rows).on_conflict_do_nothing().returning(users)
+        created = [_to_user(row) for row in await connection.execute(statement)]
+        await self._record(connection, actor, pb.USER_CHANGE_CREATED, created)
+        return created
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        actor: Actor,
+        kind: pb.UserChange.ValueType,
+        changed: Sequence[pb.User],
+    ) -> None:
+        """Add changed users to the change feed and to the audit trail."""
+        if changed:
+            await append_changes(connection, kind, changed, self._now())
+            events = [(_ACTIONS[kind], f"users/{user.user_id}") for user in changed]
+            await append_audit(connection, audit_events, actor, events, self._clock)
+
+
+async def _lock(connection: AsyncConnection, user_id: uuid.UUID, etag: str) -> Any:
+    """Lock the row of a user until the transaction ends, and return it.
+
+    Raises:
+        NotFound: The user does not exist.
+        Aborted: `etag` is set and is not the current one.
+    """
+    query = sa.select(users).where(users.c.user_id == user_id).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise _not_found()
+    if etag and etag != str(row.version):
+        raise Aborted("ETAG_MISMATCH", "etag: the user has changed; read it again and repeat the change")
+    return row
+
+
+async def _is_taken(connection: AsyncConnection, email: str, user_id: uuid.UUID) -> bool:
+    """Whether another user has the email.
+
+    The unique index ensures this anyway, but PostgreSQL logs each violation of the index with the email.
+    """
+    query = sa.select(users.c.user_id).where(
+        sa.func.lower(users.c.email) == sa.func.lower(email), users.c.user_id != user_id
+    )
+    return (await connection.execute(query)).first() is not None
+
+
+def _idempotent_request(actor: Actor, request_id: str, user: pb.User) -> IdempotentRequest:
+    relevant = pb.User(email=user.email, display_name=user.display_name, state=user.state)
+    digest = hashlib.sha256(relevant.SerializeToString(deterministic=True)).digest()
+    return IdempotentRequest(actor.subject, uuid.UUID(request_id), digest)
+
+
+def _to_user(row: Any) -> pb.User:
     user = pb.User(
         user_id=str(row.user_id),
         email=row.email,
@@ -60,413 +314,8 @@ def to_message(row: Any) -> pb.User:
 
 
 def _not_found() -> NotFound:
-    return NotFound("USER_NOT_FOUND", "there is no such user")
+    return NotFound("USER_NOT_FOUND", "user not found")
 
 
-def _taken() -> AlreadyExists:
+def _email_taken() -> AlreadyExists:
     return AlreadyExists("EMAIL_TAKEN", "another user has this email")
-
-
-class UserRepository:
-    """Reads and writes users, each change with its audit row and its row of the change feed.
-
-    Args:
-        database: Of the login role of UserService.
-        clock: Seconds since the epoch.
-    """
-
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._database = database
-        self._clock = clock
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
-
-    async def get(self, user_id: str, deadline: float | None = None) -> pb.User:
-        """Returns one user.
-
-        Raises:
-            NotFound: There is none.
-        """
-        row = await self._database.fetch_one(_GET, {"user_id": uuid.UUID(user_id)}, deadline)
-        if row is None:
-            raise _not_found()
-        return to_message(row)
-
-    async def list(
-        self, filter_text: str, order_by: str, token: str, size: int, deadline: float | None = None
-    ) -> Page[pb.User]:
-        """Returns one page.
-
-        Raises:
-            InvalidArgument: Filter, order or token cannot be used.
-        """
-        name, _, direction = " ".join(order_by.split()).partition(" ")
-        name = name or "create_time"
-        if name not in _ORDERS or direction not in {"", "asc", "desc"}:
-            raise InvalidArgument(
-                "order_by",
-                "ORDER_BY_INVALID",
-                "order by create_time, email or display_name, with desc or without",
-            )
-        descending = direction == "desc"
-        column: sa.Column[Any] = _ORDERS[name]
-        timed = name == "create_time"
-        query = f"{filter_text}\n{name} {direction}"
-        after = read_page_token(query, token, (int if timed else str, str))
-        statement = sa.select(users).where(*parse_filter(filter_text))
-        if after is not None:
-            try:
-                last = (_from_microseconds(int(after[0])) if timed else after[0], uuid.UUID(str(after[1])))
-            except (ValueError, OverflowError):
-                raise InvalidArgument(
-                    "page_token", "PAGE_TOKEN_MALFORMED", "the page token is none that this server made"
-                ) from None
-            keyset = sa.tuple_(column, users.c.user_id)
-            edge = sa.tuple_(sa.literal(last[0], column.type), sa.literal(last[1], users.c.user_id.type))
-            statement = statement.where(keyset < edge if descending else keyset > edge)
-        order = (column.desc(), users.c.user_id.desc()) if descending else (column, users.c.user_id)
-        limit = page_size(size)
-        async with self._database.read(deadline) as connection:
-            rows = (await connection.execute(statement.order_by(*order).limit(limit + 1))).all()
-        next_token = ""
-        if len(rows) > limit:
-            edge_row = rows[limit - 1]
-            value = getattr(edge_row, name)
-            next_token = write_page_token(
-                query, (_to_microseconds(value) if timed else value, str(edge_row.user_id))
-            )
-        return Page([to_message(row) for row in rows[:limit]], next_token)
-
-    async def count(self, deadline: float | None = None) -> tuple[Mapping[int, int], datetime]:
-        """Returns the number of users by state, and the moment it was true."""
-        async with self._database.snapshot(deadline) as connection:
-            rows = await connection.execute(sa.select(users.c.state, sa.func.count()).group_by(users.c.state))
-            counts = {state: count for state, count in rows}  # noqa: C416 - rows are not pairs to dict()
-            moment = (await connection.execute(sa.select(sa.func.now()))).scalar_one()
-        return counts, moment
-
-    async def create(
-        self, user: pb.User, request_id: str, actor: Actor, deadline: float | None = None
-    ) -> pb.User:
-        """Makes a user; a request id that was seen before gives the first answer again (AIP-155).
-
-        Raises:
-            AlreadyExists: The email is taken.
-            InvalidArgument: The request id was used for another request.
-        """
-        fingerprint = hashlib.sha256(
-            pb.User(email=user.email, display_name=user.display_name, state=user.state).SerializeToString(
-                deterministic=True
-            )
-        ).digest()
-        async with self._database.write(deadline) as connection:
-            if request_id:
-                # Two of the same at once: the second waits here for the end of the first.
-                key = f"{actor.subject}\n{uuid.UUID(request_id)}"
-                await connection.execute(
-                    sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(key, 0)))
-                )
-                earlier = await self._earlier(connection, actor.subject, request_id, fingerprint)
-                if earlier is not None:
-                    return earlier
-            now = self._now()
-            row = (
-                await connection.execute(
-                    insert(users)
-                    .values(
-                        user_id=new_id(self._clock),
-                        email=user.email,
-                        display_name=user.display_name,
-                        state=user.state or pb.USER_STATE_ACTIVE,
-                        create_time=now,
-                        update_time=now,
-                        version=1,
-                    )
-                    .on_conflict_do_nothing()
-                    .returning(users)
-                )
-            ).one_or_none()
-            if row is None:
-                raise _taken()
-            made = to_message(row)
-            if request_id:
-                await connection.execute(
-                    requests.insert().values(
-                        subject=actor.subject,
-                        request_id=uuid.UUID(request_id),
-                        fingerprint=fingerprint,
-                        response=made.SerializeToString(),
-                        create_time=now,
-                    )
-                )
-            await self._record(connection, actor, "user.created", CREATED, [made])
-        return made
-
-    async def _earlier(
-        self, connection: AsyncConnection, subject: str, request_id: str, fingerprint: bytes
-    ) -> pb.User | None:
-        row = (
-            await connection.execute(
-                sa.select(requests).where(
-                    requests.c.subject == subject, requests.c.request_id == uuid.UUID(request_id)
-                )
-            )
-        ).one_or_none()
-        if row is None:
-            return None
-        if bytes(row.fingerprint) != fingerprint:
-            raise InvalidArgument("request_id", "REQUEST_ID_REUSED", "this id was used for another request")
-        return pb.User.FromString(bytes(row.response))
-
-    async def update(
-        self, user: pb.User, paths: Sequence[str], actor: Actor, deadline: float | None = None
-    ) -> pb.User:
-        """Writes the fields that `paths` name.
-
-        Raises:
-            NotFound: There is no such user.
-            Aborted: The etag is not the stored one.
-            AlreadyExists: The email is taken.
-        """
-        user_id = uuid.UUID(user.user_id)
-        values: dict[str, Any] = {path: getattr(user, path) for path in paths}
-        async with self._database.write(deadline) as connection:
-            row = (
-                await connection.execute(sa.select(users).where(users.c.user_id == user_id).with_for_update())
-            ).one_or_none()
-            if row is None:
-                raise _not_found()
-            if user.etag and user.etag != str(row.version):
-                raise Aborted("ETAG_MISMATCH", "the user has changed; read it again")
-            changed = {k: v for k, v in values.items() if getattr(row, k) != v}
-            if not changed:
-                return to_message(row)
-            if "email" in changed:
-                other = sa.select(users.c.user_id).where(
-                    sa.func.lower(users.c.email) == sa.func.lower(changed["email"]),
-                    users.c.user_id != user_id,
-                )
-                if (await connection.execute(other)).first() is not None:
-                    raise _taken()
-            try:
-                row = (
-                    await connection.execute(
-                        users.update()
-                        .where(users.c.user_id == user_id)
-                        .values(**changed, update_time=self._now(), version=users.c.version + 1)
-                        .returning(users)
-                    )
-                ).one()
-            except sa.exc.IntegrityError:
-                raise _taken() from None
-            made = to_message(row)
-            await self._record(connection, actor, "user.updated", UPDATED, [made])
-        return made
-
-    async def delete(
-        self, user_id: str, etag: str, actor: Actor, *, allow_missing: bool, deadline: float | None = None
-    ) -> None:
-        """Deletes a user.
-
-        Raises:
-            NotFound: There is none, and that is not allowed.
-            Aborted: The etag is not the stored one.
-        """
-        key = uuid.UUID(user_id)
-        async with self._database.write(deadline) as connection:
-            row = (
-                await connection.execute(sa.select(users).where(users.c.user_id == key).with_for_update())
-            ).one_or_none()
-            if row is None:
-                if allow_missing:
-                    return
-                raise _not_found()
-            if etag and etag != str(row.version):
-                raise Aborted("ETAG_MISMATCH", "the user has changed; read it again")
-            await connection.execute(users.delete().where(users.c.user_id == key))
-            await self._record(connection, actor, "user.deleted", DELETED, [pb.User(user_id=str(key))])
-
-    async def current(
-        self,
-        issuer: str,
-        subject: str,
-        email: str,
-        display_name: str,
-        actor: Actor,
-        deadline: float | None = None,
-    ) -> pb.User:
-        """Returns the record of an identity, made when it is first seen.
-
-        An address that another record has is not taken over: whoever can choose an email at the issuer
-        would gain that record.
-        """
-        query = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
-        async with self._database.read(deadline) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is not None:
-            return to_message(row)
-        async with self._database.write(deadline) as connection:
-            now = self._now()
-            key = new_id(self._clock)
-            for address in (email, f"{key}@users.invalid"):
-                if not address:
-                    continue
-                row = (
-                    await connection.execute(
-                        insert(users)
-                        .values(
-                            user_id=key,
-                            email=address,
-                            display_name=display_name,
-                            state=pb.USER_STATE_ACTIVE,
-                            issuer=issuer,
-                            subject=subject,
-                            create_time=now,
-                            update_time=now,
-                            version=1,
-                        )
-                        .on_conflict_do_nothing()
-                        .returning(users)
-                    )
-                ).one_or_none()
-                if row is not None:
-                    made = to_message(row)
-                    await self._record(connection, actor, "user.created", CREATED, [made])
-                    return made
-                # Either the address is taken, or another call made the record just now.
-                row = (await connection.execute(query)).one_or_none()
-                if row is not None:
-                    return to_message(row)
-        raise _taken()
-
-    async def insert_many(
-        self, rows: Sequence[tuple[str, str]], actor: Actor, deadline: float | None = None
-    ) -> set[str]:
-        """Makes users of (email, display name), all or those whose email is free.
-
-        Returns:
-            The emails, in lower case, of the users that were made.
-        """
-        now = self._now()
-        values = [
-            {
-                "user_id": new_id(self._clock),
-                "email": email,
-                "display_name": name,
-                "state": pb.USER_STATE_ACTIVE,
-                "create_time": now,
-                "update_time": now,
-                "version": 1,
-            }
-            for email, name in rows
-        ]
-        # In one order everywhere: two imports of the same rows wait for each other and do not lock up.
-        values.sort(key=lambda value: str(value["email"]).lower())
-        async with self._database.write(deadline) as connection:
-            statement = insert(users).values(values).on_conflict_do_nothing().returning(users)
-            made = [to_message(row) for row in await connection.execute(statement)]
-            await self._record(connection, actor, "user.created", CREATED, made)
-        return {user.email.lower() for user in made}
-
-    async def changes_after(
-        self, position: Position, limit: int, deadline: float | None = None
-    ) -> Sequence[tuple[Position, pb.UserChange.ValueType, pb.User]]:
-        """Returns the changes after `position`, in order.
-
-        Raises:
-            OutOfRange: The feed no longer reaches back that far.
-        """
-        table = user_changes
-        async with self._database.read(deadline) as connection:
-            rows = (
-                await connection.execute(
-                    sa.select(table)
-                    .where(
-                        sa.tuple_(table.c.xid, table.c.position) > sa.tuple_(*map(sa.literal, position)),
-                        table.c.xid < _HORIZON,
-                    )
-                    .order_by(table.c.xid, table.c.position)
-                    .limit(limit)
-                )
-            ).all()
-            # After the rows: what was pruned before they were read shows here.
-            floor = (await connection.execute(sa.select(change_feed))).one()
-        if position < (floor.pruned_xid, floor.pruned_position):
-            raise OutOfRange("RESUME_TOKEN_TOO_OLD", "the change feed no longer reaches back that far")
-        return [((r.xid, r.position), r.kind, pb.User.FromString(bytes(r.message))) for r in rows]
-
-    async def horizon(self, deadline: float | None = None) -> Position:
-        """Returns the position after everything that is there now."""
-        async with self._database.read(deadline) as connection:
-            xid = (await connection.execute(sa.select(_HORIZON))).scalar_one()
-        return (int(xid) - 1, 2**63 - 1)
-
-    async def prune(self) -> int:
-        """Removes what is older than the feed and remembered requests go back; returns how many changes."""
-        now = self._now()
-        async with self._database.write() as connection:
-            await connection.execute(requests.delete().where(requests.c.create_time < now - REQUEST_LIFE))
-        count, gone = 0, PRUNE_BATCH
-        while gone == PRUNE_BATCH:
-            gone = await self._prune_changes(now - FEED_LIFE)
-            count += gone
-        return count
-
-    async def _prune_changes(self, before: datetime) -> int:
-        table, floor = user_changes, change_feed
-        old = (
-            sa.select(table.c.xid, table.c.position)
-            .where(table.c.change_time < before)
-            .order_by(table.c.xid, table.c.position)
-            .limit(PRUNE_BATCH)
-        )
-        async with self._database.write() as connection:
-            # One at a time, so that the floor only rises.
-            await connection.execute(sa.select(floor).with_for_update())
-            gone = (
-                await connection.execute(
-                    table.delete()
-                    .where(sa.tuple_(table.c.xid, table.c.position).in_(old))
-                    .returning(table.c.xid, table.c.position)
-                )
-            ).all()
-            if gone:
-                xid, position = max((row.xid, row.position) for row in gone)
-                await connection.execute(
-                    floor.update()
-                    .where(
-                        sa.tuple_(floor.c.pruned_xid, floor.c.pruned_position)
-                        < sa.tuple_(sa.literal(xid), sa.literal(position))
-                    )
-                    .values(pruned_xid=xid, pruned_position=position)
-                )
-        return len(gone)
-
-    async def _record(
-        self, connection: AsyncConnection, actor: Actor, action: str, kind: int, changed: Sequence[pb.User]
-    ) -> None:
-        if not changed:
-            return
-        now = self._now()
-        await connection.execute(
-            user_changes.insert().values(
-                xid=_THIS_XID,
-                kind=kind,
-                message=sa.bindparam("changed_message"),
-                change_time=now,
-            ),
-            [{"changed_message": user.SerializeToString()} for user in changed],
-        )
-        await append_audit(
-            connection, audit_events, actor, [(action, f"users/{u.user_id}") for u in changed], self._clock
-        )
-        await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
-
-
-def _to_microseconds(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-
-
-def _from_microseconds(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)

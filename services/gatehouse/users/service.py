@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,73 +12,78 @@ from google.rpc import code_pb2
 
 from gatehouse.domain import InvalidArgument, NotFound, Unavailable
 from gatehouse.rpc import current_call, current_principal
-from gatehouse.storage import Actor, Notifications
-from gatehouse.users.repository import IMPORT_BATCH, MUTABLE, Position, UserRepository
+from gatehouse.runtime import wait_any
+from gatehouse.runtime.request import current_actor, remaining_seconds, requested_page
+from gatehouse.storage import Notifications
+from gatehouse.users.change_feed import ChangeFeed, Position
+from gatehouse.users.repository import UserRepository
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
 
+UPDATABLE_FIELDS = ("email", "display_name", "state")
+IMPORT_BATCH = 500
 MAX_IMPORT_ERRORS = 1000
 WATCH_BATCH = 500
 WATCH_POLL_SECONDS = 1.0
+_MAX_NAME_LENGTH = 200
 _Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def _actor() -> Actor:
-    call, principal = current_call(), current_principal()
-    return Actor(principal.subject, principal.client_id, call.method.name, call.trace_id)
-
-
-def _left() -> float | None:
-    return current_call().deadline_seconds()
 
 
 class UserService(users_pb2_grpc.UserServiceServicer):
     """The directory of users.
 
     Args:
-        repository: Keeps them.
-        notifications: Wakes watchers when something has changed.
+        repository: Reads and writes users.
+        feed: Change feed that WatchUsers streams.
+        notifications: Wakes watchers when the feed has changed.
     """
 
-    def __init__(self, repository: UserRepository, notifications: Notifications) -> None:
+    def __init__(self, repository: UserRepository, feed: ChangeFeed, notifications: Notifications) -> None:
         self._users = repository
+        self._feed = feed
         self._notifications = notifications
         self._validator = protovalidate.Validator()
 
     async def GetUser(self, request: pb.GetUserRequest, context: _Context) -> pb.User:
         """See the proto."""
-        return await self._users.get(request.user_id, _left())
+        return await self._users.get(request.user_id, remaining_seconds())
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: _Context) -> pb.ListUsersResponse:
         """See the proto."""
-        page = await self._users.list(
-            request.filter, request.order_by, request.page_token, request.page_size, _left()
-        )
-        return pb.ListUsersResponse(users=page.rows, next_page_token=page.next_page_token)
+        with requested_page(request.page_token, request.page_size) as page:
+            found = await self._users.list(request.filter, request.order_by, page, remaining_seconds())
+        return pb.ListUsersResponse(users=found.rows, next_page_token=found.next_page_token)
 
     async def CountUsers(self, request: pb.CountUsersRequest, context: _Context) -> pb.CountUsersResponse:
         """See the proto."""
-        counts, moment = await self._users.count(_left())
+        counts, snapshot_time = await self._users.count(remaining_seconds())
         response = pb.CountUsersResponse(
             total_count=sum(counts.values()),
             active_count=counts.get(pb.USER_STATE_ACTIVE, 0),
             suspended_count=counts.get(pb.USER_STATE_SUSPENDED, 0),
         )
-        response.snapshot_time.FromDatetime(moment)
+        response.snapshot_time.FromDatetime(snapshot_time)
         return response
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: _Context) -> pb.User:
         """See the proto."""
-        return await self._users.create(request.user, request.request_id, _actor(), _left())
+        return await self._users.create(
+            request.user, request.request_id, current_actor(), remaining_seconds()
+        )
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: _Context) -> pb.User:
         """See the proto."""
-        return await self._users.update(request.user, paths_of(request), _actor(), _left())
+        paths = updated_fields(request)
+        return await self._users.update(request.user, paths, current_actor(), remaining_seconds())
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: _Context) -> empty_pb2.Empty:
         """See the proto."""
         await self._users.delete(
-            request.user_id, request.etag, _actor(), allow_missing=request.allow_missing, deadline=_left()
+            request.user_id,
+            request.etag,
+            current_actor(),
+            allow_missing=request.allow_missing,
+            timeout=remaining_seconds(),
         )
         return empty_pb2.Empty()
 
@@ -90,162 +94,124 @@ class UserService(users_pb2_grpc.UserServiceServicer):
         email = claims.get("email") if claims.get("email_verified") is True else None
         if not isinstance(email, str) or self._validator.collect_violations(pb.User(email=email)):
             email = ""
-        names = map(_shown, (claims.get("name"), claims.get("preferred_username")))
-        name = next(filter(None, names), principal.subject)
-        return await self._users.current(
-            principal.issuer, principal.subject, email, name[:200], _actor(), _left()
+        names = (_printable(claims.get("name")), _printable(claims.get("preferred_username")))
+        name = next(filter(None, names), principal.subject)[:_MAX_NAME_LENGTH]
+        return await self._users.get_or_create(
+            principal.issuer, principal.subject, email, name, current_actor(), remaining_seconds()
         )
 
     async def LookupUsers(
-        self,
-        request_iterator: AsyncIterator[pb.LookupUsersRequest],
-        context: _Context,
+        self, request_iterator: AsyncIterator[pb.LookupUsersRequest], context: _Context
     ) -> AsyncIterator[pb.LookupUsersResponse]:
         """See the proto."""
         async for request in request_iterator:
             response = pb.LookupUsersResponse(user_id=request.user_id)
             try:
-                response.user.CopyFrom(await self._users.get(request.user_id, _left()))
+                response.user.CopyFrom(await self._users.get(request.user_id, remaining_seconds()))
             except NotFound as error:
                 response.error.code = code_pb2.NOT_FOUND
                 response.error.message = error.message
             yield response
 
     async def ImportUsers(
-        self,
-        request_iterator: AsyncIterator[pb.ImportUsersRequest],
-        context: _Context,
+        self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: _Context
     ) -> pb.ImportUsersResponse:
         """See the proto."""
         response = pb.ImportUsersResponse()
         batch: dict[str, pb.ImportUsersRequest] = {}
         async for row in request_iterator:
             response.row_count += 1
-            fault = self._fault_of(row)
-            if fault:
-                _fail(response, row, code_pb2.INVALID_ARGUMENT, fault)
+            error = self._row_error(row)
+            if error:
+                _add_import_error(response, row, code_pb2.INVALID_ARGUMENT, error)
             elif row.email.lower() in batch:
-                _fail(response, row, code_pb2.ALREADY_EXISTS, "another row has this email")
+                _add_import_error(response, row, code_pb2.ALREADY_EXISTS, "another row has this email")
             else:
                 batch[row.email.lower()] = row
             if len(batch) >= IMPORT_BATCH:
                 await self._import(batch, response)
                 batch = {}
-        await self._import(batch, response)
+        if batch:
+            await self._import(batch, response)
         return response
 
     async def _import(
         self, batch: dict[str, pb.ImportUsersRequest], response: pb.ImportUsersResponse
     ) -> None:
-        if not batch:
-            return
         rows = [(row.email, row.display_name) for row in batch.values()]
-        made = await self._users.insert_many(rows, _actor(), _left())
-        response.created_count += len(made)
+        created = await self._users.create_many(rows, current_actor(), remaining_seconds())
+        response.created_count += len(created)
         for email, row in batch.items():
-            if email not in made:
-                _fail(response, row, code_pb2.ALREADY_EXISTS, "another user has this email")
+            if email not in created:
+                _add_import_error(response, row, code_pb2.ALREADY_EXISTS, "another user has this email")
 
-    def _fault_of(self, row: pb.ImportUsersRequest) -> str:
-        """Says which field of a row is wrong, "" when none is; the rules are those of User."""
+    def _row_error(self, row: pb.ImportUsersRequest) -> str:
+        """Return what is wrong with a row by the constraints of User, or "" if it is valid."""
         if not row.email:
             return "email is required"
         if not row.display_name:
             return "display_name is required"
-        violations = self._validator.collect_violations(
-            pb.User(email=row.email, display_name=row.display_name)
-        )
-        for violation in violations:
+        user = pb.User(email=row.email, display_name=row.display_name)
+        for violation in self._validator.collect_violations(user):
             field = violation.proto.field
             name = field.elements[0].field_name if field is not None and field.elements else "row"
-            return f"{name} {violation.proto.message or 'is not valid'}"
+            return f"{name} {violation.proto.message or 'is invalid'}"
         return ""
 
     async def WatchUsers(
-        self,
-        request: pb.WatchUsersRequest,
-        context: _Context,
+        self, request: pb.WatchUsersRequest, context: _Context
     ) -> AsyncIterator[pb.WatchUsersResponse]:
         """See the proto."""
         if request.resume_token:
-            position = read_resume_token(request.resume_token)
+            position = Position.parse(request.resume_token)
         else:
-            position = await self._users.horizon(_left())
-        yield pb.WatchUsersResponse(resume_token=write_resume_token(position))
+            position = await self._feed.end(remaining_seconds())
+        yield pb.WatchUsersResponse(resume_token=position.resume_token)
         draining = current_call().draining
         while not draining.is_set():
-            changes = await self._users.changes_after(position, WATCH_BATCH)
-            for position, kind, user in changes:
-                yield pb.WatchUsersResponse(change=kind, user=user, resume_token=write_resume_token(position))
+            changes = await self._feed.read(position, WATCH_BATCH)
+            for change in changes:
+                position = change.position
+                yield pb.WatchUsersResponse(
+                    change=change.kind, user=change.user, resume_token=position.resume_token
+                )
             if len(changes) < WATCH_BATCH:
-                await self._wait(draining)
-        raise Unavailable("SERVER_DRAINING", "the server is stopping; resume the watch elsewhere")
-
-    async def _wait(self, draining: asyncio.Event) -> None:
-        """Waits for a notification, the poll interval, or the end of the server."""
-        waits = {
-            asyncio.ensure_future(self._notifications.wait(WATCH_POLL_SECONDS)),
-            asyncio.ensure_future(draining.wait()),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+                await wait_any(self._notifications.wait(WATCH_POLL_SECONDS), draining.wait())
+        raise Unavailable("SERVER_DRAINING", "the server is shutting down; resume the watch")
 
 
-def paths_of(request: pb.UpdateUserRequest) -> list[str]:
-    """Returns the fields that an update writes (AIP-134, AIP-161).
+def updated_fields(request: pb.UpdateUserRequest) -> Sequence[str]:
+    """Return the names of the fields that a request updates (AIP-134, AIP-161).
 
     Raises:
-        InvalidArgument: The mask names a field that is not there or not to be written, or a value is missing.
+        InvalidArgument: The mask names a field that cannot be updated, or a field has no value.
     """
     user = request.user
-    paths = list(dict.fromkeys(request.update_mask.paths))
+    paths: Sequence[str] = list(dict.fromkeys(request.update_mask.paths))
     if not paths:
-        paths = [name for name in MUTABLE if getattr(user, name)]
-    elif paths == ["*"]:
-        paths = list(MUTABLE)
+        return [name for name in UPDATABLE_FIELDS if getattr(user, name)]
+    if paths == ["*"]:
+        paths = UPDATABLE_FIELDS
     for path in paths:
-        if path not in MUTABLE:
+        if path not in UPDATABLE_FIELDS:
             raise InvalidArgument(
                 "update_mask",
                 "FIELD_NOT_MUTABLE",
-                "fields that can be written are email, display_name, state",
+                f"update_mask: use only {', '.join(UPDATABLE_FIELDS)}, or *",
             )
         if not getattr(user, path):
-            raise InvalidArgument(f"user.{path}", "FIELD_REQUIRED", f"{path} is required")
+            raise InvalidArgument(f"user.{path}", "FIELD_REQUIRED", f"user.{path}: required by update_mask")
     return paths
 
 
-def _shown(claim: object) -> str:
-    """Returns a claim as a name to show, "" when it is none; a control character has no place in one."""
+def _printable(claim: object) -> str:
+    """Return a claim without control characters, or "" if it is not a string."""
     return "".join(filter(str.isprintable, claim)).strip() if isinstance(claim, str) else ""
 
 
-def write_resume_token(position: Position) -> str:
-    """Writes a position of the change feed."""
-    return f"{position[0]:x}.{position[1]:x}"
-
-
-def read_resume_token(token: str) -> Position:
-    """Reads a position of the change feed.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    try:
-        xid, position = (int(part, 16) for part in token.split("."))
-        if not (0 <= xid < 2**63 and 0 <= position < 2**63):
-            raise ValueError
-    except ValueError:
-        raise InvalidArgument(
-            "resume_token", "RESUME_TOKEN_MALFORMED", "the resume token is none that this server made"
-        ) from None
-    return xid, position
-
-
-def _fail(response: pb.ImportUsersResponse, row: pb.ImportUsersRequest, code: int, message: str) -> None:
+def _add_import_error(
+    response: pb.ImportUsersResponse, row: pb.ImportUsersRequest, code: int, message: str
+) -> None:
     response.failed_count += 1
     if len(response.errors) < MAX_IMPORT_ERRORS:
         error = response.errors.add(row_number=row.row_number)

@@ -1,30 +1,32 @@
-"""UserService as one value."""
+"""The ServiceSpec of UserService."""
 
 from __future__ import annotations
 
-from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
+from gatehouse.runtime import BuiltService, Periodic, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 
 PRUNE_SECONDS = 3600.0
 
 
-class UsersSettings(ServiceSettings):
-    """Settings of UserService."""
-
-
-async def build(context: ServiceContext[UsersSettings]) -> BuiltService:
-    """Build UserService, the listener that wakes its watchers, and the job that prunes old rows."""
-    from gatehouse.runtime import Periodic
+async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
+    """Build UserService, the listener that wakes its watchers, and the jobs that prune old rows."""
     from gatehouse.storage import Notifications
+    from gatehouse.users.change_feed import ChangeFeed
     from gatehouse.users.repository import UserRepository
     from gatehouse.users.service import UserService
     from gatehouse.users.tables import CHANNEL
 
     repository = UserRepository(context.database, context.clock)
+    feed = ChangeFeed(context.database, context.clock)
     notifications = Notifications(context.database.url, CHANNEL)
     return BuiltService(
-        UserService(repository, notifications), (notifications, Periodic(repository.prune, PRUNE_SECONDS))
+        UserService(repository, feed, notifications),
+        (
+            notifications,
+            Periodic(feed.prune, PRUNE_SECONDS),
+            Periodic(repository.prune_request_ids, PRUNE_SECONDS),
+        ),
     )
 
 
@@ -36,5 +38,4 @@ SPEC = ServiceSpec(
     schema="users",
     probe="SELECT FROM users.users LIMIT 1",
     build=build,
-    settings=UsersSettings,
 )

@@ -1,4 +1,4 @@
-"""Tables of UserService, all in schema `users`."""
+"""Tables of UserService, in the schema `users`."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ sa.Index("ix_users_display_name", users.c.display_name, users.c.user_id)
 user_changes = sa.Table(
     "user_changes",
     metadata,
-    # Readers go by (xid, position) and stop at the oldest transaction under way: positions alone are
-    # taken in another order than transactions end, and a reader could pass one by.
+    # See change_feed.py for the order of the rows.
     sa.Column("xid", sa.BigInteger, nullable=False, primary_key=True),
     sa.Column("position", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("kind", sa.SmallInteger, nullable=False),
@@ -54,6 +53,7 @@ user_changes = sa.Table(
 )
 sa.Index("ix_user_changes_change_time", user_changes.c.change_time)
 
+# One row: the last change that was pruned.
 change_feed = sa.Table(
     "change_feed",
     metadata,
@@ -62,6 +62,7 @@ change_feed = sa.Table(
     sa.Column("pruned_position", sa.BigInteger, nullable=False),
 )
 
+# Responses to requests with an id; see idempotency.py.
 requests = sa.Table(
     "requests",
     metadata,

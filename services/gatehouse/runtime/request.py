@@ -1,0 +1,37 @@
+"""What the handlers of all services need of the call they serve.
+
+`gatehouse.runtime` does not re-export it, so that commands that only read the specs import no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gatehouse.domain import InvalidArgument
+from gatehouse.rpc import current_call, current_principal
+from gatehouse.storage import Actor, PageRequest, PageTokenError
+
+
+def current_actor() -> Actor:
+    """Return the caller of the current call, as the audit trail records it."""
+    call, principal = current_call(), current_principal()
+    return Actor(principal.subject, principal.client_id, call.method.name, call.trace_id)
+
+
+def remaining_seconds() -> float | None:
+    """Return the seconds until the deadline of the current call, or None if it has no deadline."""
+    return current_call().deadline_seconds()
+
+
+@contextmanager
+def requested_page(page_token: str, page_size: int) -> Iterator[PageRequest]:
+    """Yield the page that a List request asks for, and turn PageTokenError into InvalidArgument (AIP-158)."""
+    try:
+        yield PageRequest(page_token, page_size)
+    except PageTokenError:
+        raise InvalidArgument(
+            "page_token",
+            "PAGE_TOKEN_INVALID",
+            "page_token: invalid or from another query; request the first page again",
+        ) from None
