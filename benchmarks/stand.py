@@ -17,7 +17,7 @@ import grpc.aio
 import httpx
 import psycopg
 import sqlalchemy as sa
-from gatehouse.storage import LOGIN_ROLES, migrate
+from gatehouse.storage.migrations import LOGIN_ROLES, migrate
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 

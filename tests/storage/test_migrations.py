@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from gatehouse.admin.tables import metadata as admin
 from gatehouse.public.tables import metadata as public
-from gatehouse.storage import LOGIN_ROLES, MigrationError, check_migrations, migrate
+from gatehouse.storage.migrations import LOGIN_ROLES, MigrationError, check_migrations, migrate
 from gatehouse.users.tables import metadata as users
 
 from tests.support.database import named

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from gatehouse.storage import LOGIN_ROLES, migrate
+from gatehouse.storage.migrations import LOGIN_ROLES, migrate
 
 
 @pytest.fixture(scope="session")

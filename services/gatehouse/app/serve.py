@@ -10,30 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from gatehouse.admin import (
-    ROLE_OUTBOX_CHANNEL,
-    AdminRepository,
-    AdminService,
-    DeliveryMetrics,
-    Pace,
-    RoleDelivery,
-    RoleOutbox,
-)
-from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.app.files import write_json
 from gatehouse.app.grpc_tuning import is_active, lower_polling_thread_priority
-from gatehouse.app.policy import whole_policy
 from gatehouse.app.telemetry import Telemetry, make_telemetry
 from gatehouse.domain import DomainError
 from gatehouse.oauth import ClientCredentials, IssuerConfig, TracedTransport, Verifiers
-from gatehouse.provider import KeycloakRoles
-from gatehouse.public import NoticeRepository, PublicService
-from gatehouse.public.v1 import public_pb2_grpc
 from gatehouse.rpc import (
     ClientTls,
     RpcMetrics,
@@ -47,8 +33,10 @@ from gatehouse.rpc import (
 )
 from gatehouse.settings import ConfigurationError, IssuerSettings, Settings, secret_of
 from gatehouse.storage import Database, Notifications, Readiness
-from gatehouse.users import CHANNEL, UserRepository, UserService
-from gatehouse.users.v1 import users_pb2_grpc
+
+if TYPE_CHECKING:
+    from gatehouse.users import UserRepository
+    from gatehouse.users.v1.users_pb2_grpc import UserServiceAsyncStub
 
 PRUNE_SECONDS = 3600.0
 SERVICE_NAMES = ("users", "admin", "public")
@@ -219,7 +207,12 @@ class _Process:
             self.telemetry.logger.warning("no online answers in mode jwt", issuers=silent, methods=online)
         return made
 
+    # Each service is imported by its method, so that a process loads only what it serves.
+
     async def users(self) -> Server:
+        from gatehouse.users import CHANNEL, UserRepository, UserService  # noqa: PLC0415
+        from gatehouse.users.v1 import users_pb2_grpc  # noqa: PLC0415
+
         database = self.database("users")
         notifications = Notifications(database.url, CHANNEL)
         await notifications.start()
@@ -234,6 +227,10 @@ class _Process:
         return self.server("users", service, lambda: followed.ready and self.verifiers.ready)
 
     async def admin(self) -> Server:
+        from gatehouse.admin import AdminRepository, AdminService  # noqa: PLC0415
+        from gatehouse.admin.v1 import admin_pb2_grpc  # noqa: PLC0415
+        from gatehouse.users.v1 import users_pb2_grpc  # noqa: PLC0415
+
         client = self.settings.client
         secret = secret_of(client.client_secret, client.client_secret_file, "GATEHOUSE_CLIENT__CLIENT_SECRET")
         issuer = client.issuer or self.configs[0].issuer
@@ -268,10 +265,17 @@ class _Process:
             lambda: followed.ready and self.verifiers.ready,
         )
 
-    async def role_sync(
-        self, admin_url: str, database: Database, stub: users_pb2_grpc.UserServiceAsyncStub
-    ) -> None:
+    async def role_sync(self, admin_url: str, database: Database, stub: UserServiceAsyncStub) -> None:
         """Starts the worker that brings role bindings to the identity provider."""
+        from gatehouse.admin import (  # noqa: PLC0415
+            ROLE_OUTBOX_CHANNEL,
+            DeliveryMetrics,
+            Pace,
+            RoleDelivery,
+            RoleOutbox,
+        )
+        from gatehouse.provider import KeycloakRoles  # noqa: PLC0415
+
         sync = self.settings.role_sync
         secret = secret_of(sync.client_secret, sync.client_secret_file, "GATEHOUSE_ROLE_SYNC__CLIENT_SECRET")
         if not secret:
@@ -318,6 +322,10 @@ class _Process:
         return next((c.discovery_url for c in self.configs if c.issuer == issuer), None)
 
     async def public(self) -> Server:
+        from gatehouse.app.policy import whole_policy  # noqa: PLC0415
+        from gatehouse.public import NoticeRepository, PublicService  # noqa: PLC0415
+        from gatehouse.public.v1 import public_pb2_grpc  # noqa: PLC0415
+
         database = self.database("public")
         followed = await self.readiness("public", database)
         service = PublicService(

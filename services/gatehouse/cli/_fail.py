@@ -22,7 +22,7 @@ def explain(error: Exception) -> tuple[str, int]:
     from gatehouse.issuer import IssuerError, RealmError  # noqa: PLC0415
     from gatehouse.oauth import IssuerUnavailable, OAuthError  # noqa: PLC0415
     from gatehouse.rpc import PolicyError, TlsError  # noqa: PLC0415
-    from gatehouse.storage import MigrationError  # noqa: PLC0415
+    from gatehouse.storage.migrations import MigrationError  # noqa: PLC0415
 
     if isinstance(error, ConfigurationError | PolicyError | TlsError | RealmError):
         return str(error), USAGE

@@ -71,7 +71,7 @@ class Postgres:
         Raises:
             DemoError: It does not start.
         """
-        from gatehouse.storage import LOGIN_ROLES  # noqa: PLC0415 - see above
+        from gatehouse.storage.migrations import LOGIN_ROLES  # noqa: PLC0415 - see above
 
         self._roles = LOGIN_ROLES
         uri = await self._line(START_SECONDS)
@@ -96,7 +96,7 @@ class Postgres:
 
     async def migrate(self) -> list[str]:
         """Brings the database to the newest version, and gives each login role its password."""
-        from gatehouse.storage import migrate  # noqa: PLC0415 - see above
+        from gatehouse.storage.migrations import migrate  # noqa: PLC0415 - see above
 
         words = {service: self._password(role) for service, role in self._roles.items()}
         return await asyncio.to_thread(migrate, self._url(OWNER), passwords=words)
