@@ -22,7 +22,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from benchmarks.processes import BenchmarkError, Process, run_process
 from gatehouse.app.services import SERVICES, migration_branches
-from gatehouse.storage import migrate
+from gatehouse.storage.migrations import migrate
 
 REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
 # Secrets of the demo realm, which are public.

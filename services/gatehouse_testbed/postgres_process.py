@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     try:
         importing.join()
         from gatehouse.app.services import migration_branches  # noqa: PLC0415 - as above
-        from gatehouse.storage import migrate  # noqa: PLC0415
+        from gatehouse.storage.migrations import migrate  # noqa: PLC0415
 
         branches = migration_branches()
         roles = {branch.name: branch.login_role for branch in branches}

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from gatehouse.app.services import SERVICES, migration_branches
-from gatehouse.storage import migrate
+from gatehouse.storage.migrations import migrate
 
 LOGIN_ROLES = {name: spec.login_role for name, spec in SERVICES.items()}
 

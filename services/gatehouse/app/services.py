@@ -17,7 +17,7 @@ from gatehouse.runtime import ServiceSpec
 from gatehouse.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
-    from gatehouse.storage import MigrationBranch
+    from gatehouse.storage.migrations import MigrationBranch
 
 _PACKAGES = (
     "gatehouse.users",
@@ -51,7 +51,7 @@ def find_services(names: Sequence[str]) -> list[ServiceSpec[Any]]:
 
 def migration_branches() -> list[MigrationBranch]:
     """Return the migrations of all services."""
-    from gatehouse.storage import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
+    from gatehouse.storage.migrations import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
 
     return [MigrationBranch(spec.name, spec.schema, spec.login_role) for spec in SERVICES.values()]
 

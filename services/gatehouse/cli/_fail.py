@@ -20,7 +20,7 @@ def explain(error: Exception) -> tuple[str, int]:
     # Here, because what works need not pay for these rooms.
     from gatehouse.oauth import IssuerUnavailable, OAuthError  # noqa: PLC0415
     from gatehouse.rpc import PolicyError, TlsError  # noqa: PLC0415
-    from gatehouse.storage import MigrationError  # noqa: PLC0415
+    from gatehouse.storage.migrations import MigrationError  # noqa: PLC0415
 
     usage = isinstance(error, ConfigurationError | PolicyError | TlsError)
     # Errors of optional packages name their exit code themselves.

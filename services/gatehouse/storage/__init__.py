@@ -1,10 +1,12 @@
-"""PostgreSQL: connections, transactions, readiness, ids, page tokens, audit trail, migrations. No gRPC."""
+"""PostgreSQL: connections, transactions, readiness, ids, page tokens, audit trail. No gRPC.
+
+`gatehouse.storage.migrations` is imported on its own, because servers do not need alembic.
+"""
 
 from gatehouse.storage.audit import Actor, append_audit, audit_table
 from gatehouse.storage.database import Database
 from gatehouse.storage.direct import DirectSelect
 from gatehouse.storage.ids import new_id
-from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
 from gatehouse.storage.notifications import Notifications
 from gatehouse.storage.paging import Page, PageRequest, PageTokenError, fetch_page, write_page_token
 from gatehouse.storage.readiness import Readiness
@@ -13,8 +15,6 @@ __all__ = [
     "Actor",
     "Database",
     "DirectSelect",
-    "MigrationBranch",
-    "MigrationError",
     "Notifications",
     "Page",
     "PageRequest",
@@ -22,9 +22,7 @@ __all__ = [
     "Readiness",
     "append_audit",
     "audit_table",
-    "check_migrations",
     "fetch_page",
-    "migrate",
     "new_id",
     "write_page_token",
 ]

