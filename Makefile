@@ -18,7 +18,7 @@ serve: install-demo  ## Keeps the same system running, and prints commands to pa
 
 pictures: install-demo  ## Makes docs/images/ from a real run
 	@mkdir -p docs/images
-	@$(BIN)/gatehouse demo --svg docs/images/tour.svg --trace-svg docs/images/trace.svg
+	@$(BIN)/gatehouse demo --pictures docs/images
 
 test: install  ## Runs the tests on real parts, with coverage
 	@$(BIN)/python tools/test.py

