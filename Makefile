@@ -21,7 +21,7 @@ serve: install-testbed  ## Keep the same system running and print commands to tr
 
 pictures: install-testbed  ## Write docs/images/ from a real run
 	@mkdir -p docs/images
-	@$(BIN)/gatehouse demo --svg docs/images/tour.svg --trace-svg docs/images/trace.svg
+	@$(BIN)/gatehouse demo --pictures docs/images
 
 test: install  ## Run the tests, with coverage (DURATIONS=1 lists the ten slowest)
 	@$(BIN)/python tools/test.py $(if $(DURATIONS),--durations=10)

@@ -1,1 +1,1 @@
-"""The demo: PostgreSQL, issuer and services on this machine, a tour from the outside, traces to see."""
+"""Development and tests only: issuer, PostgreSQL and services on this machine, and a tour of them."""

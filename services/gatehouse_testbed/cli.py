@@ -11,111 +11,130 @@ from typing import Annotated
 import typer
 
 from gatehouse.app.profile import load_full_profile
-from gatehouse.cli._fail import INTERRUPTED, OK, REFUSED, say
-from gatehouse.cli._run import ReadyFile, run_loop
+from gatehouse.cli._fail import INTERRUPTED, OK, REFUSED
 from gatehouse.settings import environment, read_secret
+from gatehouse_testbed.errors import require_extra
 
-Svg = Annotated[Path | None, typer.Option(help="Saves what is shown as a picture too.")]
-RealmFile = Annotated[Path | None, typer.Option(help="Realm file of the issuer, to see what a change does.")]
+Svg = Annotated[Path | None, typer.Option(help="Also save the output as a picture in this file.")]
 
 
-def _code(good: bool | None) -> int:  # noqa: FBT001 - what came out
-    return INTERRUPTED if good is None else OK if good else REFUSED
+def _exit_code(passed: bool | None) -> int:  # noqa: FBT001 - the result of a tour
+    return INTERRUPTED if passed is None else OK if passed else REFUSED
 
 
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="No tour: keeps the system running, on its usual ports.")
+        bool, typer.Option("--keep", help="Skip the tour; keep the system running on its default ports.")
     ] = False,
     free_ports: Annotated[
-        bool,
-        typer.Option("--free-ports", help="With --keep: ports that are free, instead of the usual ones."),
+        bool, typer.Option("--free-ports", help="With --keep: use free ports instead.")
     ] = False,
-    realm: RealmFile = None,
-    svg: Svg = None,
-    trace_svg: Annotated[Path | None, typer.Option(help="Saves the trace alone as a picture.")] = None,
+    realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Save tour.svg, matrix.svg and trace.svg in this folder.")
+    ] = None,
 ) -> int:
-    """Runs the whole system on this machine and a tour of it; 1 when something is not as promised.
+    """Run the whole system on this machine and a tour of it; exit with 1 if a check fails.
 
     Examples:
       gatehouse demo
 
       gatehouse demo --keep
     """
-    began = time.monotonic()
-    from gatehouse_testbed.run import keep_running, run_demo  # noqa: PLC0415 - only who runs it pays for it
+    started_at = time.monotonic()
+    require_extra()
+    from gatehouse_testbed.demo import keep_running, run_demo  # noqa: PLC0415 - other commands need none of it
 
-    work = (
-        keep_running(began=began, realm=realm, free_ports=free_ports)
-        if keep
-        else run_demo(began=began, realm=realm, svg=svg, trace_svg=trace_svg)
-    )
-    return _code(asyncio.run(work))
+    if keep:
+        asyncio.run(keep_running(started_at, realm=realm, free_ports=free_ports))
+        return OK
+    return _exit_code(asyncio.run(run_demo(started_at, realm=realm, pictures=pictures)))
 
 
 def issuer(
     realm: Annotated[
-        Path | None, typer.Option(help="Realm file in Keycloak's export format; the bundled one if omitted.")
+        Path | None, typer.Option(help="Realm file in Keycloak's export format; the bundled one by default.")
     ] = None,
-    host: Annotated[str, typer.Option(help="An address of loopback.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="A loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8080,
     admin_password_file: Annotated[
-        Path | None, typer.Option(help="Turns the admin calls on, for user `admin` with this password.")
+        Path | None, typer.Option(help="Enables the admin API for user `admin` with this password.")
     ] = None,
-    ready_file: ReadyFile = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write the URLs to this file, as JSON, when the issuer is ready.")
+    ] = None,
 ) -> int:
-    """Runs the embedded development issuer. Not for production.
+    """Run the development issuer. Not for production.
 
     Examples:
       gatehouse issuer --port 8080
     """
-    from gatehouse.runtime.files import write_json  # noqa: PLC0415
+    require_extra()
+    from gatehouse.runtime.files import write_json  # noqa: PLC0415 - other commands need none of these
     from gatehouse_testbed.files import realm_file  # noqa: PLC0415
     from gatehouse_testbed.issuer import load_realm, run_issuer  # noqa: PLC0415
 
     loaded = load_realm(realm or realm_file(), environment())
     password = read_secret(None, admin_password_file, "--admin-password")
 
-    async def work() -> int:
-        ended = asyncio.Event()
+    async def work() -> None:
+        stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         async with run_issuer(loaded, host=host, port=port, admin_password=password) as running:
-            say("DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production.")
+            typer.echo("gatehouse: DEVELOPMENT ISSUER: its secrets and passwords are public", err=True)
             typer.echo(f"issuer: {running.issuer}")
             if ready_file is not None:
                 write_json(ready_file, {"issuer": running.issuer, "base_url": running.base_url})
-            await ended.wait()
-        return OK
+            await stopped.wait()
 
-    return run_loop(work())
+    asyncio.run(work())
+    return OK
 
 
 def tour(svg: Svg = None) -> int:
-    """Runs the tour on the system of the profile; 1 when something is not as promised.
+    """Run the tour on the system of the profile; exit with 1 if a check fails.
 
     Examples:
       GATEHOUSE_PROFILE=profile.json gatehouse tour
     """
-    from gatehouse_testbed.run import run_tour  # noqa: PLC0415
+    require_extra()
+    from gatehouse_testbed.console import make_console, save_svg  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_testbed.demo import run_until_signal  # noqa: PLC0415
+    from gatehouse_testbed.tour.tour import Tour  # noqa: PLC0415
 
-    return _code(asyncio.run(run_tour(load_full_profile(), svg=svg)))
+    console = make_console(record=svg is not None)
+
+    async def work() -> bool | None:
+        return await run_until_signal(Tour(load_full_profile(), console).run())
+
+    passed = asyncio.run(work())
+    if svg is not None and passed is not None:
+        save_svg(console, svg, "gatehouse tour")
+    return _exit_code(passed)
 
 
 def trace(
-    trace_id: Annotated[str, typer.Argument(help="As `gatehouse call` and log lines have it.")],
-    url: Annotated[str | None, typer.Option(help="A server of Jaeger's query API.")] = None,
+    trace_id: Annotated[str, typer.Argument(help="Id that `gatehouse call` and the log print.")],
+    url: Annotated[str | None, typer.Option(help="URL of a Jaeger query API.")] = None,
     svg: Svg = None,
 ) -> int:
-    """Draws a trace as a tree of its spans, over the time of each.
+    """Draw a trace as a tree of its spans.
 
     Examples:
       gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736
 
       gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736 --url http://127.0.0.1:16686 --svg trace.svg
     """
-    from gatehouse_testbed.run import show_trace  # noqa: PLC0415
+    from gatehouse_testbed.console import make_console, save_picture  # noqa: PLC0415 - other commands need none
+    from gatehouse_testbed.tracing.query import find_trace  # noqa: PLC0415
+    from gatehouse_testbed.tracing.spans import tree  # noqa: PLC0415
+    from gatehouse_testbed.tracing.view import trace_view  # noqa: PLC0415
 
-    asyncio.run(show_trace(trace_id, url or load_full_profile().traces_url, svg))
+    spans = asyncio.run(find_trace(trace_id, url or load_full_profile().traces_url))
+    view = trace_view(tree(spans))
+    make_console().print(view)
+    if svg is not None:
+        save_picture(view, svg, f"gatehouse trace {trace_id}")
     return OK

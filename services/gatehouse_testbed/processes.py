@@ -1,4 +1,4 @@
-"""Processes of the demo: each `gatehouse ARGUMENTS`, with a log, a ready file, and an end that is certain."""
+"""Processes that run `gatehouse`, each with a log file and a ready file."""
 
 from __future__ import annotations
 
@@ -6,116 +6,118 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gatehouse.settings import environment
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.01
 
 
-def outside_environment() -> dict[str, str]:
-    """Returns the environment without settings of Gatehouse and of libpq, which are for other systems."""
+def clean_environment() -> dict[str, str]:
+    """Return the environment of this process without settings of Gatehouse and of libpq."""
     return {name: value for name, value in environment().items() if not name.startswith(("GATEHOUSE_", "PG"))}
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class GatehouseProcess:
+    """A process that runs `gatehouse`.
+
+    Attributes:
+        name: Names its files and the process in errors.
+        process: The process.
+        log: Its output.
+        ready_file: Written by the process when it is ready.
+    """
+
+    name: str
     process: asyncio.subprocess.Process
     log: Path
     ready_file: Path
 
-
-class Processes:
-    """Starts processes, and ends those that it has started.
-
-    Args:
-        folder: Where logs and ready files go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._started: dict[str, _Started] = {}
-
-    async def start(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> None:
-        """Starts `gatehouse ARGUMENTS --ready-file ...`.
+    @classmethod
+    async def start(
+        cls, name: str, arguments: Sequence[str], settings: Mapping[str, str], folder: Path
+    ) -> GatehouseProcess:
+        """Start `gatehouse ARGUMENTS --ready-file FILE`.
 
         Args:
-            name: Names its files, and it in errors.
-            arguments: What stands after `gatehouse`.
-            environment: Added to that of this process, which gives none of its own settings.
+            name: Names its files and the process in errors.
+            arguments: Command and arguments.
+            settings: Environment variables, in addition to `clean_environment`.
+            folder: Where its files are written.
         """
-        log, ready_file = self._folder / f"{name}.log", self._folder / f"{name}.json"
+        log, ready_file = folder / f"{name}.log", folder / f"{name}.json"
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gatehouse",
-                *arguments,
-                "--ready-file",
-                str(ready_file),
-                env=outside_environment() | dict(environment),
+                *(sys.executable, "-m", "gatehouse", *arguments, "--ready-file", str(ready_file)),
+                env=clean_environment() | dict(settings),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                # Ctrl-C goes to whoever started the demo, who then ends these in the right order.
+                # Ctrl-C reaches only the parent, which stops the processes in the right order.
                 start_new_session=True,
             )
-        self._started[name] = _Started(process, log, ready_file)
+        return cls(name, process, log, ready_file)
 
-    async def ready(self, name: str) -> dict[str, Any]:
-        """Waits for the ready file of a process and returns what it holds.
+    async def ready(self) -> dict[str, Any]:
+        """Wait for the ready file and return its content.
 
         Raises:
-            DemoError: The process ended, or was not ready in time.
+            TestbedError: The process exited, or was not ready within READY_SECONDS.
         """
-        started = self._started[name]
         try:
             async with asyncio.timeout(READY_SECONDS):
-                while not started.ready_file.exists():
-                    if started.process.returncode is not None:
-                        raise DemoError(f"{name} ended at once: {last_line(started.log)}")
+                while not self.ready_file.exists():
+                    if self.process.returncode is not None:
+                        raise self._exited()
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
-            raise DemoError(
-                f"{name} was not ready within {READY_SECONDS:g} s: {last_line(started.log)}"
+            raise TestbedError(
+                f"{self.name}: not ready within {READY_SECONDS:g} s: {last_line(self.log)}"
             ) from None
-        found: dict[str, Any] = json.loads(started.ready_file.read_bytes())
-        return found
+        content: dict[str, Any] = json.loads(self.ready_file.read_bytes())
+        return content
 
-    async def first_end(self) -> str:
-        """Waits until a process ends, which none should, and says which and why."""
-        waits = {
-            asyncio.ensure_future(started.process.wait()): name for name, started in self._started.items()
-        }
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        name = waits[done.pop()]
-        return f"{name} ended: {last_line(self._started[name].log)}"
+    async def exited(self) -> TestbedError:
+        """Wait until the process exits; return an error with the reason."""
+        await self.process.wait()
+        return self._exited()
 
-    async def aclose(self) -> None:
-        """Ends all of them, in order where they listen to it, at once where they do not."""
-        await asyncio.gather(*(end(started.process) for started in self._started.values()))
+    def _exited(self) -> TestbedError:
+        return TestbedError(f"{self.name} exited: {last_line(self.log)}")
+
+    async def stop(self) -> None:
+        """See stop_process."""
+        await stop_process(self.process)
 
 
-async def end(process: asyncio.subprocess.Process, *, asks: bool = True) -> None:
-    """Ends a process: asks it to, waits a while, and then makes it.
+async def first_exit(processes: Sequence[GatehouseProcess]) -> TestbedError:
+    """Wait until one of the processes exits; return an error with its name and the reason."""
+    waits = [asyncio.ensure_future(process.exited()) for process in processes]
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return done.pop().result()
+
+
+async def stop_process(process: asyncio.subprocess.Process, *, terminate: bool = True) -> None:
+    """Stop a process: SIGTERM, and SIGKILL if it does not exit within STOP_SECONDS.
 
     Args:
         process: The process.
-        asks: Whether to ask with SIGTERM; one that has been told in another way is only waited for.
+        terminate: Whether to send SIGTERM; False if the process was told to exit in another way.
     """
     if process.returncode is not None:
         return
-    if asks:
+    if terminate:
         process.send_signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_SECONDS):
@@ -123,13 +125,13 @@ async def end(process: asyncio.subprocess.Process, *, asks: bool = True) -> None
     except TimeoutError:
         pass
     finally:
-        # Also when somebody does not want to wait.
+        # After the timeout, and also if the caller is cancelled.
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
 def last_line(log: Path) -> str:
-    """Returns the last line that a process has written."""
+    """Return the last line that a process has written."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("gatehouse: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("gatehouse: ") if lines else "no output"

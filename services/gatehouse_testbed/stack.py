@@ -1,4 +1,4 @@
-"""The whole system on this machine: PostgreSQL, issuer, three services over TLS, and a store of traces."""
+"""The whole system on this machine: PostgreSQL, issuer, all services over TLS, and a trace receiver."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 import json
 import secrets
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,305 +16,249 @@ from typing import TYPE_CHECKING
 from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import Realm, load_realm
+from gatehouse_testbed.ports import HOST, Ports
 from gatehouse_testbed.postgres import Postgres
-from gatehouse_testbed.processes import Processes
+from gatehouse_testbed.processes import GatehouseProcess, first_exit
 
 if TYPE_CHECKING:
-    from gatehouse_testbed.certificates import Certificates
+    from gatehouse_testbed.certificates import TlsFiles
 
 SERVING_SECONDS = 60.0
 REVOCATION_BUDGET_SECONDS = 1.0
 EXPORT_SECONDS = 0.2
-_HOST = "127.0.0.1"
 _AUDIENCE = "gatehouse-api"
 _ADMIN_CLIENT = "gatehouse-admin-service"
 _ROLE_CLIENT = "gatehouse-role-sync"
-# Below the ports that the system gives to outgoing connections, so that none of these takes ours.
-_FREE_PORTS = range(20_000, 32_000)
 
-Tell = Callable[[str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the parts listen, all on loopback.
-
-    Attributes:
-        issuer: Development issuer.
-        traces: Jaeger query API.
-        services: Each service, by its name.
-    """
-
-    issuer: int
-    traces: int
-    services: Mapping[str, int]
-
-    @classmethod
-    def default(cls) -> Ports:
-        """Return the default ports."""
-        return cls(8080, 16686, {name: spec.default_port for name, spec in SERVICES.items()})
-
-    @classmethod
-    def free(cls) -> Ports:
-        """Return ports that are free now."""
-        found: set[int] = set()
-        while len(found) < len(SERVICES) + 2:
-            port = secrets.choice(_FREE_PORTS)
-            if _is_free(port):
-                found.add(port)
-        issuer, traces, *services = found
-        return cls(issuer, traces, dict(zip(SERVICES, services, strict=True)))
-
-    def check(self) -> None:
-        """Check that all ports are free.
-
-        Raises:
-            DemoError: A port is taken.
-        """
-        for name, port in {"issuer": self.issuer, "traces": self.traces, **self.services}.items():
-            if not _is_free(port):
-                raise DemoError(
-                    f"port {port}, for {name}, is taken; end what listens there (`ss -ltnp sport = :{port}` "
-                    "names it), or take free ports with `gatehouse demo --keep --free-ports`"
-                )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
+OnProgress = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A system that serves.
+    """A running system.
 
     Attributes:
-        profile: Where everything is, and how to get in.
-        profile_file: The same for `GATEHOUSE_PROFILE`.
-        folder: Of its logs.
-        seconds: From the beginning until everything was SERVING.
+        profile: Addresses, clients and users.
+        profile_file: The same, for `GATEHOUSE_PROFILE`.
+        folder: Logs of all processes.
     """
 
     profile: Profile
     profile_file: Path
     folder: Path
-    seconds: float
     _postgres: Postgres = field(repr=False)
-    _processes: Processes = field(repr=False)
+    _processes: list[GatehouseProcess] = field(repr=False)
 
     async def stop_database(self) -> None:
-        """Stops PostgreSQL; its data stays."""
+        """Stop PostgreSQL; its data stays."""
         await self._postgres.stop()
 
     async def start_database(self) -> None:
-        """Starts PostgreSQL again."""
+        """Start PostgreSQL again."""
         await self._postgres.start()
 
-    async def first_end(self) -> str:
-        """Waits until a process ends, which none should, and says which and why."""
-        return await self._processes.first_end()
+    async def first_exit(self) -> TestbedError:
+        """See processes.first_exit."""
+        return await first_exit(self._processes)
 
 
 @asynccontextmanager
 async def run_stack(
     *,
-    tell: Tell,
+    on_progress: OnProgress = lambda _name, _text: None,
     ports: Ports | None = None,
     realm: Path | None = None,
     parent: Path | None = None,
     issuer_settings: Mapping[str, object] | None = None,
-    began: float | None = None,
 ) -> AsyncIterator[Stack]:
-    """Runs the system until the context ends; then nothing of it is left, neither process nor file.
+    """Run the system until the context ends, then stop all processes and delete all files.
 
     Args:
-        tell: Told of each part that is up: its name, and where it is.
-        ports: Where to listen; free ports when None.
-        realm: Realm file of the issuer; the repository's when None.
-        parent: Where its folder is made; where temporary files go when None. A Unix socket is in it, so
-            its path must be short.
-        issuer_settings: Changes how the services accept the issuer's tokens, see IssuerSettings.
-        began: When the command began, on the monotonic clock.
+        on_progress: Called for each part when it is ready, with its name and its address.
+        ports: Ports to listen on; free ports if None.
+        realm: Realm file of the issuer; the bundled one if None.
+        parent: Folder for its files; the system's temporary folder if None. Its path must be short, because
+            of a Unix socket.
+        issuer_settings: Replaces settings of the issuer that the services trust, see IssuerSettings.
 
     Raises:
-        DemoError: A part does not start.
-        RealmError: The realm file cannot be used.
+        TestbedError: A part does not start.
+        RealmError: The realm file is invalid.
     """
-    began = time.monotonic() if began is None else began
     path = realm or realm_file()
     loaded = load_realm(path, environment())
-    chosen = ports or Ports.free()
-    chosen.check()
+    ports = ports or Ports.free()
+    ports.check()
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="gatehouse-", dir=parent))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        # The folder itself must be open for the user whom PostgreSQL runs as; what is private is below it.
+        # PostgreSQL may run as another user, who must reach its data below `folder`; the rest is private.
         private = folder / "private"
         private.mkdir(mode=0o700)
-        starting = _Start(chosen, path, loaded, private, dict(issuer_settings or {}), tell, stack)
-        yield await starting.run(folder / "pg", began)
+        starter = _Starter(path, loaded, ports, private, on_progress, dict(issuer_settings or {}), stack)
+        yield await starter.run(folder / "pg")
 
 
-class _Start:
-    """Brings the parts up, those side by side that can be."""
+class _Starter:
+    """Starts the parts, concurrently where possible."""
 
     def __init__(
         self,
-        ports: Ports,
         realm_path: Path,
         realm: Realm,
+        ports: Ports,
         folder: Path,
+        on_progress: OnProgress,
         issuer_settings: dict[str, object],
-        tell: Tell,
         stack: AsyncExitStack,
     ) -> None:
-        self.ports = ports
         self.realm_path = realm_path
         self.realm = realm
+        self.ports = ports
         self.folder = folder
+        self.on_progress = on_progress
         self.issuer_settings = issuer_settings
-        self.tell = tell
         self.stack = stack
-        self.issuer_url = f"http://{_HOST}:{ports.issuer}/realms/{realm.name}"
+        self.base_url = f"http://{HOST}:{ports.issuer}"
+        self.issuer = f"{self.base_url}/realms/{realm.name}"
         self.admin_password = secrets.token_urlsafe(18)
-        self.processes = Processes(folder)
+        self.services: dict[str, GatehouseProcess] = {}
 
-    async def run(self, postgres_folder: Path, began: float) -> Stack:
+    async def run(self, postgres_folder: Path) -> Stack:
         database = await Postgres.launch(postgres_folder, self.folder / "postgres.log")
         self.stack.push_async_callback(database.aclose)
-        self.stack.push_async_callback(self.processes.aclose)
-        await self._launch_issuer()
-        # These two keep both cores busy for a while, and find the rest of this one ready when they are up.
-        from gatehouse_testbed.certificates import make_certificates  # noqa: PLC0415
+        issuer = await self._start_issuer()
+        # PostgreSQL and the issuer keep two cores busy while they start; import the rest meanwhile.
+        from gatehouse_testbed.certificates import write_certificates  # noqa: PLC0415
         from gatehouse_testbed.tracing.receiver import run_trace_server  # noqa: PLC0415
 
-        certificates = make_certificates(self.folder)
-        otlp = await self.stack.enter_async_context(run_trace_server(self.ports.traces))
+        tls = write_certificates(self.folder)
+        otlp_endpoint = await self.stack.enter_async_context(run_trace_server(self.ports.traces))
         await database.prepare()
-        self.tell("issuer", (await self.processes.ready("issuer"))["issuer"])
-        self.tell("postgres", f"PostgreSQL {database.version}, one login role for each service")
-        self.tell("traces", f"http://{_HOST}:{self.ports.traces}/api/traces/ID")
+        self.on_progress("issuer", (await issuer.ready())["issuer"])
+        self.on_progress("postgres", f"PostgreSQL {database.version}, one login role per service")
+        self.on_progress("traces", f"http://{HOST}:{self.ports.traces}/api/traces/ID")
         migrating = asyncio.ensure_future(database.migrate())
-        self.stack.push_async_callback(_settled, migrating)
-        urls = database.urls()
-        for name in SERVICES:
-            own = {f"GATEHOUSE_{name.upper()}__DATABASE_URL": urls[name]}
-            settings = self._settings(name, certificates, otlp) | own
-            await self.processes.start(name, ["serve", name], settings)
-        profile = self._profile(certificates)
-        serving = [asyncio.ensure_future(self._serving(name, profile)) for name in SERVICES]
+        self.stack.push_async_callback(_wait, migrating)
+        self.stack.push_async_callback(self._stop_services)
+        for name, url in database.urls().items():
+            settings = self._settings(name, tls, otlp_endpoint, url)
+            self.services[name] = await GatehouseProcess.start(name, ["serve", name], settings, self.folder)
+        profile = self._profile(tls)
+        serving = [asyncio.ensure_future(self._wait_until_serving(name, profile)) for name in SERVICES]
         try:
-            self.tell("migrate", f"{len(await asyncio.shield(migrating))} migrations ran")
-            ready = await asyncio.gather(*serving)
+            self.on_progress("migrate", f"{len(await asyncio.shield(migrating))} migrations applied")
+            metrics_ports = await asyncio.gather(*serving)
         finally:
             for task in serving:
                 task.cancel()
         metrics = {
-            name: f"http://{_HOST}:{found['metrics']}/metrics"
-            for name, found in zip(SERVICES, ready, strict=True)
+            name: f"http://{HOST}:{port}/metrics" for name, port in zip(SERVICES, metrics_ports, strict=True)
         }
         profile = profile.model_copy(update={"metrics": metrics})
         file = self.folder / "profile.json"
         write_profile(profile, file)
-        return Stack(profile, file, self.folder, time.monotonic() - began, database, self.processes)
+        return Stack(profile, file, self.folder, database, [issuer, *self.services.values()])
 
-    async def _launch_issuer(self) -> None:
-        word = self.folder / "issuer-admin-password"
-        word.touch(mode=0o600)
-        word.write_text(self.admin_password, encoding="utf-8")
+    async def _start_issuer(self) -> GatehouseProcess:
+        password = self.folder / "issuer-admin-password"
+        password.touch(mode=0o600)
+        password.write_text(self.admin_password, encoding="utf-8")
         arguments = ["issuer", "--realm", str(self.realm_path), "--port", str(self.ports.issuer)]
-        # The realm file may take values from these, too.
-        settings = {name: value for name, value in environment().items() if name.startswith("GATEHOUSE_")}
-        await self.processes.start("issuer", [*arguments, "--admin-password-file", str(word)], settings)
+        arguments += ["--admin-password-file", str(password)]
+        # The realm file may refer to variables of the environment.
+        variables = {name: value for name, value in environment().items() if name.startswith("GATEHOUSE_")}
+        issuer = await GatehouseProcess.start("issuer", arguments, variables, self.folder)
+        self.stack.push_async_callback(issuer.stop)
+        return issuer
 
-    def _settings(self, name: str, certificates: Certificates, otlp: str) -> dict[str, str]:
-        accepted = {
-            "issuer": self.issuer_url,
+    async def _stop_services(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self.services.values()))
+
+    def _settings(self, name: str, tls: TlsFiles, otlp_endpoint: str, database_url: str) -> dict[str, str]:
+        issuer = {
+            "issuer": self.issuer,
             "audience": _AUDIENCE,
             "client_id": _AUDIENCE,
             "client_secret": self._secret(_AUDIENCE),
             "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
-            # Everything runs by one clock, and the tour shows what happens when a token expires.
+            # All processes use one clock, and the tour shows what happens when a token expires.
             "leeway_seconds": 0,
         }
-        found = {
-            "GATEHOUSE_ISSUERS": json.dumps([accepted | self.issuer_settings]),
+        settings = {
+            "GATEHOUSE_ISSUERS": json.dumps([issuer | self.issuer_settings]),
             f"GATEHOUSE_{name.upper()}__PORT": str(self.ports.services[name]),
+            f"GATEHOUSE_{name.upper()}__DATABASE_URL": database_url,
             "GATEHOUSE_SERVER__REFLECTION": "true",
             "GATEHOUSE_SERVER__DRAIN_SECONDS": "2",
-            "GATEHOUSE_TLS__CERTIFICATE_FILE": str(certificates.certificate_file),
-            "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(certificates.private_key_file),
-            "GATEHOUSE_TLS__CA_FILE": str(certificates.ca_file),
-            "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": otlp,
+            "GATEHOUSE_TLS__CERTIFICATE_FILE": str(tls.certificate_file),
+            "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(tls.private_key_file),
+            "GATEHOUSE_TLS__CA_FILE": str(tls.ca_file),
+            "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": otlp_endpoint,
             "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
             "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": str(EXPORT_SECONDS),
             "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
             "GATEHOUSE_LOG__FORMAT": "json",
         }
         if name == "admin":
-            found |= {
+            settings |= {
                 "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": _ADMIN_CLIENT,
                 "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": self._secret(_ADMIN_CLIENT),
-                "GATEHOUSE_ADMIN__USERS_TARGET": f"{_HOST}:{self.ports.services['users']}",
-                "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL": f"http://{_HOST}:{self.ports.issuer}/admin/realms/{self.realm.name}",
+                "GATEHOUSE_ADMIN__USERS_TARGET": f"{HOST}:{self.ports.services['users']}",
+                "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL": f"{self.base_url}/admin/realms/{self.realm.name}",
                 "GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET": self._secret(_ROLE_CLIENT),
             }
-        return found
+        return settings
 
     def _secret(self, client_id: str) -> str:
         client = self.realm.clients.get(client_id)
         if client is None:
-            raise DemoError(f"{self.realm_path}: has no client {client_id}, and the services need it; add it")
+            raise TestbedError(f"{self.realm_path}: client {client_id} is missing; the services need it")
         return client.secret
 
-    def _profile(self, certificates: Certificates) -> Profile:
-        users = (user for user in self.realm.users.values() if user.password)
+    def _profile(self, tls: TlsFiles) -> Profile:
         return Profile.model_validate(
             {
-                "issuer": self.issuer_url,
-                "targets": {name: f"{_HOST}:{port}" for name, port in self.ports.services.items()},
-                "ca_file": certificates.ca_file,
-                # Who calls the services has no business with the client that may manage users.
+                "issuer": self.issuer,
+                "targets": {name: f"{HOST}:{port}" for name, port in self.ports.services.items()},
+                "ca_file": tls.ca_file,
+                # A caller does not need the client that may manage users.
                 "clients": {
-                    c.client_id: c.secret
-                    for c in self.realm.clients.values()
-                    if c.secret and c.client_id != _ROLE_CLIENT
+                    client.client_id: client.secret
+                    for client in self.realm.clients.values()
+                    if client.secret and client.client_id != _ROLE_CLIENT
                 },
-                "passwords": {user.username: user.password for user in users},
-                "traces_url": f"http://{_HOST}:{self.ports.traces}",
+                "passwords": {u.username: u.password for u in self.realm.users.values() if u.password},
+                "traces_url": f"http://{HOST}:{self.ports.traces}",
                 "issuer_admin_password": self.admin_password,
                 "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
             }
         )
 
-    async def _serving(self, name: str, profile: Profile) -> dict[str, int]:
-        from gatehouse_testbed.health import until_health  # noqa: PLC0415 - imported while the services start
+    async def _wait_until_serving(self, name: str, profile: Profile) -> int:
+        """Wait for a service and return the port of its metrics."""
+        from gatehouse_testbed.health import wait_for_health  # noqa: PLC0415 - imported while services start
 
-        found = await self.processes.ready(name)
-        await until_health(profile, name, serving=True, seconds=SERVING_SECONDS)
-        self.tell(name, f"{_HOST}:{found[name]} over TLS, SERVING")
-        return found
+        ready = await self.services[name].ready()
+        await wait_for_health(profile, name, serving=True, seconds=SERVING_SECONDS)
+        self.on_progress(name, f"{HOST}:{ready[name]} over TLS, SERVING")
+        return int(ready["metrics"])
 
 
 def write_profile(profile: Profile, file: Path) -> None:
-    """Writes a profile, its secrets in clear, for its owner only."""
+    """Write a profile with its secrets in clear text, readable by the owner only."""
     plain = profile.model_dump(mode="json", exclude_none=True)
-    plain["clients"] = {name: word.get_secret_value() for name, word in profile.clients.items()}
-    plain["passwords"] = {name: word.get_secret_value() for name, word in profile.passwords.items()}
+    plain["clients"] = {name: secret.get_secret_value() for name, secret in profile.clients.items()}
+    plain["passwords"] = {name: secret.get_secret_value() for name, secret in profile.passwords.items()}
     if profile.issuer_admin_password is not None:
         plain["issuer_admin_password"] = profile.issuer_admin_password.get_secret_value()
     file.touch(mode=0o600)
     file.write_text(json.dumps(plain, indent=2), encoding="utf-8")
 
 
-async def _settled(work: asyncio.Future[list[str]]) -> None:
-    """Waits for what runs in a thread, which nothing can cancel."""
+async def _wait(work: asyncio.Future[list[str]]) -> None:
+    """Wait for work in a thread, which cannot be cancelled."""
     await asyncio.gather(work, return_exceptions=True)

@@ -81,7 +81,7 @@ async def test_a_server_of_another_authority_is_not_trusted_and_gets_no_token(
     secure: Stand, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    stranger = Authority.create(tmp_path / "other", "another authority")
+    stranger = Authority(tmp_path / "other", "another authority")
     async with trusting(secure, stranger) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await probe_call(channel, timeout=5.0)

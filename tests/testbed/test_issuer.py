@@ -1,18 +1,19 @@
-"""What the embedded issuer has beyond the contract of tests/issuers: a clock, files, an address."""
+"""The development issuer beyond the contract of tests/issuers: clock, realm file, address, admin API."""
 
 from pathlib import Path
 
 import httpx
 import pytest
 
-from gatehouse_testbed.issuer import IssuerError, RealmError, load_realm, run_issuer
+from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.issuer import RealmError, load_realm, run_issuer
 from tests.issuers.idp import Browser, Idp, open_embedded
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE, LiveIssuer
 
 
 @pytest.fixture
 def browser(issuer: LiveIssuer) -> Browser:
-    """A browser at an issuer whose clock can be set ahead."""
+    """A browser at an issuer whose clock the test can move."""
     idp = Idp(issuer.running.base_url, issuer.http, open_embedded, ADMIN_PASSWORD)
     return Browser(idp, issuer.http)
 
@@ -21,14 +22,14 @@ async def refresh(issuer: LiveIssuer, token: str) -> httpx.Response:
     return await issuer.token(grant_type="refresh_token", client_id="gatehouse-console", refresh_token=token)
 
 
-async def test_a_code_is_good_for_a_minute(issuer: LiveIssuer, browser: Browser) -> None:
+async def test_code_expires_after_a_minute(issuer: LiveIssuer, browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     issuer.clock.ahead = 61
     answer = await browser.exchange(code)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
-async def test_a_session_ends_when_it_is_not_used(issuer: LiveIssuer) -> None:
+async def test_idle_session_ends(issuer: LiveIssuer) -> None:
     token = (await issuer.user_answer()).json()["refresh_token"]
     issuer.clock.ahead = 1700
     answer = await refresh(issuer, token)
@@ -38,7 +39,7 @@ async def test_a_session_ends_when_it_is_not_used(issuer: LiveIssuer) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
-async def test_a_session_ends_after_ten_hours(issuer: LiveIssuer) -> None:
+async def test_session_ends_after_ten_hours(issuer: LiveIssuer) -> None:
     answer = await issuer.user_answer()
     while issuer.clock.ahead < 36_000 - 1700:
         issuer.clock.ahead += 1700
@@ -49,7 +50,7 @@ async def test_a_session_ends_after_ten_hours(issuer: LiveIssuer) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
-async def test_a_login_that_has_ended_meanwhile_has_no_tokens(issuer: LiveIssuer, browser: Browser) -> None:
+async def test_code_of_an_ended_session_gets_no_tokens(issuer: LiveIssuer, browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     user = "00000000-0000-4000-8000-0000000a11ce"
     await browser.idp.admin("POST", f"/gatehouse/users/{user}/logout")
@@ -57,7 +58,7 @@ async def test_a_login_that_has_ended_meanwhile_has_no_tokens(issuer: LiveIssuer
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
-async def test_the_administrators_token_lasts_a_minute(issuer: LiveIssuer) -> None:
+async def test_token_of_the_administrator_expires_after_a_minute(issuer: LiveIssuer) -> None:
     headers = await issuer.admin()
     users = f"{issuer.running.base_url}/admin/realms/gatehouse/users?username=alice"
     assert (await issuer.http.get(users, headers=headers)).status_code == 200
@@ -65,7 +66,7 @@ async def test_the_administrators_token_lasts_a_minute(issuer: LiveIssuer) -> No
     assert (await issuer.http.get(users, headers=headers)).status_code == 401
 
 
-async def test_without_a_password_for_it_there_is_no_administration() -> None:
+async def test_admin_api_is_off_without_a_password() -> None:
     async with run_issuer(load_realm(REALM_FILE, {})) as running, httpx.AsyncClient() as http:
         answer = await http.post(f"{running.base_url}/admin/realms/gatehouse/components", json={})
         assert answer.status_code == 401
@@ -74,7 +75,7 @@ async def test_without_a_password_for_it_there_is_no_administration() -> None:
 
 
 @pytest.mark.parametrize("body", [{"providerId": "x"}, [], {"providerId": "rsa-generated", "config": []}])
-async def test_a_key_provider_that_is_none_is_refused(issuer: LiveIssuer, body: object) -> None:
+async def test_invalid_key_provider_is_refused(issuer: LiveIssuer, body: object) -> None:
     answer = await issuer.http.post(
         f"{issuer.running.base_url}/admin/realms/gatehouse/components",
         json=body,
@@ -83,13 +84,13 @@ async def test_a_key_provider_that_is_none_is_refused(issuer: LiveIssuer, body: 
     assert answer.status_code == 400
 
 
-async def test_the_logout_page_is_good_once(browser: Browser) -> None:
+async def test_logout_page_can_be_submitted_once(browser: Browser) -> None:
     page = await browser.request("GET", browser.idp.url("logout"))
     assert (await browser.submit(page)).status_code == 200
     assert (await browser.submit(page)).status_code == 400
 
 
-async def test_bodies_that_are_no_form_repeated_or_huge_are_refused(issuer: LiveIssuer) -> None:
+async def test_invalid_repeated_or_too_large_form_is_refused(issuer: LiveIssuer) -> None:
     url = issuer.url("token")
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     assert (await issuer.http.post(url, json={"grant_type": "password"})).status_code == 400
@@ -98,7 +99,7 @@ async def test_bodies_that_are_no_form_repeated_or_huge_are_refused(issuer: Live
     assert (await issuer.http.post(url, content=b"a=" + b"x" * 300_000, headers=kind)).status_code == 413
 
 
-async def test_a_token_is_active_through_the_second_of_its_exp(issuer: LiveIssuer) -> None:
+async def test_token_is_active_during_the_second_of_its_exp(issuer: LiveIssuer) -> None:
     token = await issuer.service_token("gatehouse-brief")
     assert (await issuer.introspect(token))["active"] is True
     issuer.clock.ahead = 2.1
@@ -106,21 +107,21 @@ async def test_a_token_is_active_through_the_second_of_its_exp(issuer: LiveIssue
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "localhost.example.test"])
-async def test_the_issuer_listens_on_loopback_only(host: str) -> None:
+async def test_issuer_listens_on_loopback_only(host: str) -> None:
     realm = load_realm(REALM_FILE, {})
-    with pytest.raises(IssuerError, match="loopback only"):
+    with pytest.raises(TestbedError, match="loopback only"):
         async with run_issuer(realm, host=host):
             pass
 
 
-async def test_a_port_that_is_taken_is_one_line(issuer: LiveIssuer) -> None:
+async def test_taken_port_is_an_error_of_one_line(issuer: LiveIssuer) -> None:
     port = int(issuer.running.base_url.rsplit(":", 1)[1])
-    with pytest.raises(IssuerError, match="cannot listen there"):
+    with pytest.raises(TestbedError, match="cannot listen"):
         async with run_issuer(issuer.realm, port=port):
             pass
 
 
-def test_a_secret_of_the_realm_file_can_come_from_the_environment() -> None:
+def test_secret_of_the_realm_file_can_come_from_the_environment() -> None:
     realm = load_realm(REALM_FILE, {"GATEHOUSE_API_SECRET": 'with "quotes"'})
     assert realm.clients["gatehouse-api"].secret == 'with "quotes"'
 
@@ -128,13 +129,14 @@ def test_a_secret_of_the_realm_file_can_come_from_the_environment() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "is not a realm"),
-        ('{"realm": "r", "clients": [{}]}', "is not a realm"),
+        ("{", "invalid JSON"),
+        ("[]", "valid dictionary"),
+        ('{"realm": "r", "clients": [{}]}', "not a realm"),
         ("${NOTHING}", "has no value"),
+        ('{"realm": "r", "clients": [], "accessTokenLifespan": "x"}', "accessTokenLifespan: "),
     ],
 )
-def test_a_realm_file_that_cannot_be_used_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_realm_file_is_an_error_of_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "realm.json"
     file.write_text(text)
     with pytest.raises(RealmError, match=message):
@@ -150,7 +152,7 @@ async def as_role_sync(issuer: LiveIssuer) -> dict[str, str]:
     return {"Authorization": f"Bearer {await issuer.service_token('gatehouse-role-sync', '')}"}
 
 
-async def test_a_service_account_that_may_manage_users_sees_and_maps_roles_and_no_more(
+async def test_service_account_with_manage_users_can_change_roles_and_nothing_else(
     issuer: LiveIssuer,
 ) -> None:
     base = f"{issuer.running.base_url}/admin/realms/gatehouse"
@@ -174,7 +176,7 @@ async def test_a_service_account_that_may_manage_users_sees_and_maps_roles_and_n
         assert (answer.status_code, answer.json()) == (403, {"error": "HTTP 403 Forbidden"})
 
 
-async def test_the_administrator_looks_up_roles_and_users(issuer: LiveIssuer) -> None:
+async def test_administrator_can_look_up_roles_and_users(issuer: LiveIssuer) -> None:
     base = f"{issuer.running.base_url}/admin/realms/gatehouse"
     headers = await issuer.admin()
 
@@ -200,10 +202,10 @@ async def test_the_administrator_looks_up_roles_and_users(issuer: LiveIssuer) ->
         (b'[{"name": "admin"}]', 404, "Role not found"),
         (b'[{"name": "admin", "id": "x"}]', 404, "Role not found"),
         (b'[{"name": "nothing", "id": "x"}]', 404, "Role not found"),
-        (b" " * 70_000, 400, "unknown_error"),
+        (b" " * 70_000, 413, "invalid_request"),
     ],
 )
-async def test_what_is_no_list_of_known_roles_is_not_mapped(
+async def test_body_that_is_not_a_list_of_known_roles_is_refused(
     issuer: LiveIssuer, body: bytes, status: int, error: str
 ) -> None:
     mappings = f"{issuer.running.base_url}/admin/realms/gatehouse/users/{BOB}/role-mappings/realm"
@@ -211,7 +213,7 @@ async def test_what_is_no_list_of_known_roles_is_not_mapped(
     assert (answer.status_code, answer.json()["error"]) == (status, error)
 
 
-async def test_admin_calls_take_no_token_that_is_not_good_now(issuer: LiveIssuer) -> None:
+async def test_admin_api_refuses_invalid_and_expired_tokens(issuer: LiveIssuer) -> None:
     mappings = f"{issuer.running.base_url}/admin/realms/gatehouse/users/{BOB}/role-mappings/realm"
     headers = await as_role_sync(issuer)
     assert (await issuer.http.get(mappings, headers=headers)).status_code == 200

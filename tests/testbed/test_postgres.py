@@ -17,7 +17,7 @@ from gatehouse_testbed.postgres import Postgres
 from gatehouse_testbed.postgres_process import embedded_environment
 from tests.support.database import LOGIN_ROLES
 from tests.support.foreign import ADDRESS, ForeignServer
-from tests.testbed.test_demo import kept
+from tests.testbed.test_demo import kept_running
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not installed on any machine.
@@ -82,7 +82,7 @@ async def test_variables_of_another_postgres_reach_neither_this_one_nor_that_one
 
 async def test_demo_touches_no_other_server(foreign_server: ForeignServer, short_folder: Path) -> None:
     before = foreign_server.state()
-    async with kept(short_folder, **foreign_server.variables) as (demo, _):
+    async with kept_running(short_folder, **foreign_server.variables) as (demo, _):
         children = psutil.Process(demo.pid).children(recursive=True)
         inherited = {name for child in children for name in child.environ() if name.startswith("PG")}
     assert foreign_server.state() == before
@@ -94,7 +94,7 @@ async def test_tests_touch_no_other_server(foreign_server: ForeignServer) -> Non
     before = foreign_server.state()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-cov"),
-        "tests/storage/test_migrations.py::test_passwords_of_login_roles_are_set_as_verifiers",
+        "tests/storage/test_migrations.py::test_login_roles_get_the_passwords_that_are_given",
         cwd=ROOT,
         env=os.environ | foreign_server.variables,
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Spans as a tree, and in Jaeger's JSON."""
+"""Spans as a tree, and in the JSON of Jaeger."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def span(number: int, parent: int = 0, **more: object) -> Span:
     return Span(f"{number:016x}", f"{parent:016x}" if parent else "", **values)
 
 
-def drawn(spans: list[Span]) -> list[str]:
+def lines(spans: list[Span]) -> list[str]:
     return [row.guide + row.span.name for row in tree(spans)]
 
 
-def test_spans_stand_below_their_parents_in_the_order_of_time() -> None:
-    assert drawn([span(5, 2), span(3, 1), span(1), span(4, 2), span(2, 1)]) == [
+def test_spans_are_below_their_parents_in_order_of_time() -> None:
+    assert lines([span(5, 2), span(3, 1), span(1), span(4, 2), span(2, 1)]) == [
         "n1",
         "├─ n2",
         "│  ├─ n4",
@@ -28,19 +28,19 @@ def test_spans_stand_below_their_parents_in_the_order_of_time() -> None:
     ]
 
 
-def test_a_span_whose_parent_was_not_sent_stands_at_the_left() -> None:
-    assert drawn([span(1, 99), span(2, 1), span(3, 98)]) == ["n1", "└─ n2", "n3"]
+def test_span_whose_parent_is_missing_is_a_root() -> None:
+    assert lines([span(1, 99), span(2, 1), span(3, 98)]) == ["n1", "└─ n2", "n3"]
 
 
-def test_spans_that_are_their_own_ancestors_are_left_out() -> None:
-    assert drawn([span(1), span(2, 3), span(3, 2), span(4, 4)]) == ["n1"]
+def test_spans_in_a_cycle_are_left_out() -> None:
+    assert lines([span(1), span(2, 3), span(3, 2), span(4, 4)]) == ["n1"]
 
 
-def test_a_very_deep_trace_is_drawn() -> None:
+def test_very_deep_trace_is_complete() -> None:
     assert len(tree([span(n, n - 1) for n in range(1, MAX_SPANS + 1)])) == MAX_SPANS
 
 
-def test_jaegers_json_gives_the_same_spans_back() -> None:
+def test_spans_survive_a_round_trip_through_json() -> None:
     spans = [
         span(1, service="a", attributes={"text": "x", "number": 3, "rate": 0.5, "flag": True}),
         span(2, 1, service="b", kind="client", failed=True),
@@ -51,16 +51,16 @@ def test_jaegers_json_gives_the_same_spans_back() -> None:
     assert from_jaeger({"data": [found]}) == spans
 
 
-def test_a_trace_that_is_too_long_is_cut() -> None:
+def test_trace_that_is_too_long_is_cut() -> None:
     found = to_jaeger("1", [dataclasses.replace(span(1), span_id=str(n)) for n in range(MAX_SPANS + 5)])
     assert len(from_jaeger({"data": [found]})) == MAX_SPANS
 
 
 @pytest.mark.parametrize("answer", [{}, {"data": [{}]}, {"data": [{"spans": [{}], "processes": {}}]}, []])
-def test_another_answer_is_refused(answer: dict[str, object]) -> None:
+def test_answer_of_something_else_is_refused(answer: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not an answer of Jaeger"):
         from_jaeger(answer)
 
 
-def test_no_data_is_no_spans() -> None:
+def test_answer_without_data_has_no_spans() -> None:
     assert from_jaeger({"data": None, "errors": []}) == []

@@ -1,4 +1,4 @@
-"""The store of traces: what an exporter sends is what a question brings back, and it has bounds."""
+"""The trace receiver: it returns what exporters send, and it is bounded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from gatehouse.settings import ConfigurationError
-from gatehouse_testbed.errors import DemoError
-from gatehouse_testbed.stack import Ports
-from gatehouse_testbed.tracing.query import check_trace_id, fetch_trace, until_trace
+from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.tracing.query import fetch_trace, find_trace, parse_trace_id, wait_for_trace
 from gatehouse_testbed.tracing.receiver import TraceStore, query_app, run_trace_server
 from gatehouse_testbed.tracing.spans import Span
 
@@ -30,13 +30,13 @@ def some_span(number: int = 1) -> Span:
 
 
 @asynccontextmanager
-async def asked(store: TraceStore) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(store: TraceStore) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=query_app(store))
     async with httpx.AsyncClient(transport=transport, base_url="http://traces.test") as http:
         yield http
 
 
-async def test_what_an_exporter_sends_is_what_a_question_brings_back() -> None:
+async def test_query_returns_what_an_exporter_sent() -> None:
     port = Ports.free().traces
     async with run_trace_server(port) as otlp, httpx.AsyncClient() as http:
         provider = TracerProvider(resource=Resource({"service.name": "one"}), shutdown_on_exit=False)
@@ -52,7 +52,7 @@ async def test_what_an_exporter_sends_is_what_a_question_brings_back() -> None:
             return f"{outer.get_span_context().trace_id:032x}"
 
         trace_id = await asyncio.to_thread(send)
-        spans = await until_trace(http, f"http://127.0.0.1:{port}/", trace_id, seconds=10)
+        spans = await wait_for_trace(http, f"http://127.0.0.1:{port}/", trace_id, seconds=10)
     by_name = {span.name: span for span in spans}
     outer, inner = by_name["outer"], by_name["inner"]
     assert inner.parent_id == outer.span_id
@@ -62,7 +62,7 @@ async def test_what_an_exporter_sends_is_what_a_question_brings_back() -> None:
     assert outer.duration >= inner.duration
 
 
-async def test_an_old_trace_goes_when_a_new_one_needs_its_place() -> None:
+async def test_oldest_trace_is_dropped_first() -> None:
     store = TraceStore(max_traces=2, max_spans=3)
     for trace_id in ("1", "2", "3"):
         for number in range(5):
@@ -70,47 +70,52 @@ async def test_an_old_trace_goes_when_a_new_one_needs_its_place() -> None:
     assert [len(store.get(trace_id)) for trace_id in ("1", "2", "3")] == [0, 3, 3]
 
 
-async def test_a_short_id_finds_its_trace_and_others_are_not_found() -> None:
+async def test_short_id_finds_its_trace() -> None:
     store = TraceStore()
     store.add(ID, some_span())
-    async with asked(store) as http:
+    async with client_of(store) as http:
         assert len(await fetch_trace(http, "http://traces.test", "AB")) == 1
         assert await fetch_trace(http, "http://traces.test", "cd") == []
         answer = await http.get("/api/traces/nonsense")
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, 404)
 
 
-async def test_a_trace_that_never_comes_is_told_of() -> None:
-    async with asked(TraceStore()) as http:
-        with pytest.raises(DemoError, match="knows no such trace"):
-            await until_trace(http, "http://traces.test", ID, seconds=0.0)
+async def test_missing_trace_is_an_error_of_one_line() -> None:
+    async with client_of(TraceStore()) as http:
+        with pytest.raises(TestbedError, match="not found at"):
+            await wait_for_trace(http, "http://traces.test", ID, seconds=0.0)
 
 
-async def test_what_there_is_of_a_trace_is_better_than_nothing() -> None:
+async def test_incomplete_trace_is_returned_at_the_end_of_the_wait() -> None:
     store = TraceStore()
     store.add(ID, some_span())
-    async with asked(store) as http:
-        found = await until_trace(http, "http://traces.test", ID, seconds=0.0, whole=lambda _: False)
+    async with client_of(store) as http:
+        found = await wait_for_trace(http, "http://traces.test", ID, seconds=0.0, complete=lambda _: False)
     assert len(found) == 1
 
 
-async def test_no_server_of_traces_is_told_of() -> None:
+async def test_missing_server_is_an_error_of_one_line() -> None:
     async with httpx.AsyncClient() as http:
-        with pytest.raises(DemoError, match="gives no trace"):
+        with pytest.raises(TestbedError, match="not a Jaeger query API"):
             await fetch_trace(http, f"http://127.0.0.1:{Ports.free().traces}", ID)
 
 
-async def test_a_taken_port_is_told_of() -> None:
+async def test_taken_port_is_an_error_of_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(DemoError, match="cannot listen there"):
+        with pytest.raises(TestbedError, match="cannot listen"):
             async with run_trace_server(taken.getsockname()[1]):
                 pass
 
 
-def test_a_trace_id_has_up_to_32_hexadecimal_digits() -> None:
-    assert check_trace_id("AB") == ID
+def test_trace_id_has_up_to_32_hexadecimal_digits() -> None:
+    assert parse_trace_id("AB") == ID
     for wrong in ("", "xyz", "1" * 33, "../x"):
-        with pytest.raises(ConfigurationError, match="is no trace id"):
-            check_trace_id(wrong)
+        with pytest.raises(ConfigurationError, match="not a trace id"):
+            parse_trace_id(wrong)
+
+
+async def test_command_without_a_configured_server_says_how_to_name_one() -> None:
+    with pytest.raises(ConfigurationError, match="use --url"):
+        await find_trace(ID, None)

@@ -17,7 +17,7 @@ from gatehouse.app.policy import load_policy, policy_rows
 from gatehouse.app.profile import load_full_profile
 from gatehouse.app.services import settings_model
 from gatehouse.cli._fail import OK, REFUSED, USAGE, say
-from gatehouse.client.issuer import TokenDesk, decode, open_desk
+from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse.oauth import TokenRequestFailed
 from gatehouse.settings import (
@@ -56,12 +56,12 @@ def _password(profile: Profile, user: str) -> str:
 
 
 async def obtain(
-    desk: TokenDesk, profile: Profile, user: str | None, client: str | None, scope: str | None, rule: str
+    issuer: IssuerClient, profile: Profile, user: str | None, client: str | None, scope: str | None, rule: str
 ) -> str:
     """Gets the token of a user, or of a client.
 
     Args:
-        desk: Asks the issuer.
+        issuer: Asks the issuer.
         profile: Holds secrets and passwords.
         user: The user, or None.
         client: The client, when there is no user.
@@ -71,16 +71,16 @@ async def obtain(
     if user is not None:
         password = _password(profile, user)
         everything = " ".join(sorted({s for r in load_policy().rules.values() for s in r.scopes}))
-        return (await desk.of_user(user, password, everything if scope is None else scope)).access_token
+        return (await issuer.of_user(user, password, everything if scope is None else scope)).access_token
     assert client is not None  # noqa: S101 - the callers have looked
-    secret_text = desk.client_secret(client)
+    secret_text = issuer.client_secret(client)
     try:
-        return (await desk.of_client(client, secret_text, rule if scope is None else scope)).access_token
+        return (await issuer.of_client(client, secret_text, rule if scope is None else scope)).access_token
     except TokenRequestFailed as error:
         if scope is not None or "invalid_scope" not in str(error):
             raise
         # The client may not have what the RPC asks for; without it the service says so itself.
-        return (await desk.of_client(client, secret_text, "")).access_token
+        return (await issuer.of_client(client, secret_text, "")).access_token
 
 
 @token_app.command("obtain")
@@ -97,8 +97,8 @@ def token_obtain(user: User = None, client: Client = None, scope: Scope = None) 
     profile = load_full_profile()
 
     async def work() -> int:
-        async with open_desk(profile) as desk:
-            typer.echo(await obtain(desk, profile, user, client, scope, ""))
+        async with open_issuer_client(profile) as issuer:
+            typer.echo(await obtain(issuer, profile, user, client, scope, ""))
         return OK
 
     return asyncio.run(work())
@@ -124,8 +124,8 @@ def token_introspect(token: TokenArgument) -> int:
     """
 
     async def work() -> dict[str, Any]:
-        async with open_desk(load_full_profile()) as desk:
-            return dict(await desk.introspect(read_token(token)))
+        async with open_issuer_client(load_full_profile()) as issuer:
+            return dict(await issuer.introspect(read_token(token)))
 
     answer = asyncio.run(work())
     typer.echo(json.dumps(answer, indent=2))
@@ -143,8 +143,8 @@ def token_revoke(token: TokenArgument, client: Client = None) -> int:
     """
 
     async def work() -> None:
-        async with open_desk(load_full_profile()) as desk:
-            await desk.revoke(read_token(token), client)
+        async with open_issuer_client(load_full_profile()) as issuer:
+            await issuer.revoke(read_token(token), client)
 
     asyncio.run(work())
     typer.echo("revoked")

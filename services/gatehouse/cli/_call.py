@@ -28,7 +28,7 @@ from gatehouse.client.calls import (
     parse_request,
     parse_requests,
 )
-from gatehouse.client.issuer import open_desk
+from gatehouse.client.issuer import open_issuer_client
 from gatehouse.settings import ConfigurationError
 
 _UNARY_SECONDS = 10.0
@@ -76,8 +76,8 @@ def call(
     async def work() -> int:
         sent = read_token(token) if token is not None else None
         if user is not None or client is not None:
-            async with open_desk(profile) as desk:
-                sent = await obtain(desk, profile, user, client, scope, " ".join(sorted(rule.scopes)))
+            async with open_issuer_client(profile) as issuer:
+                sent = await obtain(issuer, profile, user, client, scope, " ".join(sorted(rule.scopes)))
         stream = _Lines(found)
         trace_id, traceparent = new_trace()
         traced = profile.traces_url is not None

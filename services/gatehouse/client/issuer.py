@@ -17,7 +17,7 @@ from gatehouse.oauth import Metadata, discover
 from gatehouse.settings import ConfigurationError
 
 
-class TokenDesk:
+class IssuerClient:
     """Asks the issuer of a profile.
 
     Args:
@@ -96,7 +96,7 @@ def issuer_http(profile: Profile) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
+async def open_issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
     """Finds the issuer of a profile.
 
     Raises:
@@ -105,7 +105,7 @@ async def open_desk(profile: Profile) -> AsyncIterator[TokenDesk]:
     """
     async with issuer_http(profile) as http:
         metadata = await discover(http, profile.issuer, profile.discovery_url)
-        yield TokenDesk(profile, http, metadata)
+        yield IssuerClient(profile, http, metadata)
 
 
 def decode(token: str) -> dict[str, Any]:

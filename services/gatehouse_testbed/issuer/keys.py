@@ -1,4 +1,4 @@
-"""Signing keys of a realm, made at start and never kept; rotation adds one that signs from then on."""
+"""Signing keys of a realm, created at every start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_KEYS = 20
 
 @dataclass(slots=True)
 class SigningKey:
-    """A key pair; `active` signs, `enabled` stands in the JWKS and verifies."""
+    """A key pair. An `active` key may sign; an `enabled` one is published and verifies."""
 
     component_id: str
     kid: str
@@ -27,7 +27,7 @@ class SigningKey:
     enabled: bool = True
 
     def public_jwk(self) -> dict[str, Any]:
-        """Returns the public key as a JWK (RFC 7517)."""
+        """Return the public key as a JWK (RFC 7517)."""
         algorithm = ECAlgorithm if self.algorithm == "ES256" else RSAAlgorithm
         jwk: dict[str, Any] = json.loads(algorithm.to_jwk(self.private.public_key()))
         jwk.pop("key_ops", None)
@@ -35,20 +35,20 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The keys of a realm, the strongest priority first."""
+    """The keys of a realm, ordered by priority."""
 
     def __init__(self) -> None:
         self._keys: list[SigningKey] = []
-        self._own = secrets.token_bytes(64)
+        self._private_secret = secrets.token_bytes(64)
 
     def add(self, algorithm: str, priority: int, *, active: bool = True, enabled: bool = True) -> SigningKey:
-        """Makes a key.
+        """Create a key.
 
         Args:
             algorithm: `ES256` or `RS256`.
-            priority: The highest that is active signs.
+            priority: The active key with the highest priority signs.
             active: Whether it may sign.
-            enabled: Whether it verifies.
+            enabled: Whether it is published and verifies.
 
         Raises:
             ValueError: Another algorithm, or too many keys.
@@ -76,33 +76,33 @@ class SigningKeys:
         return key
 
     def all(self) -> tuple[SigningKey, ...]:
-        """Returns all keys."""
+        """Return all keys."""
         return tuple(self._keys)
 
     def find(self, component_id: str) -> SigningKey | None:
-        """Returns the key of a component."""
+        """Return the key of a component."""
         return next((k for k in self._keys if k.component_id == component_id), None)
 
     def remove(self, key: SigningKey) -> None:
-        """Removes a key; what it signed no longer verifies."""
+        """Remove a key; tokens that it signed are no longer accepted."""
         self._keys.remove(key)
 
     def jwks(self) -> dict[str, Any]:
-        """Returns the JWK Set."""
+        """Return the JWK Set."""
         return {"keys": [k.public_jwk() for k in self._keys if k.enabled]}
 
-    def sign(self, claims: dict[str, Any], algorithm: str, kind: str = "JWT") -> str:
-        """Signs claims with the strongest active key of `algorithm`; one is made when there is none."""
-        able = (k for k in self._keys if k.algorithm == algorithm and k.active and k.enabled)
-        key = next(able, None) or self.add(algorithm, 0)
-        return jwt.encode(claims, key.private, algorithm, headers={"kid": key.kid, "typ": kind})
+    def sign(self, claims: dict[str, Any], algorithm: str, typ: str = "JWT") -> str:
+        """Sign claims with the first active key of `algorithm`; create one if there is none."""
+        active = (k for k in self._keys if k.algorithm == algorithm and k.active and k.enabled)
+        key = next(active, None) or self.add(algorithm, 0)
+        return jwt.encode(claims, key.private, algorithm, headers={"kid": key.kid, "typ": typ})
 
     def sign_for_self(self, claims: dict[str, Any]) -> str:
-        """Signs what only this issuer reads again; HS512, so that no published key verifies it."""
-        return jwt.encode(claims, self._own, "HS512")
+        """Sign claims that only this issuer reads, with HS512, so that no published key verifies them."""
+        return jwt.encode(claims, self._private_secret, "HS512")
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """Returns the claims of a token that an enabled key has signed, else None; its times do not count."""
+        """Return the claims of a token signed by an enabled key, None otherwise; expiry is not checked."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = next((k for k in self._keys if k.kid == kid and k.enabled), None)
@@ -113,7 +113,7 @@ class SigningKeys:
                 token,
                 key.private.public_key(),
                 algorithms=[key.algorithm],
-                options=unchecked,  # type: ignore[arg-type]
+                options=unchecked,  # type: ignore[arg-type] # a TypedDict of PyJWT
             )
         except jwt.PyJWTError:
             return None

@@ -1,4 +1,4 @@
-"""What the issuer remembers: sessions, codes, refresh tokens, revoked tokens; all of it bounded."""
+"""State of the issuer: sessions, codes, refresh tokens and revoked tokens, all of them bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class Bounded(OrderedDict[str, V], Generic[V]):
-    """A mapping that forgets its oldest entry when it is full."""
+    """A mapping that drops its oldest entry when it is full."""
 
     def __setitem__(self, key: str, value: V) -> None:
         super().__setitem__(key, value)
@@ -25,24 +25,24 @@ class Bounded(OrderedDict[str, V], Generic[V]):
 
 @dataclass(slots=True)
 class Session:
-    """A session of a user; `auth_time` is None while nobody has shown a password in a browser."""
+    """A session of a user; `auth_time` is None until a password is entered in a browser."""
 
     sid: str
     user_id: str
-    began: float
+    started_at: float
     last_used: float
     auth_time: int | None = None
     acr: str = "1"
-    alive: bool = True
+    active: bool = True
 
-    def signed_in(self, now: float) -> None:
-        """Takes note that the user has just shown a password in a browser."""
+    def record_login(self, now: float) -> None:
+        """Record that the user has entered a password in a browser."""
         self.auth_time, self.acr, self.last_used = int(now), "1", now
 
 
 @dataclass(slots=True)
 class Code(AuthorizationCodeMixin):
-    """An authorization code, in the words of Authlib's model."""
+    """An authorization code, as Authlib's grant reads it."""
 
     code: str
     client_id: str
@@ -65,7 +65,7 @@ class Code(AuthorizationCodeMixin):
 
 @dataclass(slots=True)
 class RefreshToken:
-    """A refresh token, in the words that Authlib's grant asks it with."""
+    """A refresh token, as Authlib's grant reads it."""
 
     value: str = field(repr=False)
     claims: Mapping[str, Any] = field(repr=False)
@@ -75,16 +75,16 @@ class RefreshToken:
     used: bool = False
 
     def check_client(self, client: object) -> bool:
-        """Whether it was made for `client`."""
+        """Return whether it was issued to `client`."""
         return getattr(client, "client_id", None) == self.client_id
 
     def get_scope(self) -> str:
-        """Returns the scopes that were asked for."""
+        """Return the scopes that were requested first."""
         return self.scope
 
 
 class Sessions:
-    """All that is remembered of a realm."""
+    """The state of a realm."""
 
     def __init__(self) -> None:
         self.sessions: Bounded[Session] = Bounded()
@@ -94,17 +94,17 @@ class Sessions:
         self.revoked: Bounded[bool] = Bounded()
 
     def open(self, user_id: str, now: float) -> Session:
-        """Opens a session."""
-        session = Session(secrets.token_urlsafe(16), user_id, began=now, last_used=now)
+        """Start a session."""
+        session = Session(secrets.token_urlsafe(16), user_id, started_at=now, last_used=now)
         self.sessions[session.sid] = session
         return session
 
     def end(self, session: Session) -> None:
-        """Ends a session, and with it all its tokens."""
-        session.alive = False
+        """End a session; its tokens become inactive."""
+        session.active = False
         self.sessions.pop(session.sid, None)
 
     def end_of_user(self, user_id: str) -> None:
-        """Ends all sessions of a user."""
+        """End all sessions of a user."""
         for session in [s for s in self.sessions.values() if s.user_id == user_id]:
             self.end(session)

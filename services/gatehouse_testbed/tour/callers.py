@@ -1,4 +1,4 @@
-"""Who calls in the tour: with which token, what it should be worth, and what it may."""
+"""Callers of the tour: their tokens, and what each token allows."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from gatehouse.client.issuer import TokenDesk, decode, open_desk
+from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
 from gatehouse.client.profile import Profile
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer import Realm, run_issuer
 
 USERS = ("bob", "alice", "carol")
 CLIENTS = ("gatehouse-worker", "gatehouse-admin-service")
-BRIEF, ELSEWHERE = "gatehouse-brief", "gatehouse-elsewhere"
+SHORT_LIVED, OTHER_AUDIENCE = "gatehouse-brief", "gatehouse-elsewhere"
 EXPIRY_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One who calls.
+    """A caller of the services.
 
     Attributes:
-        name: How the tour names it.
-        token: What it shows; None for nothing.
-        good: Whether a service must accept the token.
-        claims: What stands in the token, and so what it may.
-        excess: Scopes of the token that the realm file does not promise.
-        lack: Scopes that the realm file promises and the token has not.
+        name: Its name in the output.
+        token: Its access token, None to send none.
+        valid: Whether a service must accept the token.
+        claims: Claims of the token.
+        expected_scopes: Scopes that the realm file grants to it.
     """
 
     name: str
     token: str | None = field(default=None, repr=False)
-    good: bool = False
+    valid: bool = False
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    excess: frozenset[str] = frozenset()
-    lack: frozenset[str] = frozenset()
+    expected_scopes: frozenset[str] = frozenset()
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -49,105 +47,101 @@ class Caller:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Realm roles of its token, where Keycloak puts them."""
+        """Realm roles of its token, in Keycloak's claim."""
         return frozenset(self.claims.get("realm_access", {}).get("roles", ()))
 
 
-def promised_scopes(realm: Realm, client_id: str, username: str | None) -> frozenset[str]:
-    """Returns what the realm file promises to a user of a client, or to the client itself.
+def realm_scopes(realm: Realm, client_id: str, username: str | None) -> frozenset[str]:
+    """Return the scopes that the realm file grants to a user of a client, or to the client itself.
 
-    A scope is had where the client may ask for it and, where it has a gate, the user holds a role of it.
+    A scope is granted if the client may request it and, if the scope has role mappings, the user has one of
+    these roles.
 
     Raises:
-        DemoError: The realm has no such user or client.
+        TestbedError: The realm has no such user or client.
     """
     client = realm.clients.get(client_id)
     user = realm.user_named(username) if username is not None else realm.service_account(client_id)
     if client is None or user is None:
-        raise DemoError(f"{username or client_id}: is not in the realm file, and the tour needs it there")
+        raise TestbedError(f"{username or client_id}: missing in the realm file; the tour needs it")
     roles = realm.roles_of(user)
-    names = (*client.default_scopes, *client.optional_scopes)
-    scopes = [realm.scopes[name] for name in names]
+    scopes = [realm.scopes[name] for name in (*client.default_client_scopes, *client.optional_client_scopes)]
     return frozenset(s.name for s in scopes if s.in_token and (not s.roles or s.roles & roles))
 
 
-class Desk:
-    """Gets the tokens of the tour's callers.
+class TourTokens:
+    """Gets tokens for the callers of the tour.
 
     Args:
-        tokens: The issuer's desk.
-        profile: Passwords and secrets.
-        realm: What is promised.
+        issuer: Client of the issuer.
+        profile: Passwords and client secrets.
+        realm: Says which scopes to request, and which to expect.
     """
 
-    def __init__(self, tokens: TokenDesk, profile: Profile, realm: Realm) -> None:
-        self.tokens = tokens
+    def __init__(self, issuer: IssuerClient, profile: Profile, realm: Realm) -> None:
+        self.issuer = issuer
         self._profile = profile
         self._realm = realm
 
     async def of_user(self, username: str) -> str:
-        """Returns a token of a user with all that the console may ask for."""
-        word = self._profile.passwords.get(username)
-        if word is None:
-            raise DemoError(
-                f"{username}: has no password in the profile; the tour needs it under `passwords`"
-            )
-        scope = self._everything(self._profile.console_client)
-        return (await self.tokens.of_user(username, word.get_secret_value(), scope)).access_token
+        """Return an access token of a user with all scopes of the console."""
+        password = self._profile.passwords.get(username)
+        if password is None:
+            raise TestbedError(f"{username}: no password in the profile; add it under `passwords`")
+        scope = self._all_scopes(self._profile.console_client)
+        return (await self.issuer.of_user(username, password.get_secret_value(), scope)).access_token
 
     async def of_client(self, client_id: str) -> str:
-        """Returns a token of a client with all that it may ask for."""
-        secret = self.tokens.client_secret(client_id)
-        return (await self.tokens.of_client(client_id, secret, self._everything(client_id))).access_token
+        """Return an access token of a client with all its scopes."""
+        secret = self.issuer.client_secret(client_id)
+        return (await self.issuer.of_client(client_id, secret, self._all_scopes(client_id))).access_token
 
-    def _everything(self, client_id: str) -> str:
+    def _all_scopes(self, client_id: str) -> str:
         client = self._realm.clients.get(client_id)
-        return " ".join(client.optional_scopes) if client is not None else ""
+        return " ".join(client.optional_client_scopes) if client is not None else ""
 
     async def user(self, username: str) -> Caller:
-        """Returns a user as a caller."""
-        promised = promised_scopes(self._realm, self._profile.console_client, username)
-        return self._caller(username, await self.of_user(username), promised)
+        """Return a user as a caller."""
+        expected = realm_scopes(self._realm, self._profile.console_client, username)
+        return _caller(username, await self.of_user(username), expected)
 
     async def client(self, client_id: str) -> Caller:
-        """Returns a client as a caller."""
-        promised = promised_scopes(self._realm, client_id, None)
-        return self._caller(client_id.removeprefix("gatehouse-"), await self.of_client(client_id), promised)
+        """Return a client as a caller."""
+        expected = realm_scopes(self._realm, client_id, None)
+        return _caller(client_id.removeprefix("gatehouse-"), await self.of_client(client_id), expected)
 
-    @staticmethod
-    def _caller(name: str, token: str, promised: frozenset[str]) -> Caller:
-        caller = Caller(name, token, good=True, claims=decode(token)["claims"])
-        return replace(caller, excess=caller.scopes - promised, lack=promised - caller.scopes)
-
-    async def until_inactive(self, token: str, seconds: float) -> float:
-        """Waits until the issuer calls a token inactive, and returns how long that took.
+    async def wait_until_inactive(self, token: str, seconds: float) -> None:
+        """Wait until the issuer reports a token as inactive.
 
         Raises:
-            DemoError: It still is active after `seconds`.
+            TestbedError: It is still active after `seconds`.
         """
-        began = time.monotonic()
-        while (await self.tokens.introspect(token)).get("active") is not False:
-            if time.monotonic() - began > seconds:
-                raise DemoError(f"a token that should have ended is still active after {seconds:g} s")
+        deadline = time.monotonic() + seconds
+        while (await self.issuer.introspect(token)).get("active") is not False:
+            if time.monotonic() > deadline:
+                raise TestbedError(f"an expired token is still active after {seconds:g} s")
             await asyncio.sleep(0.05)
-        return time.monotonic() - began
+
+
+def _caller(name: str, token: str, expected_scopes: frozenset[str]) -> Caller:
+    return Caller(name, token, valid=True, claims=decode(token)["claims"], expected_scopes=expected_scopes)
 
 
 async def wrong_issuer_token(stack: AsyncExitStack, realm: Realm) -> str:
-    """Returns a token of alice from an issuer of the tour's own, which no service knows."""
+    """Return a token of alice from another issuer with the same realm, which no service trusts."""
     running = await stack.enter_async_context(run_issuer(realm))
     user = realm.user_named("alice")
     if user is None:
-        raise DemoError("alice: is not in the realm file, and the tour needs her there")
-    console = Profile(issuer=running.issuer)
-    scope = " ".join(realm.clients[console.console_client].optional_scopes)
-    async with open_desk(console) as desk:
-        return (await desk.of_user(user.username, user.password, scope)).access_token
+        raise TestbedError("alice: missing in the realm file; the tour needs her")
+    profile = Profile(issuer=running.issuer)
+    scope = " ".join(realm.clients[profile.console_client].optional_client_scopes)
+    async with open_issuer_client(profile) as issuer:
+        return (await issuer.of_user(user.username, user.password, scope)).access_token
 
 
 def tampered(token: str, scopes: Sequence[str]) -> str:
-    """Returns a token into which other scopes were written, under the old signature."""
+    """Return a token with other scopes and the old signature."""
     header, payload, signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    written = json.dumps(claims | {"scope": " ".join(scopes)}).encode()
-    return ".".join((header, base64.urlsafe_b64encode(written).rstrip(b"=").decode(), signature))
+    changed = json.dumps(claims | {"scope": " ".join(scopes)}).encode()
+    return ".".join((header, base64.urlsafe_b64encode(changed).rstrip(b"=").decode(), signature))

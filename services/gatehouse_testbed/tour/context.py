@@ -1,4 +1,4 @@
-"""What the steps of a tour share: where they ask, what they say, what one finds for another."""
+"""State that the steps of a tour share."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ import grpc
 import httpx
 
 from gatehouse.client.profile import Profile
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer import Realm
-from gatehouse_testbed.tour.callers import Caller, Desk
-from gatehouse_testbed.tour.matrix import Calls, Cell, Sample
-from gatehouse_testbed.tour.metrics import Figures
+from gatehouse_testbed.tour.callers import Caller, TourTokens
+from gatehouse_testbed.tour.matrix import Cell, SampleUser
+from gatehouse_testbed.tour.metrics import Metrics
 from gatehouse_testbed.tour.report import Report
+from gatehouse_testbed.tour.services import ServiceClients
 from gatehouse_testbed.tracing.spans import Span
 
 
 class Control(Protocol):
-    """What only whoever runs the processes can do."""
+    """Control over the processes of the system."""
 
     async def stop_database(self) -> None:
-        """Stops PostgreSQL; its data stays."""
+        """Stop PostgreSQL; its data stays."""
         ...
 
     async def start_database(self) -> None:
-        """Starts PostgreSQL again."""
+        """Start PostgreSQL again."""
         ...
 
 
 @dataclass(slots=True)
-class Visit:
-    """A tour under way.
+class TourContext:
+    """A tour in progress.
 
     Attributes:
-        profile: The system.
-        report: Where it is shown.
-        realm: What the realm file promises.
-        control: Whoever runs the processes; None leaves out what needs it.
-        http: Client that trusts what the profile trusts.
-        calls: The services.
-        desk: The issuer.
-        stack: What lasts as long as the tour.
-        brief: A token that lives for one second, obtained first.
-        before: What the services had counted when the tour began.
-        callers: Who calls; from the matrix on.
-        cells: What came back; from the matrix on.
+        profile: Addresses, clients and users.
+        report: Output.
+        realm: The realm file.
+        control: Control over the processes; None skips the steps that need it.
+        http: HTTP client that trusts the authority of the profile.
+        services: Channels to the services.
+        tokens: Tokens of the callers.
+        stack: Closed at the end of the tour.
+        short_lived_token: Valid for one second; requested first, so that it has expired when it is used.
+        metrics: Metrics of each service at the start of the tour.
+        callers: Set by the matrix.
+        cells: Set by the matrix.
         spans: The trace that was shown.
     """
 
@@ -56,36 +57,36 @@ class Visit:
     realm: Realm
     control: Control | None
     http: httpx.AsyncClient
-    calls: Calls
-    desk: Desk
+    services: ServiceClients
+    tokens: TourTokens
     stack: AsyncExitStack
-    brief: str = field(repr=False)
-    before: dict[str, Figures]
+    short_lived_token: str = field(repr=False)
+    metrics: dict[str, Metrics]
     callers: list[Caller] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
 
     def token_of(self, name: str) -> str:
-        """Returns the token of a caller of the matrix.
+        """Return the token of a caller of the matrix.
 
         Raises:
-            DemoError: There is none.
+            TestbedError: The matrix has no such caller.
         """
         for caller in self.callers:
             if caller.name == name and caller.token is not None:
                 return caller.token
-        raise DemoError(f"{name}: has no token, because the matrix of callers was not made")
+        raise TestbedError(f"{name}: no token, because the step with the matrix failed")
 
-    async def sample(self) -> Sample:
-        """Returns the first user, for calls that need one.
+    async def sample_user(self) -> SampleUser:
+        """Return the first user of the directory.
 
         Raises:
-            DemoError: There is none to be had.
+            TestbedError: There is none.
         """
-        outcome = await self.calls.call(
+        outcome = await self.services.call(
             "users", "ListUsers", [{"page_size": 1}], token=self.token_of("alice")
         )
         if outcome.code is not grpc.StatusCode.OK or not outcome.answers[0].users:
-            raise DemoError(f"ListUsers by alice: {outcome.code.name} {outcome.message}: there is no user")
+            raise TestbedError(f"ListUsers by alice returned no user: {outcome.code.name} {outcome.message}")
         user = outcome.answers[0].users[0]
-        return Sample(user.user_id, user.email, user.display_name)
+        return SampleUser(user.user_id, user.email, user.display_name)

@@ -1,4 +1,4 @@
-"""Every caller at every RPC: what the policy promises, what really came back, and where they differ."""
+"""The matrix: every caller at every RPC, the code that the policy requires, and the code of the call."""
 
 from __future__ import annotations
 
@@ -6,37 +6,34 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import grpc
-import grpc.aio
-from google.protobuf import json_format, message_factory
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from gatehouse.app.policy import PolicyRow
 from gatehouse.app.services import SERVICES
-from gatehouse.client.calls import Outcome, call_once, find_method, open_channel
-from gatehouse.client.profile import Profile
+from gatehouse.client.calls import Outcome
 from gatehouse.rpc import AccessRule
 from gatehouse_testbed.tour.callers import Caller
+from gatehouse_testbed.tour.services import ServiceClients
 
-SHORT = {
+SHORT_CODES = {
     grpc.StatusCode.OK: "OK",
     grpc.StatusCode.UNAUTHENTICATED: "UNAUTH",
     grpc.StatusCode.PERMISSION_DENIED: "DENIED",
 }
 _STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue"}
-# Nobody holds it; to take it from somebody changes nothing.
-NO_ROLE = "tour-nobody-holds-this"
+# Revoking a role that nobody has changes nothing.
+UNUSED_ROLE = "tour-unused-role"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A user on whom the tour tries the RPCs; what it changes, it leaves as it was."""
+class SampleUser:
+    """A user on whom the tour tries the RPCs; the calls do not change it."""
 
     user_id: str
     email: str
@@ -45,152 +42,103 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One call: who, what, what was promised, what came back."""
+    """One call of the matrix."""
 
     caller: Caller
     row: PolicyRow
-    promised: grpc.StatusCode
+    expected: grpc.StatusCode
     outcome: Outcome
 
     @property
-    def differs(self) -> bool:
-        """Whether it came out otherwise than promised."""
-        return self.outcome.code is not self.promised
+    def ok(self) -> bool:
+        """Whether the code is the expected one."""
+        return self.outcome.code is self.expected
 
     def __str__(self) -> str:
         return (
-            f"{self.row.name} by {self.caller.name}: the policy promises {self.promised.name}, "
-            f"and it was {self.outcome.code.name} ({self.outcome.message})"
+            f"{self.row.name} by {self.caller.name}: expected {self.expected.name}, got "
+            f"{self.outcome.code.name} ({self.outcome.message})"
         )
 
 
-def promised(rule: AccessRule, caller: Caller, now: float) -> grpc.StatusCode:
-    """Returns the code that the rule of an RPC promises to a caller.
+def expected_code(rule: AccessRule, caller: Caller, now: float) -> grpc.StatusCode:
+    """Return the code that an access rule requires for a caller.
 
-    Worked out here anew from the rule and the claims, and not by the code that the services run.
+    Deliberately independent of the code that the services run.
 
     Args:
         rule: The rule.
-        caller: Who calls.
+        caller: The caller.
         now: Seconds since the epoch.
     """
     if rule.public:
         return grpc.StatusCode.OK
-    if not caller.good:
+    if not caller.valid:
         return grpc.StatusCode.UNAUTHENTICATED
     if rule.scopes - caller.scopes or (rule.roles and not rule.roles & caller.roles):
         return grpc.StatusCode.PERMISSION_DENIED
-    age = now - float(caller.claims.get("auth_time", 0))
-    too_weak = bool(rule.acr) and caller.claims.get("acr") != rule.acr
-    if too_weak or (rule.max_age is not None and age > rule.max_age):
+    login_age = now - float(caller.claims.get("auth_time", 0))
+    acr_missing = bool(rule.acr) and caller.claims.get("acr") != rule.acr
+    if acr_missing or (rule.max_age is not None and login_age > rule.max_age):
         return grpc.StatusCode.UNAUTHENTICATED
     return grpc.StatusCode.OK
 
 
-def requests(sample: Sample, caller: Caller) -> Mapping[str, list[dict[str, Any]]]:
-    """Returns, by RPC, requests that are good in every respect, so that only the caller decides."""
-    one = {"user_id": sample.user_id}
+def sample_requests(sample: SampleUser, caller: Caller) -> Mapping[str, list[dict[str, Any]]]:
+    """Return valid requests by RPC, so that only the caller decides about the code."""
+    user = {"user_id": sample.user_id}
     row = {"row_number": 1, "email": sample.email, "display_name": sample.display_name}
-    new = {"email": f"tour-{uuid.uuid4()}@example.test", "display_name": f"Made by {caller.name}"}
+    new = {"email": f"tour-{uuid.uuid4()}@example.test", "display_name": f"Created by {caller.name}"}
     return {
-        "GetUser": [one],
+        "GetUser": [user],
         "ListUsers": [{"page_size": 1}],
-        "LookupUsers": [one],
+        "LookupUsers": [user],
         "CreateUser": [{"user": new}],
-        "UpdateUser": [{"user": one | {"display_name": sample.display_name}}],
+        "UpdateUser": [{"user": user | {"display_name": sample.display_name}}],
         "ImportUsers": [row],
         "DeleteUser": [{"user_id": str(uuid.uuid4()), "allow_missing": True}],
-        "ManageRoles": [one | {"revoke_roles": [NO_ROLE]}],
+        "ManageRoles": [user | {"revoke_roles": [UNUSED_ROLE]}],
     }
 
 
-class Calls:
-    """Channels to the services, and calls over them.
-
-    Args:
-        profile: Where the services are.
-    """
-
-    def __init__(self, profile: Profile) -> None:
-        self._profile = profile
-        self._stack = AsyncExitStack()
-        self._channels: dict[str, grpc.aio.Channel] = {}
-
-    async def __aenter__(self) -> Self:
-        for name in SERVICES:
-            channel = await self._stack.enter_async_context(open_channel(self._profile, name))
-            self._channels[name] = channel
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    def channel(self, service: str) -> grpc.aio.Channel:
-        """Returns the channel to a service."""
-        return self._channels[service]
-
-    async def call(
-        self,
-        service: str,
-        method: str,
-        data: Sequence[dict[str, Any]] = ({},),
-        *,
-        token: str | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-        timeout: float = 10.0,
-    ) -> Outcome:
-        """Makes one call; of a stream that has no end the first answer is enough."""
-        found = find_method(SERVICES[service].descriptor, method)
-        kind = message_factory.GetMessageClass(found.input_type)
-        messages = [json_format.ParseDict(item, kind()) for item in data]
-        return await call_once(
-            self._channels[service],
-            found,
-            messages,
-            token=token,
-            limit=1 if found.server_streaming and not found.client_streaming else 0,
-            timeout=timeout,
-            metadata=metadata,
-        )
-
-
 async def run_matrix(
-    calls: Calls,
+    services: ServiceClients,
     callers: Sequence[Caller],
     rows: Sequence[PolicyRow],
-    sample: Sample,
-    told: Callable[[int], None],
+    sample: SampleUser,
+    on_progress: Callable[[int], None],
 ) -> list[Cell]:
-    """Calls every RPC as every caller, one RPC after the other, its callers side by side.
+    """Call every RPC as every caller: one RPC after the other, all callers at once.
 
     Args:
-        calls: Where to call.
-        callers: Who calls.
-        rows: The policy.
-        sample: On whom.
-        told: Told of each number of calls that are done.
+        services: The services.
+        callers: The callers.
+        rows: RPCs and their rules.
+        sample: The user in the requests.
+        on_progress: Called with the number of calls just made.
     """
+
+    async def call(caller: Caller, row: PolicyRow) -> Cell:
+        requests = sample_requests(sample, caller).get(row.method, [{}])
+        expected = expected_code(row.rule, caller, time.time())
+        return Cell(
+            caller, row, expected, await services.call(row.service, row.method, requests, token=caller.token)
+        )
+
     cells: list[Cell] = []
     for row in rows:
-        cells += await asyncio.gather(*(_cell(calls, caller, row, sample) for caller in callers))
-        told(len(callers))
+        cells += await asyncio.gather(*(call(caller, row) for caller in callers))
+        on_progress(len(callers))
     return cells
 
 
-async def _cell(calls: Calls, caller: Caller, row: PolicyRow, sample: Sample) -> Cell:
-    data = requests(sample, caller).get(row.method, [{}])
-    expected = promised(row.rule, caller, time.time())
-    outcome = await calls.call(row.service, row.method, data, token=caller.token)
-    return Cell(caller, row, expected, outcome)
-
-
 def matrix_view(cells: Sequence[Cell], callers: Sequence[Caller]) -> Table:
-    """Draws the matrix: RPCs down, callers across, the code in each cell."""
+    """Draw the matrix: RPCs down, callers across, the code in each cell."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     table.add_column("", no_wrap=True)
     for caller in callers:
         table.add_column(caller.name.replace(" ", "\n").replace("-", "-\n"), no_wrap=True, vertical="bottom")
-    at = {(cell.row.name, cell.caller.name): cell for cell in cells}
+    by_position = {(cell.row.name, cell.caller.name): cell for cell in cells}
     previous = ""
     for row in dict.fromkeys(cell.row for cell in cells):
         if row.service != previous:
@@ -198,12 +146,10 @@ def matrix_view(cells: Sequence[Cell], callers: Sequence[Caller]) -> Table:
                 table.add_section()
             table.add_row(Text(SERVICES[row.service].descriptor.name, "dim"))
             previous = row.service
-        table.add_row(f"  {row.method}", *(_mark(at[row.name, c.name]) for c in callers))
+        table.add_row(f"  {row.method}", *(_code(by_position[row.name, c.name]) for c in callers))
     return table
 
 
-def _mark(cell: Cell) -> Text:
-    name = SHORT.get(cell.outcome.code, cell.outcome.code.name)
-    if cell.differs:
-        return Text(f"!{name}", "bold white on red")
-    return Text(name, _STYLES.get(name, ""))
+def _code(cell: Cell) -> Text:
+    code = SHORT_CODES.get(cell.outcome.code, cell.outcome.code.name)
+    return Text(code, _STYLES.get(code, "")) if cell.ok else Text(f"!{code}", "bold white on red")

@@ -1,92 +1,116 @@
-"""A tour of a running system from the outside, through its public interfaces: what holds, what does not."""
+"""Run the steps of the tour."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from rich.console import Console
 
-from gatehouse.client.issuer import issuer_http, open_desk
+from gatehouse.app.services import SERVICES
+from gatehouse.client.issuer import issuer_http, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.console import save_picture, save_svg
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import read_users, realm_file, users_file
+from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer import load_realm
-from gatehouse_testbed.tour.callers import BRIEF, Desk
-from gatehouse_testbed.tour.context import Control, Visit
-from gatehouse_testbed.tour.matrix import Calls
-from gatehouse_testbed.tour.metrics import fetch_figures
+from gatehouse_testbed.tour.callers import SHORT_LIVED, Caller, TourTokens
+from gatehouse_testbed.tour.context import Control, TourContext
+from gatehouse_testbed.tour.matrix import Cell, matrix_view
+from gatehouse_testbed.tour.metrics import fetch_metrics
 from gatehouse_testbed.tour.report import Report
-from gatehouse_testbed.tour.steps import STEPS, import_users
-from gatehouse_testbed.tracing.spans import Span
+from gatehouse_testbed.tour.services import open_services
+from gatehouse_testbed.tour.steps import STEPS, import_rows
+from gatehouse_testbed.tracing.spans import Span, tree
+from gatehouse_testbed.tracing.view import trace_view
+
+SERVING_SECONDS = 20.0
 
 
 class Tour:
-    """Runs the steps.
+    """Runs all steps.
 
     Args:
-        profile: The system.
-        console: Where it is shown.
-        control: Whoever runs the processes; None leaves out the steps that need it.
+        profile: Addresses, clients and users.
+        console: Where the tour is printed.
+        control: Control over the processes; None skips the steps that need it.
     """
 
     def __init__(self, profile: Profile, console: Console, control: Control | None = None) -> None:
         self._profile = profile
+        self._console = console
         self._control = control
         self._report = Report(console)
-        self.spans: Sequence[Span] = ()
+        self._callers: Sequence[Caller] = ()
+        self._cells: Sequence[Cell] = ()
+        self._spans: Sequence[Span] = ()
 
     async def run(self) -> bool:
-        """Runs the tour; returns whether everything was as promised.
+        """Run the tour; return whether all checks passed.
 
         Raises:
-            DemoError: It cannot even begin.
+            TestbedError: A service is not SERVING, or a step that later ones need is impossible.
             ConfigurationError: The profile lacks something.
-            OAuthError: The issuer refuses, or is away.
+            OAuthError: The issuer refuses or is unavailable.
         """
-        began = time.monotonic()
-        async with self._visit() as visit:
+        started_at = time.monotonic()
+        async with self._context() as context:
+            for service in SERVICES:
+                await wait_for_health(self._profile, service, serving=True, seconds=SERVING_SECONDS)
             for title, step in STEPS:
                 self._report.step(title)
                 try:
-                    await step(visit)
-                except DemoError as error:
-                    self._report.check(str(error), good=False)
-            self.spans = visit.spans
-        self._report.summary(time.monotonic() - began)
-        return not self._report.faults
+                    await step(context)
+                except TestbedError as error:
+                    self._report.check(str(error), ok=False)
+            self._callers, self._cells, self._spans = context.callers, context.cells, context.spans
+        self._report.summary(time.monotonic() - started_at)
+        return not self._report.failures
+
+    def save_pictures(self, folder: Path) -> None:
+        """Save tour.svg (needs a recording console), matrix.svg and trace.svg.
+
+        Raises:
+            TestbedError: A file cannot be written.
+        """
+        save_svg(self._console, folder / "tour.svg", "gatehouse demo")
+        if self._cells:
+            save_picture(matrix_view(self._cells, self._callers), folder / "matrix.svg", "gatehouse demo")
+        if self._spans:
+            save_picture(trace_view(tree(self._spans)), folder / "trace.svg", "gatehouse trace ID")
 
     @asynccontextmanager
-    async def _visit(self) -> AsyncIterator[Visit]:
+    async def _context(self) -> AsyncIterator[TourContext]:
         realm = load_realm(realm_file(), environment())
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(issuer_http(self._profile))
-            desk = Desk(await stack.enter_async_context(open_desk(self._profile)), self._profile, realm)
-            calls = await stack.enter_async_context(Calls(self._profile))
-            yield Visit(
+            issuer = await stack.enter_async_context(open_issuer_client(self._profile))
+            tokens = TourTokens(issuer, self._profile, realm)
+            yield TourContext(
                 profile=self._profile,
                 report=self._report,
                 realm=realm,
                 control=self._control,
                 http=http,
-                calls=calls,
-                desk=desk,
+                services=await stack.enter_async_context(open_services(self._profile)),
+                tokens=tokens,
                 stack=stack,
-                # First, so that it has run out when it is needed.
-                brief=await desk.of_client(BRIEF),
-                before=await fetch_figures(http, self._profile.metrics),
+                short_lived_token=await tokens.of_client(SHORT_LIVED),
+                metrics=await fetch_metrics(http, self._profile.metrics),
             )
 
 
-async def fill(profile: Profile) -> None:
-    """Imports the repository's users into a system.
+async def import_demo_users(profile: Profile) -> None:
+    """Import the demo users.
 
     Raises:
-        DemoError: It is refused.
+        TestbedError: The call fails.
     """
     realm = load_realm(realm_file(), environment())
-    async with open_desk(profile) as tokens, Calls(profile) as calls:
-        desk = Desk(tokens, profile, realm)
-        await import_users(calls, desk, read_users(users_file()), lambda _: None)
+    async with open_issuer_client(profile) as issuer, open_services(profile) as services:
+        tokens = TourTokens(issuer, profile, realm)
+        await import_rows(services, tokens, read_users(users_file()), lambda _: None)

@@ -1,1 +1,1 @@
-"""Traces: an OTLP receiver with Jaeger's query API, and a trace drawn as a tree."""
+"""Traces: an OTLP receiver with Jaeger's query API, and a view of a trace as a tree."""

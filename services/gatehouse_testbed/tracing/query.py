@@ -1,4 +1,4 @@
-"""Asks for a trace over Jaeger's query API, be it Jaeger's or the demo's."""
+"""Fetch a trace over Jaeger's query API, from Jaeger or from the receiver of the test bed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from collections.abc import Callable, Sequence
 import httpx
 
 from gatehouse.settings import ConfigurationError
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.tracing.spans import Span, from_jaeger
 
 POLL_SECONDS = 0.3
+WAIT_SECONDS = 5.0
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
-def check_trace_id(trace_id: str) -> str:
-    """Returns a trace id in its usual form.
+def parse_trace_id(trace_id: str) -> str:
+    """Return a trace id as 32 lower-case hexadecimal digits.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not a trace id.
     """
     if not _TRACE_ID.fullmatch(trace_id):
         raise ConfigurationError(
-            f"{trace_id}: is no trace id; it has up to 32 hexadecimal digits, as log lines have it"
+            f"{trace_id}: not a trace id; use up to 32 hexadecimal digits, as in the log"
         )
     return trace_id.lower().rjust(32, "0")
 
 
 async def fetch_trace(http: httpx.AsyncClient, traces_url: str, trace_id: str) -> list[Span]:
-    """Returns the spans of a trace that have arrived so far.
+    """Return the spans of a trace that have arrived so far.
 
     Args:
-        http: Client to ask with.
-        traces_url: The server, such as `http://127.0.0.1:16686`.
-        trace_id: 32 hexadecimal digits.
+        http: HTTP client.
+        traces_url: URL of the server, such as `http://127.0.0.1:16686`.
+        trace_id: Hexadecimal digits.
 
     Raises:
-        DemoError: The server gives no answer, or none of this API.
+        TestbedError: The server does not answer, or not as Jaeger does.
     """
     url = f"{traces_url.rstrip('/')}/api/traces/{trace_id}"
     try:
@@ -49,43 +50,59 @@ async def fetch_trace(http: httpx.AsyncClient, traces_url: str, trace_id: str) -
         answer.raise_for_status()
         return from_jaeger(answer.json())
     except (httpx.HTTPError, ValueError) as error:
-        raise DemoError(
-            f"{url}: gives no trace ({type(error).__name__}); check that a server of Jaeger's query API "
-            "runs there, and `traces_url` of the profile"
+        raise TestbedError(
+            f"{url}: not a Jaeger query API ({type(error).__name__}); check `traces_url` in the profile"
         ) from None
 
 
-async def until_trace(
+async def wait_for_trace(
     http: httpx.AsyncClient,
     traces_url: str,
     trace_id: str,
     *,
     seconds: float,
-    whole: Callable[[Sequence[Span]], bool] = bool,
+    complete: Callable[[Sequence[Span]], bool] = bool,
 ) -> list[Span]:
-    """Returns the spans of a trace once no more come.
+    """Return the spans of a trace once no more arrive.
 
-    Processes send their spans in batches, so that a trace arrives piece by piece.
+    Processes export spans in batches, so the parts of a trace arrive one after the other.
 
     Args:
-        http: Client to ask with.
-        traces_url: The server.
-        trace_id: 32 hexadecimal digits.
-        seconds: How long to wait.
-        whole: Whether what there is may be all.
+        http: HTTP client.
+        traces_url: URL of the server.
+        trace_id: Hexadecimal digits.
+        seconds: How long to wait. After that, what has arrived is returned.
+        complete: Whether the spans can be the whole trace.
 
     Raises:
-        DemoError: There is no such trace, or no such server.
+        TestbedError: There is no such trace, or no such server.
     """
     deadline = time.monotonic() + seconds
     before: list[Span] = []
     while True:
         found = await fetch_trace(http, traces_url, trace_id)
-        settled = len(found) == len(before) and whole(found)
-        if settled or time.monotonic() > deadline:
+        unchanged = len(found) == len(before)
+        if (unchanged and complete(found)) or time.monotonic() > deadline:
             break
         before = found
         await asyncio.sleep(POLL_SECONDS)
     if not found:
-        raise DemoError(f"{trace_id}: {traces_url} knows no such trace; it may be too old, or not sampled")
+        raise TestbedError(f"{trace_id}: not found at {traces_url}; it may be too old, or not sampled")
     return found
+
+
+async def find_trace(trace_id: str, traces_url: str | None) -> list[Span]:
+    """Return the spans of a trace for the command line; see wait_for_trace.
+
+    Raises:
+        ConfigurationError: The trace id is invalid, or no server is configured.
+        TestbedError: There is no such trace, or no such server.
+    """
+    parsed = parse_trace_id(trace_id)
+    if traces_url is None:
+        raise ConfigurationError(
+            "no trace server is configured; use --url http://127.0.0.1:16686, or set `traces_url` in the "
+            "profile (GATEHOUSE_PROFILE)"
+        )
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await wait_for_trace(http, traces_url, parsed, seconds=WAIT_SECONDS)

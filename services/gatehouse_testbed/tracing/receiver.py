@@ -1,18 +1,16 @@
-"""A small store of traces on loopback: OTLP over gRPC in, Jaeger's query API (/api/traces/ID) out."""
+"""Receive traces over OTLP/gRPC, keep them in memory, and serve them over Jaeger's query API."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
+import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
-import grpc.aio
-import uvicorn
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -21,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatehouse_testbed.errors import DemoError
 from gatehouse_testbed.tracing.spans import MAX_SPANS, Span, to_jaeger
+from gatehouse_testbed.web import listen, serve_app
 
 MAX_TRACES = 2_000
 _HOST = "127.0.0.1"
@@ -30,39 +28,42 @@ _TRACE_ID = re.compile(r"[0-9a-f]{1,32}")
 
 
 class TraceStore:
-    """The newest traces; an old one goes when a new one needs its place.
+    """The newest traces, in memory. Threads may share it.
 
     Args:
-        max_traces: Greatest number of traces.
-        max_spans: Greatest number of spans of one trace; what comes later is dropped.
+        max_traces: Maximum number of traces; the oldest one is dropped first.
+        max_spans: Maximum number of spans of one trace; later ones are dropped.
     """
 
     def __init__(self, max_traces: int = MAX_TRACES, max_spans: int = MAX_SPANS) -> None:
         self._max_traces = max_traces
         self._max_spans = max_spans
         self._traces: OrderedDict[str, list[Span]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def add(self, trace_id: str, span: Span) -> None:
-        """Keeps a span."""
-        spans = self._traces.setdefault(trace_id, [])
-        if len(spans) < self._max_spans:
-            spans.append(span)
-        while len(self._traces) > self._max_traces:
-            self._traces.popitem(last=False)
+        """Keep a span."""
+        with self._lock:
+            spans = self._traces.setdefault(trace_id, [])
+            if len(spans) < self._max_spans:
+                spans.append(span)
+            while len(self._traces) > self._max_traces:
+                self._traces.popitem(last=False)
 
     def get(self, trace_id: str) -> Sequence[Span]:
-        """Returns the spans of a trace, none when it is not known."""
-        return self._traces.get(trace_id, ())
+        """Return the spans of a trace, none if it is unknown."""
+        with self._lock:
+            return tuple(self._traces.get(trace_id, ()))
 
 
 class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans as OTLP has them."""
-
-    def __init__(self, store: TraceStore) -> None:
+    def __init__(self, store: TraceStore, on_export: Callable[[bytes], object]) -> None:
         self._store = store
+        self._on_export = on_export
 
-    async def Export(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - generated names
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - generated names
         """See opentelemetry/proto/collector/trace/v1/trace_service.proto."""
+        self._on_export(request.SerializeToString())
         for resource in request.resource_spans:
             service = str(_attributes(resource.resource.attributes).get("service.name", "unknown"))
             for scope in resource.scope_spans:
@@ -98,8 +99,30 @@ def _value(value: common_pb2.AnyValue) -> Any:
     return ""
 
 
+@contextmanager
+def receive_spans(store: TraceStore, on_export: Callable[[bytes], object] = lambda _: None) -> Iterator[str]:
+    """Receive spans on a free port of loopback, in threads, until the context ends.
+
+    Args:
+        store: Keeps the spans.
+        on_export: Called with every serialized ExportTraceServiceRequest.
+
+    Yields:
+        The OTLP endpoint, such as `http://127.0.0.1:4317`.
+    """
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    register(_Collector(store, on_export), server)
+    port = server.add_insecure_port(f"{_HOST}:0")
+    server.start()
+    try:
+        yield f"http://{_HOST}:{port}"
+    finally:
+        server.stop(0).wait()
+
+
 def query_app(store: TraceStore) -> Starlette:
-    """Makes the web application that answers as Jaeger's query service does."""
+    """Return a web application with the part of Jaeger's query API that returns one trace."""
 
     async def trace(request: Request) -> Response:
         trace_id = request.path_params["trace_id"].lower()
@@ -112,60 +135,20 @@ def query_app(store: TraceStore) -> Starlette:
 
 
 @asynccontextmanager
-async def run_trace_server(port: int, store: TraceStore | None = None) -> AsyncIterator[str]:
-    """Takes spans and answers questions until the context ends, on loopback only.
+async def run_trace_server(port: int) -> AsyncIterator[str]:
+    """Receive spans and serve them over Jaeger's query API, on loopback, until the context ends.
 
     Args:
-        port: Of the query API.
-        store: Where spans are kept; a new one when None.
+        port: Port of the query API.
 
     Yields:
-        The address for OTLP over gRPC, such as `http://127.0.0.1:4317`.
+        The OTLP endpoint, such as `http://127.0.0.1:4317`.
 
     Raises:
-        DemoError: The port is taken.
+        TestbedError: The port is taken.
     """
-    store = TraceStore() if store is None else store
-    collector = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
-    register(_Collector(store), collector)
-    otlp_port = collector.add_insecure_port(f"{_HOST}:0")
-    await collector.start()
-    try:
-        async with _run_web(query_app(store), port):
-            yield f"http://{_HOST}:{otlp_port}"
-    finally:
-        await collector.stop(0)
-
-
-@asynccontextmanager
-async def _run_web(app: Starlette, port: int) -> AsyncIterator[None]:
-    listener = socket.socket()
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((_HOST, port))
-    except OSError as error:
-        listener.close()
-        raise DemoError(
-            f"{_HOST}:{port}: cannot listen there ({error.strerror}); end what listens there"
-        ) from None
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            limit_concurrency=100,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    # `serve` would take the signals of the process for itself.
-    serving = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - uvicorn has no public way
-    try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
-        listener.close()
+    store = TraceStore()
+    listener = listen(_HOST, port)
+    with receive_spans(store) as endpoint:
+        async with serve_app(query_app(store), listener):
+            yield endpoint

@@ -1,4 +1,4 @@
-"""Spans of a trace, the tree that they make, and Jaeger's JSON for them (its query API, /api/traces)."""
+"""Spans of a trace, their order as a tree, and their JSON in Jaeger's query API (/api/traces)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Span:
 
     Attributes:
         span_id: 16 hexadecimal digits.
-        parent_id: That of its parent; "" when it has none.
+        parent_id: Id of its parent, "" if it has none.
         service: `service.name` of the process.
-        name: What it did.
+        name: Name of the operation.
         kind: `server`, `client`, `internal`, `producer` or `consumer`.
         start: Microseconds since the epoch.
         duration: Microseconds.
         failed: Whether its status is an error.
-        attributes: The rest of what it says.
+        attributes: Its other attributes.
     """
 
     span_id: str
@@ -38,17 +38,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A span in a drawn tree; `guide` is what leads to it from its parent."""
+    """A line of a tree: a span, and the characters that connect it to its parent."""
 
     span: Span
     guide: str = ""
 
 
 def tree(spans: Sequence[Span]) -> list[Row]:
-    """Returns the spans as the lines of a tree, each below its parent, in the order of time.
+    """Return the spans as lines of a tree: each below its parent, siblings by start time.
 
-    A span stands at the left when its parent is not among `spans`, because it has none or because a
-    caller's was not sent. One that is its own ancestor, which no honest program sends, is left out.
+    A span whose parent is not in `spans` is a root. Spans in a cycle are left out.
     """
     known = {span.span_id for span in spans}
     below: dict[str, list[Span]] = {}
@@ -68,7 +67,7 @@ def tree(spans: Sequence[Span]) -> list[Row]:
 
 
 def to_jaeger(trace_id: str, spans: Sequence[Span]) -> dict[str, Any]:
-    """Writes a trace as Jaeger's query API answers it."""
+    """Return a trace as Jaeger's query API does."""
     services = list(dict.fromkeys(span.service for span in spans))
     return {
         "traceID": trace_id,
@@ -97,17 +96,17 @@ def to_jaeger(trace_id: str, spans: Sequence[Span]) -> dict[str, Any]:
 
 
 def from_jaeger(answer: Mapping[str, Any]) -> list[Span]:
-    """Reads the spans of an answer of Jaeger's query API.
+    """Return the spans of an answer of Jaeger's query API.
 
     Raises:
-        ValueError: It has another shape.
+        ValueError: It is not such an answer.
     """
     try:
         return [_span(raw, found["processes"]) for found in answer["data"] or () for raw in found["spans"]][
             :MAX_SPANS
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an answer of Jaeger's query API (at {error})") from None
+        raise ValueError(f"not an answer of Jaeger's query API: {error}") from None
 
 
 def _span(raw: Mapping[str, Any], processes: Mapping[str, Any]) -> Span:

@@ -1,28 +1,29 @@
-"""The steps of the tour, in the order in which they run."""
+"""The steps of the tour, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gatehouse_testbed.tour.context import Visit
-from gatehouse_testbed.tour.steps.metrics import figures
-from gatehouse_testbed.tour.steps.outage import outage
-from gatehouse_testbed.tour.steps.refusals import matrix, reasons
-from gatehouse_testbed.tour.steps.roles import roles
-from gatehouse_testbed.tour.steps.tokens import revocation, rotation
-from gatehouse_testbed.tour.steps.traces import trace
-from gatehouse_testbed.tour.steps.users import import_users, users
+from gatehouse_testbed.tour.context import TourContext
+from gatehouse_testbed.tour.steps.database import restart_database
+from gatehouse_testbed.tour.steps.matrix import call_matrix, explain_denials
+from gatehouse_testbed.tour.steps.metrics import show_metrics
+from gatehouse_testbed.tour.steps.roles import change_role
+from gatehouse_testbed.tour.steps.rotation import rotate_key
+from gatehouse_testbed.tour.steps.tokens import revoke_token
+from gatehouse_testbed.tour.steps.traces import show_trace
+from gatehouse_testbed.tour.steps.users import import_rows, import_users
 
-STEPS: tuple[tuple[str, Callable[[Visit], Awaitable[None]]], ...] = (
-    ("A thousand users arrive in one stream", users),
-    ("Every caller at every RPC", matrix),
-    ("Why they were refused", reasons),
-    ("A token is revoked", revocation),
-    ("A role is given, and taken back", roles),
-    ("The signing key is rotated under load", rotation),
-    ("The database goes away and comes back", outage),
-    ("One call, seen in its trace", trace),
-    ("What the services counted", figures),
+STEPS: tuple[tuple[str, Callable[[TourContext], Awaitable[None]]], ...] = (
+    ("Import 1,000 users over one stream", import_users),
+    ("Call every RPC as every caller", call_matrix),
+    ("See why calls were denied", explain_denials),
+    ("Revoke a token", revoke_token),
+    ("Grant a role and revoke it", change_role),
+    ("Rotate the signing key under load", rotate_key),
+    ("Stop the database and start it again", restart_database),
+    ("Follow one call in its trace", show_trace),
+    ("Read the metrics", show_metrics),
 )
 
-__all__ = ["STEPS", "import_users"]
+__all__ = ["STEPS", "import_rows"]

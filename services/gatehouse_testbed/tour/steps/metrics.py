@@ -1,4 +1,4 @@
-"""What the services counted during the tour."""
+"""Show what the services counted during the tour."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ from collections import Counter
 from rich import box
 from rich.table import Table
 
-from gatehouse_testbed.tour.context import Visit
-from gatehouse_testbed.tour.metrics import Figures, fetch_figures
+from gatehouse_testbed.tour.context import TourContext
+from gatehouse_testbed.tour.metrics import CALLS, DENIALS, KEY_FETCHES, VERIFICATIONS, Metrics, fetch_metrics
 
-_HEADS = ("calls", "OK", "refused", "cache hits", "introspections", "key fetches")
+_HEADINGS = ("calls", "OK", "denied", "cache hits", "introspections", "key fetches")
 
 
-async def figures(visit: Visit) -> None:
-    """Shows calls, cache hits and introspections by service, and refusals by reason."""
-    if not visit.profile.metrics:
-        visit.report.note("left out: the profile has no metrics")
+async def show_metrics(context: TourContext) -> None:
+    """Show calls, cache hits and introspections by service, and denials by reason."""
+    if not context.profile.metrics:
+        context.report.note("skipped: the profile has no metrics")
         return
-    after = await fetch_figures(visit.http, visit.profile.metrics)
-    found = {name: now.since(visit.before.get(name, Figures())) for name, now in after.items()}
+    after = await fetch_metrics(context.http, context.profile.metrics)
+    counted = {name: metrics - context.metrics.get(name, Counter()) for name, metrics in after.items()}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("service")
-    for head in _HEADS:
-        table.add_column(head, justify="right")
-    rows = {name: _row(counted) for name, counted in found.items()}
-    for name, row in rows.items():
-        table.add_row(name, *(f"{number:,}" for number in row))
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right")
+    for name, metrics in counted.items():
+        table.add_row(name, *_cells(metrics))
+    total: Metrics = sum(counted.values(), Counter())
     table.add_section()
-    table.add_row("all", *(f"{sum(column):,}" for column in zip(*rows.values(), strict=True)), style="bold")
-    visit.report.show(table)
-    denials = sum((counted.denials for counted in found.values()), Counter())
-    visit.report.note("refused: " + ", ".join(f"{n} {reason}" for reason, n in denials.most_common()))
+    table.add_row("total", *_cells(total), style="bold")
+    context.report.show(table)
+    denials = [f"{number} {reason}" for (name, reason), number in total.most_common() if name == DENIALS]
+    context.report.note(f"denied: {', '.join(denials)}")
 
 
-def _row(counted: Figures) -> tuple[int, ...]:
-    return (
-        counted.calls.total(),
-        counted.calls["OK"],
-        counted.denials.total(),
-        counted.verifications["cache"],
-        counted.verifications["introspection"],
-        counted.key_fetches.total(),
+def _cells(metrics: Metrics) -> list[str]:
+    def total(wanted: str) -> int:
+        return sum(number for (name, _), number in metrics.items() if name == wanted)
+
+    numbers = (
+        total(CALLS),
+        metrics[CALLS, "OK"],
+        total(DENIALS),
+        metrics[VERIFICATIONS, "cache"],
+        metrics[VERIFICATIONS, "introspection"],
+        total(KEY_FETCHES),
     )
+    return [f"{number:,}" for number in numbers]

@@ -1,4 +1,4 @@
-"""The tour's step on roles: given here it is in the next token, taken it is gone at the next online check."""
+"""Grant a role and revoke it: the scopes of tokens follow at the next token, an online rule at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import grpc
 
 from gatehouse.client.calls import Outcome
 from gatehouse.client.issuer import decode
-from gatehouse_testbed.errors import DemoError
-from gatehouse_testbed.tour.context import Visit
-from gatehouse_testbed.tour.matrix import NO_ROLE
+from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.tour.context import TourContext
+from gatehouse_testbed.tour.matrix import UNUSED_ROLE
 
 ROLE = "admin"
 DELIVERY_SECONDS = 10.0
@@ -21,53 +21,56 @@ T = TypeVar("T")
 _DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 
-async def roles(visit: Visit) -> None:
-    """Has alice give bob a role and take it back, and looks at what his tokens are worth.
+async def change_role(context: TourContext) -> None:
+    """Let alice grant bob a role and revoke it, and check what his tokens allow.
 
     Raises:
-        DemoError: It cannot even begin.
+        TestbedError: bob cannot be looked up.
     """
-    calls, desk, check = visit.calls, visit.desk, visit.report.check
-    alice, old = await desk.of_user("alice"), await desk.of_user("bob")
-    outcome = await calls.call("users", "GetCurrentUser", token=old)
+    services, tokens, check = context.services, context.tokens, context.report.check
+    alice, old_token = await tokens.of_user("alice"), await tokens.of_user("bob")
+    outcome = await services.call("users", "GetCurrentUser", token=old_token)
     if outcome.code is not grpc.StatusCode.OK:
-        raise DemoError(f"GetCurrentUser by bob: {outcome.code.name} {outcome.message}")
+        raise TestbedError(f"GetCurrentUser by bob: {outcome.code.name} {outcome.message}")
     bob = outcome.answers[0].user_id
 
-    async def manage(token: str, **change: list[str]) -> Outcome:
-        return await calls.call("admin", "ManageRoles", [{"user_id": bob, **change}], token=token)
+    async def manage_roles(token: str, **change: list[str]) -> Outcome:
+        return await services.call("admin", "ManageRoles", [{"user_id": bob, **change}], token=token)
 
     try:
-        given = await manage(alice, grant_roles=[ROLE])
-        new, seconds = await _until(lambda: desk.of_user("bob"), _has_scope)
+        granted = await manage_roles(alice, grant_roles=[ROLE])
+        new_token, seconds = await _repeat_until(lambda: tokens.of_user("bob"), _has_scope)
         check(
-            f"alice gives bob the role {ROLE}: {given.code.name}; "
+            f"alice grants bob the role {ROLE}: {granted.code.name}; "
             + (
-                f"the token that he gets {seconds:.1f} s later carries the scope {ROLE}"
-                if _has_scope(new)
-                else f"bob's tokens still lack the scope {ROLE} after {seconds:.1f} s; is "
-                "GATEHOUSE_ROLE_SYNC__ADMIN_URL set for AdminService?"
+                f"his next token, {seconds:.1f} s later, has the scope {ROLE}"
+                if _has_scope(new_token)
+                else f"his tokens still lack the scope {ROLE} after {seconds:.1f} s; check that "
+                "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL is set for AdminService"
             ),
-            good=_has_scope(new),
+            ok=_has_scope(new_token),
         )
         for token, text, code in (
-            (old, "his token of before", _DENIED),
-            (new, "his new one", grpc.StatusCode.OK),
+            (old_token, "the token from before", _DENIED),
+            (new_token, "the new token", grpc.StatusCode.OK),
         ):
-            stats = await calls.call("admin", "GetStats", token=token)
-            check(f"GetStats with {text}: {stats.code.name}", good=stats.code is code)
+            stats = await services.call("admin", "GetStats", token=token)
+            check(f"GetStats by bob with {text}: {stats.code.name}", ok=stats.code is code)
     finally:
-        taken = await manage(alice, revoke_roles=[ROLE])
-    refused, seconds = await _until(lambda: manage(new, revoke_roles=[NO_ROLE]), lambda o: o.code is _DENIED)
-    check(
-        f"taken back: {taken.code.name}; ManageRoles, which asks online for the role, with his new token "
-        f"{seconds:.1f} s later: {refused.code.name} ({refused.reason})",
-        good=refused.code is _DENIED,
+        revoked = await manage_roles(alice, revoke_roles=[ROLE])
+    denied, seconds = await _repeat_until(
+        lambda: manage_roles(new_token, revoke_roles=[UNUSED_ROLE]), lambda outcome: outcome.code is _DENIED
     )
-    found = await desk.tokens.introspect(new)
     check(
-        f"though that token is active and says {ROLE}: scopes are of when it was made, roles are today's",
-        good=found.get("active") is True and ROLE in str(found.get("scope")).split(),
+        f"alice revokes the role: {revoked.code.name}; ManageRoles (checked online) with bob's new token "
+        f"{seconds:.1f} s later: {denied.code.name} ({denied.reason})",
+        ok=denied.code is _DENIED,
+    )
+    found = await tokens.issuer.introspect(new_token)
+    check(
+        f"that token is still active and has the scope {ROLE}: a token keeps its scopes; an online check "
+        "reads the current roles",
+        ok=found.get("active") is True and ROLE in str(found.get("scope")).split(),
     )
 
 
@@ -75,12 +78,12 @@ def _has_scope(token: str) -> bool:
     return ROLE in str(decode(token)["claims"].get("scope", "")).split()
 
 
-async def _until(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool]) -> tuple[T, float]:
-    """Asks until the answer is good, or DELIVERY_SECONDS are over; returns it, and how long that took."""
-    began = time.monotonic()
+async def _repeat_until(action: Callable[[], Awaitable[T]], done: Callable[[T], bool]) -> tuple[T, float]:
+    """Repeat an action until `done`, at most for DELIVERY_SECONDS; return its result and the time."""
+    started_at = time.monotonic()
     while True:
-        answer = await ask()
-        seconds = time.monotonic() - began
-        if good(answer) or seconds > DELIVERY_SECONDS:
-            return answer, seconds
+        result = await action()
+        seconds = time.monotonic() - started_at
+        if done(result) or seconds > DELIVERY_SECONDS:
+            return result, seconds
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The embedded issuer against requests that no client of good will makes."""
+"""Invalid and hostile requests to the development issuer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALICE = "00000000-0000-4000-8000-0000000a11ce"
 
 
 async def admin(issuer: LiveIssuer, method: str, path: str, **more: object) -> httpx.Response:
-    """Asks as the administrator."""
+    """Send a request as the administrator."""
     return await issuer.http.request(
         method,
         f"{issuer.running.base_url}/admin/realms/gatehouse/{path}",
@@ -42,7 +42,7 @@ async def userinfo(issuer: LiveIssuer, authorization: str) -> httpx.Response:
     ],
     ids=["bytes", "fields", "repeated", "json", "no type", "huge"],
 )
-async def test_body_that_is_no_form_is_refused_everywhere(
+async def test_invalid_form_is_refused_by_every_endpoint(
     endpoint: str, body: bytes, headers: dict[str, str], status: int, issuer: LiveIssuer
 ) -> None:
     answer = await issuer.http.post(issuer.url(endpoint), content=body, headers=headers)
@@ -53,7 +53,7 @@ async def test_body_that_is_no_form_is_refused_everywhere(
 @pytest.mark.parametrize(
     "page", ["login-actions/authenticate", "protocol/openid-connect/logout/logout-confirm"]
 )
-async def test_page_whose_code_is_unknown_has_expired(page: str, issuer: LiveIssuer) -> None:
+async def test_form_with_an_unknown_code_has_expired(page: str, issuer: LiveIssuer) -> None:
     url = f"{issuer.issuer}/{page}?session_code=unknown"
     answer = await issuer.http.post(url, data={"username": "alice", "password": "alice"})
 
@@ -61,7 +61,7 @@ async def test_page_whose_code_is_unknown_has_expired(page: str, issuer: LiveIss
     assert "expired" in answer.text
 
 
-async def test_login_that_is_no_form_is_refused_and_the_page_serves_on(issuer: LiveIssuer) -> None:
+async def test_login_page_survives_invalid_submissions(issuer: LiveIssuer) -> None:
     page = await issuer.http.get(
         issuer.url("auth"),
         params={
@@ -89,7 +89,7 @@ async def test_login_that_is_no_form_is_refused_and_the_page_serves_on(issuer: L
     [{"password": "wrong"}, {"password": ""}, {"username": "alice"}, {"client_id": "gatehouse-console"}],
     ids=str,
 )
-async def test_administrator_must_know_the_password(changes: dict[str, str], issuer: LiveIssuer) -> None:
+async def test_administrator_needs_the_right_password(changes: dict[str, str], issuer: LiveIssuer) -> None:
     form = {
         "grant_type": "password",
         "client_id": "admin-cli",
@@ -116,7 +116,7 @@ async def test_administrator_must_know_the_password(changes: dict[str, str], iss
         ("POST", "users/unknown/logout", None, 404),
     ],
 )
-async def test_admin_call_for_nothing_or_of_another_shape_changes_nothing(
+async def test_invalid_admin_request_changes_nothing(
     method: str, path: str, body: object, status: int, issuer: LiveIssuer
 ) -> None:
     before = (await issuer.http.get(issuer.url("certs"))).json()
@@ -126,7 +126,7 @@ async def test_admin_call_for_nothing_or_of_another_shape_changes_nothing(
     assert (await issuer.http.get(issuer.url("certs"))).json() == before
 
 
-async def test_key_that_is_changed_into_nonsense_stays_as_it_was(issuer: LiveIssuer) -> None:
+async def test_invalid_change_of_a_key_changes_nothing(issuer: LiveIssuer) -> None:
     component = (await issuer.rotate()).rsplit("/", 1)[1]
     before = (await issuer.http.get(issuer.url("certs"))).json()
     answer = await admin(issuer, "PUT", f"components/{component}", json={"providerId": "unknown"})
@@ -135,7 +135,7 @@ async def test_key_that_is_changed_into_nonsense_stays_as_it_was(issuer: LiveIss
     assert (await issuer.http.get(issuer.url("certs"))).json() == before
 
 
-async def test_user_is_not_switched_by_what_is_no_boolean(issuer: LiveIssuer) -> None:
+async def test_only_a_boolean_disables_a_user(issuer: LiveIssuer) -> None:
     token = await issuer.user_token()
     nonsense: tuple[object, ...] = (None, 0, "false", [])
     for enabled in nonsense:
@@ -145,7 +145,7 @@ async def test_user_is_not_switched_by_what_is_no_boolean(issuer: LiveIssuer) ->
     assert (await issuer.introspect(token))["active"] is False
 
 
-async def test_keys_are_bounded(issuer: LiveIssuer) -> None:
+async def test_number_of_keys_is_bounded(issuer: LiveIssuer) -> None:
     added = 0
     for _ in range(200):
         answer = await admin(
@@ -164,13 +164,13 @@ async def test_keys_are_bounded(issuer: LiveIssuer) -> None:
     assert added <= len(published) <= 64  # as many as a verifier reads
 
 
-async def test_userinfo_wants_a_good_token_of_a_login(issuer: LiveIssuer) -> None:
+async def test_userinfo_requires_an_active_access_token_of_a_user(issuer: LiveIssuer) -> None:
     answer = (await issuer.user_answer(scope="openid")).json()
     token = answer["access_token"]
     good = await userinfo(issuer, f"Bearer {token}")
     assert (good.status_code, good.json()["sub"]) == (200, ALICE)
 
-    for authorization in ("", f"Basic {token}", "Bearer", "Bearer junk", f"Bearer {answer['id_token']}x"):
+    for authorization in ("", f"Basic {token}", "Bearer", "Bearer junk", f"Bearer {answer['id_token']}"):
         refused = await userinfo(issuer, authorization)
         assert refused.status_code == 401
         assert "www-authenticate" in refused.headers
@@ -178,27 +178,27 @@ async def test_userinfo_wants_a_good_token_of_a_login(issuer: LiveIssuer) -> Non
     assert (await userinfo(issuer, f"Bearer {service}")).status_code == 401
 
 
-async def test_userinfo_wants_the_scope_of_openid_connect(issuer: LiveIssuer) -> None:
+async def test_userinfo_requires_the_scope_openid(issuer: LiveIssuer) -> None:
     answer = await userinfo(issuer, f"Bearer {await issuer.user_token(scope='read:users')}")
 
     assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_scope")
 
 
-async def test_userinfo_ends_with_the_token(issuer: LiveIssuer) -> None:
+async def test_userinfo_refuses_an_expired_token(issuer: LiveIssuer) -> None:
     token = (await issuer.user_answer(scope="openid")).json()["access_token"]
     issuer.clock.ahead = 3600
 
     assert (await userinfo(issuer, f"Bearer {token}")).json()["error"] == "invalid_token"
 
 
-async def test_userinfo_of_a_user_who_is_disabled_meanwhile_is_refused(issuer: LiveIssuer) -> None:
+async def test_userinfo_refuses_a_disabled_user(issuer: LiveIssuer) -> None:
     token = (await issuer.user_answer(scope="openid")).json()["access_token"]
     await admin(issuer, "PUT", f"users/{ALICE}", json={"enabled": False})
 
     assert (await userinfo(issuer, f"Bearer {token}")).json()["error"] == "invalid_token"
 
 
-async def test_logout_by_refresh_token_wants_the_right_client(issuer: LiveIssuer) -> None:
+async def test_logout_by_refresh_token_requires_its_client(issuer: LiveIssuer) -> None:
     token = (await issuer.user_answer()).json()["refresh_token"]
     for form in (
         {"client_id": "unknown", "refresh_token": token},
@@ -210,7 +210,7 @@ async def test_logout_by_refresh_token_wants_the_right_client(issuer: LiveIssuer
     assert kept.status_code == 200
 
 
-async def test_client_that_says_two_names_is_refused(issuer: LiveIssuer) -> None:
+async def test_client_with_two_different_ids_is_refused(issuer: LiveIssuer) -> None:
     answer = await issuer.http.post(
         issuer.url("token"),
         data={"grant_type": "client_credentials", "client_id": "gatehouse-admin-service"},
@@ -221,11 +221,11 @@ async def test_client_that_says_two_names_is_refused(issuer: LiveIssuer) -> None
     assert "access_token" not in answer.json()
 
 
-def test_realm_whose_client_names_a_scope_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_unknown_scope_of_a_client_in_the_realm_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     realm = json.loads(REALM_FILE.read_text())
     realm["clients"][0].setdefault("optionalClientScopes", []).append("read:nothing")
     file = tmp_path / "realm.json"
     file.write_text(json.dumps(realm))
 
-    with pytest.raises(RealmError, match="there is no client scope read:nothing; add it to clientScopes"):
+    with pytest.raises(RealmError, match="no client scope read:nothing; add it to clientScopes"):
         load_realm(file, {})

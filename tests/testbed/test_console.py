@@ -1,16 +1,20 @@
-"""How a tour and a trace look: on a terminal, without one, and as a picture."""
+"""Output: on a terminal, without one, and as a picture."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from gatehouse_testbed.errors import DemoError
+from gatehouse_testbed.console import WIDTH, gatehouse_command, make_console, save_picture
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.tour.report import Report
-from gatehouse_testbed.tracing.show import WIDTH, make_console, save_svg, trace_view
 from gatehouse_testbed.tracing.spans import Span, tree
+from gatehouse_testbed.tracing.view import trace_view
 
 SPANS = [
     Span("1", "", "gatehouse-admin", "gatehouse.admin.v1.AdminService/GetStats", "server", 1_000, 8_000),
@@ -45,7 +49,7 @@ def text_of(spans: list[Span]) -> str:
     return out.getvalue()
 
 
-def test_a_trace_says_what_ran_when_for_how_long_and_how_it_ended() -> None:
+def test_trace_shows_start_duration_and_status_of_each_span() -> None:
     lines = text_of(SPANS).splitlines()
     assert lines[0].split() == ["■", "gatehouse-admin", "■", "gatehouse-users", "4", "spans,", "8.0", "ms"]
     outer, inner, failed, last = lines[-4:]
@@ -59,50 +63,56 @@ def test_a_trace_says_what_ran_when_for_how_long_and_how_it_ended() -> None:
     assert all(len(line) <= WIDTH for line in lines)
 
 
-def test_without_a_terminal_there_is_no_colour() -> None:
+def test_output_without_a_terminal_has_no_colour() -> None:
     assert "\x1b" not in text_of(SPANS)
 
 
-def test_a_picture_needs_nothing_from_the_net(tmp_path: Path) -> None:
-    console = make_console(StringIO(), record=True)
-    console.print(trace_view(tree(SPANS)))
-    save_svg(console, tmp_path / "trace.svg", "a title")
+def test_picture_downloads_nothing(tmp_path: Path) -> None:
+    save_picture(trace_view(tree(SPANS)), tmp_path / "trace.svg", "a title")
     written = (tmp_path / "trace.svg").read_text()
     assert "GetStats" in written
     assert "a&#160;title" in written or "a title" in written
-    assert written.replace("http://www.w3.org/2000/svg", "").count("http") == 0
+    assert not re.search(r"url\([\"']?http|@import|href", written)
 
 
-def test_a_picture_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
-    console = make_console(StringIO(), record=True)
-    console.print("x")
-    with pytest.raises(DemoError, match="cannot be written"):
-        save_svg(console, tmp_path / "missing" / "trace.svg", "t")
+def test_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TestbedError, match="cannot be written"):
+        save_picture("x", tmp_path / "missing" / "trace.svg", "t")
 
 
-def report_of(*faults: str) -> tuple[Report, str]:
+def test_commands_are_printed_as_the_user_has_to_type_them(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("gatehouse")
+    on_path = {"PATH": f"/usr/bin:{script.parent}"}
+    assert gatehouse_command(on_path, tmp_path) == "gatehouse"
+    assert gatehouse_command({"PATH": "/usr/bin"}, tmp_path) == shlex.quote(str(script))
+    assert gatehouse_command({"PATH": "/usr/bin"}, script.parents[1]) == "bin/gatehouse"
+    # make adds the folder to the PATH of what it runs, the shell of the user does not have it.
+    assert gatehouse_command(on_path | {"MAKELEVEL": "1"}, script.parents[1]) == "bin/gatehouse"
+
+
+def report_of(*failures: str) -> tuple[Report, str]:
     out = StringIO()
     report = Report(make_console(out))
     report.step("A step")
-    with report.progress("calls", 2) as told:
-        told(2)
-    report.check("it was so, " * 20, good=True)
-    for fault in faults:
-        report.check(fault, good=False)
+    with report.progress("calls", 2) as on_progress:
+        on_progress(2)
+    report.check("it is so, " * 20, ok=True)
+    for failure in failures:
+        report.check(failure, ok=False)
     report.note("a note")
     report.summary(1.5)
     return report, out.getvalue()
 
 
-def test_a_report_counts_its_checks() -> None:
+def test_report_counts_its_checks() -> None:
     report, text = report_of()
-    assert report.faults == []
+    assert report.failures == []
     assert "1  A step" in text
-    assert "All 1 checks came out as promised, in 1.5 s." in text
+    assert "All 1 checks passed in 1.5 s." in text
     assert all(len(line) <= WIDTH for line in text.splitlines())
 
 
-def test_a_report_repeats_at_its_end_what_was_otherwise() -> None:
+def test_report_repeats_the_failed_checks_at_its_end() -> None:
     report, text = report_of("the cat barked")
-    assert report.faults == ["the cat barked"]
-    assert "1 of 2 checks came out otherwise than promised:\n    the cat barked\n" in text
+    assert report.failures == ["the cat barked"]
+    assert "1 of 2 checks failed:\n    the cat barked\n" in text

@@ -1,0 +1,163 @@
+"""Run the whole system on this machine: with a tour of it, or until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.text import Text
+
+from gatehouse.app.policy import policy_rows
+from gatehouse.app.services import SERVICES
+from gatehouse.settings import environment
+from gatehouse_testbed.console import gatehouse_command, make_console, print_commands
+from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.stack import Stack, run_stack
+
+T = TypeVar("T")
+
+
+async def run_demo(
+    started_at: float, *, realm: Path | None = None, pictures: Path | None = None
+) -> bool | None:
+    """Start the system on free ports, run the tour, and stop everything.
+
+    Args:
+        started_at: When the command started, on the monotonic clock.
+        realm: Realm file of the issuer; the bundled one if None.
+        pictures: Folder for pictures of the output.
+
+    Returns:
+        Whether all checks of the tour passed; None if a signal ended the demo.
+
+    Raises:
+        TestbedError: A part does not start.
+    """
+    console = make_console(record=pictures is not None)
+
+    async def work() -> bool:
+        async with _stack(console, started_at, None, realm) as stack:
+            # Imported after the start of the processes, which takes longer.
+            from gatehouse_testbed.tour.tour import Tour  # noqa: PLC0415
+
+            tour = Tour(stack.profile, console, stack)
+            passed = await tour.run()
+        gatehouse = gatehouse_command(environment(), Path.cwd())
+        console.print()
+        console.print("Demo finished; everything was stopped and removed. Next:")
+        print_commands(
+            console,
+            [
+                f"{gatehouse} demo --keep  # keep the system running and print commands to try",
+                f"{gatehouse} policy  # print the access rule of every RPC",
+                f"{gatehouse} --help",
+            ],
+        )
+        if pictures is not None:
+            tour.save_pictures(pictures)
+        return passed
+
+    return await run_until_signal(work())
+
+
+async def keep_running(started_at: float, *, realm: Path | None = None, free_ports: bool = False) -> None:
+    """Start the system on its default ports, import the demo users, and run until a signal.
+
+    Args:
+        started_at: When the command started, on the monotonic clock.
+        realm: Realm file of the issuer; the bundled one if None.
+        free_ports: Whether to use free ports instead.
+
+    Raises:
+        TestbedError: A part does not start, or exited.
+    """
+    console = make_console()
+
+    async def work() -> None:
+        async with _stack(console, started_at, None if free_ports else Ports.default(), realm) as stack:
+            # Imported after the start of the processes, which takes longer.
+            from gatehouse_testbed.tour.tour import import_demo_users  # noqa: PLC0415
+
+            await import_demo_users(stack.profile)
+            console.print()
+            console.print("Paste into another terminal:")
+            print_commands(console, _commands(stack))
+            console.print()
+            console.print(Text(f"Logs: {stack.folder}. Stop everything with Ctrl-C.", "dim"))
+            raise await stack.first_exit()
+
+    await run_until_signal(work())
+    console.print("Everything was stopped and removed.")
+
+
+@asynccontextmanager
+async def _stack(
+    console: Console, started_at: float, ports: Ports | None, realm: Path | None
+) -> AsyncIterator[Stack]:
+    title = f"PostgreSQL, an OAuth2 issuer and {len(SERVICES)} services on this machine, one process each"
+    console.print(Text("Gatehouse: ", "bold").append(title, "not bold dim"))
+
+    def on_progress(name: str, text: str) -> None:
+        console.print(Text(f"  {name:9}", "bold").append(text, "not bold"))
+
+    async with run_stack(on_progress=on_progress, ports=ports, realm=realm) as stack:
+        seconds = time.monotonic() - started_at
+        console.print(Text(f"  all services SERVING after {seconds:.1f} s", "green"))
+        yield stack
+
+
+def _commands(stack: Stack) -> list[str]:
+    folder, ca_file = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(str(stack.profile.ca_file))
+    new_user = '{"user": {"email": "new@example.test", "display_name": "New"}}'
+    public = [f"gatehouse call {row.service} {row.method}" for row in policy_rows() if row.rule.public]
+    return [
+        f"export PATH={folder}:$PATH",
+        f"export GATEHOUSE_PROFILE={shlex.quote(str(stack.profile_file))}",
+        *public[:1],
+        "gatehouse call users ListUsers --as alice --data '{\"page_size\": 3}'",
+        f"gatehouse call users CreateUser --as bob --data '{new_user}'  # denied: bob lacks the scope",
+        "gatehouse call admin GetStats --as alice  # prints the command that shows its trace",
+        "gatehouse call users WatchUsers --as alice --limit 2 --timeout 60",
+        "gatehouse token decode $(gatehouse token obtain --as bob --scope read:users)",
+        "gatehouse tour  # the tour of the demo, on this system",
+        f"grpcurl -cacert {ca_file} {stack.profile.targets['users']} list  # if grpcurl is installed",
+    ]
+
+
+async def run_until_signal(work: Coroutine[object, object, T]) -> T | None:
+    """Run a coroutine; SIGINT, SIGTERM and SIGHUP cancel it, and a second one cancels its cleanup.
+
+    Returns:
+        Its result; None if a signal ended it.
+    """
+    task = asyncio.ensure_future(work)
+    received: list[int] = []
+
+    def cancel(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    # nohup ignores SIGHUP, so that the command survives its terminal.
+    numbers = [
+        n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN
+    ]
+    for number in numbers:
+        loop.add_signal_handler(number, cancel, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        return None
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,69 @@
+"""Ports of the stack, all on loopback."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gatehouse.app.services import SERVICES
+from gatehouse_testbed.errors import TestbedError
+
+HOST = "127.0.0.1"
+# Below the ports that Linux gives to outgoing connections, so that none of these takes one of ours.
+_FREE_PORTS = range(20_000, 32_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the parts of the stack listen.
+
+    Attributes:
+        issuer: Development issuer.
+        traces: Jaeger query API.
+        services: Each service, by its name.
+    """
+
+    issuer: int
+    traces: int
+    services: Mapping[str, int]
+
+    @classmethod
+    def default(cls) -> Ports:
+        """Return the default ports."""
+        return cls(8080, 16686, {name: spec.default_port for name, spec in SERVICES.items()})
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Return ports that are free now."""
+        found: set[int] = set()
+        while len(found) < len(SERVICES) + 2:
+            port = secrets.choice(_FREE_PORTS)
+            if _is_free(port):
+                found.add(port)
+        issuer, traces, *services = found
+        return cls(issuer, traces, dict(zip(SERVICES, services, strict=True)))
+
+    def check(self) -> None:
+        """Check that all ports are free.
+
+        Raises:
+            TestbedError: A port is taken.
+        """
+        for name, port in {"issuer": self.issuer, "traces": self.traces, **self.services}.items():
+            if not _is_free(port):
+                raise TestbedError(
+                    f"port {port} of {name} is taken; stop what listens there (`ss -ltnp sport = :{port}` "
+                    "names it), or use free ports with `gatehouse demo --keep --free-ports`"
+                )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError:
+            return False
+    return True
