@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gatehouse.oauth import Principal
 from gatehouse.rpc._later import Later
-from gatehouse.rpc.call import Call, Method, Next
+from gatehouse.rpc.call import Call, Method, Next, Status
 
 _CODE = grpc.StatusCode
 # The caller's own faults are worth a look only in numbers; ours are worth one each.
@@ -45,23 +45,23 @@ class _Outcome:
     """What is the same in all lines of one RPC and code."""
 
     method: str
-    shape: str
+    rpc_type: str
     code: str
     write: Callable[..., object]
     urgent: bool
 
 
 # Outcome; seconds since the epoch; seconds that it took; bytes received and sent; peer; request id; trace id;
-# principal; reason; error id. A tuple, since one is made for each call.
-_Ended = tuple[_Outcome, float, float, int, int, str, str, str, Principal | None, str, str]
+# principal; status; error id. A tuple, since one is made for each call.
+_Ended = tuple[_Outcome, float, float, int, int, str, str, str, Principal | None, Status | None, str]
 
 
 def _write(ended: _Ended) -> None:
-    outcome, now, seconds, received, sent, peer, request_id, trace_id, principal, reason, error_id = ended
+    outcome, now, seconds, received, sent, peer, request_id, trace_id, principal, status, error_id = ended
     fields: dict[str, object] = {
         "timestamp": datetime.fromtimestamp(now, UTC),
         "method": outcome.method,
-        "shape": outcome.shape,
+        "rpc_type": outcome.rpc_type,
         "code": outcome.code,
         "duration_ms": round(seconds * 1000, 3),
         "bytes_received": received,
@@ -74,8 +74,10 @@ def _write(ended: _Ended) -> None:
     if principal is not None:
         fields["client_id"] = principal.client_id
         fields["subject"] = principal.subject
-    if reason:
-        fields["reason"] = reason
+    if status is not None and status.reason:
+        fields["reason"] = status.reason
+        if status.cause:
+            fields["cause"] = status.cause
     if error_id:
         fields["error_id"] = error_id
     outcome.write("rpc", **fields)
@@ -104,12 +106,12 @@ class LoggingInterceptor:
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
-        name, shape = method.name, method.shape.value
+        name, rpc_type = method.name, method.rpc_type.value
         shown = {code: method.observed or code is _CODE.RESOURCE_EXHAUSTED for code in _LEVELS}
         outcomes = {
             code: _Outcome(
                 name,
-                shape,
+                rpc_type,
                 code.name,
                 getattr(self._logger, level if shown[code] else "debug"),
                 shown[code] and level in _URGENT,
@@ -135,7 +137,7 @@ class LoggingInterceptor:
                         call.request_id,
                         call.trace_id,
                         call.principal,
-                        "" if status is None else status.reason,
+                        status,
                         call.error_id,
                     )
                 )

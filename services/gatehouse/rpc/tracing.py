@@ -46,9 +46,9 @@ _TRACESTATE = re.compile(f"{_MEMBER}(?:,{_MEMBER}){{0,31}}", re.ASCII)
 
 def _carrier(call: Call) -> dict[str, str]:
     """Makes what the propagator reads; it logs what it cannot read, which is the caller's text."""
-    if not _TRACESTATE.fullmatch(call.tracestate):
-        return {"traceparent": call.traceparent}
-    return {"traceparent": call.traceparent, "tracestate": call.tracestate}
+    if not _TRACESTATE.fullmatch(call.metadata.tracestate):
+        return {"traceparent": call.metadata.traceparent}
+    return {"traceparent": call.metadata.traceparent, "tracestate": call.metadata.tracestate}
 
 
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
@@ -103,7 +103,7 @@ class TracingInterceptor:
 
         async def handle(call: Call) -> None:
             parent = root
-            if call.traceparent:
+            if call.metadata.traceparent:
                 parent = extract(_carrier(call), root)
             span = start(name, parent, SpanKind.SERVER)
             trace_id = span.get_span_context().trace_id
