@@ -17,7 +17,8 @@ from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import ClientTls, connect
-from gatehouse.rpc import Server, ServerLimits, ServerTls, Service
+from gatehouse.rpc import Server, ServerTelemetry, Service
+from gatehouse.settings import ServerSettings, TlsSettings
 from gatehouse.storage import Database, Notifications
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.service import UserService
@@ -70,7 +71,8 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
-    tls = ServerTls(plaintext=True)
+    tls = TlsSettings(plaintext=True)
+    settings = ServerSettings(health_poll_seconds=0.02)
     async with AsyncExitStack() as stack:
 
         async def opened(role: str) -> Database:
@@ -80,7 +82,11 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
 
         async def served(service: Service) -> tuple[Server, str]:
             server = Server(
-                [service], verifier=verifier, tls=tls, logger=quiet(), limits=ServerLimits(health_poll=0.02)
+                [service],
+                verifier=verifier,
+                tls=tls,
+                telemetry=ServerTelemetry(quiet()),
+                settings=settings,
             )
             port = await server.start()
             stack.push_async_callback(server.stop, 0)

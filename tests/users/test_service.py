@@ -388,7 +388,7 @@ async def test_a_server_that_stops_ends_its_watches_so_that_they_resume_elsewher
     watch: Any = services.users.WatchUsers(pb.WatchUsersRequest())
     await watch.read()
     async with asyncio.timeout(5):
-        await services.users_server.stop(drain=30)
+        await services.users_server.stop(drain_seconds=30)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await watch.read()
     assert code_of(caught) is grpc.StatusCode.UNAVAILABLE
