@@ -21,9 +21,9 @@ import uvloop
 
 from gatehouse.app.services import settings_model
 from gatehouse.oauth import MultiIssuerVerifier
-from gatehouse.rpc import RpcMetrics, Server, Service
+from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
-from gatehouse.runtime.process import http_client, issuer_config, server_limits, server_tls
+from gatehouse.runtime.process import http_client, issuer_config
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
 from gatehouse.settings import environment, load_settings
@@ -139,13 +139,11 @@ async def chain_echo(ready_file: Path) -> None:
         server = Server(
             [Service(_add_echo, None)],
             verifier=verifier,
-            tls=server_tls(settings),
-            logger=telemetry.logger,
-            limits=server_limits(settings),
-            tracer=telemetry.tracer,
-            metrics=metrics,
+            tls=settings.tls,
+            telemetry=ServerTelemetry(telemetry.logger, telemetry.tracer, metrics),
+            settings=settings.server,
+            policy=PolicyOptions(method_scopes={ECHO_PATH[1:]: ["read:users"]}),
             readiness=lambda: verifier.ready,
-            method_scopes={ECHO_PATH[1:]: ["read:users"]},
         )
         port = await server.start()
         stack.push_async_callback(server.stop)

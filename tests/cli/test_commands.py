@@ -89,7 +89,7 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
         (["policy", "--format", "xml"], {}, 2, "neither table nor json"),
         (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: no issuer is configured"),
         (["serve", "mice"], {}, 2, "mice: unknown service; use one of users, admin, public"),
-        (["serve", "public"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "no certificate: set GATEHOUSE_TLS__"),
+        (["serve", "public"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "no TLS certificate; set GATEHOUSE_TLS__"),
         (
             ["serve", "public"],
             {
@@ -181,7 +181,7 @@ def test_a_taken_port_is_one_line(cli: Cli) -> None:
             done = cli("serve", "public", *more, **server)
             assert done.code == 3
             assert done.err == (
-                f"gatehouse: 127.0.0.1:{port}: cannot listen there; another process may have the port\n"
+                f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port\n"
             )
         done = cli("serve", "public", GATEHOUSE_TELEMETRY__METRICS_PORT=port)
         assert (done.code, "GATEHOUSE_TELEMETRY__METRICS_PORT" in done.err) == (2, True)

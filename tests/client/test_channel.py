@@ -13,9 +13,9 @@ from opentelemetry.trace import StatusCode
 from gatehouse import domain
 from gatehouse.client import ClientTls, connect
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TokenRequestFailed
-from gatehouse.rpc import ServerTls
+from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
-from tests.support.rpc import PROBE, SHAPES, Client, Stand, Text, eventually, principal
+from tests.support.rpc import METHODS, PROBE, Client, Env, Text, eventually, open_env, principal
 from tests.support.telemetry import Spans
 
 PLAIN = ClientTls(plaintext=True)
@@ -46,100 +46,99 @@ class Tokens:
 
 
 @pytest.fixture
-async def tls_stand(open_stand: Any, authority: Authority) -> AsyncIterator[Stand]:
-    async with open_stand(tls=ServerTls(*authority.write(*authority.issue()))) as stand:
-        yield stand
+async def tls_env(authority: Authority) -> AsyncIterator[Env]:
+    certificate, key = authority.write(*authority.issue())
+    async with open_env(tls=TlsSettings(certificate_file=certificate, private_key_file=key)) as env:
+        yield env
 
 
-def to(stand: Stand, tokens: Tokens | None = None, **more: Any) -> grpc.aio.Channel:
-    return connect(f"127.0.0.1:{stand.port}", tls=PLAIN, tokens=tokens, **more)
+def to(env: Env, tokens: Tokens | None = None, **more: Any) -> grpc.aio.Channel:
+    return connect(f"127.0.0.1:{env.port}", tls=PLAIN, tokens=tokens, **more)
 
 
-async def outcome(channel: grpc.aio.Channel, name: str = "OneOne", **more: Any) -> Any:
+async def outcome(channel: grpc.aio.Channel, name: str = "Unary", **more: Any) -> Any:
     return await Client(channel).outcome(name, "a", token=None, **more)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_the_token_goes_with_every_call_over_plaintext_on_loopback(stand: Stand, name: str) -> None:
-    async with to(stand, Tokens("good")) as channel:
+@pytest.mark.parametrize("name", METHODS)
+async def test_the_token_goes_with_every_call_over_plaintext_on_loopback(env: Env, name: str) -> None:
+    async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
-    assert stand.verifier.asked == [("good", False)]
+    assert env.verifier.asked == [("good", False)]
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_the_token_goes_with_every_call_over_tls(
-    tls_stand: Stand, authority: Authority, name: str
-) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_the_token_goes_with_every_call_over_tls(tls_env: Env, authority: Authority, name: str) -> None:
     tls = ClientTls(ca_file=authority.ca_file)
-    async with connect(f"localhost:{tls_stand.port}", tls=tls, tokens=Tokens("good")) as channel:
+    async with connect(f"localhost:{tls_env.port}", tls=tls, tokens=Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
-    assert tls_stand.verifier.asked == [("good", False)]
+    assert tls_env.verifier.asked == [("good", False)]
 
 
 async def refused(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
-    """Makes a call that sends nothing before it is refused; see tests/support/steady.py."""
-    if name not in {"ManyOne", "ManyMany"}:
+    """Makes a call that sends nothing before it is refused; see tests/support/sync_calls.py."""
+    if name not in {"ClientStream", "BidiStream"}:
         code: grpc.StatusCode = (await outcome(channel, name))[0]
         return code
-    open_call: Any = channel.stream_unary if name == "ManyOne" else channel.stream_stream
+    open_call: Any = channel.stream_unary if name == "ClientStream" else channel.stream_stream
     call = open_call(f"/{PROBE}/{name}", Text.SerializeToString, Text.FromString)(timeout=20)
     return await call.code()  # type: ignore[no-any-return] # of a stub without types
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_channel_without_tokens_sends_none(stand: Stand, name: str) -> None:
-    async with to(stand) as channel:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_channel_without_tokens_sends_none(env: Env, name: str) -> None:
+    async with to(env) as channel:
         assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
-    assert stand.verifier.asked == []
-    assert len(stand.lines()) == 1
+    assert env.verifier.asked == []
+    assert len(env.lines()) == 1
 
 
-async def test_metadata_of_the_caller_go_along_with_the_token(stand: Stand) -> None:
-    async with to(stand, Tokens("good")) as channel:
+async def test_metadata_of_the_caller_go_along_with_the_token(env: Env) -> None:
+    async with to(env, Tokens("good")) as channel:
         await outcome(channel, metadata=(("x-request-id", "mine"),))
-    assert (await stand.line())["request_id"] == "mine"
+    assert (await env.line())["request_id"] == "mine"
 
 
-async def test_a_unary_call_that_is_refused_is_sent_once_more_with_a_fresh_token(stand: Stand) -> None:
+async def test_a_unary_call_that_is_refused_is_sent_once_more_with_a_fresh_token(env: Env) -> None:
     tokens = Tokens("revoked", "good")
-    async with to(stand, tokens) as channel:
+    async with to(env, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.OK
-    assert stand.verifier.asked == [("revoked", False), ("good", False)]
+    assert env.verifier.asked == [("revoked", False), ("good", False)]
     assert tokens.refused == ["revoked"]
 
 
-async def test_a_call_is_sent_no_third_time(stand: Stand) -> None:
-    async with to(stand, Tokens("revoked", "revoked too", "good")) as channel:
+async def test_a_call_is_sent_no_third_time(env: Env) -> None:
+    async with to(env, Tokens("revoked", "revoked too", "good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
-    assert len(stand.lines()) == 2
+    assert len(env.lines()) == 2
 
 
-async def test_a_call_is_not_sent_again_with_the_token_that_was_refused(stand: Stand) -> None:
-    async with to(stand, Tokens("revoked")) as channel:
+async def test_a_call_is_not_sent_again_with_the_token_that_was_refused(env: Env) -> None:
+    async with to(env, Tokens("revoked")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
-    assert len(stand.lines()) == 1
+    assert len(env.lines()) == 1
 
 
-async def test_a_call_that_is_not_permitted_is_not_sent_again(stand: Stand) -> None:
+async def test_a_call_that_is_not_permitted_is_not_sent_again(env: Env) -> None:
     tokens = Tokens("weak", "good")
-    async with to(stand, tokens) as channel:
+    async with to(env, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.PERMISSION_DENIED
     assert tokens.refused == []
 
 
-async def test_many_calls_that_were_refused_drop_only_the_token_that_was(stand: Stand) -> None:
+async def test_many_calls_that_were_refused_drop_only_the_token_that_was(env: Env) -> None:
     """A call that comes late with the old token must not cost the new one."""
     tokens = Tokens("revoked", "good", "never needed")
-    async with to(stand, tokens) as channel:
+    async with to(env, tokens) as channel:
         codes = [code for code, _, _ in await asyncio.gather(*(outcome(channel) for _ in range(20)))]
     assert set(codes) == {grpc.StatusCode.OK}
     assert set(tokens.refused) == {"revoked"}
 
 
-@pytest.mark.parametrize("name", ["OneMany", "ManyOne", "ManyMany"])
-async def test_a_refused_stream_drops_its_token_for_the_next_call(stand: Stand, name: str) -> None:
+@pytest.mark.parametrize("name", ["ServerStream", "ClientStream", "BidiStream"])
+async def test_a_refused_stream_drops_its_token_for_the_next_call(env: Env, name: str) -> None:
     tokens = Tokens("revoked", "good")
-    async with to(stand, tokens) as channel:
+    async with to(env, tokens) as channel:
         assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
         await eventually(lambda: tokens.refused == ["revoked"])
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
@@ -154,13 +153,13 @@ FAILURES: list[tuple[BaseException, str]] = [
 
 
 @pytest.mark.parametrize(("error", "word"), FAILURES, ids=str)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", METHODS)
 async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
-    stand: Stand, spans: Spans, name: str, error: BaseException, word: str
+    env: Env, spans: Spans, name: str, error: BaseException, word: str
 ) -> None:
     tokens = Tokens("good")
     tokens.error = error
-    async with to(stand, tokens, tracer=spans.tracer) as channel:
+    async with to(env, tokens, tracer=spans.tracer) as channel:
         call = Client(channel).call(name, "a", token=None)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _consume(call)
@@ -169,20 +168,20 @@ async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
     assert "canary" not in f"{caught.value!r} {spans.as_text()}"
     assert caught.value.__suppress_context__
     # Nothing was sent, and not four times.
-    assert (stand.lines(), tokens.asked) == ([], 1)
+    assert (env.lines(), tokens.asked) == ([], 1)
     assert [span.status.status_code for span in spans.finished()] == [StatusCode.ERROR]
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(stand: Stand, name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(env: Env, name: str) -> None:
     tokens = Tokens("good")
     tokens.gate = asyncio.Event()
-    async with to(stand, tokens) as channel, asyncio.timeout(10):
+    async with to(env, tokens) as channel, asyncio.timeout(10):
         assert (await outcome(channel, name, timeout=0.2))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert stand.lines() == []
+    assert env.lines() == []
 
 
-async def test_the_second_attempt_has_what_is_left_of_the_deadline(stand: Stand) -> None:
+async def test_the_second_attempt_has_what_is_left_of_the_deadline(env: Env) -> None:
     tokens = Tokens("revoked", "good")
     remaining: list[float] = []
 
@@ -194,37 +193,37 @@ async def test_the_second_attempt_has_what_is_left_of_the_deadline(stand: Stand)
             ends_at = time.monotonic() + 1.5
             await eventually(lambda: time.monotonic() > ends_at)
 
-    stand.verifier.before = take_time
-    stand.probe.on_message = look
-    async with to(stand, tokens) as channel:
+    env.verifier.before = take_time
+    env.probe.on_message = look
+    async with to(env, tokens) as channel:
         assert (await outcome(channel, timeout=20.0))[0] is grpc.StatusCode.OK
     assert remaining[0] < 19.5
 
 
-async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(stand: Stand) -> None:
+async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(env: Env) -> None:
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
-    stand.probe.on_message = wait
-    async with to(stand, Tokens("good"), deadline=0.2) as channel, asyncio.timeout(10):
+    env.probe.on_message = wait
+    async with to(env, Tokens("good"), deadline=0.2) as channel, asyncio.timeout(10):
         assert (await outcome(channel, timeout=None))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-@pytest.mark.parametrize("name", ["OneMany", "ManyOne", "ManyMany"])
-async def test_a_stream_that_names_no_deadline_has_none(stand: Stand, name: str) -> None:
+@pytest.mark.parametrize("name", ["ServerStream", "ClientStream", "BidiStream"])
+async def test_a_stream_that_names_no_deadline_has_none(env: Env, name: str) -> None:
     seen: list[float | None] = []
 
     async def look(_: object, context: Any) -> None:
         seen.append(context.time_remaining())
 
-    stand.probe.on_message = look
-    async with to(stand, Tokens("good"), deadline=0.001) as channel:
+    env.probe.on_message = look
+    async with to(env, Tokens("good"), deadline=0.001) as channel:
         assert (await outcome(channel, name, timeout=None))[0] is grpc.StatusCode.OK
     assert seen == [None]
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_call_that_is_cancelled_cancels_its_handler(stand: Stand, spans: Spans, name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_call_that_is_cancelled_cancels_its_handler(env: Env, spans: Spans, name: str) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(*_: object) -> None:
@@ -234,14 +233,14 @@ async def test_a_call_that_is_cancelled_cancels_its_handler(stand: Stand, spans:
         finally:
             ended.set()
 
-    stand.probe.on_message = wait
-    async with to(stand, Tokens("good"), tracer=spans.tracer) as channel, asyncio.timeout(20):
+    env.probe.on_message = wait
+    async with to(env, Tokens("good"), tracer=spans.tracer) as channel, asyncio.timeout(20):
         calling = asyncio.create_task(_consume(Client(channel).call(name, "a", token=None)))
         await begun.wait()
         calling.cancel()
         await ended.wait()
         await asyncio.wait({calling})
-        assert (await stand.line())["code"] == "CANCELLED"
+        assert (await env.line())["code"] == "CANCELLED"
         await eventually(spans.finished)
     (span,) = spans.finished()
     assert (span.attributes or {})["rpc.response.status_code"] == "CANCELLED"
@@ -255,23 +254,23 @@ async def _consume(call: Any) -> None:
         await call
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", METHODS)
 async def test_a_call_that_is_cancelled_while_it_waits_for_its_token_is_never_sent(
-    stand: Stand, spans: Spans, name: str
+    env: Env, spans: Spans, name: str
 ) -> None:
     tokens = Tokens("good")
     tokens.gate = asyncio.Event()
-    async with to(stand, tokens, tracer=spans.tracer) as channel, asyncio.timeout(20):
+    async with to(env, tokens, tracer=spans.tracer) as channel, asyncio.timeout(20):
         call = Client(channel).call(name, "a", token=None)
         calling = asyncio.create_task(_consume(call))
         await eventually(lambda: tokens.asked)
         call.cancel()
         await asyncio.wait({calling})
         await eventually(spans.finished)
-    assert stand.lines() == []
+    assert env.lines() == []
 
 
-async def test_a_unary_call_is_retried_while_the_server_is_unavailable(stand: Stand) -> None:
+async def test_a_unary_call_is_retried_while_the_server_is_unavailable(env: Env) -> None:
     count = 0
 
     async def fail_twice(*_: object) -> None:
@@ -280,20 +279,20 @@ async def test_a_unary_call_is_retried_while_the_server_is_unavailable(stand: St
         if count < 3:
             raise domain.Unavailable("DATABASE_AWAY", "try again")
 
-    stand.probe.on_message = fail_twice
-    async with to(stand, Tokens("good")) as channel:
+    env.probe.on_message = fail_twice
+    async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.OK
-    assert [line["code"] for line in stand.lines()] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
+    assert [line["code"] for line in env.lines()] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
 
 
-async def test_a_call_is_tried_four_times_at_most(stand: Stand) -> None:
+async def test_a_call_is_tried_four_times_at_most(env: Env) -> None:
     async def fail(*_: object) -> None:
         raise domain.Unavailable("DATABASE_AWAY", "try again")
 
-    stand.probe.on_message = fail
-    async with to(stand, Tokens("good")) as channel:
+    env.probe.on_message = fail
+    async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAVAILABLE
-    assert len(stand.lines()) == 4
+    assert len(env.lines()) == 4
 
 
 @pytest.mark.parametrize(
@@ -304,18 +303,18 @@ async def test_a_call_is_tried_four_times_at_most(stand: Stand) -> None:
         ValueError("bug"),
     ],
 )
-async def test_nothing_else_is_retried(stand: Stand, error: Exception) -> None:
+async def test_nothing_else_is_retried(env: Env, error: Exception) -> None:
     async def fail(*_: object) -> None:
         raise error
 
-    stand.probe.on_message = fail
-    async with to(stand, Tokens("good")) as channel:
+    env.probe.on_message = fail
+    async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel))[0] is not grpc.StatusCode.OK
-    assert len(stand.lines()) == 1
+    assert len(env.lines()) == 1
 
 
-async def test_calls_go_round_over_the_backends(open_stand: Any) -> None:
-    async with open_stand() as first, open_stand() as second:
+async def test_calls_go_round_over_the_backends() -> None:
+    async with open_env() as first, open_env() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
             async with asyncio.timeout(20):
@@ -328,8 +327,8 @@ async def test_calls_go_round_over_the_backends(open_stand: Any) -> None:
     assert [a - b for a, b in zip(after, before, strict=True)] == [10, 10]
 
 
-async def test_a_backend_that_ends_is_left_without_a_failed_call(open_stand: Any) -> None:
-    async with open_stand() as first, open_stand() as second:
+async def test_a_backend_that_ends_is_left_without_a_failed_call() -> None:
+    async with open_env() as first, open_env() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
             for _ in range(4):
@@ -339,26 +338,26 @@ async def test_a_backend_that_ends_is_left_without_a_failed_call(open_stand: Any
                 assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_message_above_the_limit_is_not_sent(stand: Stand) -> None:
-    async with to(stand, Tokens("good"), max_message_bytes=1024) as channel:
-        code, _, _ = await Client(channel).outcome("OneOne", "x" * 2000, token=None)
+async def test_a_message_above_the_limit_is_not_sent(env: Env) -> None:
+    async with to(env, Tokens("good"), max_message_bytes=1024) as channel:
+        code, _, _ = await Client(channel).outcome("Unary", "x" * 2000, token=None)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert stand.probe.parsed == []
+    assert env.probe.parsed == []
 
 
-async def test_plaintext_beyond_loopback_carries_tokens_once_it_was_asked_for_twice(open_stand: Any) -> None:
-    tls = ServerTls(plaintext=True, plaintext_beyond_loopback=True)
-    async with open_stand(host="0.0.0.0", tls=tls) as stand:
+async def test_plaintext_beyond_loopback_carries_tokens_once_it_was_asked_for_twice() -> None:
+    tls = TlsSettings(plaintext=True, plaintext_beyond_loopback=True)
+    async with open_env(host="0.0.0.0", tls=tls) as env:
         both = ClientTls(plaintext=True, plaintext_beyond_loopback=True)
-        async with connect(f"0.0.0.0:{stand.port}", tls=both, tokens=Tokens("good")) as channel:
+        async with connect(f"0.0.0.0:{env.port}", tls=both, tokens=Tokens("good")) as channel:
             assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_principal_may_change_between_calls_of_one_channel(stand: Stand) -> None:
-    stand.verifier.answers["second"] = principal("use:probe", subject="subject-of-bob")
+async def test_a_principal_may_change_between_calls_of_one_channel(env: Env) -> None:
+    env.verifier.answers["second"] = principal("use:probe", subject="subject-of-bob")
     tokens = Tokens("good", "second")
-    async with to(stand, tokens) as channel:
+    async with to(env, tokens) as channel:
         await outcome(channel)
         tokens.invalidate("good")
         await outcome(channel)
-    assert [line["subject"] for line in stand.lines()] == ["subject-of-alice", "subject-of-bob"]
+    assert [line["subject"] for line in env.lines()] == ["subject-of-alice", "subject-of-bob"]

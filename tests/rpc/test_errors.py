@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a handler becomes one status that helps the caller and tells nothing else."""
+"""Errors of handlers become statuses that help the caller and contain nothing confidential."""
 
 import asyncio
 from contextlib import suppress
@@ -9,15 +9,15 @@ import grpc.aio
 import pytest
 
 from gatehouse import domain
-from gatehouse.rpc import ServerLimits
 from tests.support.rpc import (
+    METHODS,
     PROBE,
-    SHAPES,
-    Stand,
+    Env,
     Text,
     details_of,
     error_info,
     eventually,
+    open_env,
     reached,
     service_of,
 )
@@ -25,12 +25,12 @@ from tests.support.rpc import (
 CANARY = "canary-in-an-exception"
 DOMAIN: list[tuple[domain.DomainError, grpc.StatusCode]] = [
     (domain.InvalidArgument("user.email", "EMAIL_BAD", "no such address"), grpc.StatusCode.INVALID_ARGUMENT),
-    (domain.NotFound("USER_NOT_FOUND", "there is no such user"), grpc.StatusCode.NOT_FOUND),
+    (domain.NotFound("USER_NOT_FOUND", "user not found"), grpc.StatusCode.NOT_FOUND),
     (domain.AlreadyExists("EMAIL_TAKEN", "the address is taken"), grpc.StatusCode.ALREADY_EXISTS),
     (domain.Aborted("ETAG_MISMATCH", "read it again"), grpc.StatusCode.ABORTED),
     (domain.FailedPrecondition("LAST_ADMIN", "one must stay"), grpc.StatusCode.FAILED_PRECONDITION),
-    (domain.OutOfRange("POSITION_GONE", "begin anew"), grpc.StatusCode.OUT_OF_RANGE),
-    (domain.Unavailable("DATABASE_AWAY", "try again"), grpc.StatusCode.UNAVAILABLE),
+    (domain.OutOfRange("POSITION_GONE", "start again"), grpc.StatusCode.OUT_OF_RANGE),
+    (domain.Unavailable("DATABASE_UNAVAILABLE", "retry later"), grpc.StatusCode.UNAVAILABLE),
     (domain.DomainError("RULE_BROKEN", "it cannot be"), grpc.StatusCode.FAILED_PRECONDITION),
 ]
 
@@ -42,11 +42,11 @@ def raising(error: BaseException) -> Any:
     return fail
 
 
-async def ending(stand: Stand, name: str = "OneOne", *values: str, **more: Any) -> Any:
-    """Makes a call that fails, and returns how it did."""
-    call = stand.client.call(name, *(values or ("a",)), **more)
+async def failed_call(env: Env, name: str = "Unary", *values: str, **more: Any) -> Any:
+    """Make a call that fails, and return it when it has ended."""
+    call = env.client.call(name, *(values or ("a",)), **more)
     async with asyncio.timeout(10):
-        if name in {"OneMany", "OneManyByWrite", "ManyMany"}:
+        if name in {"ServerStream", "ServerStreamByWrite", "BidiStream"}:
             with suppress(grpc.aio.AioRpcError):
                 async for _ in call:
                     pass
@@ -55,20 +55,20 @@ async def ending(stand: Stand, name: str = "OneOne", *values: str, **more: Any) 
 
 
 @pytest.mark.parametrize(("error", "code"), DOMAIN, ids=lambda value: getattr(value, "reason", None))
-@pytest.mark.parametrize("name", ["OneOne", "ManyMany"])
-async def test_a_domain_error_has_its_code_its_text_and_its_reason(
-    stand: Stand, name: str, error: domain.DomainError, code: grpc.StatusCode
+@pytest.mark.parametrize("name", ["Unary", "BidiStream"])
+async def test_a_domain_error_has_a_code_a_message_and_a_reason(
+    env: Env, name: str, error: domain.DomainError, code: grpc.StatusCode
 ) -> None:
-    stand.probe.on_message = raising(error)
-    call = await ending(stand, name)
+    env.probe.on_message = raising(error)
+    call = await failed_call(env, name)
     assert (await call.code(), await call.details()) == (code, error.message)
     assert error_info(await call.trailing_metadata()).reason == error.reason
-    assert (await stand.line())["reason"] == error.reason
+    assert (await env.line())["reason"] == error.reason
 
 
-async def test_an_invalid_argument_names_its_field(stand: Stand) -> None:
-    stand.probe.on_message = raising(domain.InvalidArgument("user.email", "EMAIL_BAD", "no such address"))
-    call = await ending(stand)
+async def test_an_invalid_argument_names_its_field(env: Env) -> None:
+    env.probe.on_message = raising(domain.InvalidArgument("user.email", "EMAIL_BAD", "no such address"))
+    call = await failed_call(env)
     (violation,) = details_of(await call.trailing_metadata())[1].field_violations
     assert (violation.field, violation.reason, violation.description) == (
         "user.email",
@@ -77,115 +77,110 @@ async def test_an_invalid_argument_names_its_field(stand: Stand) -> None:
     )
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_an_unexpected_error_is_internal_and_shows_nothing(stand: Stand, name: str) -> None:
-    stand.probe.on_message = raising(ValueError(CANARY))
-    call = await ending(stand, name)
+@pytest.mark.parametrize("name", METHODS)
+async def test_an_unexpected_error_is_internal_and_reveals_nothing(env: Env, name: str) -> None:
+    env.probe.on_message = raising(ValueError(CANARY))
+    call = await failed_call(env, name)
     trailers = await call.trailing_metadata()
     assert await call.code() is grpc.StatusCode.INTERNAL
-    assert CANARY not in f"{await call.details()} {trailers} {stand.log}"
+    assert CANARY not in f"{await call.details()} {trailers} {env.log}"
 
 
-async def test_the_error_id_of_an_answer_is_the_one_of_the_log(stand: Stand) -> None:
-    stand.probe.on_message = raising(ValueError(CANARY))
-    call = await ending(stand)
+async def test_response_and_log_have_the_same_error_id(env: Env) -> None:
+    env.probe.on_message = raising(ValueError(CANARY))
+    call = await failed_call(env)
     error_id = error_info(await call.trailing_metadata()).metadata["error_id"]
     assert await call.details() == f"internal error {error_id}"
-    detail = next(line for line in stand.log if line["event"] == "unexpected error")
+    detail = next(line for line in env.log if line["event"] == "unexpected error")
     assert (detail["level"], detail["error_id"]) == ("error", error_id)
-    assert detail["method"] == f"{PROBE}/OneOne"
+    assert detail["method"] == f"{PROBE}/Unary"
     assert detail["error_type"] == "builtins.ValueError"
-    assert (await stand.line())["error_id"] == error_id
+    assert (await env.line())["error_id"] == error_id
 
 
-async def test_the_log_says_where_an_unexpected_error_came_from(stand: Stand) -> None:
+async def test_the_log_has_the_place_of_an_unexpected_error(env: Env) -> None:
     def deep() -> None:
         raise KeyError(CANARY)
 
     async def fail(*_: object) -> None:
         deep()
 
-    stand.probe.on_message = fail
-    await ending(stand)
-    detail = next(line for line in stand.log if line["event"] == "unexpected error")
+    env.probe.on_message = fail
+    await failed_call(env)
+    detail = next(line for line in env.log if line["event"] == "unexpected error")
     place, _, line = detail["error_at"].rpartition(":")
     assert (place.startswith("gatehouse.rpc."), line.isdecimal()) == (True, True)
 
 
-async def test_two_unexpected_errors_have_two_ids(stand: Stand) -> None:
-    stand.probe.on_message = raising(ValueError(CANARY))
-    await ending(stand)
-    await ending(stand)
-    assert len({line["error_id"] for line in stand.lines()}) == 2
+async def test_each_unexpected_error_has_its_own_id(env: Env) -> None:
+    env.probe.on_message = raising(ValueError(CANARY))
+    await failed_call(env)
+    await failed_call(env)
+    assert len({line["error_id"] for line in env.lines()}) == 2
 
 
-@pytest.mark.parametrize("name", ["OneMany", "OneManyByWrite", "ManyMany"])
-async def test_an_error_after_answers_ends_the_stream_with_its_code(stand: Stand, name: str) -> None:
-    """What was sent stays sent; the status says that it was not all."""
-
+@pytest.mark.parametrize("name", ["ServerStream", "ServerStreamByWrite", "BidiStream"])
+async def test_an_error_after_responses_ends_the_stream_with_its_code(env: Env, name: str) -> None:
     async def fail_late(request: Text, context: Any) -> None:
-        if name != "ManyMany":
+        if name != "BidiStream":
             await context.write(Text(value="first"))
-        if name != "ManyMany" or request.value == "second":
-            raise domain.OutOfRange("POSITION_GONE", "begin anew")
+        if name != "BidiStream" or request.value == "second":
+            raise domain.OutOfRange("POSITION_GONE", "start again")
 
-    stand.probe.on_message = fail_late
-    requests = ["first", "second"] if name == "ManyMany" else ["a"]
-    code, trailers, answers = await stand.client.outcome(name, *requests)
-    assert (code, answers) == (grpc.StatusCode.OUT_OF_RANGE, ["first"])
+    env.probe.on_message = fail_late
+    requests = ["first", "second"] if name == "BidiStream" else ["a"]
+    code, trailers, responses = await env.client.outcome(name, *requests)
+    assert (code, responses) == (grpc.StatusCode.OUT_OF_RANGE, ["first"])
     assert error_info(trailers).reason == "POSITION_GONE"
 
 
-async def test_an_answer_that_is_no_message_is_internal(open_stand: Any) -> None:
-    async def answer_nothing(request: Text, context: object) -> None: ...
+async def test_a_response_that_is_not_a_message_is_internal() -> None:
+    async def return_nothing(request: Text, context: object) -> None: ...
 
-    async with open_stand(services=[service_of("probe.v1.Empty", Call=answer_nothing)]) as stand:
-        code, trailers, _ = await stand.client.outcome("/probe.v1.Empty/Call", "a")
+    async with open_env(services=[service_of("probe.v1.Empty", Call=return_nothing)]) as env:
+        code, trailers, _ = await env.client.outcome("/probe.v1.Empty/Call", "a")
     assert (code, error_info(trailers).reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
-# Statuses that a handler makes itself.
-
-
-async def test_an_abort_has_its_code_text_and_trailers(stand: Stand) -> None:
+async def test_abort_sets_code_message_and_trailers(env: Env) -> None:
     async def abort(_: object, context: Any) -> None:
         await context.abort(grpc.StatusCode.DATA_LOSS, "gone", (("x-where", "here"),))
 
-    stand.probe.on_message = abort
-    for name in SHAPES:
-        call = await ending(stand, name)
+    env.probe.on_message = abort
+    for name in METHODS:
+        call = await failed_call(env, name)
         assert (await call.code(), await call.details()) == (grpc.StatusCode.DATA_LOSS, "gone")
         assert ("x-where", "here") in tuple(await call.trailing_metadata())
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_an_abort_takes_hold_when_its_await_was_forgotten(stand: Stand, name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_abort_takes_effect_without_await(env: Env, name: str) -> None:
     async def abort(_: object, context: Any) -> None:
         context.abort(grpc.StatusCode.NOT_FOUND, "gone")
 
-    stand.probe.on_message = abort
-    code, _, answers = await stand.client.outcome(name, "a")
-    assert (code, answers) == (grpc.StatusCode.NOT_FOUND, [])
+    env.probe.on_message = abort
+    code, _, responses = await env.client.outcome(name, "a")
+    assert (code, responses) == (grpc.StatusCode.NOT_FOUND, [])
 
 
-async def test_an_abort_takes_hold_when_it_was_caught(stand: Stand) -> None:
+async def test_abort_takes_effect_when_its_exception_is_caught(env: Env) -> None:
     async def abort(_: object, context: Any) -> None:
         with pytest.raises(Exception, match="NOT_FOUND"):
             await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
 
-    stand.probe.on_message = abort
-    assert (await stand.client.outcome("OneOne", "a"))[0] is grpc.StatusCode.NOT_FOUND
+    env.probe.on_message = abort
+    assert (await env.client.outcome("Unary", "a"))[0] is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_abort_with_ok_is_a_mistake_and_no_success(stand: Stand) -> None:
+async def test_abort_with_ok_is_internal(env: Env) -> None:
     async def abort(_: object, context: Any) -> None:
         await context.abort(grpc.StatusCode.OK)
 
-    stand.probe.on_message = abort
-    assert (await stand.client.outcome("OneOne", "a"))[0] is grpc.StatusCode.INTERNAL
+    env.probe.on_message = abort
+    assert (await env.client.outcome("Unary", "a"))[0] is grpc.StatusCode.INTERNAL
 
 
-async def test_an_abort_with_status_is_an_abort(stand: Stand) -> None:
+async def test_abort_with_status_sets_code_message_and_trailers(env: Env) -> None:
     class Gone(grpc.Status):
         code = grpc.StatusCode.NOT_FOUND
         details = "gone"
@@ -194,48 +189,48 @@ async def test_an_abort_with_status_is_an_abort(stand: Stand) -> None:
     async def abort(_: object, context: Any) -> None:
         await context.abort_with_status(Gone())
 
-    stand.probe.on_message = abort
-    call = await ending(stand)
+    env.probe.on_message = abort
+    call = await failed_call(env)
     assert (await call.code(), await call.details()) == (grpc.StatusCode.NOT_FOUND, "gone")
     assert ("x-where", "here") in tuple(await call.trailing_metadata())
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_code_that_was_set_is_the_code_of_the_call(stand: Stand, name: str) -> None:
-    async def set_it(_: object, context: Any) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_set_code_and_set_details_end_the_call_with_them(env: Env, name: str) -> None:
+    async def set_status(_: object, context: Any) -> None:
         assert context.code() is grpc.StatusCode.OK
         context.set_code(grpc.StatusCode.ABORTED)
-        context.set_details("another was first")
-        assert (context.code(), context.details()) == (grpc.StatusCode.ABORTED, "another was first")
+        context.set_details("changed meanwhile")
+        assert (context.code(), context.details()) == (grpc.StatusCode.ABORTED, "changed meanwhile")
 
-    stand.probe.on_message = set_it
-    call = await ending(stand, name)
-    assert (await call.code(), await call.details()) == (grpc.StatusCode.ABORTED, "another was first")
-    assert (await stand.line())["code"] == "ABORTED"
+    env.probe.on_message = set_status
+    call = await failed_call(env, name)
+    assert (await call.code(), await call.details()) == (
+        grpc.StatusCode.ABORTED,
+        "changed meanwhile",
+    )
+    assert (await env.line())["code"] == "ABORTED"
 
 
-async def test_trailers_that_were_set_come_with_success_and_with_failure(stand: Stand) -> None:
-    async def set_them(request: Text, context: Any) -> None:
+async def test_trailers_are_sent_with_success_and_failure(env: Env) -> None:
+    async def set_trailers(request: Text, context: Any) -> None:
         context.set_trailing_metadata((("x-cost", "3"),))
         assert context.trailing_metadata() == (("x-cost", "3"),)
         if request.value == "fail":
-            raise domain.NotFound("USER_NOT_FOUND", "there is no such user")
+            raise domain.NotFound("USER_NOT_FOUND", "user not found")
 
-    stand.probe.on_message = set_them
+    env.probe.on_message = set_trailers
     for value in ("a", "fail"):
-        assert (await stand.client.outcome("OneOne", value))[1]["x-cost"] == "3"
+        assert (await env.client.outcome("Unary", value))[1]["x-cost"] == "3"
 
 
-async def test_every_failure_carries_the_request_id(stand: Stand) -> None:
-    _, trailers, _ = await stand.client.outcome("OneOne", "a", token=None)
-    assert trailers["x-request-id"] == (await stand.line())["request_id"]
+async def test_a_failure_has_the_request_id(env: Env) -> None:
+    _, trailers, _ = await env.client.outcome("Unary", "a", token=None)
+    assert trailers["x-request-id"] == (await env.line())["request_id"]
 
 
-# Calls that break off.
-
-
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_caller_that_goes_away_cancels_the_handler(stand: Stand, name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_cancellation_by_the_client_cancels_the_handler(env: Env, name: str) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(*_: object) -> None:
@@ -245,83 +240,79 @@ async def test_a_caller_that_goes_away_cancels_the_handler(stand: Stand, name: s
         finally:
             ended.set()
 
-    stand.probe.on_message = wait
-    call = stand.client.call(name, "a")
+    env.probe.on_message = wait
+    call = env.client.call(name, "a")
     reading = asyncio.ensure_future(call.read() if hasattr(call, "read") else call.code())
     async with asyncio.timeout(10):
         await begun.wait()
         call.cancel()
         await ended.wait()
         await asyncio.wait({reading})
-        line = await stand.line()
+        line = await env.line()
     assert (line["code"], line["level"]) == ("CANCELLED", "info")
 
 
-def open_client_stream(stand: Stand, name: str, timeout: float) -> Any:
-    channel = stand.client.channel
-    stub: Any = (channel.stream_unary if name == "ManyOne" else channel.stream_stream)(
+def open_client_stream(env: Env, name: str, timeout: float) -> Any:
+    channel = env.client.channel
+    stub: Any = (channel.stream_unary if name == "ClientStream" else channel.stream_stream)(
         f"/{PROBE}/{name}", Text.SerializeToString, Text.FromString
     )
     return stub(metadata=(("authorization", "Bearer good"),), timeout=timeout)
 
 
-@pytest.mark.parametrize("name", ["ManyOne", "ManyMany"])
-async def test_a_request_stream_that_was_cancelled_is_not_taken_for_a_whole_one(
-    stand: Stand, name: str
-) -> None:
-    """gRPC shows both ends alike; a handler that took one for the other would keep half an import."""
+@pytest.mark.parametrize("name", ["ClientStream", "BidiStream"])
+async def test_a_cancelled_request_stream_does_not_look_complete(env: Env, name: str) -> None:
+    """gRPC reports both ends alike; the handler of an import would keep half of it."""
     for round_ in range(1, 21):
-        call = open_client_stream(stand, name, 30)
+        call = open_client_stream(env, name, 30)
         await call.write(Text(value="a"))
-        await reached(lambda: len(stand.probe.handled), round_)
+        await reached(lambda: len(env.probe.handled), round_)
         call.cancel()
-        await reached(lambda: len(stand.lines()), round_)
-    assert {line["code"] for line in stand.lines()} == {"CANCELLED"}
-    assert stand.probe.completed == 0
+        await reached(lambda: len(env.lines()), round_)
+    assert {line["code"] for line in env.lines()} == {"CANCELLED"}
+    assert env.probe.completed == 0
 
 
-async def test_a_request_stream_whose_time_is_over_is_not_taken_for_a_whole_one(stand: Stand) -> None:
-    call = open_client_stream(stand, "ManyOne", 0.3)
+async def test_a_request_stream_after_its_deadline_does_not_look_complete(env: Env) -> None:
+    call = open_client_stream(env, "ClientStream", 0.3)
     await call.write(Text(value="a"))
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    line = await stand.line()
+    line = await env.line()
     assert line["code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
-    assert stand.probe.completed == 0
+    assert env.probe.completed == 0
 
 
-async def test_a_request_stream_with_a_message_above_the_limit_is_not_taken_for_a_whole_one(
-    open_stand: Any,
-) -> None:
-    async with open_stand(limits=ServerLimits(max_message_bytes=1024)) as stand:
-        code, _, _ = await stand.client.outcome("ManyOne", "a", "x" * 2000, "b")
+async def test_a_request_stream_with_an_oversize_message_does_not_look_complete() -> None:
+    async with open_env(max_message_bytes=1024) as env:
+        code, _, _ = await env.client.outcome("ClientStream", "a", "x" * 2000, "b")
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        await stand.line()
-        assert (stand.probe.handled, stand.probe.completed) == (["a"], 0)
+        await env.line()
+        assert (env.probe.handled, env.probe.completed) == (["a"], 0)
 
 
-async def test_a_request_stream_that_was_ended_is_whole(stand: Stand) -> None:
-    assert (await stand.client.outcome("ManyOne", "a", "b"))[2] == ["a,b"]
-    assert stand.probe.completed == 1
+async def test_a_request_stream_that_was_closed_is_complete(env: Env) -> None:
+    assert (await env.client.outcome("ClientStream", "a", "b"))[2] == ["a,b"]
+    assert env.probe.completed == 1
 
 
-async def test_an_empty_request_stream_is_whole(stand: Stand) -> None:
-    assert (await stand.client.outcome("ManyOne"))[2] == [""]
+async def test_an_empty_request_stream_is_complete(env: Env) -> None:
+    assert (await env.client.outcome("ClientStream"))[2] == [""]
 
 
-async def test_a_cancellation_from_inside_is_an_error_and_no_silence(stand: Stand) -> None:
-    """gRPC would leave the caller without any answer until its deadline."""
+async def test_a_cancelled_task_in_a_handler_is_internal(env: Env) -> None:
+    """gRPC would send no response at all."""
 
-    async def wait_for_what_was_cancelled(*_: object) -> None:
+    async def await_cancelled_task(*_: object) -> None:
         task = asyncio.create_task(asyncio.sleep(60))
         task.cancel()
         await task
 
-    stand.probe.on_message = wait_for_what_was_cancelled
-    call = await ending(stand, timeout=60.0)
+    env.probe.on_message = await_cancelled_task
+    call = await failed_call(env, timeout=60.0)
     assert await call.code() is grpc.StatusCode.INTERNAL
 
 
-async def test_a_handler_that_fails_because_the_time_is_over_says_so(stand: Stand) -> None:
+async def test_an_error_after_the_deadline_is_deadline_exceeded(env: Env) -> None:
     async def outlive(_: object, context: Any) -> None:
         try:
             await asyncio.Event().wait()
@@ -329,27 +320,24 @@ async def test_a_handler_that_fails_because_the_time_is_over_says_so(stand: Stan
             await eventually(lambda: context.time_remaining() == 0)
             raise ValueError(CANARY) from None
 
-    stand.probe.on_message = outlive
-    assert (await stand.client.outcome("OneOne", "a", timeout=0.2))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-    line = await stand.line()
+    env.probe.on_message = outlive
+    assert (await env.client.outcome("Unary", "a", timeout=0.2))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    line = await env.line()
     assert (line["code"], line["reason"]) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
-    assert CANARY not in str(stand.log)
+    assert CANARY not in str(env.log)
 
 
-# Requests that are none.
-
-
-@pytest.mark.parametrize("name", ["OneOne", "OneMany"])
-async def test_bytes_that_are_no_message_are_an_invalid_argument(stand: Stand, name: str) -> None:
-    stub: Any = stand.client.channel.stream_stream(f"/{PROBE}/{name}")
+@pytest.mark.parametrize("name", ["Unary", "ServerStream"])
+async def test_a_malformed_request_is_an_invalid_argument(env: Env, name: str) -> None:
+    stub: Any = env.client.channel.stream_stream(f"/{PROBE}/{name}")
     call = stub([b"\xff\xff\xff"], metadata=(("authorization", "Bearer good"),), timeout=10)
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error_info(await call.trailing_metadata()).reason == "REQUEST_MALFORMED"
-    assert stand.probe.handled == []
+    assert env.probe.handled == []
 
 
-async def test_a_unary_call_without_request_is_refused(stand: Stand) -> None:
-    stub: Any = stand.client.channel.stream_unary(f"/{PROBE}/OneOne")
+async def test_a_unary_call_without_a_request_is_unimplemented(env: Env) -> None:
+    stub: Any = env.client.channel.stream_unary(f"/{PROBE}/Unary")
     call = stub([], metadata=(("authorization", "Bearer good"),), timeout=10)
     assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert stand.probe.handled == []
+    assert env.probe.handled == []

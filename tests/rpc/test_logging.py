@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
-from tests.support.rpc import PROBE, SHAPES, Stand, Text, eventually, principal
+from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env, principal
 from tests.support.telemetry import Figures, JsonLog, Spans
 
 ALWAYS = {
@@ -19,7 +19,7 @@ ALWAYS = {
     "level",
     "timestamp",
     "method",
-    "shape",
+    "rpc_type",
     "code",
     "duration_ms",
     "bytes_received",
@@ -36,27 +36,25 @@ def log() -> JsonLog:
     return JsonLog()
 
 
-SHAPE_OF = {
-    "OneOne": "unary",
-    "OneMany": "server_streaming",
-    "OneManyByWrite": "server_streaming",
-    "ManyOne": "client_streaming",
-    "ManyMany": "bidi_streaming",
+RPC_TYPES = {
+    "Unary": "unary",
+    "ServerStream": "server_streaming",
+    "ServerStreamByWrite": "server_streaming",
+    "ClientStream": "client_streaming",
+    "BidiStream": "bidi_streaming",
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_call_makes_one_line_with_the_documented_fields(
-    open_stand: Any, log: JsonLog, name: str
-) -> None:
-    async with open_stand(logger=log.logger) as stand:
-        await stand.client.outcome(name, "abc")
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_call_makes_one_line_with_the_documented_fields(log: JsonLog, name: str) -> None:
+    async with open_env(logger=log.logger) as env:
+        await env.client.outcome(name, "abc")
         await eventually(log.lines)
     (line,) = log.lines()
     assert set(line) == ALWAYS | CALLER
-    answers = 3 if name.startswith("OneMany") else 1
+    answers = 3 if name.startswith("ServerStream") else 1
     assert line["method"] == f"{PROBE}/{name}"
-    assert (line["shape"], line["code"], line["level"]) == (SHAPE_OF[name], "OK", "info")
+    assert (line["rpc_type"], line["code"], line["level"]) == (RPC_TYPES[name], "OK", "info")
     assert (line["bytes_received"], line["bytes_sent"]) == (5, 5 * answers)
     assert (line["client_id"], line["subject"]) == ("console", "subject-of-alice")
     assert line["duration_ms"] > 0
@@ -64,30 +62,30 @@ async def test_a_call_makes_one_line_with_the_documented_fields(
     assert line["peer"].startswith("ipv4:127.0.0.1:")
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_denied_call_makes_one_line_with_its_reason(open_stand: Any, log: JsonLog, name: str) -> None:
-    async with open_stand(logger=log.logger) as stand:
-        await stand.client.outcome(name, "a", token=None)
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_denied_call_makes_one_line_with_its_reason(log: JsonLog, name: str) -> None:
+    async with open_env(logger=log.logger) as env:
+        await env.client.outcome(name, "a", token=None)
         await eventually(log.lines)
     (line,) = log.lines()
     assert set(line) == ALWAYS | {"reason"}
     assert (line["code"], line["reason"], line["level"]) == ("UNAUTHENTICATED", "TOKEN_MISSING", "warning")
 
 
-async def test_a_weak_caller_is_not_named_as_the_caller(open_stand: Any, log: JsonLog) -> None:
+async def test_a_weak_caller_is_not_named_as_the_caller(log: JsonLog) -> None:
     """Who was not admitted is no principal of the call."""
-    async with open_stand(logger=log.logger) as stand:
-        await stand.client.outcome("OneOne", "a", token="weak")
+    async with open_env(logger=log.logger) as env:
+        await env.client.outcome("Unary", "a", token="weak")
     assert not set(log.lines()[0]) & CALLER
 
 
-async def test_an_unexpected_error_makes_a_line_with_its_id(open_stand: Any, log: JsonLog) -> None:
+async def test_an_unexpected_error_makes_a_line_with_its_id(log: JsonLog) -> None:
     async def fail(*_: object) -> None:
         raise ValueError
 
-    async with open_stand(logger=log.logger) as stand:
-        stand.probe.on_message = fail
-        await stand.client.outcome("OneOne", "a")
+    async with open_env(logger=log.logger) as env:
+        env.probe.on_message = fail
+        await env.client.outcome("Unary", "a")
     (line,) = log.lines()
     assert set(line) == ALWAYS | CALLER | {"reason", "error_id"}
     assert line["level"] == "error"
@@ -117,39 +115,39 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
-async def test_the_level_follows_the_code(stand: Stand, code: grpc.StatusCode) -> None:
+async def test_the_level_follows_the_code(env: Env, code: grpc.StatusCode) -> None:
     async def end(_: object, context: Any) -> None:
         context.set_code(code)
 
-    stand.probe.on_message = end
-    await stand.client.outcome("OneOne", "a")
-    line = await stand.line()
+    env.probe.on_message = end
+    await env.client.outcome("Unary", "a")
+    line = await env.line()
     assert (line["code"], line["level"]) == (code.name, LEVELS[code.name])
 
 
-async def test_health_checks_are_lines_at_debug_only(open_stand: Any) -> None:
+async def test_health_checks_are_lines_at_debug_only() -> None:
     debug = JsonLog("debug")
-    async with open_stand(logger=debug.logger) as stand:
-        await health_pb2_grpc.HealthStub(stand.client.channel).Check(health_pb2.HealthCheckRequest())
+    async with open_env(logger=debug.logger) as env:
+        await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
         await eventually(debug.lines)
     assert [line["level"] for line in debug.lines()] == ["debug"]
 
 
-async def test_a_call_that_is_under_way_makes_no_line_yet(stand: Stand) -> None:
+async def test_a_call_that_is_under_way_makes_no_line_yet(env: Env) -> None:
     go_on, begun = asyncio.Event(), asyncio.Event()
 
     async def wait(*_: object) -> None:
         begun.set()
         await go_on.wait()
 
-    stand.probe.on_message = wait
-    call = stand.client.call("OneOne", "a")
+    env.probe.on_message = wait
+    call = env.client.call("Unary", "a")
     sending = asyncio.ensure_future(call.code())
     await begun.wait()
-    assert stand.lines() == []
+    assert env.lines() == []
     go_on.set()
     await sending
-    assert len(stand.lines()) == 1
+    assert len(env.lines()) == 1
 
 
 TOKEN, SECRET_CLAIM = "canary-token", "canary-claim"
@@ -163,9 +161,8 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", METHODS)
 async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
-    open_stand: Any,
     spans: Spans,
     figures: Figures,
     caplog: pytest.LogCaptureFixture,
@@ -181,9 +178,9 @@ async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
         if error is not None:
             raise error from KeyError(request.value)
 
-    async with open_stand(logger=log.logger, tracer=spans.tracer, metrics=figures.rpc) as stand:
-        stand.verifier.answers[TOKEN] = principal("use:probe", claims={"email": SECRET_CLAIM})
-        stand.probe.on_message = fail
+    async with open_env(logger=log.logger, tracer=spans.tracer, metrics=figures.rpc) as env:
+        env.verifier.answers[TOKEN] = principal("use:probe", claims={"email": SECRET_CLAIM})
+        env.probe.on_message = fail
         metadata = (
             ("authorization", f"Bearer {TOKEN}"),
             ("x-secret", "canary-metadata"),
@@ -192,11 +189,11 @@ async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
             ("traceparent", "canary-traceparent"),
             ("tracestate", "canary-tracestate"),
         )
-        call = stand.client.call(name, "canary-request", metadata=metadata)
+        call = env.client.call(name, "canary-request", metadata=metadata)
         code, details = await _ended(call), await call.details()
         trailers = await call.trailing_metadata()
         for token in ("canary-other", "canary-malformed,token", f"canary{'x' * 9000}"):
-            await stand.client.outcome(name, "canary-request", token=token)
+            await env.client.outcome(name, "canary-request", token=token)
     texts = {
         "log": log.as_text(),
         "spans": spans.as_text(),
@@ -220,52 +217,48 @@ async def _ended(call: Any) -> grpc.StatusCode:
     return code
 
 
-async def test_lines_are_in_the_order_in_which_calls_ended(open_stand: Any, log: JsonLog) -> None:
-    async with open_stand(logger=log.logger) as stand:
-        await stand.client.outcome("OneOne", "a")
-        await stand.client.outcome("ManyMany", "a")
-        await stand.client.outcome("OneOne", "a", token=None)
+async def test_lines_are_in_the_order_in_which_calls_ended(log: JsonLog) -> None:
+    async with open_env(logger=log.logger) as env:
+        await env.client.outcome("Unary", "a")
+        await env.client.outcome("BidiStream", "a")
+        await env.client.outcome("Unary", "a", token=None)
     lines = log.lines()
     assert [(line["method"].split("/")[1], line["code"]) for line in lines] == [
-        ("OneOne", "OK"),
-        ("ManyMany", "OK"),
-        ("OneOne", "UNAUTHENTICATED"),
+        ("Unary", "OK"),
+        ("BidiStream", "OK"),
+        ("Unary", "UNAUTHENTICATED"),
     ]
 
 
-async def test_the_timestamp_of_a_line_is_the_end_of_its_call(open_stand: Any, log: JsonLog) -> None:
-    async with open_stand(logger=log.logger) as stand:
+async def test_the_timestamp_of_a_line_is_the_end_of_its_call(log: JsonLog) -> None:
+    async with open_env(logger=log.logger) as env:
         before = datetime.now(UTC)
-        await stand.client.outcome("OneOne", "a")
+        await env.client.outcome("Unary", "a")
         after = datetime.now(UTC)
     assert before <= datetime.fromisoformat(log.lines()[0]["timestamp"]) <= after
 
 
-async def test_pending_lines_are_written_when_the_server_stops(open_stand: Any, log: JsonLog) -> None:
-    async with open_stand(logger=log.logger) as stand:
+async def test_pending_lines_are_written_when_the_server_stops(log: JsonLog) -> None:
+    async with open_env(logger=log.logger) as env:
         for _ in range(3):
-            await stand.client.outcome("OneOne", "a")
+            await env.client.outcome("Unary", "a")
     assert len(log.lines()) == 3
 
 
-async def test_a_line_names_no_trace_of_another_call(
-    open_stand: Any, log: JsonLog, spans: Spans, figures: Figures
-) -> None:
+async def test_a_line_names_no_trace_of_another_call(log: JsonLog, spans: Spans, figures: Figures) -> None:
     """Lines are written in batches, outside of the context of any call."""
     debug = JsonLog("debug")
-    async with open_stand(logger=debug.logger, tracer=spans.tracer, metrics=figures.rpc) as stand:
-        await stand.client.outcome("OneOne", "a")
-        await health_pb2_grpc.HealthStub(stand.client.channel).Check(health_pb2.HealthCheckRequest())
-        await stand.client.outcome("OneOne", "a")
-        await stand.client.outcome("OneOne", "a", token=None)
+    async with open_env(logger=debug.logger, tracer=spans.tracer, metrics=figures.rpc) as env:
+        await env.client.outcome("Unary", "a")
+        await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
+        await env.client.outcome("Unary", "a")
+        await env.client.outcome("Unary", "a", token=None)
     traces = [line.get("trace_id") for line in debug.lines()]
     assert traces[1] is None
     assert len(set(traces)) == 4
 
 
-async def test_a_call_that_ends_after_the_server_makes_its_line_and_span(
-    open_stand: Any, log: JsonLog, spans: Spans
-) -> None:
+async def test_a_call_that_ends_after_the_server_makes_its_line_and_span(log: JsonLog, spans: Spans) -> None:
     """Its handler clears away what it began, and takes longer than the server waits."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -276,11 +269,11 @@ async def test_a_call_that_ends_after_the_server_makes_its_line_and_span(
         finally:
             await go_on.wait()
 
-    async with open_stand(logger=log.logger, tracer=spans.tracer) as stand:
-        stand.probe.on_message = work
-        call = asyncio.ensure_future(stand.client.outcome("OneOne", "a"))
+    async with open_env(logger=log.logger, tracer=spans.tracer) as env:
+        env.probe.on_message = work
+        call = asyncio.ensure_future(env.client.outcome("Unary", "a"))
         await begun.wait()
-        await stand.server.stop(0)
+        await env.server.stop(0)
         await call
         assert log.lines() == []
         go_on.set()

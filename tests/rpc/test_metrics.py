@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
-from tests.support.rpc import PROBE, SHAPES, eventually
+from tests.support.rpc import METHODS, PROBE, eventually, open_env
 from tests.support.telemetry import Figures
 
 DURATION = "rpc_server_call_duration_seconds_count"
@@ -25,33 +25,31 @@ def labels(name: str, code: str = "OK") -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_durations_are_counted_by_rpc_and_code(open_stand: Any, figures: Figures, name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_durations_are_counted_by_rpc_and_code(figures: Figures, name: str) -> None:
     async def fail(request: Any, _: object) -> None:
         if request.value == "missing":
             raise domain.NotFound("USER_NOT_FOUND", "there is no such user")
 
-    async with open_stand(metrics=figures.rpc) as stand:
-        stand.probe.on_message = fail
+    async with open_env(metrics=figures.rpc) as env:
+        env.probe.on_message = fail
         for value in ("a", "a", "missing"):
-            await stand.client.outcome(name, value)
+            await env.client.outcome(name, value)
         await eventually(lambda: sum(figures.samples(DURATION).values()) == 3)
     assert figures.value(DURATION, **labels(name)) == 2
     assert figures.value(DURATION, **labels(name, "NOT_FOUND")) == 1
 
 
-async def test_buckets_reach_from_a_millisecond_to_ten_seconds(open_stand: Any, figures: Figures) -> None:
-    async with open_stand(metrics=figures.rpc) as stand:
-        await stand.client.outcome("OneOne", "a")
+async def test_buckets_reach_from_a_millisecond_to_ten_seconds(figures: Figures) -> None:
+    async with open_env(metrics=figures.rpc) as env:
+        await env.client.outcome("Unary", "a")
     found = {dict(k)["le"] for k in figures.samples("rpc_server_call_duration_seconds_bucket")}
     assert {"0.001", "0.25", "10.0", "+Inf"} <= found
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ending", ["answered", "failed", "cancelled", "denied"])
-async def test_calls_in_flight_return_to_zero(
-    open_stand: Any, figures: Figures, name: str, ending: str
-) -> None:
+async def test_calls_in_flight_return_to_zero(figures: Figures, name: str, ending: str) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     counted: list[float] = []
     method = {"rpc_system_name": "grpc", "rpc_method": f"{PROBE}/{name}"}
@@ -63,12 +61,12 @@ async def test_calls_in_flight_return_to_zero(
         if ending == "failed":
             raise ValueError
 
-    async with open_stand(metrics=figures.rpc) as stand:
-        stand.probe.on_message = wait
+    async with open_env(metrics=figures.rpc) as env:
+        env.probe.on_message = wait
         if ending == "denied":
-            await stand.client.outcome(name, "a", token=None)
+            await env.client.outcome(name, "a", token=None)
         else:
-            outcome = asyncio.create_task(stand.client.outcome(name, "a"))
+            outcome = asyncio.create_task(env.client.outcome(name, "a"))
             await begun.wait()
             assert counted == [1.0]
             if ending == "cancelled":
@@ -76,7 +74,7 @@ async def test_calls_in_flight_return_to_zero(
             else:
                 go_on.set()
             await asyncio.wait({outcome})
-        await eventually(stand.lines)
+        await eventually(env.lines)
         await eventually(lambda: figures.value(IN_FLIGHT, **method) == 0)
     assert len(figures.samples(IN_FLIGHT)) == 1
 
@@ -90,41 +88,39 @@ async def test_calls_in_flight_return_to_zero(
         ("two words", "authorization_malformed"),
     ],
 )
-async def test_denials_are_counted_by_reason(
-    open_stand: Any, figures: Figures, token: str | None, reason: str
-) -> None:
-    async with open_stand(metrics=figures.rpc) as stand:
-        for name in SHAPES:
-            await stand.client.outcome(name, "a", token=token)
+async def test_denials_are_counted_by_reason(figures: Figures, token: str | None, reason: str) -> None:
+    async with open_env(metrics=figures.rpc) as env:
+        for name in METHODS:
+            await env.client.outcome(name, "a", token=token)
     assert {dict(k)["reason"] for k in figures.samples(DENIALS)} == {reason}
-    assert sum(figures.samples(DENIALS).values()) == len(SHAPES)
+    assert sum(figures.samples(DENIALS).values()) == len(METHODS)
 
 
-async def test_a_stream_that_is_cut_is_a_denial(open_stand: Any, figures: Figures) -> None:
+async def test_a_stream_that_is_cut_is_a_denial(figures: Figures) -> None:
     from tests.support.rpc import principal
 
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
-    async with open_stand(metrics=figures.rpc) as stand:
-        stand.verifier.answers["good"] = principal("use:probe", lives=0.3)
-        stand.probe.on_message = wait
-        await stand.client.outcome("OneMany", "a")
-    assert figures.value(DENIALS, rpc_method=f"{PROBE}/OneMany", reason="token_expired") == 1
+    async with open_env(metrics=figures.rpc) as env:
+        env.verifier.answers["good"] = principal("use:probe", lifetime=0.3)
+        env.probe.on_message = wait
+        await env.client.outcome("ServerStream", "a")
+    assert figures.value(DENIALS, rpc_method=f"{PROBE}/ServerStream", reason="token_expired") == 1
 
 
-async def test_a_caller_chooses_no_label(open_stand: Any, figures: Figures) -> None:
-    async with open_stand(metrics=figures.rpc) as stand:
+async def test_a_caller_chooses_no_label(figures: Figures) -> None:
+    async with open_env(metrics=figures.rpc) as env:
         for path in ("/canary.v1.A/B", "/canary.v1.C/D"):
-            code, _, _ = await stand.client.outcome(path, "a")
+            code, _, _ = await env.client.outcome(path, "a")
             assert code is grpc.StatusCode.UNIMPLEMENTED
     assert {dict(k)["rpc_method"] for k in figures.samples(DURATION)} == {"unknown"}
     assert "canary" not in figures.as_text()
 
 
-async def test_health_checks_are_not_counted(open_stand: Any, figures: Figures) -> None:
-    async with open_stand(metrics=figures.rpc) as stand:
-        await health_pb2_grpc.HealthStub(stand.client.channel).Check(health_pb2.HealthCheckRequest())
+async def test_health_checks_are_not_counted(figures: Figures) -> None:
+    async with open_env(metrics=figures.rpc) as env:
+        await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
     assert figures.samples(DURATION) == {}
 
 

@@ -1,4 +1,4 @@
-"""An end that loses no call: a real process under calls of all shapes, and a real signal."""
+"""Graceful shutdown of a real process by real signals, with calls of all RPC types in progress."""
 
 import asyncio
 import socket
@@ -11,10 +11,21 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.client import ClientTls, connect
-from gatehouse.rpc._intake import Intake
+from gatehouse.rpc import PolicyOptions, Server, ServerTelemetry
+from gatehouse.rpc._drain import Drain
 from tests.support.probe_process import ProbeProcess, probe_process
-from tests.support.rpc import SHAPES, Client, Stand, eventually, reached
-from tests.support.services import FixedToken
+from tests.support.rpc import (
+    METHODS,
+    PLAINTEXT,
+    Client,
+    Env,
+    Probe,
+    TableVerifier,
+    eventually,
+    open_env,
+    reached,
+)
+from tests.support.services import FixedToken, quiet
 
 
 def plain_client(port: int) -> tuple[grpc.aio.Channel, Client]:
@@ -22,21 +33,21 @@ def plain_client(port: int) -> tuple[grpc.aio.Channel, Client]:
     return channel, Client(channel)
 
 
-def held_calls(client: Client, folder: Path) -> list[asyncio.Task[Any]]:
-    return [asyncio.create_task(client.outcome(name, str(folder / name), timeout=60.0)) for name in SHAPES]
+def start_blocked_calls(client: Client, folder: Path) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(client.outcome(name, str(folder / name), timeout=60.0)) for name in METHODS]
 
 
-async def all_begun(folder: Path) -> None:
-    await eventually(lambda: all((folder / f"{name}.begun").exists() for name in SHAPES), seconds=20)
+async def wait_until_all_begun(folder: Path) -> None:
+    await eventually(lambda: all((folder / f"{name}.begun").exists() for name in METHODS), seconds=20)
 
 
 def release(folder: Path) -> None:
-    for name in SHAPES:
+    for name in METHODS:
         (folder / name).touch()
 
 
-async def drain_begins(process: ProbeProcess) -> None:
-    """Waits until the process takes no new connections."""
+async def wait_for_drain(process: ProbeProcess) -> None:
+    """Wait until the process accepts no new connections."""
 
     def refuses() -> bool:
         with socket.socket() as probe:
@@ -47,55 +58,55 @@ async def drain_begins(process: ProbeProcess) -> None:
 
 
 @pytest.mark.parametrize("signal_name", ["terminate", "interrupt"])
-async def test_a_signal_loses_no_call_that_is_under_way(tmp_path: Path, signal_name: str) -> None:
+async def test_calls_in_progress_finish_after_a_signal(tmp_path: Path, signal_name: str) -> None:
     async with probe_process() as process:
         channel, client = plain_client(process.port)
         async with channel:
-            calls = held_calls(client, tmp_path)
-            await all_begun(tmp_path)
+            calls = start_blocked_calls(client, tmp_path)
+            await wait_until_all_begun(tmp_path)
             getattr(process, signal_name)()
-            await drain_begins(process)
+            await wait_for_drain(process)
             release(tmp_path)
             outcomes = await asyncio.gather(*calls)
-        assert [code for code, _, _ in outcomes] == [grpc.StatusCode.OK] * len(SHAPES)
+        assert [code for code, _, _ in outcomes] == [grpc.StatusCode.OK] * len(METHODS)
         assert await process.exit_code() == 0
 
 
-async def test_calls_that_outlast_the_drain_are_ended(tmp_path: Path) -> None:
-    async with probe_process(limits={"drain": 0.2}) as process:
+async def test_calls_are_cancelled_after_the_drain_time(tmp_path: Path) -> None:
+    async with probe_process(drain_seconds=0.2) as process:
         channel, client = plain_client(process.port)
         async with channel:
-            calls = held_calls(client, tmp_path)
-            await all_begun(tmp_path)
+            calls = start_blocked_calls(client, tmp_path)
+            await wait_until_all_begun(tmp_path)
             process.terminate()
             outcomes = await asyncio.gather(*calls)
         assert await process.exit_code() == 0
     assert {code for code, _, _ in outcomes} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     ended = [line for line in process.lines if line["event"] == "rpc"]
-    assert [line["code"] for line in ended] == ["CANCELLED"] * len(SHAPES)
+    assert [line["code"] for line in ended] == ["CANCELLED"] * len(METHODS)
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    async with probe_process(limits={"drain": 600.0}) as process:
+async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    async with probe_process(drain_seconds=600.0) as process:
         channel, client = plain_client(process.port)
         async with channel:
-            calls = held_calls(client, tmp_path)
-            await all_begun(tmp_path)
+            calls = start_blocked_calls(client, tmp_path)
+            await wait_until_all_begun(tmp_path)
             process.terminate()
-            await drain_begins(process)
+            await wait_for_drain(process)
             process.terminate()
             await asyncio.gather(*calls)
         assert await process.exit_code() == 0
 
 
-async def test_an_idle_server_ends_without_waiting_for_its_drain() -> None:
-    async with probe_process(limits={"drain": 600.0}) as process:
+async def test_an_idle_server_stops_at_once() -> None:
+    async with probe_process(drain_seconds=600.0) as process:
         process.terminate()
         assert await process.exit_code() == 0
 
 
-async def test_a_watch_of_health_does_not_hold_the_end_up() -> None:
-    async with probe_process(limits={"drain": 600.0}) as process:
+async def test_a_health_watch_does_not_delay_the_shutdown() -> None:
+    async with probe_process(drain_seconds=600.0) as process:
         channel, _ = plain_client(process.port)
         async with channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -108,15 +119,15 @@ async def test_a_watch_of_health_does_not_hold_the_end_up() -> None:
         assert await process.exit_code() == 0
 
 
-async def test_callers_see_no_failure_while_one_process_takes_over_from_another() -> None:
-    """A rolling restart behind one port, under load, through the project's own channel."""
+async def test_a_rolling_restart_loses_no_call() -> None:
+    """Two processes share a port, and the clients use the channel of `gatehouse.client`."""
     codes: list[grpc.StatusCode] = []
     done = asyncio.Event()
 
-    async def call_again_and_again(client: Client, name: str) -> None:
+    async def call_repeatedly(client: Client, name: str) -> None:
         while not done.is_set():
-            code, _, answers = await client.outcome(name, "a", token=None, timeout=30.0)
-            codes.append(code if answers or code is not grpc.StatusCode.OK else grpc.StatusCode.UNKNOWN)
+            code, _, responses = await client.outcome(name, "a", token=None, timeout=30.0)
+            codes.append(code if responses or code is not grpc.StatusCode.OK else grpc.StatusCode.UNKNOWN)
 
     async with probe_process(reuse_port=True) as old:
         channels = [
@@ -124,16 +135,16 @@ async def test_callers_see_no_failure_while_one_process_takes_over_from_another(
             for _ in range(2)
         ]
         callers = [
-            asyncio.create_task(call_again_and_again(Client(channel), name))
+            asyncio.create_task(call_repeatedly(Client(channel), name))
             for channel in channels
-            for name in ("OneOne", "OneOne", "OneMany", "ManyMany")
+            for name in ("Unary", "Unary", "ServerStream", "BidiStream")
         ]
         await reached(lambda: len(codes), 100)
         async with probe_process(reuse_port=True, port=old.port) as new:
             old.terminate()
             assert await old.exit_code() == 0
-            taken_over = len(codes)
-            await reached(lambda: len(codes), taken_over + 100)
+            before = len(codes)
+            await reached(lambda: len(codes), before + 100)
             done.set()
             await asyncio.gather(*callers)
             for channel in channels:
@@ -143,62 +154,58 @@ async def test_callers_see_no_failure_while_one_process_takes_over_from_another(
     assert [code for code in codes if code is not grpc.StatusCode.OK] == []
 
 
-async def test_calls_that_keep_coming_do_not_put_the_end_off() -> None:
-    intake = Intake()
+async def test_new_calls_do_not_delay_the_shutdown() -> None:
+    drain = Drain()
     held: list[asyncio.Task[None]] = []
 
-    async def keep_coming() -> None:
+    async def keep_calling() -> None:
         while True:
-            if intake.gate is not None:
-                held.append(asyncio.create_task(intake.hold(intake.gate)))
+            if drain.holding:
+                held.append(asyncio.create_task(drain.admit()))
             await asyncio.sleep(0)
 
-    coming = asyncio.create_task(keep_coming())
+    calling = asyncio.create_task(keep_calling())
     async with asyncio.timeout(10):
-        await intake.close()
-    coming.cancel()
+        await drain.hold_calls()
+    calling.cancel()
     assert held
     assert not any(task.done() for task in held)
-    intake.open()
+    drain.release_calls()
     await asyncio.gather(*held)
 
 
-async def test_an_end_that_is_given_up_lets_held_calls_go_on(open_stand: Any) -> None:
-    async with open_stand() as stand:
-        stopping = asyncio.create_task(stand.server.stop(30))
-        await eventually(lambda: stand.server._intake.gate is not None)
-        call = asyncio.create_task(stand.client.outcome("OneOne", "a"))
+async def test_held_calls_continue_if_the_shutdown_is_cancelled() -> None:
+    async with open_env() as env:
+        stopping = asyncio.create_task(env.server.stop(30))
+        await eventually(lambda: env.server._drain.holding)
+        call = asyncio.create_task(env.client.outcome("Unary", "a"))
         stopping.cancel()
         assert (await call)[0] is grpc.StatusCode.OK
 
 
-async def test_a_port_that_is_taken_is_one_clear_line(stand: Stand, open_stand: Any) -> None:
-    with pytest.raises(OSError, match=rf"127\.0\.0\.1:{stand.port}: cannot listen there"):
-        async with open_stand(port=stand.port):
+async def test_a_port_in_use_is_a_clear_error(env: Env) -> None:
+    with pytest.raises(OSError, match=rf":{env.port}: cannot listen; another process may use the port"):
+        async with open_env(port=env.port):
             pass
 
 
-async def test_a_server_that_was_not_started_can_be_stopped(open_stand: Any) -> None:
-    from gatehouse.rpc import Server, ServerTls
-    from tests.support.rpc import Probe, TableVerifier
-    from tests.support.services import quiet
-
+async def test_a_server_that_was_not_started_can_be_stopped() -> None:
     server = Server(
         [Probe().service()],
         verifier=TableVerifier(),
-        tls=ServerTls(plaintext=True),
-        logger=quiet(),
-        default_scopes=["a"],
+        tls=PLAINTEXT,
+        telemetry=ServerTelemetry(quiet()),
+        policy=PolicyOptions(default_scopes=["a"]),
     )
     await server.stop()
 
 
-async def test_a_server_can_be_stopped_twice(open_stand: Any) -> None:
-    async with open_stand() as stand:
-        await stand.server.stop(0)
-        await stand.server.stop()
+async def test_a_server_can_be_stopped_twice() -> None:
+    async with open_env() as env:
+        await env.server.stop(0)
+        await env.server.stop()
 
 
-async def test_a_server_listens_on_ipv6_loopback(open_stand: Any) -> None:
-    async with open_stand(host="::1") as stand, grpc.aio.insecure_channel(f"[::1]:{stand.port}") as channel:
-        assert (await Client(channel).outcome("OneOne", "a"))[0] is grpc.StatusCode.OK
+async def test_a_server_listens_on_ipv6_loopback() -> None:
+    async with open_env(host="::1") as env, grpc.aio.insecure_channel(f"[::1]:{env.port}") as channel:
+        assert (await Client(channel).outcome("Unary", "a"))[0] is grpc.StatusCode.OK

@@ -12,7 +12,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gatehouse import domain
 from gatehouse.client import ClientTls, connect
-from tests.support.rpc import PROBE, SHAPES, Stand, Text, eventually
+from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env
 from tests.support.services import FixedToken
 from tests.support.telemetry import Spans
 
@@ -21,15 +21,13 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 AUTHORIZATION = ("authorization", "Bearer good")
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_call_makes_a_server_span_in_the_trace_of_its_caller(
-    open_stand: Any, spans: Spans, name: str
-) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_call_makes_a_server_span_in_the_trace_of_its_caller(spans: Spans, name: str) -> None:
+    async with open_env(tracer=spans.tracer) as env:
         metadata = (AUTHORIZATION, ("traceparent", TRACEPARENT), ("tracestate", "vendor=1,a@b=2"))
-        await stand.client.outcome(name, "a", metadata=metadata)
+        await env.client.outcome(name, "a", metadata=metadata)
         await eventually(spans.finished)
-        line = await stand.line()
+        line = await env.line()
     (span,) = spans.finished()
     assert (span.name, span.kind) == (f"{PROBE}/{name}", SpanKind.SERVER)
     assert span.context is not None
@@ -46,16 +44,16 @@ async def test_a_call_makes_a_server_span_in_the_trace_of_its_caller(
     assert span.status.status_code is StatusCode.UNSET
 
 
-async def test_a_call_without_trace_context_begins_a_trace(open_stand: Any, spans: Spans) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
-        await stand.client.outcome("OneOne", "a")
-        await stand.client.outcome("OneOne", "a")
-        lines = stand.lines()
+async def test_a_call_without_trace_context_begins_a_trace(spans: Spans) -> None:
+    async with open_env(tracer=spans.tracer) as env:
+        await env.client.outcome("Unary", "a")
+        await env.client.outcome("Unary", "a")
+        lines = env.lines()
     assert [span.parent for span in spans.finished()] == [None, None]
     assert len({line["trace_id"] for line in lines}) == 2
 
 
-async def test_the_trace_context_of_the_handler_is_the_one_of_its_call(open_stand: Any, spans: Spans) -> None:
+async def test_the_trace_context_of_the_handler_is_the_one_of_its_call(spans: Spans) -> None:
     found: list[dict[str, str]] = []
 
     async def look(*_: object) -> None:
@@ -63,23 +61,23 @@ async def test_the_trace_context_of_the_handler_is_the_one_of_its_call(open_stan
         TraceContextTextMapPropagator().inject(carrier)
         found.append(carrier)
 
-    async with open_stand(tracer=spans.tracer) as stand:
-        stand.probe.on_message = look
-        for name in SHAPES:
-            await stand.client.outcome(name, "a", metadata=(AUTHORIZATION, ("traceparent", TRACEPARENT)))
+    async with open_env(tracer=spans.tracer) as env:
+        env.probe.on_message = look
+        for name in METHODS:
+            await env.client.outcome(name, "a", metadata=(AUTHORIZATION, ("traceparent", TRACEPARENT)))
     assert {carrier["traceparent"].split("-")[1] for carrier in found} == {TRACE}
-    assert len({carrier["traceparent"] for carrier in found}) == len(SHAPES)
+    assert len({carrier["traceparent"] for carrier in found}) == len(METHODS)
 
 
 @pytest.mark.parametrize(
     ("token", "reason"), [(None, "TOKEN_MISSING"), ("weak", "INSUFFICIENT_SCOPE"), ("x", "TOKEN_INACTIVE")]
 )
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", METHODS)
 async def test_a_denial_is_named_in_its_span_and_is_no_fault_of_the_server(
-    open_stand: Any, spans: Spans, name: str, token: str | None, reason: str
+    spans: Spans, name: str, token: str | None, reason: str
 ) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
-        await stand.client.outcome(name, "a", token=token)
+    async with open_env(tracer=spans.tracer) as env:
+        await env.client.outcome(name, "a", token=token)
         await eventually(spans.finished)
     (span,) = spans.finished()
     assert (span.attributes or {})["error.type"] == reason
@@ -92,29 +90,25 @@ FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILA
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
-async def test_the_status_of_a_span_follows_the_code(
-    open_stand: Any, spans: Spans, code: grpc.StatusCode
-) -> None:
+async def test_the_status_of_a_span_follows_the_code(spans: Spans, code: grpc.StatusCode) -> None:
     async def end(_: object, context: Any) -> None:
         context.set_code(code)
 
-    async with open_stand(tracer=spans.tracer) as stand:
-        stand.probe.on_message = end
-        await stand.client.outcome("OneOne", "a")
+    async with open_env(tracer=spans.tracer) as env:
+        env.probe.on_message = end
+        await env.client.outcome("Unary", "a")
     (span,) = spans.finished()
     assert (span.status.status_code is StatusCode.ERROR) == (code.name in FAULTS)
     assert (span.attributes or {})["rpc.response.status_code"] == code.name
 
 
-async def test_an_unexpected_error_is_an_error_once_and_without_its_text(
-    open_stand: Any, spans: Spans
-) -> None:
+async def test_an_unexpected_error_is_an_error_once_and_without_its_text(spans: Spans) -> None:
     async def fail(*_: object) -> None:
         raise ValueError("canary")
 
-    async with open_stand(tracer=spans.tracer) as stand:
-        stand.probe.on_message = fail
-        await stand.client.outcome("OneOne", "a")
+    async with open_env(tracer=spans.tracer) as env:
+        env.probe.on_message = fail
+        await env.client.outcome("Unary", "a")
     (span,) = spans.finished()
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "INTERNAL"
@@ -122,17 +116,17 @@ async def test_an_unexpected_error_is_an_error_once_and_without_its_text(
     assert "canary" not in spans.as_text()
 
 
-async def test_an_unknown_path_makes_a_span_that_does_not_name_it(open_stand: Any, spans: Spans) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
-        await stand.client.outcome("/canary.v1.Canary/Call", "a")
+async def test_an_unknown_path_makes_a_span_that_does_not_name_it(spans: Spans) -> None:
+    async with open_env(tracer=spans.tracer) as env:
+        await env.client.outcome("/canary.v1.Canary/Call", "a")
     (span,) = spans.finished()
     assert span.name == "unknown"
     assert "canary" not in spans.as_text()
 
 
-async def test_health_goes_on_working_under_tracing_and_makes_no_spans(open_stand: Any, spans: Spans) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
-        stub: Any = health_pb2_grpc.HealthStub(stand.client.channel)
+async def test_health_goes_on_working_under_tracing_and_makes_no_spans(spans: Spans) -> None:
+    async with open_env(tracer=spans.tracer) as env:
+        stub: Any = health_pb2_grpc.HealthStub(env.client.channel)
         request = health_pb2.HealthCheckRequest()
         assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
         watch = stub.Watch(request)
@@ -141,30 +135,30 @@ async def test_health_goes_on_working_under_tracing_and_makes_no_spans(open_stan
     assert spans.finished() == []
 
 
-async def test_the_caller_s_trace_reaches_the_log_line_when_nothing_is_exported(stand: Stand) -> None:
-    await stand.client.outcome("OneOne", "a", metadata=(AUTHORIZATION, ("traceparent", TRACEPARENT)))
-    assert (await stand.line())["trace_id"] == TRACE
+async def test_the_caller_s_trace_reaches_the_log_line_when_nothing_is_exported(env: Env) -> None:
+    await env.client.outcome("Unary", "a", metadata=(AUTHORIZATION, ("traceparent", TRACEPARENT)))
+    assert (await env.line())["trace_id"] == TRACE
 
 
-async def test_an_unsampled_call_keeps_its_trace_and_records_no_span(open_stand: Any, spans: Spans) -> None:
-    handed_on: list[bool] = []
+async def test_an_unsampled_call_keeps_its_trace_and_records_no_span(spans: Spans) -> None:
+    sampled: list[bool] = []
 
     async def look(*_: object) -> None:
-        handed_on.append(trace.get_current_span().get_span_context().trace_flags.sampled)
+        sampled.append(trace.get_current_span().get_span_context().trace_flags.sampled)
 
     unsampled = f"00-{TRACE}-{PARENT}-00"
-    async with open_stand(tracer=spans.tracer) as stand:
-        stand.probe.on_message = look
-        await stand.client.outcome("OneOne", "a", metadata=(AUTHORIZATION, ("traceparent", unsampled)))
-        line = await stand.line()
+    async with open_env(tracer=spans.tracer) as env:
+        env.probe.on_message = look
+        await env.client.outcome("Unary", "a", metadata=(AUTHORIZATION, ("traceparent", unsampled)))
+        line = await env.line()
     assert line["trace_id"] == TRACE
-    assert handed_on == [False]
+    assert sampled == [False]
     assert spans.finished() == []
 
 
-async def test_without_any_trace_a_line_names_none(stand: Stand) -> None:
-    await stand.client.outcome("OneOne", "a")
-    assert "trace_id" not in await stand.line()
+async def test_without_any_trace_a_line_names_none(env: Env) -> None:
+    await env.client.outcome("Unary", "a")
+    assert "trace_id" not in await env.line()
 
 
 @pytest.mark.parametrize(
@@ -180,11 +174,11 @@ async def test_without_any_trace_a_line_names_none(stand: Stand) -> None:
     ],
 )
 async def test_a_malformed_traceparent_is_as_none(
-    open_stand: Any, spans: Spans, caplog: pytest.LogCaptureFixture, traceparent: str
+    spans: Spans, caplog: pytest.LogCaptureFixture, traceparent: str
 ) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
+    async with open_env(tracer=spans.tracer) as env:
         metadata = (AUTHORIZATION, ("traceparent", traceparent))
-        assert (await stand.client.outcome("OneOne", "a", metadata=metadata))[0] is grpc.StatusCode.OK
+        assert (await env.client.outcome("Unary", "a", metadata=metadata))[0] is grpc.StatusCode.OK
     assert spans.finished()[0].parent is None
     assert "opentelemetry" not in str(caplog.record_tuples)
 
@@ -202,24 +196,22 @@ async def test_a_malformed_traceparent_is_as_none(
     ],
 )
 async def test_a_malformed_tracestate_is_dropped_and_not_logged(
-    open_stand: Any, spans: Spans, caplog: pytest.LogCaptureFixture, tracestate: str
+    spans: Spans, caplog: pytest.LogCaptureFixture, tracestate: str
 ) -> None:
-    async with open_stand(tracer=spans.tracer) as stand:
+    async with open_env(tracer=spans.tracer) as env:
         metadata = (AUTHORIZATION, ("traceparent", TRACEPARENT), ("tracestate", tracestate))
-        await stand.client.outcome("OneOne", "a", metadata=metadata)
+        await env.client.outcome("Unary", "a", metadata=metadata)
     (span,) = spans.finished()
     assert span.parent is not None
     assert f"{span.parent.trace_id:032x}" == TRACE
     assert "canary" not in spans.as_text() + caplog.text
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_channel_makes_a_client_span_whose_child_is_the_server_s(
-    open_stand: Any, spans: Spans, name: str
-) -> None:
-    async with open_stand(tracer=spans.tracer) as stand, _channel(stand, spans) as channel:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_channel_makes_a_client_span_whose_child_is_the_server_s(spans: Spans, name: str) -> None:
+    async with open_env(tracer=spans.tracer) as env, _channel(env, spans) as channel:
         with spans.tracer.start_as_current_span("around"):
-            await type(stand.client)(channel).outcome(name, "a", token=None)
+            await type(env.client)(channel).outcome(name, "a", token=None)
         await eventually(lambda: len(spans.finished()) == 3)
     found = {span.kind: span for span in spans.finished()}
     client, server, around = found[SpanKind.CLIENT], found[SpanKind.SERVER], found[SpanKind.INTERNAL]
@@ -234,37 +226,35 @@ async def test_a_channel_makes_a_client_span_whose_child_is_the_server_s(
     assert client.status.status_code is StatusCode.UNSET
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_client_span_of_a_call_that_failed_is_an_error(
-    open_stand: Any, spans: Spans, name: str
-) -> None:
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_client_span_of_a_call_that_failed_is_an_error(spans: Spans, name: str) -> None:
     async def fail(*_: object) -> None:
         raise domain.NotFound("USER_NOT_FOUND", "there is no such user")
 
-    async with open_stand() as stand, _channel(stand, spans) as channel:
-        stand.probe.on_message = fail
-        await type(stand.client)(channel).outcome(name, "a", token=None)
+    async with open_env() as env, _channel(env, spans) as channel:
+        env.probe.on_message = fail
+        await type(env.client)(channel).outcome(name, "a", token=None)
         await eventually(spans.finished)
     (span,) = spans.finished()
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["rpc.response.status_code"] == "NOT_FOUND"
 
 
-async def test_a_channel_without_tracer_hands_the_trace_of_its_caller_on(stand: Stand) -> None:
+async def test_a_channel_without_tracer_hands_the_trace_of_its_caller_on(env: Env) -> None:
     context = TraceContextTextMapPropagator().extract({"traceparent": TRACEPARENT})
     remote = trace.get_current_span(context)
     async with connect(
-        f"127.0.0.1:{stand.port}", tls=ClientTls(plaintext=True), tokens=FixedToken("good")
+        f"127.0.0.1:{env.port}", tls=ClientTls(plaintext=True), tokens=FixedToken("good")
     ) as channel:
         with trace.use_span(remote):
-            stub: Any = channel.unary_unary(f"/{PROBE}/OneOne", Text.SerializeToString, Text.FromString)
+            stub: Any = channel.unary_unary(f"/{PROBE}/Unary", Text.SerializeToString, Text.FromString)
             await stub(Text(value="a"))
-    assert (await stand.line())["trace_id"] == TRACE
+    assert (await env.line())["trace_id"] == TRACE
 
 
-def _channel(stand: Stand, spans: Spans) -> grpc.aio.Channel:
+def _channel(env: Env, spans: Spans) -> grpc.aio.Channel:
     return connect(
-        f"127.0.0.1:{stand.port}",
+        f"127.0.0.1:{env.port}",
         tls=ClientTls(plaintext=True),
         tokens=FixedToken("good"),
         tracer=spans.tracer,

@@ -1,4 +1,4 @@
-"""A request that its proto does not allow is refused with the path of each field, and without its values."""
+"""Validation: an invalid request is refused with the path of each field, without values."""
 
 import json
 from typing import Any
@@ -14,13 +14,13 @@ from gatehouse.rpc import Service
 from gatehouse.rpc.errors import StatusError
 from gatehouse.rpc.validation import parser
 from gatehouse.users.v1 import users_pb2
-from tests.support.rpc import Stand, details_of, error_info, eventually
+from tests.support.rpc import Env, details_of, error_info, eventually, open_env, principal
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 def _order() -> Any:
-    """Makes a message with a list of messages, and a map by number and one by text, all constrained."""
+    """Return a message class with constraints on a list of messages, a map by number and a map by text."""
     file = descriptor_pb2.FileDescriptorProto(
         name="probe/order.proto",
         package="probe.order.v1",
@@ -63,7 +63,7 @@ Order: Any = _order()
 
 
 def violations_of(message: Any) -> list[tuple[str, str]]:
-    """Returns (path, reason) of what is wrong with a message."""
+    """Return (path, reason) of each violation in a message."""
     parse = parser(type(message).FromString, protovalidate.Validator())
     with pytest.raises(StatusError) as caught:
         parse(message.SerializeToString())
@@ -72,38 +72,37 @@ def violations_of(message: Any) -> list[tuple[str, str]]:
     return [(v.field, v.reason) for v in status.details[1].field_violations]  # type: ignore[attr-defined]
 
 
-def test_a_field_is_named_by_its_path() -> None:
+def test_a_field_is_reported_by_its_path() -> None:
     message = users_pb2.CreateUserRequest(user=users_pb2.User(email="not-an-address", display_name="A"))
     assert violations_of(message) == [("user.email", "STRING_EMAIL")]
 
 
-def test_an_element_of_a_list_is_named_by_its_position() -> None:
+def test_an_element_of_a_list_is_reported_by_its_index() -> None:
     order = Order()
     order.items.add(name="good")
     order.items.add()
     assert violations_of(order) == [("items[1].name", "STRING_MIN_LEN")]
 
 
-def test_the_key_of_a_map_is_not_told() -> None:
-    """It is a value of the request."""
+def test_the_key_of_a_map_is_not_reported() -> None:
+    """A key is a value of the request."""
     assert violations_of(Order(labels={"canary": "long"})) == [("labels[*]", "STRING_MAX_LEN")]
     assert violations_of(Order(counts={4711: "long"})) == [("counts[*]", "STRING_MAX_LEN")]
 
 
-def test_a_message_is_parsed_when_it_is_good() -> None:
+def test_a_valid_message_is_parsed() -> None:
     order = Order(labels={"a": "b"})
     assert parser(Order.FromString, protovalidate.Validator())(order.SerializeToString()) == order
 
 
-def test_a_request_of_another_kind_is_parsed_by_its_own_parser() -> None:
-    """gRPC carries what a servicer wants; JSON here."""
+def test_a_handler_can_use_another_serialization() -> None:
     parse = parser(json.loads, protovalidate.Validator())
     assert parse(b'{"a": 1}') == {"a": 1}
     with pytest.raises(StatusError, match="INVALID_ARGUMENT"):
         parse(b"{")
 
 
-def test_no_more_than_fifty_violations_are_told() -> None:
+def test_at_most_fifty_violations_are_reported() -> None:
     order = Order()
     for _ in range(60):
         order.items.add()
@@ -112,7 +111,7 @@ def test_no_more_than_fifty_violations_are_told() -> None:
 
 @pytest.fixture
 def users() -> Service:
-    """UserService.CreateUser, which answers with what it got."""
+    """UserService.CreateUser, which returns the user in the request."""
 
     async def create(request: users_pb2.CreateUserRequest, context: object) -> users_pb2.User:
         return request.user
@@ -126,8 +125,8 @@ def users() -> Service:
     return Service(add, object())
 
 
-def create_user(stand: Stand, request: users_pb2.CreateUserRequest) -> Any:
-    stub: Any = stand.client.channel.unary_unary(
+def create_user(env: Env, request: users_pb2.CreateUserRequest) -> Any:
+    stub: Any = env.client.channel.unary_unary(
         "/gatehouse.users.v1.UserService/CreateUser",
         users_pb2.CreateUserRequest.SerializeToString,
         users_pb2.User.FromString,
@@ -135,27 +134,23 @@ def create_user(stand: Stand, request: users_pb2.CreateUserRequest) -> Any:
     return stub(request, metadata=(("authorization", "Bearer writer"),), timeout=10)
 
 
-async def test_a_request_that_is_not_valid_is_refused_with_bad_request(open_stand: Any, users: Any) -> None:
-    from tests.support.rpc import principal
-
-    async with open_stand(services=[users]) as stand:
-        stand.verifier.answers["writer"] = principal("write:users")
+async def test_an_invalid_request_is_refused_with_bad_request(users: Any) -> None:
+    async with open_env(services=[users]) as env:
+        env.verifier.answers["writer"] = principal("write:users")
         bad = users_pb2.CreateUserRequest(user=users_pb2.User(email="canary", display_name="A"))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await create_user(stand, bad)
-        await eventually(stand.lines)
-        assert caught.value.details() == "the request is not valid: user.email"
+            await create_user(env, bad)
+        await eventually(env.lines)
+        assert caught.value.details() == "invalid request: user.email"
         trailers = caught.value.trailing_metadata()
         assert error_info(trailers).reason == "REQUEST_INVALID"
         (violation,) = details_of(trailers)[1].field_violations
         assert violation.field == "user.email"
-        assert "canary" not in f"{trailers} {stand.log}"
+        assert "canary" not in f"{trailers} {env.log}"
 
 
-async def test_a_request_that_is_valid_is_answered(open_stand: Any, users: Any) -> None:
-    from tests.support.rpc import principal
-
-    async with open_stand(services=[users]) as stand:
-        stand.verifier.answers["writer"] = principal("write:users")
+async def test_a_valid_request_is_accepted(users: Any) -> None:
+    async with open_env(services=[users]) as env:
+        env.verifier.answers["writer"] = principal("write:users")
         good = users_pb2.CreateUserRequest(user=users_pb2.User(email="a@example.com", display_name="A"))
-        assert (await create_user(stand, good)).email == "a@example.com"
+        assert (await create_user(env, good)).email == "a@example.com"

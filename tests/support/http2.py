@@ -1,4 +1,4 @@
-"""HTTP/2 written by hand, for what a gRPC client would never send."""
+"""A raw HTTP/2 client, for requests that a gRPC client never sends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_FRAME = 16_384
 
 @dataclass
 class RawClient:
-    """A connection that never acknowledges SETTINGS, so that the server's limits are never agreed on."""
+    """A connection that never acknowledges SETTINGS, so the limits in them do not apply to it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -35,7 +35,7 @@ class RawClient:
     def headers(
         self, stream: int, path: str | bytes, metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> list[Frame]:
-        """Makes the frames that open a call."""
+        """Return the frames that start a call."""
         block = self.encoder.encode(
             [
                 (":method", "POST"),
@@ -56,45 +56,45 @@ class RawClient:
 
     @staticmethod
     def message(stream: int, raw: bytes) -> Frame:
-        """Makes the frame of the one message of a call."""
+        """Return the frame with the only message of a call."""
         data = b"\0" + len(raw).to_bytes(4, "big") + raw
         return DataFrame(stream, data=data, flags=["END_STREAM"])
 
     @staticmethod
     def reset(stream: int) -> Frame:
-        """Makes the frame that takes a call back."""
+        """Return the frame that cancels a call."""
         return RstStreamFrame(stream, error_code=8)
 
     async def send(self, *frames: Frame) -> None:
-        """Sends frames; a server that has hung up is seen when reading."""
+        """Send frames; a closed connection is detected when reading."""
         self.writer.write(b"".join(frame.serialize() for frame in frames))
         with suppress(ConnectionError):
             await self.writer.drain()
 
-    async def _frame(self) -> Frame:
+    async def _read_frame(self) -> Frame:
         head = await self.reader.readexactly(9)
         frame, length = Frame.parse_frame_header(memoryview(head))
         frame.parse_body(memoryview(await self.reader.readexactly(length)))
         return frame
 
-    async def answered(self, streams: Iterable[int]) -> None:
-        """Read until the server has begun to answer, or has ended, every one of `streams`.
+    async def wait_for_responses(self, streams: Iterable[int]) -> None:
+        """Read until the server has responded to, or has ended, each of `streams`.
 
-        The headers are not decoded, so `ending` cannot be used after it.
+        The headers are not decoded, so `outcome` cannot be used afterwards.
         """
         waiting = set(streams)
         while waiting:
-            frame = await self._frame()
+            frame = await self._read_frame()
             if isinstance(frame, (HeadersFrame, RstStreamFrame)):
                 waiting.discard(frame.stream_id)
 
-    async def ending(self, stream: int) -> dict[str, str]:
-        """Reads until a call is over; returns its headers and trailers, or how the connection broke."""
+    async def outcome(self, stream: int) -> dict[str, str]:
+        """Read until a call has ended; return its headers and trailers, or how it was cut."""
         found: dict[str, str] = {}
         block = b""
         while True:
             try:
-                frame = await self._frame()
+                frame = await self._read_frame()
             except (asyncio.IncompleteReadError, ConnectionError):
                 return {"ended": "connection"}
             if isinstance(frame, GoAwayFrame):
@@ -115,7 +115,7 @@ class RawClient:
 
 @asynccontextmanager
 async def open_raw_client(port: int) -> AsyncIterator[RawClient]:
-    """Opens a plaintext connection to a server on loopback and sends the preface."""
+    """Open a plaintext connection to a server on loopback, and send the preface."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     client = RawClient(reader, writer)
     writer.write(PREFACE)

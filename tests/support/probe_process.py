@@ -1,6 +1,6 @@
-"""The probe service as a process of its own, to be sent signals.
+"""The probe service in a process of its own, to send signals to.
 
-A request whose value is the path of a file is held: its handler writes `PATH.begun` and waits for the file.
+A request whose value is the path of a file blocks: its handler creates `PATH.begun` and waits for the file.
 """
 
 from __future__ import annotations
@@ -16,71 +16,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatehouse.rpc import Server, ServerLimits, ServerTls
+from gatehouse.rpc import PolicyOptions, Server, ServerTelemetry
 from gatehouse.runtime.logs import make_logger
 from gatehouse.runtime.signals import StopSignals, run_until_signal
-from gatehouse.settings import LogSettings
-from tests.support.rpc import Probe, TableVerifier, eventually, principal
+from gatehouse.settings import LogSettings, ServerSettings
+from tests.support.rpc import PLAINTEXT, Probe, TableVerifier, eventually, principal
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def hold(request: Any, _: object) -> None:
-    """Waits for the file that a request names."""
+async def block(request: Any, _: object) -> None:
+    """Wait for the file that a request names."""
     if request.value.startswith("/"):
         Path(request.value).with_suffix(".begun").touch()
         await eventually(Path(request.value).exists, seconds=600)
 
 
-async def serve(settings: dict[str, Any]) -> None:
-    """Serves until a signal."""
-    probe, verifier = Probe(on_message=hold), TableVerifier()
+async def serve(port: int, *, reuse_port: bool, settings: dict[str, Any]) -> None:
+    """Serve until a signal; `settings` are fields of ServerSettings."""
+    probe, verifier = Probe(on_message=block), TableVerifier()
     verifier.answers["good"] = principal("use:probe")
-    limits = ServerLimits(**settings.pop("limits", {}))
     server = Server(
         [probe.service()],
         verifier=verifier,
-        tls=ServerTls(plaintext=True),
-        logger=make_logger(LogSettings(format="json"), sys.stdout),
-        limits=limits,
-        default_scopes=["use:probe"],
-        **settings,
+        tls=PLAINTEXT,
+        telemetry=ServerTelemetry(make_logger(LogSettings(format="json"), sys.stdout)),
+        settings=ServerSettings(**settings),
+        policy=PolicyOptions(default_scopes=["use:probe"]),
     )
     with StopSignals() as signals:
-        await server.start()
+        await server.start(port, reuse_port=reuse_port)
         await run_until_signal([server], signals)
 
 
 @dataclass
 class ProbeProcess:
-    """A running process of the probe."""
+    """A running process, its port and its log lines."""
 
     process: asyncio.subprocess.Process
     port: int
     lines: list[dict[str, Any]]
 
     def terminate(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def interrupt(self) -> None:
-        """Sends SIGINT, as Ctrl-C does."""
+        """Send SIGINT, as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
 
     async def exit_code(self, seconds: float = 20.0) -> int:
-        """Waits until the process has ended."""
+        """Return the exit code when the process has ended."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
 
 @asynccontextmanager
-async def probe_process(**settings: Any) -> AsyncIterator[ProbeProcess]:
-    """Starts the probe as a process and waits until it listens."""
+async def probe_process(
+    port: int = 0, *, reuse_port: bool = False, **settings: Any
+) -> AsyncIterator[ProbeProcess]:
+    """Start the process and wait until it listens; `settings` are fields of ServerSettings."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.support.probe_process",
-        json.dumps(settings),
+        json.dumps({"port": port, "reuse_port": reuse_port, "settings": settings}),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
@@ -111,4 +111,4 @@ async def probe_process(**settings: Any) -> AsyncIterator[ProbeProcess]:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(serve(json.loads(sys.argv[1])))
+    uvloop.run(serve(**json.loads(sys.argv[1])))

@@ -1,10 +1,10 @@
-"""A probe service with all four shapes, and a verifier that knows a table of tokens."""
+"""A server with a probe service of all RPC types, a verifier with a table of tokens, and a client."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,30 +15,35 @@ import pytest
 import structlog
 from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.trace import Tracer
 
 from gatehouse.oauth import InvalidToken, PresentedToken, Principal
-from gatehouse.rpc import AccessRule, Server, ServerLimits, ServerTls, Service
-from tests.support.steady import ManyAnswers, OneAnswer
+from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
+from gatehouse.settings import ServerSettings, TlsSettings
+from tests.support.sync_calls import SyncStreamStreamCall, SyncStreamUnaryCall
 
 PROBE = "probe.v1.Probe"
-SHAPES = ["OneOne", "OneMany", "OneManyByWrite", "ManyOne", "ManyMany"]
+# A server stream can be written by a generator or by `context.write`.
+METHODS = ["Unary", "ServerStream", "ServerStreamByWrite", "ClientStream", "BidiStream"]
+PLAINTEXT = TlsSettings(plaintext=True)
 Text = wrappers_pb2.StringValue
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 async def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
-    """Waits until `predicate` holds; fails after `seconds`."""
+    """Wait until `predicate` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not predicate():
             await asyncio.sleep(0.005)
 
 
 async def reached(count: Callable[[], int], wanted: int) -> None:
-    """Waits until `count` is `wanted` or more."""
+    """Wait until `count` is at least `wanted`."""
     await eventually(lambda: count() >= wanted)
 
 
 def details_of(trailers: Any) -> list[Any]:
-    """Returns the ErrorInfo and BadRequest messages of a status."""
+    """Return the ErrorInfo and BadRequest messages of a status."""
     found: list[Any] = []
     for packed in status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"]).details:
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
@@ -49,41 +54,41 @@ def details_of(trailers: Any) -> list[Any]:
 
 
 def error_info(trailers: Any) -> Any:
-    """Returns the ErrorInfo of a status, which every status of the platform has first."""
+    """Return the ErrorInfo of a status, which is always its first detail."""
     info = details_of(trailers)[0]
     assert isinstance(info, error_details_pb2.ErrorInfo)
     assert info.domain == "gatehouse"
     return info
 
 
-def service_of(name: str, **behaviors: Any) -> Service:
-    """Makes a service of unary RPCs over Text out of async functions."""
+def service_of(name: str, *, wrap: Any = grpc.unary_unary_rpc_method_handler, **handlers: Any) -> Service:
+    """Return a service over Text whose RPCs, unary unless `wrap` says otherwise, are async functions."""
 
     def add(_: object, server: Any) -> None:
-        handlers = {
-            method: grpc.unary_unary_rpc_method_handler(behavior, Text.FromString, Text.SerializeToString)
-            for method, behavior in behaviors.items()
+        wrapped = {
+            method: wrap(handler, Text.FromString, Text.SerializeToString)
+            for method, handler in handlers.items()
         }
-        server.add_registered_method_handlers(name, handlers)
+        server.add_registered_method_handlers(name, wrapped)
 
     return Service(add, object())
 
 
-def principal(*scopes: str, roles: tuple[str, ...] = (), lives: float = 300.0, **more: Any) -> Principal:
-    """Makes a principal whose token lives for `lives` seconds."""
+def principal(*scopes: str, roles: tuple[str, ...] = (), lifetime: float = 300.0, **more: Any) -> Principal:
+    """Return a principal whose token is valid for `lifetime` seconds."""
     return Principal(
         issuer="https://issuer.test",
         subject=more.pop("subject", "subject-of-alice"),
         client_id="console",
         scopes=frozenset(scopes),
         roles=frozenset(roles),
-        expires_at=time.time() + lives,
+        expires_at=time.time() + lifetime,
         **more,
     )
 
 
 class TableVerifier:
-    """Verifies tokens by a table; `asked` records each token and whether it was asked online."""
+    """Verify tokens by a table; `asked` records each token and whether the issuer had to be asked."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Principal | Exception] = {}
@@ -104,78 +109,73 @@ class TableVerifier:
         return answer
 
 
-Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
-
-
 @dataclass
 class Probe:
-    """A servicer whose RPCs echo.
+    """A servicer whose RPCs echo their requests.
 
-    What they do can be replaced; parsing is counted, and so are request streams that were read to their end.
+    Attributes:
+        parsed: The requests that were parsed.
+        handled: The values of the requests that handlers received.
+        completed: How many request streams were read to their end.
+        on_message: Called by handlers with each request.
     """
 
     parsed: list[bytes] = field(default_factory=list)
     handled: list[str] = field(default_factory=list)
     completed: int = 0
-    on_message: Callable[[Text, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]] | None = None
+    on_message: Callable[[Text, Context], Awaitable[None]] | None = None
 
     def parse(self, raw: bytes) -> Text:
         self.parsed.append(raw)
         return Text.FromString(raw)
 
-    async def _see(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _handle(self, request: Text, context: Context) -> None:
         self.handled.append(request.value)
         if self.on_message is not None:
             await self.on_message(request, context)
 
-    async def one_one(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> Text:
-        await self._see(request, context)
+    async def unary(self, request: Text, context: Context) -> Text:
+        await self._handle(request, context)
         return Text(value=request.value)
 
-    async def one_many(
-        self, request: Text, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Text]:
-        await self._see(request, context)
+    async def server_stream(self, request: Text, context: Context) -> AsyncIterator[Text]:
+        await self._handle(request, context)
         for _ in range(3):
             yield Text(value=request.value)
 
-    async def one_many_by_write(self, request: Text, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await self._see(request, context)
+    async def server_stream_by_write(self, request: Text, context: Context) -> None:
+        await self._handle(request, context)
         for _ in range(3):
             await context.write(Text(value=request.value))
 
-    async def many_one(
-        self, requests: AsyncIterator[Text], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Text:
+    async def client_stream(self, requests: AsyncIterator[Text], context: Context) -> Text:
         values = []
         async for request in requests:
-            await self._see(request, context)
+            await self._handle(request, context)
             values.append(request.value)
         self.completed += 1
         return Text(value=",".join(values))
 
-    async def many_many(
-        self, requests: AsyncIterator[Text], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Text]:
+    async def bidi_stream(self, requests: AsyncIterator[Text], context: Context) -> AsyncIterator[Text]:
         async for request in requests:
-            await self._see(request, context)
+            await self._handle(request, context)
             yield Text(value=request.value)
         self.completed += 1
 
     def service(self) -> Service:
-        """The service as generated code would register it."""
+        """Return the service as generated code would register it."""
 
         def add(_: object, server: Any) -> None:
-            make: dict[str, tuple[Any, Any]] = {
-                "OneOne": (grpc.unary_unary_rpc_method_handler, self.one_one),
-                "OneMany": (grpc.unary_stream_rpc_method_handler, self.one_many),
-                "OneManyByWrite": (grpc.unary_stream_rpc_method_handler, self.one_many_by_write),
-                "ManyOne": (grpc.stream_unary_rpc_method_handler, self.many_one),
-                "ManyMany": (grpc.stream_stream_rpc_method_handler, self.many_many),
+            methods: dict[str, tuple[Any, Any]] = {
+                "Unary": (grpc.unary_unary_rpc_method_handler, self.unary),
+                "ServerStream": (grpc.unary_stream_rpc_method_handler, self.server_stream),
+                "ServerStreamByWrite": (grpc.unary_stream_rpc_method_handler, self.server_stream_by_write),
+                "ClientStream": (grpc.stream_unary_rpc_method_handler, self.client_stream),
+                "BidiStream": (grpc.stream_stream_rpc_method_handler, self.bidi_stream),
             }
             handlers: Any = {
-                name: wrap(behavior, self.parse, Text.SerializeToString)
-                for name, (wrap, behavior) in make.items()
+                name: wrap(function, self.parse, Text.SerializeToString)
+                for name, (wrap, function) in methods.items()
             }
             server.add_registered_method_handlers(PROBE, handlers)
 
@@ -184,55 +184,56 @@ class Probe:
 
 @dataclass
 class Client:
-    """Calls the probe in any shape and says how it ended; request streams go over `steady`, if given."""
+    """Call the probe. Request streams use `sync_channel` if there is one; see tests/support/sync_calls.py."""
 
     channel: grpc.aio.Channel
-    steady: grpc.Channel | None = None
+    sync_channel: grpc.Channel | None = None
 
     def call(
         self, name: str, *values: str, token: str | None = "good", metadata: Any = None, timeout: float = 10.0
     ) -> Any:
-        """Opens a call; `token` becomes its authorization unless `metadata` is given."""
+        """Start a call; `token` becomes its authorization unless `metadata` is given."""
         if metadata is None:
             metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         path = f"/{PROBE}/{name}" if "/" not in name else name
         serialize, parse = Text.SerializeToString, Text.FromString
-        if self.steady is not None and name.startswith("Many"):
-            steady_call = ManyAnswers if name == "ManyMany" else OneAnswer
+        if self.sync_channel is not None and name in {"ClientStream", "BidiStream"}:
+            sync_call = SyncStreamStreamCall if name == "BidiStream" else SyncStreamUnaryCall
             raw = [Text(value=value).SerializeToString() for value in values]
-            return steady_call(parse, self.steady, path, raw, metadata=metadata, timeout=timeout)
-        shapes = {
-            "OneMany": self.channel.unary_stream,
-            "OneManyByWrite": self.channel.unary_stream,
-            "ManyOne": self.channel.stream_unary,
-            "ManyMany": self.channel.stream_stream,
+            return sync_call(parse, self.sync_channel, path, raw, metadata=metadata, timeout=timeout)
+        stubs = {
+            "ServerStream": self.channel.unary_stream,
+            "ServerStreamByWrite": self.channel.unary_stream,
+            "ClientStream": self.channel.stream_unary,
+            "BidiStream": self.channel.stream_stream,
         }
-        stub: Any = shapes.get(name, self.channel.unary_unary)(path, serialize, parse)
-        argument = [Text(value=v) for v in values] if name.startswith("Many") else Text(value="".join(values))
-        return stub(argument, metadata=metadata, timeout=timeout)
+        stub: Any = stubs.get(name, self.channel.unary_unary)(path, serialize, parse)
+        if name in {"ClientStream", "BidiStream"}:
+            return stub([Text(value=value) for value in values], metadata=metadata, timeout=timeout)
+        return stub(Text(value="".join(values)), metadata=metadata, timeout=timeout)
 
     async def outcome(self, name: str, *values: str, **more: Any) -> tuple[grpc.StatusCode, Any, list[str]]:
-        """Makes a call and returns its code, its trailing metadata and the values of the answers."""
+        """Make a call; return its code, its trailing metadata and the values of its responses."""
         call = self.call(name, *values, **more)
-        answers: list[str] = []
+        responses: list[str] = []
         try:
-            if name in {"OneMany", "OneManyByWrite", "ManyMany"}:
-                # One by one: those before a failure count too.
+            if name in {"ServerStream", "ServerStreamByWrite", "BidiStream"}:
+                # One by one, to keep those before a failure.
                 async for message in call:
-                    answers += [message.value]
+                    responses += [message.value]
             else:
-                answers = [(await call).value]
+                responses = [(await call).value]
         except grpc.aio.AioRpcError:
             pass
         except asyncio.CancelledError:
             if not call.cancelled():
                 raise
-        return await call.code(), dict(await call.trailing_metadata() or ()), answers
+        return await call.code(), dict(await call.trailing_metadata() or ()), responses
 
 
 @dataclass
-class Stand:
-    """A server with the probe, and a client on it."""
+class Env:
+    """A running server with the probe service, and a client for it."""
 
     server: Server
     probe: Probe
@@ -242,80 +243,67 @@ class Stand:
     log: list[dict[str, Any]]
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of RPCs that are over."""
+        """Return the log lines of RPCs that have ended."""
         self.server.flush()
         return [line for line in self.log if line["event"] == "rpc"]
 
     async def line(self) -> dict[str, Any]:
-        """The line of the first RPC, once it is over."""
+        """Return the log line of the first RPC when it has ended."""
         await eventually(self.lines)
         return self.lines()[0]
 
 
-def open_stand_factory() -> Callable[..., Any]:
-    """Makes the context manager that opens stands."""
+@asynccontextmanager
+async def open_env(
+    *,
+    services: Sequence[Service] = (),
+    tls: TlsSettings = PLAINTEXT,
+    logger: Any = None,
+    tracer: Tracer | None = None,
+    metrics: RpcMetrics | None = None,
+    readiness: Callable[[], bool] = lambda: True,
+    port: int = 0,
+    method_scopes: Any = None,
+    default_scopes: Sequence[str] = ("use:probe",),
+    public_methods: Sequence[str] = (),
+    **settings: Any,
+) -> AsyncIterator[Env]:
+    """Start a server with the probe service and `services`; `settings` are fields of ServerSettings."""
+    probe, verifier = Probe(), TableVerifier()
+    verifier.answers["good"] = principal("use:probe")
+    verifier.answers["weak"] = principal("other")
+    lines: list[dict[str, Any]] = []
 
-    @asynccontextmanager
-    async def open_stand(**settings: Any) -> AsyncIterator[Stand]:
-        probe, verifier = Probe(), TableVerifier()
-        verifier.answers["good"] = principal("use:probe")
-        verifier.answers["weak"] = principal("other")
-        lines: list[dict[str, Any]] = []
+    def keep(_: object, level: str, event: dict[str, Any]) -> str:
+        lines.append({**event, "level": level})
+        raise structlog.DropEvent
 
-        def keep(_: object, level: str, event: dict[str, Any]) -> str:
-            lines.append({**event, "level": level})
-            raise structlog.DropEvent
-
-        settings.setdefault("method_scopes", {})
-        settings.setdefault("default_scopes", ["use:probe"])
-        client_options = settings.pop("client_options", ())
-        settings.setdefault("tls", ServerTls(plaintext=True))
-        server = Server(
-            [probe.service(), *settings.pop("services", ())],
-            verifier=verifier,
-            logger=settings.pop("logger", structlog.wrap_logger(None, processors=[cast("Any", keep)])),
-            limits=settings.pop("limits", ServerLimits(health_poll=0.02)),
-            **settings,
-        )
-        port = await server.start()
-        target = f"127.0.0.1:{port}"
-        steady = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
-        async with grpc.aio.insecure_channel(target, client_options) as channel:
-            try:
-                yield Stand(server, probe, verifier, Client(channel, steady), port, lines)
-            finally:
-                await server.stop(0)
-                steady.close()
-
-    return open_stand
+    server = Server(
+        [probe.service(), *services],
+        verifier=verifier,
+        tls=tls,
+        telemetry=ServerTelemetry(
+            logger or structlog.wrap_logger(None, processors=[cast("Any", keep)]),
+            tracer,
+            metrics or RpcMetrics(),
+        ),
+        settings=ServerSettings(**{"health_poll_seconds": 0.02, **settings}),
+        policy=PolicyOptions(method_scopes or {}, default_scopes, public_methods),
+        readiness=readiness,
+    )
+    port = await server.start(port)
+    target = f"127.0.0.1:{port}"
+    sync_channel = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+    async with grpc.aio.insecure_channel(target) as channel:
+        try:
+            yield Env(server, probe, verifier, Client(channel, sync_channel), port, lines)
+        finally:
+            await server.stop(0)
+            sync_channel.close()
 
 
 @pytest.fixture
-def open_stand() -> Callable[..., Any]:
-    """Opens a server with the probe service."""
-    return open_stand_factory()
-
-
-@pytest.fixture
-async def stand(open_stand: Callable[..., Any]) -> AsyncIterator[Stand]:
-    """A server with the probe service whose RPCs all need `use:probe`."""
-    async with open_stand() as opened:
+async def env() -> AsyncIterator[Env]:
+    """A server with the probe service, whose RPCs all need the scope `use:probe`."""
+    async with open_env() as opened:
         yield opened
-
-
-__all__ = [
-    "PROBE",
-    "SHAPES",
-    "AccessRule",
-    "Client",
-    "Probe",
-    "Stand",
-    "TableVerifier",
-    "Text",
-    "details_of",
-    "error_info",
-    "eventually",
-    "principal",
-    "reached",
-    "service_of",
-]

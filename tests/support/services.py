@@ -20,7 +20,8 @@ from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import ClientTls, connect
-from gatehouse.rpc import Server, ServerLimits, ServerTls, Service
+from gatehouse.rpc import Server, ServerTelemetry, Service
+from gatehouse.settings import ServerSettings, TlsSettings
 from gatehouse.storage import Database, Notifications
 from gatehouse.users.change_feed import ChangeFeed
 from gatehouse.users.repository import UserRepository
@@ -112,6 +113,8 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
+    tls = TlsSettings(plaintext=True)
+    settings = ServerSettings(health_poll_seconds=0.02)
     async with AsyncExitStack() as stack:
 
         def open_database(service: str) -> Database:
@@ -123,9 +126,9 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
             server = Server(
                 [service],
                 verifier=verifier,
-                tls=ServerTls(plaintext=True),
-                logger=quiet(),
-                limits=ServerLimits(health_poll=0.02),
+                tls=tls,
+                telemetry=ServerTelemetry(quiet()),
+                settings=settings,
             )
             port = await server.start()
             stack.push_async_callback(server.stop, 0)

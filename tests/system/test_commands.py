@@ -42,7 +42,7 @@ def test_a_call_without_token_says_what_to_show(at_home: Cli) -> None:
     done = at_home("call", "users", "CountUsers")
     assert done.code == 1
     assert done.err.splitlines() == [
-        "gatehouse: UNAUTHENTICATED: no access token was sent (TOKEN_MISSING)",
+        "gatehouse: UNAUTHENTICATED: missing access token (TOKEN_MISSING)",
         'gatehouse: www-authenticate: Bearer realm="gatehouse", scope="read:users"',
     ]
 
@@ -164,9 +164,7 @@ def test_a_second_start_on_the_same_port_is_one_line(at_home: Cli, system: Syste
     for more in ((), ("--workers", "2")):
         done = at_home("serve", "public", *more)
         assert done.code == 3
-        assert done.err == (
-            f"gatehouse: 127.0.0.1:{port}: cannot listen there; another process may have the port\n"
-        )
+        assert done.err == (f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port\n")
     done = at_home("issuer", "--port", str(system.issuer_ports["issuer"]))
     assert done.code == 3
     assert "cannot listen" in done.err

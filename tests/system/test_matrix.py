@@ -28,7 +28,7 @@ class Rpc:
     """What an RPC asks for, and what becomes of `request` when the caller may."""
 
     service: str
-    shape: str
+    rpc_type: str
     scopes: str = ""
     role: str = ""
     request: dict[str, Any] = field(default_factory=dict)
@@ -183,10 +183,10 @@ async def test_an_rpc_answers_and_refuses_each_kind_of_caller_as_promised(
 
 
 def test_the_table_above_has_every_rpc_and_shape_of_the_policy() -> None:
-    assert {row.method: (row.service, row.shape.value) for row in policy_rows()} == {
-        name: (rpc.service, rpc.shape) for name, rpc in RPCS.items()
+    assert {row.method: (row.service, row.rpc_type.value) for row in policy_rows()} == {
+        name: (rpc.service, rpc.rpc_type) for name, rpc in RPCS.items()
     }
-    assert len({rpc.shape for rpc in RPCS.values()}) == 4
+    assert len({rpc.rpc_type for rpc in RPCS.values()}) == 4
 
 
 def test_the_policy_prints_the_rules_of_the_table_above() -> None:

@@ -110,7 +110,7 @@ async def test_watch_from_before_the_feed_is_out_of_range(
 async def test_watch_ends_when_its_server_shuts_down(services: Services) -> None:
     call, _ = await watch(services)
     async with asyncio.timeout(5):
-        await services.users_server.stop(drain=30)
+        await services.users_server.stop(drain_seconds=30)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import MethodDescriptor
 
 from gatehouse.app.services import SERVICES
-from gatehouse.rpc import AccessRule, Policy, Shape
+from gatehouse.rpc import AccessRule, Policy, RpcType
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class PolicyRow:
 
     service: str
     name: str
-    shape: Shape
+    rpc_type: RpcType
     rule: AccessRule
 
     @property
@@ -35,7 +35,12 @@ def policy_rows() -> list[PolicyRow]:
     """Return a row for each RPC, by service, in the order of the protos."""
     policy = load_policy()
     return [
-        PolicyRow(service, path[1:], Shape.of_method(method), policy[path])
+        PolicyRow(
+            service,
+            path[1:],
+            RpcType.of(client_streaming=method.client_streaming, server_streaming=method.server_streaming),
+            policy[path],
+        )
         for path, service, method in _methods()
     ]
 

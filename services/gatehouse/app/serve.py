@@ -45,12 +45,12 @@ async def serve(
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         stack.callback(telemetry.shutdown)
-        process = Process(settings, telemetry, load_policy().rules, stack, reuse_port=reuse_port)
+        process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         servers = [await process.build(spec) for spec in specs]
         ports = {}
         for name, server in zip(names, servers, strict=True):
-            ports[name] = await server.start()
+            ports[name] = await server.start(getattr(settings, name).port, reuse_port=reuse_port)
             stack.push_async_callback(server.stop)
         if is_active(settings.server.grpc_tuning):
             lower_polling_thread_priority()

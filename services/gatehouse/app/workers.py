@@ -36,7 +36,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         try:
             first.bind((host, port))
         except OSError:
-            raise OSError(f"{host}:{port}: cannot listen there; another process may have the port") from None
+            raise OSError(f"{host}:{port}: cannot listen; another process may use the port") from None
         port = int(first.getsockname()[1])
     with socket.socket(family) as shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

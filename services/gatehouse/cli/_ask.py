@@ -164,7 +164,7 @@ def policy(form: Annotated[str, typer.Option("--format", help="table or json.")]
         found = [
             {
                 "rpc": row.name,
-                "shape": row.shape.value,
+                "rpc_type": row.rpc_type.value,
                 "rule": json_format.MessageToDict(row.rule.to_proto(), preserving_proto_field_name=True),
             }
             for row in rows
@@ -174,9 +174,9 @@ def policy(form: Annotated[str, typer.Option("--format", help="table or json.")]
     if form != "table":
         say(f"--format: {form} is neither table nor json")
         return USAGE
-    table = Table("RPC", "shape", "rule")
+    table = Table("RPC", "type", "rule")
     for row in rows:
-        table.add_row(row.name, row.shape.value, str(row.rule))
+        table.add_row(row.name, row.rpc_type.value, str(row.rule))
     print_table(table)
     return OK
 

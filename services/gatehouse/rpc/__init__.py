@@ -1,25 +1,26 @@
-"""The platform under every service: policy, interceptor chain and server. No SQL, no HTTP."""
+"""The server side of gRPC: access policy, interceptor chain, health, reflection, TLS and shutdown."""
 
-from gatehouse.rpc._adapter import Service
-from gatehouse.rpc.call import Call, Method, Shape, current_call, current_principal
+from gatehouse.rpc._registration import Service
+from gatehouse.rpc.call import Call, Interceptor, Method, RpcType, current_call, current_principal
 from gatehouse.rpc.metrics import RpcMetrics
-from gatehouse.rpc.policy import AccessRule, Policy, PolicyError
-from gatehouse.rpc.server import Server, ServerLimits
-from gatehouse.rpc.tls import PlaintextRefused, ServerTls, TlsError
+from gatehouse.rpc.policy import AccessRule, Policy, PolicyError, PolicyOptions
+from gatehouse.rpc.server import Server, ServerTelemetry
+from gatehouse.rpc.tls import PlaintextRefused, TlsError
 
 __all__ = [
     "AccessRule",
     "Call",
+    "Interceptor",
     "Method",
     "PlaintextRefused",
     "Policy",
     "PolicyError",
+    "PolicyOptions",
     "RpcMetrics",
+    "RpcType",
     "Server",
-    "ServerLimits",
-    "ServerTls",
+    "ServerTelemetry",
     "Service",
-    "Shape",
     "TlsError",
     "current_call",
     "current_principal",

@@ -54,14 +54,14 @@ class AuthorizationInterceptor:
 
         async def handle(call: Call) -> None:
             try:
-                token = parse_authorization(call.authorization)
+                token = parse_authorization(call.metadata.authorization)
                 principal = await verify(token, online=rule.online)
                 rule.check(principal, clock())
             except OAuthError as error:
                 self._metrics.denied(method, getattr(error, "reason", "other"))
                 raise
             call.principal = principal
-            if method.shape.streams:
+            if method.rpc_type.streams:
                 await self._watch(call, token, principal, call_next)
             else:
                 await call_next(call)

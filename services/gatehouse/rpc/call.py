@@ -1,4 +1,4 @@
-"""One RPC while it is being answered, and the method that it calls."""
+"""An RPC in progress, the method that it calls, and the interface of an interceptor."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from gatehouse.oauth import Principal
 from gatehouse.rpc._metadata import CallMetadata
 from gatehouse.rpc.policy import AccessRule
 
+Trailers = tuple[tuple[str, str | bytes], ...]
 
-class Shape(StrEnum):
-    """The four kinds of RPC."""
+
+class RpcType(StrEnum):
+    """The four types of RPC."""
 
     UNARY = "unary"
     SERVER_STREAMING = "server_streaming"
@@ -31,16 +32,16 @@ class Shape(StrEnum):
     BIDI_STREAMING = "bidi_streaming"
 
     @classmethod
-    def of_method(cls, method: MethodDescriptor) -> Shape:
-        """Return the type of a method."""
-        if method.client_streaming:
-            return cls.BIDI_STREAMING if method.server_streaming else cls.CLIENT_STREAMING
-        return cls.SERVER_STREAMING if method.server_streaming else cls.UNARY
+    def of(cls, *, client_streaming: bool, server_streaming: bool) -> RpcType:
+        """Return the type of an RPC whose client, server, both or neither send a stream."""
+        if client_streaming:
+            return cls.BIDI_STREAMING if server_streaming else cls.CLIENT_STREAMING
+        return cls.SERVER_STREAMING if server_streaming else cls.UNARY
 
     @property
     def streams(self) -> bool:
-        """Whether either side streams."""
-        return self is not Shape.UNARY
+        """Whether client or server send a stream."""
+        return self is not RpcType.UNARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,95 +50,92 @@ class Method:
 
     Attributes:
         path: `/package.Service/Method`.
-        service: `package.Service`.
-        shape: Its shape.
-        rule: What it demands.
-        handler: The handler as the generated code registered it.
-        observed: Whether calls make spans, log lines at info and count against the load limit; health
-            checks do not.
+        rpc_type: Its type.
+        rule: Its access rule.
+        handler: The handler as generated code registered it.
+        observed: Whether its calls make spans and metrics, log lines at info, and count against the limit on
+            concurrent RPCs; those of health checks do not.
     """
 
     path: str
-    service: str
-    shape: Shape
+    rpc_type: RpcType
     rule: AccessRule
     handler: grpc.RpcMethodHandler[Any, Any]
     observed: bool = True
 
     @property
     def name(self) -> str:
-        """`package.Service/Method`, as logs and errors have it."""
+        """`package.Service/Method`, as in logs and errors."""
         return self.path[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a call ends when not with OK.
+    """The status of a call that fails.
 
     Attributes:
-        code: The code.
-        message: A fixed text.
-        reason: For ErrorInfo and metrics, a constant in UPPER_SNAKE_CASE.
+        code: Status code.
+        message: Constant text.
+        reason: Constant in UPPER_SNAKE_CASE, for ErrorInfo, logs and spans.
         details: Messages of google.rpc (AIP-193).
-        trailers: Further trailing metadata.
+        trailers: Additional trailing metadata.
+        cause: For logs, the reason of the error behind this one.
     """
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
     details: tuple[Message, ...] = ()
-    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    trailers: Trailers = ()
+    cause: str = ""
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
+@dataclass(slots=True, eq=False)
 class Call:
-    """One RPC: what came with it, and what is known of it so far."""
+    """An RPC in progress.
 
-    __slots__ = (
-        "authorization",
-        "bytes_received",
-        "bytes_sent",
-        "context",
-        "draining",
-        "error_id",
-        "metadata_too_large",
-        "method",
-        "principal",
-        "request_id",
-        "response",
-        "started",
-        "status",
-        "trace_id",
-        "traceparent",
-        "tracestate",
-        "trailers",
-    )
+    Attributes:
+        method: The method that it calls.
+        context: gRPC's own context, which reads and writes bytes.
+        metadata: The entries of its metadata that the server itself uses.
+        draining: Set when the server begins to stop; long streams end then.
+        started: `time.perf_counter()` when the call arrived.
+        request_id: `x-request-id` of the caller if it is usable, otherwise a random one.
+        principal: Who calls, once authorized.
+        status: The status of a call that failed.
+        response: The serialized response of an RPC with exactly one.
+        trailers: Trailing metadata that the handler set.
+        trace_id: Id of the trace in hexadecimal, or "".
+        error_id: Id of an unexpected error, or "".
+        bytes_received: Size of the requests that were read.
+        bytes_sent: Size of the responses.
+    """
 
-    def __init__(self, method: Method, context: Any, metadata: CallMetadata, draining: asyncio.Event) -> None:
-        self.method = method
-        self.context = context
-        self.draining = draining
-        self.started = time.perf_counter()
-        self.principal: Principal | None = None
-        self.status: Status | None = None
-        self.response: bytes | None = None
-        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
-        self.trace_id = ""
-        self.error_id = ""
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.authorization = metadata.authorization
-        self.traceparent = metadata.traceparent
-        self.tracestate = metadata.tracestate
-        self.metadata_too_large = metadata.too_large
-        usable = _REQUEST_ID.fullmatch(metadata.request_id)
-        # It tells calls apart and guards nothing, so it need not come from the system.
-        self.request_id = metadata.request_id if usable else f"{random.getrandbits(64):016x}"
+    method: Method
+    context: Any
+    metadata: CallMetadata
+    draining: asyncio.Event
+    started: float = field(default_factory=time.perf_counter)
+    request_id: str = field(init=False)
+    principal: Principal | None = None
+    status: Status | None = None
+    response: bytes | None = None
+    trailers: Trailers = ()
+    trace_id: str = ""
+    error_id: str = ""
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    def __post_init__(self) -> None:
+        given = self.metadata.request_id
+        # Distinguishes calls and protects nothing, so it need not be unpredictable.
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
 
     def deadline_seconds(self) -> float | None:
-        """Seconds until the caller's deadline, or None when there is none."""
+        """Return the seconds until the caller's deadline, or None if it set none."""
         remaining: float | None = self.context.time_remaining()
         return remaining
 
@@ -146,36 +144,40 @@ Next = Callable[[Call], Awaitable[None]]
 
 
 class Interceptor(Protocol):
-    """One layer of the chain, the same for all shapes."""
+    """A layer of the chain, the same for all RPC types."""
 
     def intercept(self, method: Method, call_next: Next) -> Next:
-        """Returns what is done for each call of `method`; made once, when the server starts."""
+        """Return the function to run for each call of `method`; called once, when the server starts.
+
+        Args:
+            method: The method.
+            call_next: Runs the rest of the chain.
+        """
         ...
 
 
 _current: ContextVar[Call] = ContextVar("gatehouse_call")
 
-
-# Makes a call the current one of its task; a task answers one call only, so it is never reset.
+# Make a call the current one of its task. Never reset: a task handles one call only.
 set_current = _current.set
 
 
 def current_call() -> Call:
-    """Returns the call that is being answered.
+    """Return the call that is being handled.
 
     Raises:
-        LookupError: None is.
+        LookupError: Not called from a handler.
     """
     return _current.get()
 
 
 def current_principal() -> Principal:
-    """Returns who calls.
+    """Return who calls.
 
     Raises:
-        LookupError: No call is being answered, or its RPC is public.
+        LookupError: Not called from a handler, or the RPC is public.
     """
-    principal = _current.get().principal
+    principal = current_call().principal
     if principal is None:
         raise LookupError("a public RPC has no principal")
     return principal

@@ -1,4 +1,4 @@
-"""From exceptions to statuses (AIP-193): refusals, domain errors, and everything nobody expected."""
+"""Turn exceptions into statuses (AIP-193): OAuth errors, domain errors and unexpected ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gatehouse.oauth import (
     OAuthError,
     Refusal,
 )
-from gatehouse.rpc.call import Call, Method, Next, Status
+from gatehouse.rpc.call import Call, Method, Next, Status, Trailers
 
 ERROR_DOMAIN = "gatehouse"
 REALM = "gatehouse"
@@ -38,7 +38,7 @@ _DOMAIN_CODES: dict[type[domain.DomainError], grpc.StatusCode] = {
 
 
 class StatusError(Exception):
-    """Ends the call with `status`; for this room and for `context.abort`, handlers raise domain errors."""
+    """End the call with `status`. For this package and `context.abort`; handlers raise domain errors."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.code.name)
@@ -46,12 +46,12 @@ class StatusError(Exception):
 
 
 def error_info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
-    """Makes an ErrorInfo of this domain."""
+    """Return an ErrorInfo of this domain."""
     return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 
 def field_violations(*violations: tuple[str, str, str]) -> error_details_pb2.BadRequest:
-    """Makes a BadRequest of (field path, reason, description)."""
+    """Return a BadRequest with violations (field path, reason, description)."""
     return error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(field=field, reason=reason, description=text)
@@ -61,7 +61,7 @@ def field_violations(*violations: tuple[str, str, str]) -> error_details_pb2.Bad
 
 
 def status_of_domain_error(error: domain.DomainError) -> Status:
-    """Makes the status of a domain error."""
+    """Return the status of a domain error."""
     code = next(
         (c for t, c in _DOMAIN_CODES.items() if isinstance(error, t)), grpc.StatusCode.FAILED_PRECONDITION
     )
@@ -72,10 +72,10 @@ def status_of_domain_error(error: domain.DomainError) -> Status:
 
 
 def challenge(error: Refusal | None, scopes: str) -> str:
-    """Makes the value of `www-authenticate` (RFC 6750 section 3, RFC 9470 section 3).
+    """Return the value of `www-authenticate` (RFC 6750 section 3, RFC 9470 section 3).
 
     Args:
-        error: Why the caller is refused; None when it showed no credentials (RFC 6750 section 3.1).
+        error: Why the call is refused; None if it has no credentials (RFC 6750 section 3.1).
         scopes: The scopes that the RPC needs, separated by spaces.
     """
     parts = [f'realm="{REALM}"']
@@ -92,29 +92,33 @@ def challenge(error: Refusal | None, scopes: str) -> str:
     return "Bearer " + ", ".join(parts)
 
 
-_MISSING = "no access token was sent"
+_MISSING = "missing access token"
 _TEXTS: dict[type[OAuthError], tuple[grpc.StatusCode, str]] = {
-    InsufficientScope: (grpc.StatusCode.PERMISSION_DENIED, "the access token does not permit this call"),
+    InsufficientScope: (grpc.StatusCode.PERMISSION_DENIED, "the access token lacks a required scope or role"),
     InsufficientUserAuthentication: (
         grpc.StatusCode.UNAUTHENTICATED,
-        "the login behind the access token is not strong or recent enough",
+        "a stronger or more recent login is required",
     ),
-    InvalidRequest: (grpc.StatusCode.UNAUTHENTICATED, "the authorization metadata is malformed"),
+    InvalidRequest: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        "malformed authorization metadata; send exactly one bearer token",
+    ),
 }
 
 
 def status_of_oauth_error(error: OAuthError, method: Method) -> Status:
-    """Makes the status of a refusal, or of an issuer that is away."""
+    """Return the status of a refusal, or of an unavailable issuer."""
     if not isinstance(error, Refusal):
-        reason = error.reason.upper() if isinstance(error, IssuerUnavailable) else "ISSUER_UNAVAILABLE"
+        cause = error.reason.upper() if isinstance(error, IssuerUnavailable) else "ISSUER_UNAVAILABLE"
         return Status(
             grpc.StatusCode.UNAVAILABLE,
-            "the access token cannot be verified now, try again",
+            "the access token cannot be verified now; retry later",
             "ISSUER_UNAVAILABLE",
-            (error_info("ISSUER_UNAVAILABLE", cause=reason),),
+            (error_info("ISSUER_UNAVAILABLE", cause=cause),),
+            cause=cause,
         )
     scopes = " ".join(sorted(method.rule.scopes))
-    code, text = _TEXTS.get(type(error), (grpc.StatusCode.UNAUTHENTICATED, "the access token is not valid"))
+    code, text = _TEXTS.get(type(error), (grpc.StatusCode.UNAUTHENTICATED, "invalid access token"))
     missing = error.reason == "token_missing"
     metadata = {"method": method.name}
     if isinstance(error, InsufficientScope) and scopes:
@@ -128,8 +132,8 @@ def status_of_oauth_error(error: OAuthError, method: Method) -> Status:
     )
 
 
-def trailers_of(call: Call, status: Status) -> tuple[tuple[str, str | bytes], ...]:
-    """Makes the trailing metadata of a call that failed."""
+def trailers_of(call: Call, status: Status) -> Trailers:
+    """Return the trailing metadata of a call that failed."""
     trailers = (*(status.trailers or call.trailers), ("x-request-id", call.request_id))
     if status.details:
         message = status_pb2.Status(code=status.code.value[0], message=status.message)
@@ -142,19 +146,19 @@ def trailers_of(call: Call, status: Status) -> tuple[tuple[str, str | bytes], ..
 
 
 _CANCELLED = Status(grpc.StatusCode.CANCELLED, "the call was cancelled", "CANCELLED")
-_TOO_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed", "DEADLINE_EXCEEDED")
+_EXPIRED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline exceeded", "DEADLINE_EXCEEDED")
 
 
-def _is_late(call: Call) -> bool:
+def _is_expired(call: Call) -> bool:
     remaining = call.deadline_seconds()
     return remaining is not None and remaining <= 0
 
 
 class ErrorsInterceptor:
-    """Turns every exception into a status; what nobody expected becomes INTERNAL with an error id.
+    """Turn every exception into a status; an unexpected one becomes INTERNAL with an error id.
 
     Args:
-        logger: Gets the exception of an unexpected error, by type and place, with the same id.
+        logger: Gets a line with the error id, and the type and place of the exception.
     """
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
@@ -169,11 +173,11 @@ class ErrorsInterceptor:
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or not task.cancelling():
-                    # The handler waited for something that was cancelled; nobody cancelled this call, and
-                    # gRPC would leave the caller without an answer.
+                    # The handler awaited something that was cancelled, but the call was not. gRPC would send
+                    # no response at all.
                     call.status = self._unexpected(call, error)
                     return
-                call.status = _TOO_LATE if _is_late(call) else _CANCELLED
+                call.status = _EXPIRED if _is_expired(call) else _CANCELLED
                 raise
             except StatusError as error:
                 call.status = error.status
@@ -181,23 +185,22 @@ class ErrorsInterceptor:
                 call.status = status_of_domain_error(error)
             except OAuthError as error:
                 call.status = status_of_oauth_error(error, method)
-            except Exception as error:  # noqa: BLE001 - the net under everything
+            except Exception as error:  # noqa: BLE001 - gRPC would send its text to the caller
                 call.status = self._unexpected(call, error)
 
         return handle
 
     def _unexpected(self, call: Call, error: BaseException) -> Status:
-        if _is_late(call):
-            return _TOO_LATE  # whatever broke, broke because the time was over
+        if _is_expired(call):
+            return _EXPIRED  # the error is a consequence
         call.error_id = secrets.token_hex(8)
-        place, line = _place(error)
-        # The text of the exception may hold a value of the request, or a secret; its type and place do not.
+        # The text of an exception can contain a secret or a value of the request; type and place cannot.
         self._logger.error(
             "unexpected error",
             error_id=call.error_id,
             method=call.method.name,
             error_type=f"{type(error).__module__}.{type(error).__qualname__}",
-            error_at=f"{place}:{line}",
+            error_at=_place(error),
         )
         return Status(
             grpc.StatusCode.INTERNAL,
@@ -207,12 +210,13 @@ class ErrorsInterceptor:
         )
 
 
-def _place(error: BaseException) -> tuple[str, int]:
+def _place(error: BaseException) -> str:
+    """Return `module.function:line` of the innermost frame in Gatehouse, or else of the outermost frame."""
     trace = error.__traceback__
-    place, line = "?", 0
+    place = "?"
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "?")
         if str(module).startswith("gatehouse.") or place == "?":
-            place, line = f"{module}.{trace.tb_frame.f_code.co_name}", trace.tb_lineno
+            place = f"{module}.{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return place, line
+    return place

@@ -1,6 +1,7 @@
-"""grpc.health.v1 over the library's stubs.
+"""The health service, grpc.health.v1.
 
-The library's own servicer never ends a Watch, so that every drain would last to its deadline.
+The servicer of grpcio-health-checking is not used: its Watch never ends, so every shutdown would take the
+whole drain time.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """Says of each service whether it serves; of `liveness` that the process runs.
+    """Report whether each service is ready; `liveness` is always SERVING.
 
     Args:
-        services: Names of the services; "" stands for all together.
+        services: Names of the services; "" stands for all of them.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
@@ -38,12 +39,12 @@ class Health(health_pb2_grpc.HealthServicer):
         self._ending = False
 
     def set_ready(self, *, ready: bool) -> None:
-        """Sets all services but `liveness`; without effect once the server is ending."""
+        """Set the status of all services except `liveness`; do nothing after `end`."""
         if not self._ending:
             self._set(SERVING if ready else NOT_SERVING)
 
     def end(self) -> None:
-        """Sets all services to NOT_SERVING for good, and ends every Watch once it has said so."""
+        """Set all services to NOT_SERVING for good, and end each Watch after it has sent that."""
         self._ending = True
         self._set(NOT_SERVING)
 
@@ -55,16 +56,14 @@ class Health(health_pb2_grpc.HealthServicer):
         changed.set()
 
     async def Check(self, request: Any, context: _Context) -> Any:  # noqa: ARG002, N802 - generated names
-        """Answers with the status of one service; NOT_FOUND for one that is not here."""
+        """Return the status of a service, or NOT_FOUND."""
         status = self._status.get(request.service)
         if status is None:
-            raise StatusError(
-                Status(grpc.StatusCode.NOT_FOUND, "there is no such service here", "SERVICE_UNKNOWN")
-            )
+            raise StatusError(Status(grpc.StatusCode.NOT_FOUND, "unknown service", "SERVICE_UNKNOWN"))
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(self, request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ARG002, N802 - generated names
-        """Sends the status of one service, and again whenever it changes."""
+        """Yield the status of a service, and yield it again whenever it changes."""
         last = None
         while True:
             changed = self._changed

@@ -1,4 +1,4 @@
-"""Limits that a server sets its callers: size of the metadata, calls at once, and time."""
+"""Limits of the server: size of the metadata, concurrent calls, and their duration."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import grpc
 from gatehouse.rpc._metadata import MAX_ENTRIES
 from gatehouse.rpc.call import Call, Method, Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
+from gatehouse.settings import ServerSettings
 
 
 def _exhausted(reason: str, message: str) -> Status:
     return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, message, reason, (error_info(reason),))
 
 
-_OVERLOADED = _exhausted("OVERLOADED", "the server is at its limit, try again later")
+_OVERLOADED = _exhausted("OVERLOADED", "the server is overloaded; retry later")
 _TOO_LONG = Status(
-    grpc.StatusCode.DEADLINE_EXCEEDED, "the longest deadline of this server passed", "DEADLINE_EXCEEDED"
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    "exceeded the server's limit on the duration of calls",
+    "DEADLINE_EXCEEDED",
 )
 
 
@@ -39,7 +42,7 @@ class MetadataInterceptor:
         """See Interceptor.intercept."""
 
         async def handle(call: Call) -> None:
-            if call.metadata_too_large:
+            if call.metadata.too_large:
                 raise StatusError(self._too_large)
             await call_next(call)
 
@@ -63,61 +66,49 @@ async def _call_within(seconds: float, call: Call, call_next: Next) -> None:
 
 
 class LimitsInterceptor:
-    """Limit the number of calls and their time.
+    """Limit the number of concurrent calls and their duration.
 
     Health checks have limits of their own, so that a server under load still answers them: a Check is limited
-    in time, and a Watch, which has no natural end, in number.
+    in duration, and a Watch, which does not end by itself, in number.
 
     Args:
-        max_concurrent_rpcs: Most calls at once.
-        max_deadline_seconds: Longest time of a unary call.
-        max_stream_deadline_seconds: Longest time of a stream.
-        max_watches_per_connection: Most health watches at once on one connection.
-        max_watches: Most health watches at once on all connections.
+        settings: The limits.
     """
 
-    def __init__(
-        self,
-        *,
-        max_concurrent_rpcs: int,
-        max_deadline_seconds: float,
-        max_stream_deadline_seconds: float,
-        max_watches_per_connection: int,
-        max_watches: int,
-    ) -> None:
-        self._limit = max_concurrent_rpcs
-        self._unary_seconds = max_deadline_seconds
-        self._stream_seconds = max_stream_deadline_seconds
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
         self._running = 0
         self._watches: Counter[str] = Counter()  # by connection
-        self._max_watches_per_connection = max_watches_per_connection
-        self._max_watches = max_watches
         self._too_many_on_connection, self._too_many = (
             _exhausted("TOO_MANY_WATCHES", f"too many health watches on this {where}; the limit is {limit}")
-            for where, limit in (("connection", max_watches_per_connection), ("server", max_watches))
+            for where, limit in (
+                ("connection", settings.max_watches_per_connection),
+                ("server", settings.max_watches),
+            )
         )
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
-        longest = self._stream_seconds if method.shape.streams else self._unary_seconds
+        settings, streams = self._settings, method.rpc_type.streams
+        seconds = settings.max_stream_deadline_seconds if streams else settings.max_deadline_seconds
 
         async def handle(call: Call) -> None:
-            if self._running >= self._limit:
+            if self._running >= settings.max_concurrent_rpcs:
                 raise StatusError(_OVERLOADED)
             self._running += 1
             try:
-                await _call_within(longest, call, call_next)
+                await _call_within(seconds, call, call_next)
             finally:
                 self._running -= 1
 
         async def check(call: Call) -> None:
-            await _call_within(longest, call, call_next)
+            await _call_within(seconds, call, call_next)
 
         async def watch(call: Call) -> None:
             watches, connection = self._watches, call.context.peer()
-            if watches[connection] >= self._max_watches_per_connection:
+            if watches[connection] >= settings.max_watches_per_connection:
                 raise StatusError(self._too_many_on_connection)
-            if watches.total() >= self._max_watches:
+            if watches.total() >= settings.max_watches:
                 raise StatusError(self._too_many)
             watches[connection] += 1
             try:
@@ -129,4 +120,4 @@ class LimitsInterceptor:
 
         if method.observed:
             return handle
-        return watch if method.shape.streams else check
+        return watch if streams else check

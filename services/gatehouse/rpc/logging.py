@@ -62,7 +62,7 @@ class LoggingInterceptor:
         write: dict[grpc.StatusCode, Callable[..., object]] = {
             code: getattr(self._logger, level if shown[code] else "debug") for code, level in _LEVELS.items()
         }
-        name, shape = method.name, method.shape.value
+        name, rpc_type = method.name, method.rpc_type.value
 
         async def handle(call: Call) -> None:
             try:
@@ -72,7 +72,7 @@ class LoggingInterceptor:
                 code = _CODE.OK if status is None else status.code
                 fields: dict[str, object] = {
                     "method": name,
-                    "shape": shape,
+                    "rpc_type": rpc_type,
                     "code": code.name,
                     "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
                     "bytes_received": call.bytes_received,
@@ -87,6 +87,8 @@ class LoggingInterceptor:
                     fields["subject"] = call.principal.subject
                 if status is not None and status.reason:
                     fields["reason"] = status.reason
+                    if status.cause:
+                        fields["cause"] = status.cause
                 if call.error_id:
                     fields["error_id"] = call.error_id
                 self._batch.add(partial(_write, write[code], time.time(), fields))

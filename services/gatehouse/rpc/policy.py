@@ -1,36 +1,36 @@
-"""Who may call what: the rule of every RPC, read from the protos or from a mapping, complete or refused."""
+"""The access policy: a rule for every RPC, from its proto or from the options of the server."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.descriptor import MethodDescriptor
 
 from gatehouse.authz.v1 import authz_pb2
 from gatehouse.oauth import InsufficientScope, InsufficientUserAuthentication, Principal
 
-# RFC 6749 section 3.3; nothing else can stand in a challenge between quotes.
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+# RFC 6749 section 3.3. Scopes and acr values appear in quotes in a challenge.
+_PRINTABLE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 
 class PolicyError(Exception):
-    """The policy is not complete or not consistent; the text names the RPC and the mend."""
+    """The policy is incomplete or contradicts itself; the message names the RPC and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """What an RPC demands; see protos/gatehouse/authz/v1/authz.proto.
+    """Who may call an RPC; see protos/gatehouse/authz/v1/authz.proto.
 
     Attributes:
         public: Anyone may call.
         authenticated: Any valid token is enough.
-        scopes: The token must carry all of them.
-        roles: Where given, the principal must hold one of them.
-        acr: Where given, the login must have this class (RFC 9470).
-        max_age: Where given, the greatest age of the login in seconds (RFC 9470).
-        online: The issuer is asked now.
+        scopes: The token must have all of them.
+        roles: If not empty, the principal must have one of them.
+        acr: If not empty, the authentication context class that the login must have (RFC 9470).
+        max_age: Longest time since the login, in seconds, or None (RFC 9470).
+        online: Introspect the token on each call instead of trusting a cached result.
     """
 
     public: bool = False
@@ -43,7 +43,7 @@ class AccessRule:
 
     @classmethod
     def from_proto(cls, rule: authz_pb2.AccessRule) -> AccessRule:
-        """Makes the rule of a method option."""
+        """Build a rule from the method option."""
         return cls(
             public=rule.public,
             authenticated=rule.authenticated,
@@ -55,7 +55,7 @@ class AccessRule:
         )
 
     def to_proto(self) -> authz_pb2.AccessRule:
-        """Makes the message of this rule."""
+        """Return this rule as a method option."""
         message = authz_pb2.AccessRule(
             public=self.public,
             authenticated=self.authenticated,
@@ -68,36 +68,15 @@ class AccessRule:
             message.max_age.seconds = self.max_age
         return message
 
-    @property
-    def fault(self) -> str:
-        """Why this rule says nothing or contradicts itself; "" when it is sound."""
-        needs = bool(self.scopes or self.roles)
-        said = self.public + self.authenticated + needs
-        extras = bool(self.acr or self.max_age is not None or self.online)
-        faults = {
-            "is empty: say public, authenticated, scopes or roles": said == 0,
-            "mixes public, authenticated and scopes or roles: say one of them": said > 1,
-            "is public and asks for acr, max_age or online: say one of them": self.public and extras,
-            "names a scope that RFC 6749 section 3.3 does not allow: mend it": not all(
-                _SCOPE.fullmatch(scope) for scope in self.scopes
-            ),
-            "names an empty role: give it a name": not all(self.roles),
-            "asks for an acr with spaces, quotes or other than ASCII characters: mend it": bool(
-                self.acr and not _SCOPE.fullmatch(self.acr)
-            ),
-            "asks for a negative max_age: say seconds, 0 or more": (self.max_age or 0) < 0,
-        }
-        return next((fault for fault, found in faults.items() if found), "")
-
     def check(self, principal: Principal, now: float) -> None:
-        """Refuses a principal that the rule does not admit.
+        """Raise an error if the principal does not satisfy the rule.
 
         Args:
             principal: Who calls.
             now: Seconds since the epoch.
 
         Raises:
-            InsufficientScope: A scope, or every role, is missing.
+            InsufficientScope: A scope is missing, or all roles are.
             InsufficientUserAuthentication: The login is too weak or too old (RFC 9470 section 3).
         """
         if not self.scopes <= principal.scopes:
@@ -122,15 +101,35 @@ class AccessRule:
         if self.max_age is not None:
             parts.append(f"login within {self.max_age} s")
         if self.online:
-            parts.append("asked online")
+            parts.append("checked online")
         return " + ".join(parts)
 
 
 PUBLIC = AccessRule(public=True)
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """Access rules for RPCs that have none in their proto, such as those of other organizations.
+
+    Attributes:
+        method_scopes: Scopes, or a whole rule, by `package.Service/Method`; takes precedence over the proto.
+        default_scopes: Scopes of RPCs that have no rule anywhere.
+        public_methods: RPCs that anyone may call; takes precedence over the proto.
+    """
+
+    method_scopes: Mapping[str, Collection[str] | AccessRule] = field(default_factory=dict)
+    default_scopes: Sequence[str] = ()
+    public_methods: Collection[str] = ()
+
+    def with_public(self, paths: Iterable[str]) -> PolicyOptions:
+        """Return these options with `paths` public, except those that have a rule here."""
+        given = {_path(name) for name in (*self.method_scopes, *self.public_methods)}
+        return replace(self, public_methods=[*self.public_methods, *(p for p in paths if p not in given)])
+
+
 class Policy:
-    """The rule of every RPC, by path (`/package.Service/Method`); nothing else may be called.
+    """The access rule of every RPC by path, `/package.Service/Method`. No other RPC may be called.
 
     Args:
         rules: The rules.
@@ -141,8 +140,9 @@ class Policy:
 
     def __init__(self, rules: Mapping[str, AccessRule]) -> None:
         for path, rule in rules.items():
-            if rule.fault:
-                raise PolicyError(f"{path.lstrip('/')}: the access rule {rule.fault}")
+            problem = _problem(rule)
+            if problem:
+                raise PolicyError(f"{path[1:]}: the access rule {problem}")
         self.rules = dict(sorted(rules.items()))
 
     @classmethod
@@ -150,49 +150,34 @@ class Policy:
         cls,
         methods: Iterable[str],
         descriptors: Mapping[str, MethodDescriptor],
-        *,
-        method_scopes: Mapping[str, Collection[str] | AccessRule] | None = None,
-        default_scopes: Sequence[str] = (),
-        public_methods: Collection[str] = (),
+        options: PolicyOptions | None = None,
     ) -> Policy:
-        """Makes the policy of the registered `methods`.
-
-        A rule given here goes before the one in the proto, which goes before `default_scopes`.
+        """Build the policy of all registered RPCs.
 
         Args:
             methods: Paths of all registered RPCs.
-            descriptors: Descriptors, by path, of those whose proto is known.
-            method_scopes: Scopes, or a whole rule, by `package.Service/Method`.
-            default_scopes: Scopes of RPCs that have no rule anywhere.
-            public_methods: RPCs that anyone may call.
+            descriptors: Descriptors by path; RPCs whose proto is unknown have none.
+            options: Rules that are not in the protos.
 
         Raises:
-            PolicyError: An RPC has no rule, a rule is empty, or a name is no registered RPC.
+            PolicyError: An RPC has no rule, a rule is invalid, or a rule is for an unknown RPC.
         """
+        options = options or PolicyOptions()
         paths = set(methods)
-        given: dict[str, AccessRule] = {}
-        for name, wanted in (method_scopes or {}).items():
-            given[_path(name)] = (
-                wanted if isinstance(wanted, AccessRule) else AccessRule(scopes=_scopes(name, wanted))
-            )
-        for name in public_methods:
-            if _path(name) in given:
-                raise PolicyError(f"{name}: is in method_scopes and in public_methods; keep one of them")
-            given[_path(name)] = PUBLIC
+        given = _given_rules(options)
         for path in given:
             if path not in paths:
                 raise PolicyError(
-                    f"{path.lstrip('/')}: a rule names this RPC and no service here has it; "
-                    "mend the name, or remove the rule"
+                    f"{path[1:]}: access rule for an unknown RPC; fix its name or remove the rule"
                 )
-        fallback = AccessRule(scopes=frozenset(default_scopes)) if default_scopes else None
+        default = AccessRule(scopes=frozenset(options.default_scopes)) if options.default_scopes else None
         rules = {}
         for path in paths:
-            rule = given.get(path) or _annotated(descriptors.get(path)) or fallback
+            rule = given.get(path) or _annotated(descriptors.get(path)) or default
             if rule is None:
                 raise PolicyError(
-                    f"{path.lstrip('/')}: has no access rule; give it `option (gatehouse.authz.v1.access)` "
-                    "in its proto, or an entry in method_scopes or public_methods"
+                    f"{path[1:]}: has no access rule; set `option (gatehouse.authz.v1.access)` in its proto, "
+                    "or add it to method_scopes or public_methods"
                 )
             rules[path] = rule
         return cls(rules)
@@ -201,8 +186,42 @@ class Policy:
         return self.rules[path]
 
 
+def _problem(rule: AccessRule) -> str:
+    """Return what is wrong with a rule and how to fix it, or "" if it is valid."""
+    kinds = rule.public + rule.authenticated + bool(rule.scopes or rule.roles)
+    conditions = bool(rule.acr or rule.max_age is not None or rule.online)
+    problems = {
+        "is empty; set public, authenticated, scopes or roles": kinds == 0,
+        "mixes public, authenticated and scopes or roles; set only one of them": kinds > 1,
+        "is public but sets acr, max_age or online; remove them": rule.public and conditions,
+        "has an invalid scope; use printable ASCII without spaces, quotes and backslashes": not all(
+            _PRINTABLE.fullmatch(scope) for scope in rule.scopes
+        ),
+        "has an empty role; remove it": not all(rule.roles),
+        "has an invalid acr; use printable ASCII without spaces, quotes and backslashes": bool(
+            rule.acr and not _PRINTABLE.fullmatch(rule.acr)
+        ),
+        "has a negative max_age; set 0 or more seconds": (rule.max_age or 0) < 0,
+    }
+    return next((problem for problem, found in problems.items() if found), "")
+
+
+def _given_rules(options: PolicyOptions) -> dict[str, AccessRule]:
+    """Return the rules of `method_scopes` and `public_methods` by path."""
+    given: dict[str, AccessRule] = {}
+    for name, rule in options.method_scopes.items():
+        if isinstance(rule, str):
+            raise PolicyError(f"{name}: method_scopes needs a list of scopes, not a string")
+        given[_path(name)] = rule if isinstance(rule, AccessRule) else AccessRule(scopes=frozenset(rule))
+    for name in options.public_methods:
+        if _path(name) in given:
+            raise PolicyError(f"{name}: is in method_scopes and in public_methods; remove one of them")
+        given[_path(name)] = PUBLIC
+    return given
+
+
 def _annotated(descriptor: MethodDescriptor | None) -> AccessRule | None:
-    """Returns the rule in the proto of a method."""
+    """Return the rule in the proto of a method, or None."""
     if descriptor is None or not descriptor.GetOptions().HasExtension(authz_pb2.access):
         return None
     return AccessRule.from_proto(descriptor.GetOptions().Extensions[authz_pb2.access])
@@ -210,9 +229,3 @@ def _annotated(descriptor: MethodDescriptor | None) -> AccessRule | None:
 
 def _path(name: str) -> str:
     return "/" + name.lstrip("/")
-
-
-def _scopes(name: str, scopes: Collection[str]) -> frozenset[str]:
-    if isinstance(scopes, str):
-        raise PolicyError(f"{name}: method_scopes takes a list of scopes, not one string")
-    return frozenset(scopes)

@@ -1,84 +1,68 @@
-"""A gRPC server with everything on: chain, health, reflection, limits, TLS, and an end that loses no call."""
+"""A gRPC server with the interceptor chain, health, reflection, limits, TLS and graceful shutdown."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
-import protovalidate
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from opentelemetry.trace import Tracer
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.oauth import TokenVerifier
-from gatehouse.rpc._adapter import Service, collect, shape_of
-from gatehouse.rpc._intake import Intake
+from gatehouse.rpc._drain import Drain
+from gatehouse.rpc._registration import Service, collect_handlers, find_descriptors
 from gatehouse.rpc.authorization import AuthorizationInterceptor
-from gatehouse.rpc.call import Interceptor, Method
-from gatehouse.rpc.chain import Router
+from gatehouse.rpc.call import Interceptor, Method, RpcType
 from gatehouse.rpc.errors import ErrorsInterceptor
 from gatehouse.rpc.health import Health
 from gatehouse.rpc.limits import LimitsInterceptor, MetadataInterceptor
 from gatehouse.rpc.logging import LoggingInterceptor
 from gatehouse.rpc.metrics import RpcMetrics
-from gatehouse.rpc.policy import AccessRule, Policy
-from gatehouse.rpc.tls import ServerTls
+from gatehouse.rpc.policy import Policy, PolicyOptions
+from gatehouse.rpc.router import Router
+from gatehouse.rpc.tls import server_credentials
 from gatehouse.rpc.tracing import TracingInterceptor
+from gatehouse.settings import ServerSettings, TlsSettings
 
 _HEALTH = "grpc.health.v1.Health"
-_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 
 @dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What a server bears; sizes in bytes, times in seconds."""
+class ServerTelemetry:
+    """Where a server logs, traces and measures.
 
-    max_message_bytes: int = 4 * 1024 * 1024
-    max_metadata_bytes: int = 16 * 1024
-    max_concurrent_streams: int = 100
-    max_concurrent_rpcs: int = 1000
-    max_watches_per_connection: int = 32
-    max_watches: int = 1000
-    max_connection_age: float = 1800.0
-    max_connection_age_grace: float = 30.0
-    max_deadline: float = 30.0
-    max_stream_deadline: float = 3600.0
-    drain: float = 20.0
-    recheck: float = 30.0
-    health_poll: float = 0.25
+    Attributes:
+        logger: Gets a line for each RPC.
+        tracer: Records spans; None records none.
+        metrics: Metrics of RPCs; by default they are not exported.
+    """
+
+    logger: FilteringBoundLogger
+    tracer: Tracer | None = None
+    metrics: RpcMetrics = field(default_factory=RpcMetrics)
 
 
 class Server:
-    """One gRPC server.
+    """A gRPC server.
 
     Args:
-        services: The services, registered by their generated functions.
-        verifier: Turns tokens into principals.
-        tls: How the server shows who it is.
-        logger: Gets a line for each RPC.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        limits: What the server bears.
-        tracer: Makes spans; None makes none.
-        metrics: Measures; None measures nothing.
-        readiness: Says, by service name, whether a service can work now; "" for all of them.
-        reflection: Whether reflection is on.
-        reuse_port: Whether several processes share the port (SO_REUSEPORT).
-        method_scopes: Rules for RPCs whose protos have none; see Policy.of.
-        default_scopes: Likewise.
-        public_methods: Likewise.
-        interceptors: Further layers, between authorization and the handler.
+        services: Servicers with their generated registration functions.
+        verifier: Verifies access tokens.
+        tls: Certificate, or permission to use plaintext.
+        telemetry: Logs, traces and metrics.
+        settings: Address, limits and reflection; all defaults if None.
+        policy: Access rules for RPCs whose protos have none.
+        readiness: Returns whether the services are ready; polled for the health service.
+        interceptors: Additional interceptors, called after authorization.
 
     Raises:
-        PolicyError: An RPC has no rule, or a rule is wrong.
-        TlsError: The certificate cannot be used.
+        PolicyError: An RPC has no access rule, or a rule is invalid.
+        TlsError: The certificate is unusable, or plaintext is not allowed.
     """
 
     def __init__(
@@ -86,123 +70,111 @@ class Server:
         services: Sequence[Service],
         *,
         verifier: TokenVerifier,
-        tls: ServerTls,
-        logger: FilteringBoundLogger,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        limits: ServerLimits | None = None,
-        tracer: Tracer | None = None,
-        metrics: RpcMetrics | None = None,
+        tls: TlsSettings,
+        telemetry: ServerTelemetry,
+        settings: ServerSettings | None = None,
+        policy: PolicyOptions | None = None,
         readiness: Callable[[], bool] = lambda: True,
-        reflection: bool = False,
-        reuse_port: bool = False,
-        method_scopes: Mapping[str, Sequence[str] | AccessRule] | None = None,
-        default_scopes: Sequence[str] = (),
-        public_methods: Sequence[str] = (),
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._logger = logger
-        self._host = host
-        self._port = port
-        self._limits = limits = limits or ServerLimits()
+        self._settings = settings = settings or ServerSettings()
+        self._credentials = server_credentials(tls, settings.host)
+        self._logger = telemetry.logger
         self._readiness = readiness
-        self._intake = Intake()
-        self._credentials = tls.credentials(host)
-        self._reuse_port = reuse_port
+        self._drain = Drain()
 
-        own = collect(services)
-        self.service_names = sorted({path.split("/")[1] for path in own})
+        handlers = collect_handlers(services)
+        self.service_names = sorted({path.split("/")[1] for path in handlers})
         self._health = Health(self.service_names)
         platform = [Service(health_pb2_grpc.add_HealthServicer_to_server, self._health)]
-        if reflection:
-            platform.append(self._reflection())
-        found = {**own, **collect(platform)}
-        given = {name.lstrip("/") for name in (*(method_scopes or ()), *public_methods)}
-        free = [path for path in found if path.split("/")[1] in {_HEALTH, _REFLECTION}]
+        if settings.reflection:
+            names = [*self.service_names, _HEALTH, reflection.SERVICE_NAME]
+            servicer = reflection.aio.ReflectionServicer(names)
+            platform.append(Service(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer))
+        platform_handlers = collect_handlers(platform)
+        handlers |= platform_handlers
         self.policy = Policy.of(
-            found,
-            _descriptors(found),
-            method_scopes=method_scopes,
-            default_scopes=default_scopes,
-            public_methods=[*public_methods, *(path for path in free if path[1:] not in given)],
+            handlers,
+            find_descriptors(handlers),
+            (policy or PolicyOptions()).with_public(platform_handlers),
         )
         methods = [
             Method(
-                path,
-                path.split("/")[1],
-                shape_of(handler),
-                self.policy[path],
-                handler,
-                not path.startswith(f"/{_HEALTH}/"),
+                path=path,
+                rpc_type=RpcType.of(
+                    client_streaming=handler.request_streaming, server_streaming=handler.response_streaming
+                ),
+                rule=self.policy[path],
+                handler=handler,
+                observed=not path.startswith(f"/{_HEALTH}/"),
             )
-            for path, handler in found.items()
+            for path, handler in handlers.items()
         ]
-        self._metrics = metrics = metrics or RpcMetrics()
-        self._log_lines = LoggingInterceptor(logger)
+        self._metrics = telemetry.metrics
+        self._log_lines = LoggingInterceptor(telemetry.logger)
         chain: list[Interceptor] = [
-            TracingInterceptor(tracer),
-            metrics,
+            TracingInterceptor(telemetry.tracer),
+            self._metrics,
             self._log_lines,
-            ErrorsInterceptor(logger),
-            MetadataInterceptor(limits.max_metadata_bytes),
-            LimitsInterceptor(
-                max_concurrent_rpcs=limits.max_concurrent_rpcs,
-                max_deadline_seconds=limits.max_deadline,
-                max_stream_deadline_seconds=limits.max_stream_deadline,
-                max_watches_per_connection=limits.max_watches_per_connection,
-                max_watches=limits.max_watches,
-            ),
-            AuthorizationInterceptor(verifier, metrics, recheck_seconds=limits.recheck),
+            ErrorsInterceptor(telemetry.logger),
+            MetadataInterceptor(settings.max_metadata_bytes),
+            LimitsInterceptor(settings),
+            AuthorizationInterceptor(verifier, self._metrics, recheck_seconds=settings.recheck_seconds),
             *interceptors,
         ]
-        self._router = Router(
-            methods, chain, protovalidate.Validator(), self._intake, limits.max_metadata_bytes
-        )
+        self._router = Router(methods, chain, self._drain, settings.max_metadata_bytes)
         self._running: tuple[grpc.aio.Server, asyncio.Task[None]] | None = None
 
-    async def start(self) -> int:
-        """Begins to listen and returns the port.
+    async def start(self, port: int = 0, *, reuse_port: bool = False) -> int:
+        """Start to listen, and return the port.
+
+        Args:
+            port: Port to listen on; 0 takes a free one.
+            reuse_port: Whether other processes listen on the same port (SO_REUSEPORT).
 
         Raises:
-            OSError: The port cannot be had.
+            OSError: The port is not available.
         """
-        server = grpc.aio.server(options=self._options())
+        host = self._settings.host
+        server = grpc.aio.server(options=self._options(reuse_port=reuse_port))
         server.add_generic_rpc_handlers((self._router,))
-        address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if self._credentials is None:
-                self._port = server.add_insecure_port(address)
+                port = server.add_insecure_port(address)
             else:
-                self._port = server.add_secure_port(address, self._credentials)
+                port = server.add_secure_port(address, self._credentials)
         except RuntimeError:
-            raise OSError(f"{address}: cannot listen there; another process may have the port") from None
+            raise OSError(f"{address}: cannot listen; another process may use the port") from None
         ready = self._readiness()
         self._health.set_ready(ready=ready)
         await server.start()
-        self._running = server, asyncio.create_task(self._follow_forever(ready))
-        self._logger.info("listening", address=f"{self._host}:{self._port}", services=self.service_names)
-        return self._port
+        self._running = server, asyncio.create_task(self._poll_readiness(ready=ready))
+        self._logger.info("listening", address=f"{host}:{port}", services=self.service_names)
+        return port
 
-    async def stop(self, drain: float | None = None) -> None:
-        """Stops: NOT_SERVING, no new calls, those under way may end within `drain` seconds, then none.
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Report NOT_SERVING, refuse new calls, wait for calls in progress, and cancel those that remain.
 
-        A second call, with a shorter `drain`, hastens the end; 0 ends at once, and loses what is under way.
+        Args:
+            drain_seconds: Longest time to wait; None takes that of the settings. A second call with a shorter
+                time stops the server earlier.
         """
         if self._running is None:
             return
-        seconds = self._limits.drain if drain is None else drain
-        server, following = self._running
-        following.cancel()
+        seconds = self._settings.drain_seconds if drain_seconds is None else drain_seconds
+        server, polling = self._running
+        polling.cancel()
         self._health.end()
         try:
             if seconds > 0:
-                await self._intake.close()
+                await self._drain.hold_calls()
             stopping = asyncio.create_task(server.stop(seconds))
-            await asyncio.sleep(0)  # gRPC has been told, and tells its clients
+            await asyncio.sleep(0)  # let gRPC announce the shutdown to its clients
         finally:
-            self._intake.open()
-            # Not before: a stream that ends now is opened again elsewhere, and not here.
-            self._intake.draining.set()
+            self._drain.release_calls()
+            # After the announcement, so that a client reopens its stream on another server.
+            self._drain.started.set()
         try:
             await stopping
         finally:
@@ -213,43 +185,28 @@ class Server:
         self._metrics.flush()
         self._log_lines.flush()
 
-    def _options(self) -> list[tuple[str, int]]:
-        limits = self._limits
+    def _options(self, *, reuse_port: bool) -> list[tuple[str, int]]:
+        settings = self._settings
         return [
-            ("grpc.max_receive_message_length", limits.max_message_bytes),
-            ("grpc.max_send_message_length", limits.max_message_bytes),
-            ("grpc.max_metadata_size", limits.max_metadata_bytes),
-            ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
-            ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
-            # Else the limit counts streams that are over and not yet cleared away, and a client that keeps
-            # to it is refused every other call; tests/rpc/test_limits.py.
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.max_metadata_size", settings.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            # Otherwise streams that have ended but are not yet cleaned up count, and gRPC refuses calls of
+            # clients that respect the limit; see tests/rpc/test_limits.py.
             ("grpc.http.overload_protection", 0),
-            ("grpc.max_connection_age_ms", int(limits.max_connection_age * 1000)),
-            ("grpc.max_connection_age_grace_ms", int(limits.max_connection_age_grace * 1000)),
+            ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_seconds * 1000)),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.so_reuseport", int(self._reuse_port)),
+            ("grpc.so_reuseport", int(reuse_port)),
         ]
 
-    def _reflection(self) -> Service:
-        from grpc_reflection.v1alpha._async import ReflectionServicer  # noqa: PLC0415 - only when it is on
-
-        names = [*self.service_names, _HEALTH, reflection.SERVICE_NAME]
-        return Service(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, ReflectionServicer(names))
-
-    async def _follow_forever(self, ready: bool) -> None:  # noqa: FBT001 - private
+    async def _poll_readiness(self, *, ready: bool) -> None:
         while True:
-            await asyncio.sleep(self._limits.health_poll)
+            await asyncio.sleep(self._settings.health_poll_seconds)
             if self._readiness() != ready:
                 ready = not ready
-                self._logger.warning("readiness changed", ready=ready)
+                log = self._logger.info if ready else self._logger.warning
+                log("readiness changed", ready=ready)
                 self._health.set_ready(ready=ready)
-
-
-def _descriptors(paths: Mapping[str, object]) -> dict[str, MethodDescriptor]:
-    pool = descriptor_pool.Default()
-    found = {}
-    for path in paths:
-        _, service, name = path.split("/")
-        with contextlib.suppress(KeyError):
-            found[path] = pool.FindServiceByName(service).methods_by_name[name]
-    return found

@@ -47,9 +47,9 @@ _TRACESTATE = re.compile(f"{_MEMBER}(?:,{_MEMBER}){{0,31}}", re.ASCII)
 
 def _carrier(call: Call) -> dict[str, str]:
     """Return the valid trace headers: the propagator logs invalid ones, which are the caller's text."""
-    if not _TRACESTATE.fullmatch(call.tracestate):
-        return {"traceparent": call.traceparent}
-    return {"traceparent": call.traceparent, "tracestate": call.tracestate}
+    if not _TRACESTATE.fullmatch(call.metadata.tracestate):
+        return {"traceparent": call.metadata.traceparent}
+    return {"traceparent": call.metadata.traceparent, "tracestate": call.metadata.tracestate}
 
 
 class TracingInterceptor:
@@ -73,7 +73,7 @@ class TracingInterceptor:
         root = Context()
 
         async def handle(call: Call) -> None:
-            parent = self._propagator.extract(_carrier(call), root) if call.traceparent else root
+            parent = self._propagator.extract(_carrier(call), root) if call.metadata.traceparent else root
             span = self._tracer.start_span(method.name, parent, SpanKind.SERVER)
             context = span.get_span_context()
             if context.is_valid:

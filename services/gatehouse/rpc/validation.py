@@ -1,4 +1,4 @@
-"""From bytes to a request that its proto allows: parsing, then the constraints of protovalidate."""
+"""Parse requests and check the constraints in their protos (protovalidate)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gatehouse.rpc.errors import StatusError, error_info, field_violations
 
 _MALFORMED = Status(
     grpc.StatusCode.INVALID_ARGUMENT,
-    "the request is not a message of this RPC",
+    "malformed request message",
     "REQUEST_MALFORMED",
     (error_info("REQUEST_MALFORMED"),),
 )
 
 
 def _field_path(violation: protovalidate.Violation) -> str:
-    """Writes a path as `user.email`, `items[2].name`."""
+    """Return the path of a field, such as `user.email` or `items[2].name`."""
     path = ""
     field = violation.proto.field
     for element in field.elements if field is not None else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
-            # A map key is a value of the request, and not for an error text.
+            # A map key is a value of the request, which must not appear in an error.
             path += f"[{subscript.value}]" if subscript.field == "index" else "[*]"
     return path
 
@@ -36,14 +36,13 @@ def _field_path(violation: protovalidate.Violation) -> str:
 def parser(
     deserialize: Callable[[bytes], Any] | None, validator: protovalidate.Validator
 ) -> Callable[[bytes], Any]:
-    """Makes the function that parses and validates the requests of one RPC.
+    """Return the function that parses and validates the requests of an RPC.
+
+    It raises StatusError, INVALID_ARGUMENT with BadRequest, for an invalid request.
 
     Args:
-        deserialize: Parses bytes; None hands them on as they are.
+        deserialize: Parses a request; None leaves it as bytes.
         validator: Checks constraints.
-
-    Returns:
-        A function that raises StatusError, INVALID_ARGUMENT with BadRequest, for a request that does not fit.
     """
     if deserialize is None:
         return bytes
@@ -64,12 +63,12 @@ def parser(
 
 def _invalid(violations: list[protovalidate.Violation]) -> Status:
     found = [
-        (_field_path(v), v.proto.rule_id.upper().replace(".", "_"), v.proto.message or "is not valid")
+        (_field_path(v), v.proto.rule_id.upper().replace(".", "_"), v.proto.message or "is invalid")
         for v in violations[:50]
     ]
     return Status(
         grpc.StatusCode.INVALID_ARGUMENT,
-        "the request is not valid: " + ", ".join(sorted({f or "request" for f, _, _ in found})),
+        "invalid request: " + ", ".join(sorted({f or "request" for f, _, _ in found})),
         "REQUEST_INVALID",
         (error_info("REQUEST_INVALID"), field_violations(*found)),
     )

@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from gatehouse.client import ClientTls
 from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, TracedTransport
-from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerLimits, ServerTls, Service
+from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
 from gatehouse.settings import (
@@ -56,40 +56,11 @@ def issuer_config(settings: IssuerSettings) -> IssuerConfig:
         raise ConfigurationError(f"GATEHOUSE_ISSUERS: {settings.issuer}: {error}") from None
 
 
-def server_tls(settings: Settings) -> ServerTls:
-    """Make the TLS configuration of a server."""
-    tls = settings.tls
-    return ServerTls(
-        certificate_file=tls.certificate_file,
-        private_key_file=tls.private_key_file,
-        plaintext=tls.plaintext,
-        plaintext_beyond_loopback=tls.plaintext_beyond_loopback,
-        reload_seconds=tls.reload_seconds,
-    )
-
-
 def client_tls(settings: Settings) -> ClientTls:
     """Make the TLS configuration of a channel."""
     tls = settings.tls
     return ClientTls(
         ca_file=tls.ca_file, plaintext=tls.plaintext, plaintext_beyond_loopback=tls.plaintext_beyond_loopback
-    )
-
-
-def server_limits(settings: Settings) -> ServerLimits:
-    """Make the limits of a server."""
-    server = settings.server
-    return ServerLimits(
-        max_message_bytes=server.max_message_bytes,
-        max_metadata_bytes=server.max_metadata_bytes,
-        max_concurrent_streams=server.max_concurrent_streams,
-        max_concurrent_rpcs=server.max_concurrent_rpcs,
-        max_connection_age=server.max_connection_age_seconds,
-        max_connection_age_grace=server.max_connection_age_grace_seconds,
-        max_deadline=server.max_deadline_seconds,
-        max_stream_deadline=server.max_stream_deadline_seconds,
-        drain=server.drain_seconds,
-        recheck=server.recheck_seconds,
     )
 
 
@@ -120,7 +91,6 @@ class Process:
         telemetry: Logger, tracer and meter.
         rules: Access rules of all services, by path.
         stack: Closes what is opened here.
-        reuse_port: Whether other processes listen on the same ports.
 
     Raises:
         ConfigurationError: No issuer is configured, or one is invalid.
@@ -132,14 +102,11 @@ class Process:
         telemetry: Telemetry,
         rules: Mapping[str, AccessRule],
         stack: AsyncExitStack,
-        *,
-        reuse_port: bool,
     ) -> None:
         self._settings = settings
         self._telemetry = telemetry
         self._rules = rules
         self._stack = stack
-        self._reuse_port = reuse_port
         self._metrics = RpcMetrics(telemetry.meter)
         self._issuers = [issuer_config(issuer) for issuer in settings.issuers]
         if not self._issuers:
@@ -199,16 +166,10 @@ class Process:
         server = Server(
             [Service(spec.register, built.servicer)],
             verifier=self.verifier,
-            tls=server_tls(self._settings),
-            logger=self._telemetry.logger,
-            host=self._settings.server.host,
-            port=settings.port,
-            limits=server_limits(self._settings),
-            tracer=self._tracer(),
-            metrics=self._metrics,
+            tls=self._settings.tls,
+            telemetry=ServerTelemetry(self._telemetry.logger, self._tracer(), self._metrics),
+            settings=self._settings.server,
             readiness=self._ready(spec, readiness),
-            reflection=self._settings.server.reflection,
-            reuse_port=self._reuse_port,
         )
         self._warn_of_online_rules(server)
         return server

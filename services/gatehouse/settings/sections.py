@@ -62,6 +62,10 @@ class ServerSettings(Section):
     """Concurrent calls on one connection; the client queues further calls."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
     """Concurrent calls in one process; further calls fail with RESOURCE_EXHAUSTED."""
+    max_watches_per_connection: int = Field(32, ge=1)
+    """Concurrent health watches on one connection; further ones fail with RESOURCE_EXHAUSTED."""
+    max_watches: int = Field(1000, ge=1)
+    """Concurrent health watches in one process; further ones fail with RESOURCE_EXHAUSTED."""
     max_connection_age_seconds: float = Field(1800.0, gt=0)
     """Age at which a connection is closed, so that clients discover new replicas."""
     max_connection_age_grace_seconds: float = Field(30.0, gt=0)
@@ -74,6 +78,8 @@ class ServerSettings(Section):
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
     recheck_seconds: float = Field(30.0, gt=0)
     """Time between two checks of a stream's token."""
+    health_poll_seconds: float = Field(0.25, gt=0)
+    """Time between two checks of the readiness that the health service reports."""
     grpc_tuning: Literal["auto", "off"] = "auto"
     """Tune gRPC's threads (`auto`: only for the grpcio version that was measured); see operations.md."""
 
