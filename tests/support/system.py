@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import ipaddress
 import json
 import os
 import shutil
@@ -14,12 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +24,12 @@ import grpc.aio
 import httpx
 import psycopg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from gatehouse.app.services import SERVICES
 from gatehouse.client import ClientTls, connect
+from gatehouse_testbed.certificates import write_certificates
+from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.database import LOGIN_ROLES, named
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
@@ -66,94 +59,9 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Makes a certificate of loopback that is its own authority; returns it and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate, private = folder / "server.crt", folder / "server.key"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return certificate, private
-
-
 def issuer_url(port: int) -> str:
     """Returns the name of the issuer on a port."""
     return f"http://127.0.0.1:{port}/realms/gatehouse"
-
-
-@dataclass(frozen=True)
-class Span:
-    """What came over OTLP of one span; ids are hexadecimal."""
-
-    service: str
-    name: str
-    kind: int
-    trace_id: str
-    span_id: str
-    parent_id: str
-    attributes: dict[str, str]
-
-
-class Spans(trace_service_pb2_grpc.TraceServiceServicer):
-    """An OTLP receiver that keeps every span, and every export as it came."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_trace: dict[str, list[Span]] = defaultdict(list)
-        self.raw: list[bytes] = []
-        self._server = grpc.server(ThreadPoolExecutor(2))
-        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
-        add(self, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the generated name
-        """Takes spans."""
-        with self._lock:
-            self.raw.append(request.SerializeToString())
-            for resource in request.resource_spans:
-                service = next(
-                    a.value.string_value for a in resource.resource.attributes if a.key == "service.name"
-                )
-                for span in (s for scope in resource.scope_spans for s in scope.spans):
-                    self._by_trace[span.trace_id.hex()].append(
-                        Span(
-                            service,
-                            span.name,
-                            span.kind,
-                            span.trace_id.hex(),
-                            span.span_id.hex(),
-                            span.parent_span_id.hex(),
-                            {a.key: a.value.string_value for a in span.attributes},
-                        )
-                    )
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def of(self, trace_id: str) -> list[Span]:
-        """Returns the spans of a trace that have come so far."""
-        with self._lock:
-            return list(self._by_trace[trace_id])
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._server.stop(0).wait()
 
 
 @dataclass
@@ -209,8 +117,9 @@ class System:
     base: dict[str, str]
     settings: dict[str, str]
     ports: dict[str, int]
-    certificate: Path
-    spans: Spans
+    ca_file: Path
+    spans: TraceStore
+    exports: list[bytes]
     issuer_ports: dict[str, int]
     profile: Path
     programs: dict[str, Program] = field(default_factory=dict)
@@ -251,7 +160,7 @@ class System:
     def wait_until_serving(self) -> None:
         """Waits until the issuer answers and every service serves."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        trusted = grpc.ssl_channel_credentials(self.certificate.read_bytes())
+        trusted = grpc.ssl_channel_credentials(self.ca_file.read_bytes())
         for name, port in self.ports.items():
             with grpc.secure_channel(f"localhost:{port}", trusted) as channel:
                 stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -363,7 +272,7 @@ class System:
     def channel(self, name: str, *ports: int, tokens: Any = None) -> grpc.aio.Channel:
         """Opens a channel to a service, or to the replicas on `ports`."""
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports or (self.ports[name],))
-        tls = ClientTls(ca_file=self.certificate, server_name="localhost")
+        tls = ClientTls(ca_file=self.ca_file, server_name="localhost")
         return connect(f"ipv4:{addresses}", tls=tls, tokens=tokens)
 
     def metrics(self, name: str) -> str:
@@ -397,9 +306,11 @@ def run_system() -> Iterator[System]:
     """Runs everything until the context ends."""
     # A Unix socket's path may have some 90 characters.
     folder = Path(tempfile.mkdtemp(prefix="gh-sys-"))
-    certificate, key = make_certificate(folder)
+    tls = write_certificates(folder)
     server, owner_url = _prepare_database(folder)
-    spans = Spans()
+    spans, exports = TraceStore(), list[bytes]()
+    receiver = contextlib.ExitStack()
+    otlp_endpoint = receiver.enter_context(receive_spans(spans, exports.append))
     ports = {name: free_port() for name in NAMES}
     issuer_ports = {name: free_port() for name in ("issuer", "other issuer")}
     base = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
@@ -416,16 +327,16 @@ def run_system() -> Iterator[System]:
     ]
     settings = base | {
         "GATEHOUSE_ISSUERS": json.dumps(accepted),
-        "GATEHOUSE_TLS__CERTIFICATE_FILE": str(certificate),
-        "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(key),
-        "GATEHOUSE_TLS__CA_FILE": str(certificate),
+        "GATEHOUSE_TLS__CERTIFICATE_FILE": str(tls.certificate_file),
+        "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(tls.private_key_file),
+        "GATEHOUSE_TLS__CA_FILE": str(tls.ca_file),
         "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "gatehouse-admin-service",
         "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": CLIENT_SECRETS["gatehouse-admin-service"],
         "GATEHOUSE_ADMIN__USERS_TARGET": f"localhost:{ports['users']}",
         "GATEHOUSE_SERVER__RECHECK_SECONDS": str(RECHECK_SECONDS),
         "GATEHOUSE_SERVER__DRAIN_SECONDS": str(DRAIN_SECONDS),
         "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
-        "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": f"http://127.0.0.1:{spans.port}",
+        "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": otlp_endpoint,
         "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
         "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": "0.2",
         "GATEHOUSE_DATABASE__MIGRATE_URL": owner_url,
@@ -445,14 +356,14 @@ def run_system() -> Iterator[System]:
             {
                 "issuer": issuer_url(issuer_ports["issuer"]),
                 "targets": {name: f"localhost:{port}" for name, port in ports.items()},
-                "ca_file": str(certificate),
+                "ca_file": str(tls.ca_file),
                 "clients": CLIENT_SECRETS,
                 "passwords": {name: name for name in ("alice", "bob", "carol")},
             }
         )
     )
     system = System(
-        folder, server, owner_url, base, settings, ports, certificate, spans, issuer_ports, profile
+        folder, server, owner_url, base, settings, ports, tls.ca_file, spans, exports, issuer_ports, profile
     )
     try:
         migrating = system.spawn("migrate")
@@ -469,7 +380,7 @@ def run_system() -> Iterator[System]:
                 program.process.terminate()
         for program in system.spawned:
             program.end()
-        spans.stop()
+        receiver.close()
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
