@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gatehouse.client import ClientCredentials, TokenSource, introspect, request_token, revoke
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
-from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, ManualTime, Reply, Request, until
+from tests.support.loopback_http import Reply, Request
+from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, ManualTime, until
 
 FORM = {"grant_type": "client_credentials"}
 LIFETIME = 300.0
@@ -44,7 +45,7 @@ def numbered(idp: LoopbackIssuer) -> Callable[[Request], Reply]:
     """Gives tokens of rising number: token-1, token-2."""
 
     def give(_: Request) -> Reply:
-        return Reply(answer(f"token-{idp.asked('token')}"))
+        return Reply(answer(f"token-{idp.request_count('token')}"))
 
     idp.answer("token", give)
     return give
@@ -316,7 +317,7 @@ async def test_source_asks_once_and_serves_until_it_renews(
     assert [await source.token() for _ in range(3)] == ["token-1"] * 3
     manual_time.advance(LIFETIME * 0.8 - 0.001)
     assert await source.token() == "token-1"
-    assert idp.asked("token") == 1
+    assert idp.request_count("token") == 1
     assert idp.last("token").basic == ("worker", "secret")
     assert idp.last("token").form == FORM
 
@@ -335,7 +336,7 @@ async def test_source_finds_the_token_endpoint_once(
     manual_time.advance(LIFETIME)
     assert await source.token() == "token-2"
 
-    assert idp.asked(".well-known/openid-configuration") == 1
+    assert idp.request_count(".well-known/openid-configuration") == 1
 
 
 async def test_source_finds_the_token_endpoint_elsewhere(
@@ -362,11 +363,11 @@ async def test_issuer_without_a_token_endpoint_is_an_outage(
 async def test_many_who_ask_at_once_make_one_request(source: TokenSource, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = [asyncio.create_task(source.token()) for _ in range(500)]
-    await until(lambda: idp.asked("token") == 1)
+    await until(lambda: idp.request_count("token") == 1)
     idp.release("token")
 
     assert set(await asyncio.gather(*waiting)) == {"token-1"}
-    assert idp.asked("token") == 1
+    assert idp.request_count("token") == 1
 
 
 async def test_old_token_serves_while_the_new_one_is_on_its_way(
@@ -376,7 +377,7 @@ async def test_old_token_serves_while_the_new_one_is_on_its_way(
     manual_time.advance(LIFETIME * 0.8)
     idp.hold("token")
     assert [await source.token() for _ in range(50)] == ["token-1"] * 50
-    await until(lambda: idp.asked("token") == 2)
+    await until(lambda: idp.request_count("token") == 2)
     assert await source.token() == "token-1"
     idp.release("token")
     async with asyncio.timeout(5):
@@ -384,7 +385,7 @@ async def test_old_token_serves_while_the_new_one_is_on_its_way(
             await asyncio.sleep(0.001)
 
     assert await source.token() == "token-2"
-    assert idp.asked("token") == 2
+    assert idp.request_count("token") == 2
 
 
 async def test_token_that_has_ended_serves_nobody(
@@ -393,7 +394,7 @@ async def test_token_that_has_ended_serves_nobody(
     await source.token()
     manual_time.advance(LIFETIME - 0.001)
     assert await source.token() == "token-1"
-    await until(lambda: idp.asked("token") == 2)
+    await until(lambda: idp.request_count("token") == 2)
     await until(lambda: not source._flight.busy(None))
     manual_time.advance(LIFETIME)
 
@@ -405,7 +406,7 @@ async def test_lifetime_counts_from_the_question(
 ) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
-    await until(lambda: idp.asked("token") == 1)
+    await until(lambda: idp.request_count("token") == 1)
     manual_time.advance(100)
     idp.release("token")
     await waiting
@@ -424,11 +425,11 @@ async def test_renewals_of_many_clients_are_spread(
     moments = []
     manual_time.advance(LIFETIME * 0.75 - 0.001)
     for _ in range(31):
-        asked = idp.asked("token")
+        asked = idp.request_count("token")
         for source in sources:
             await source.token()
         await until(lambda: not any(source._flight.busy(None) for source in sources))
-        moments.append(idp.asked("token") - asked)
+        moments.append(idp.request_count("token") - asked)
         manual_time.advance(1.0)
 
     assert moments[0] == 0
@@ -445,11 +446,11 @@ async def test_outage_leaves_the_old_token_in_service_and_the_endpoint_alone(
     manual_time.advance(LIFETIME * 0.8)
     for asked, rest in ((2, 1.0), (3, 2.0), (4, 4.0)):
         assert [await source.token() for _ in range(10)] == ["token-1"] * 10
-        await until(lambda asked=asked: idp.asked("token") == asked)  # type: ignore[misc]
+        await until(lambda asked=asked: idp.request_count("token") == asked)  # type: ignore[misc]
         await until(lambda: not source._flight.busy(None))
         manual_time.advance(rest - 0.001)
         assert await source.token() == "token-1"
-        assert idp.asked("token") == asked
+        assert idp.request_count("token") == asked
         manual_time.advance(0.001)
 
     # It ends while the endpoint is away, and comes back by itself.
@@ -476,7 +477,7 @@ async def test_retry_after_is_honoured(
     for _ in range(10):
         with pytest.raises(IssuerUnavailable):
             await source.token()
-    assert idp.asked("token") == 1
+    assert idp.request_count("token") == 1
     manual_time.advance(0.001)
 
     assert await source.token() == "token-2"
@@ -489,7 +490,7 @@ async def test_refusal_is_not_repeated_at_once(
     for _ in range(20):
         with pytest.raises(TokenRequestFailed, match="invalid_client"):
             await source.token()
-    assert idp.asked("token") == 1
+    assert idp.request_count("token") == 1
     idp.answer("token", numbered)
     manual_time.advance(1.0)
 
@@ -500,12 +501,12 @@ async def test_many_who_fail_at_once_make_one_request(source: TokenSource, idp: 
     idp.hold("token")
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
     waiting = [asyncio.create_task(source.token()) for _ in range(100)]
-    await until(lambda: idp.asked("token") == 1)
+    await until(lambda: idp.request_count("token") == 1)
     idp.release("token")
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
     assert {str(outcome) for outcome in outcomes} == {"invalid_client"}
-    assert idp.asked("token") == 1
+    assert idp.request_count("token") == 1
 
 
 async def test_refused_token_is_replaced_at_once(
@@ -521,7 +522,7 @@ async def test_refused_token_is_replaced_at_once(
     # Who comes late with the old one changes nothing.
     source.invalidate("token-1")
     assert await source.token() == "token-2"
-    assert idp.asked("token") == 2
+    assert idp.request_count("token") == 2
 
 
 async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
@@ -530,7 +531,7 @@ async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
     """As when the audience is wrong: each is as little use as the one before."""
     for _ in range(1_000):
         source.invalidate(await source.token())
-    assert idp.asked("token") == 2
+    assert idp.request_count("token") == 2
 
     for asked, kept in enumerate([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0], start=2):
         assert await source.token() == f"token-{asked}"
@@ -553,7 +554,7 @@ async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
 async def test_closing_ends_a_renewal_under_way(source: ClientCredentials, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
-    await until(lambda: idp.asked("token") == 1)
+    await until(lambda: idp.request_count("token") == 1)
     await source.aclose()
 
     with pytest.raises(IssuerUnavailable, match="closing"):

@@ -1,4 +1,4 @@
-"""The bounded cache of tokens: what it forgets, when, and that it holds no token."""
+"""The bounded token cache: expiry, eviction, and keys that do not reveal the token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from collections import OrderedDict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth._cache import TokenCache, TokenHasher
@@ -16,12 +16,8 @@ from tests.support.oauth_issuers import ManualTime
 HASH = TokenHasher().hash
 
 
-def cache_of(size: int, time: ManualTime) -> TokenCache[str]:
-    return TokenCache(size, time.monotonic)
-
-
-def test_entry_ends_exactly_when_its_time_is_over(manual_time: ManualTime) -> None:
-    cache = cache_of(10, manual_time)
+def test_entry_expires_exactly_at_the_end_of_its_lifetime(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(10, manual_time.monotonic)
     key = HASH("token")
     cache.put(key, "value", 30)
 
@@ -32,8 +28,8 @@ def test_entry_ends_exactly_when_its_time_is_over(manual_time: ManualTime) -> No
     assert len(cache) == 0
 
 
-def test_least_recently_used_entry_goes_first(manual_time: ManualTime) -> None:
-    cache = cache_of(3, manual_time)
+def test_least_recently_used_entry_is_evicted_first(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(3, manual_time.monotonic)
     keys = [HASH(f"token-{number}") for number in range(4)]
     for key in keys[:3]:
         cache.put(key, "value", 30)
@@ -44,8 +40,8 @@ def test_least_recently_used_entry_goes_first(manual_time: ManualTime) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -0.001])
-def test_value_without_time_to_live_is_not_kept(seconds: float, manual_time: ManualTime) -> None:
-    cache = cache_of(3, manual_time)
+def test_value_without_lifetime_is_not_stored(seconds: float, manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(3, manual_time.monotonic)
     key = HASH("token")
     cache.put(key, "old", 30)
     cache.put(key, "new", seconds)
@@ -54,8 +50,8 @@ def test_value_without_time_to_live_is_not_kept(seconds: float, manual_time: Man
     assert len(cache) == 0
 
 
-def test_forgetting_what_is_not_there_is_no_error(manual_time: ManualTime) -> None:
-    cache = cache_of(3, manual_time)
+def test_discarding_a_missing_entry_does_nothing(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(3, manual_time.monotonic)
     cache.discard(HASH("token"))
 
     assert len(cache) == 0
@@ -80,14 +76,14 @@ def test_hash_depends_on_the_secret_of_the_hasher() -> None:
     assert TokenHasher(("a",)).hash("token") != TokenHasher(("a",)).hash("token")
 
 
-def test_hash_of_a_token_is_stable_and_of_one_size() -> None:
+def test_hash_is_stable_and_has_a_fixed_size() -> None:
     assert HASH("token") == HASH("token")
     assert {len(HASH("x" * size)) for size in (0, 1, 100, 8192)} == {32}
     assert len({HASH(token) for token in ("token", "token ", "toke", "Token")}) == 4
 
 
-def test_cache_holds_no_token(manual_time: ManualTime) -> None:
-    cache = cache_of(10, manual_time)
+def test_cache_contains_no_token(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(10, manual_time.monotonic)
     for number in range(10):
         cache.put(HASH(f"canary-{number}"), "value", 30)
 
@@ -95,6 +91,7 @@ def test_cache_holds_no_token(manual_time: ManualTime) -> None:
     assert not any(isinstance(held, str) and "canary" in held for held in gc.get_referents(cache._entries))
 
 
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(
@@ -104,9 +101,9 @@ def test_cache_holds_no_token(manual_time: ManualTime) -> None:
         )
     )
 )
-def test_cache_does_as_its_model(steps: list[tuple[str, int, float]]) -> None:
+def test_cache_behaves_like_its_model(steps: list[tuple[str, int, float]]) -> None:
     time = ManualTime()
-    cache = cache_of(4, time)
+    cache: TokenCache[str] = TokenCache(4, time.monotonic)
     keys = [HASH(str(number)) for number in range(7)]
     model: OrderedDict[int, tuple[str, float]] = OrderedDict()
     for count, (step, number, seconds) in enumerate(steps):

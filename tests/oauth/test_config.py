@@ -1,17 +1,19 @@
-"""What an issuer's configuration must say, and that it keeps its secret to itself."""
+"""Validation of the configuration of issuers."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from gatehouse.oauth import IssuerConfig
 from tests.support.oauth_fixtures import MakeVerifier, Verifier, config
 from tests.support.oauth_issuers import LoopbackIssuer
 
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "issuer": "https://id.test/realms/r",
     "audience": "gatehouse-api",
     "client_id": "gatehouse-api",
@@ -19,12 +21,12 @@ GOOD: dict[str, Any] = {
 }
 
 
-def test_defaults_are_the_safe_ones() -> None:
-    made = IssuerConfig(**GOOD)
+def test_defaults_are_safe() -> None:
+    default = IssuerConfig(**VALID)
 
-    assert (made.mode, made.provider, made.allow_http) == ("hybrid", "keycloak", False)
-    assert made.algorithms == ("ES256", "RS256")
-    assert (made.revocation_budget_seconds, made.leeway_seconds) == (30.0, 60.0)
+    assert (default.mode, default.provider, default.allow_http) == ("hybrid", "keycloak", False)
+    assert default.algorithms == ("ES256", "RS256")
+    assert (default.revocation_budget_seconds, default.leeway_seconds) == (30.0, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +57,11 @@ def test_defaults_are_the_safe_ones() -> None:
     ],
     ids=str,
 )
-def test_configuration_that_cannot_work_is_refused_by_name(changes: dict[str, Any], text: str) -> None:
+def test_invalid_configuration_is_refused_with_the_name_of_the_attribute(
+    changes: dict[str, Any], text: str
+) -> None:
     with pytest.raises(ValueError, match=text) as caught:
-        IssuerConfig(**(GOOD | changes))
+        IssuerConfig(**(VALID | changes))
 
     assert "canary" not in str(caught.value)
 
@@ -68,38 +72,35 @@ def test_configuration_that_cannot_work_is_refused_by_name(changes: dict[str, An
         {"mode": "jwt", "client_id": None, "client_secret": None},
         {"issuer": "http://localhost:8080/realms/r"},
         {"issuer": "http://id.test", "allow_http": True},
-        {"issuer": "http://id.test", "discovery_url": "https://inside.test/metadata"},
+        {"issuer": "http://id.test", "discovery_url": "https://internal.test/metadata"},
         {"revocation_budget_seconds": 0, "leeway_seconds": 0},
     ],
     ids=str,
 )
-def test_configuration_that_may_be_so(changes: dict[str, Any]) -> None:
-    assert IssuerConfig(**(GOOD | changes))
+def test_unusual_but_valid_configuration_is_accepted(changes: dict[str, Any]) -> None:
+    assert IssuerConfig(**(VALID | changes))
 
 
-def test_secret_is_not_shown() -> None:
-    assert "canary" not in repr(IssuerConfig(**GOOD))
-    assert "canary" not in str(IssuerConfig(**GOOD))
+def test_repr_does_not_contain_the_client_secret() -> None:
+    assert "canary" not in repr(IssuerConfig(**VALID))
+    assert "canary" not in str(IssuerConfig(**VALID))
 
 
-async def test_two_issuers_of_one_name_are_refused(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
+async def test_two_issuers_with_the_same_url_are_refused(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
     with pytest.raises(ValueError, match="two issuers have the same URL"):
         await make_verifier(config(idp), config(idp, audience="other"))
 
 
-async def test_no_issuer_at_all_is_refused(make_verifier: MakeVerifier) -> None:
+async def test_empty_list_of_issuers_is_refused(make_verifier: MakeVerifier) -> None:
     with pytest.raises(ValueError, match="at least one issuer is required"):
         await make_verifier()
 
 
-async def test_real_clock_is_the_default(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
-    import time
-
-    import httpx
-
+async def test_system_clock_is_the_default(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
     idp.clock = time.time
-    async with httpx.AsyncClient(trust_env=False) as http:
-        verifier = Verifier([config(idp)], http=http)
-        await verifier.start()
-        assert (await verifier.verify(idp.sign())).scopes == {"read:users"}
-        await verifier.aclose()
+    verifier = Verifier([config(idp)], http=http)
+    await verifier.start()
+    assert (await verifier.verify(idp.sign())).scopes == {"read:users"}
+    await verifier.aclose()

@@ -1,4 +1,4 @@
-"""The tree of errors: what is the caller's to mend, and the codes of RFC 6750 and RFC 9470."""
+"""The error classes and their codes (RFC 6750, RFC 9470)."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from gatehouse.oauth import (
         (InsufficientUserAuthentication, "insufficient_user_authentication"),
     ],
 )
-def test_refusal_has_the_code_of_its_rfc_and_says_only_its_reason(kind: type[Refusal], code: str) -> None:
+def test_refusal_has_the_error_code_of_its_rfc(kind: type[Refusal], code: str) -> None:
     error = kind("some_reason")
 
     assert (error.code, error.reason, str(error)) == (code, "some_reason", "some_reason")
     assert isinstance(error, OAuthError)
 
 
-def test_outage_and_failed_request_are_no_refusals() -> None:
+def test_outages_and_failed_token_requests_are_not_refusals() -> None:
     assert not isinstance(IssuerUnavailable("keys_timeout"), Refusal)
     assert not isinstance(TokenRequestFailed("invalid_client"), Refusal)
     assert IssuerUnavailable("keys_timeout").retry_after is None
 
 
-def test_refusals_say_what_is_needed() -> None:
+def test_refusal_states_what_the_caller_needs() -> None:
     assert InsufficientScope("scope_missing", ["admin", "read:users"]).scopes == ("admin", "read:users")
-    weak = InsufficientUserAuthentication("acr_missing", "mfa", 300)
-    assert (weak.acr_values, weak.max_age) == ("mfa", 300)
+    error = InsufficientUserAuthentication("acr_missing", "mfa", 300)
+    assert (error.acr_values, error.max_age) == ("mfa", 300)
 
 
-def test_nobody_needs_to_listen() -> None:
+def test_no_observer_ignores_notifications() -> None:
     NoObserver().verified("cache")
     NoObserver().keys_refreshed(ok=False)

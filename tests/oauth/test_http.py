@@ -1,4 +1,4 @@
-"""HTTP towards an issuer: what is asked at all, and that no answer, however made, costs time or memory."""
+"""HTTP requests to issuers: which URLs are allowed, and limits on time and memory for any response."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from gatehouse.oauth._http import (
     url_fault,
 )
 from gatehouse.oauth.errors import IssuerUnreachable
-from tests.support.oauth_fixtures import Stopwatch, reason_of
-from tests.support.oauth_issuers import LoopbackIssuer, Reply, Request, until
+from tests.support.loopback_http import Reply
+from tests.support.oauth_fixtures import Stopwatch, tls_context
+from tests.support.oauth_issuers import LoopbackIssuer, until
 
 
-async def asked(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> Any:
-    """What comes of `reply` to a GET."""
+async def get(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> Any:
+    """Return the JSON object of `reply` to a GET."""
     idp.answer("document", reply)
     return await get_object(http, idp.url("document"), allow_http=False, what="keys")
 
 
-async def fault(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> str:
-    """Why `reply` to a GET is an outage."""
+async def failure(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> str:
+    """Return the reason for which `reply` to a GET is an outage."""
     with pytest.raises(IssuerUnavailable) as caught:
-        await asked(http, idp, reply)
-    return reason_of(caught)
+        await get(http, idp, reply)
+    return caught.value.reason
 
 
-# What is asked at all.
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ async def fault(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> s
     ["https://a.test", "https://a.test:1/x?y=z", "https://192.0.2.1/", "http://127.0.0.1:8080/x"]
     + ["http://127.1.2.3", "http://[::1]:80/", "http://localhost/realms/r", "HTTPS://A.TEST/"],
 )
-def test_https_anywhere_and_http_on_loopback_may_be_asked(url: str) -> None:
+def test_https_and_loopback_http_urls_are_accepted(url: str) -> None:
     assert url_fault(url, allow_http=False) == ""
 
 
@@ -62,7 +63,7 @@ def test_https_anywhere_and_http_on_loopback_may_be_asked(url: str) -> None:
     + ["http://127.0.0.1.a.test/", "http://0.0.0.0/", "ftp://a.test/", "file://localhost/etc/passwd"]
     + ["ws://a.test/", "data://a.test/"],
 )
-def test_other_schemes_are_not_asked(url: str) -> None:
+def test_other_schemes_are_refused(url: str) -> None:
     assert url_fault(url, allow_http=False) == "url_not_https"
 
 
@@ -75,11 +76,11 @@ def test_other_schemes_are_not_asked(url: str) -> None:
     + ["https://a.test/\n", "https://" + "a" * 70_000, "mailto:a@a.test", "javascript:alert(1)"],
 )
 @pytest.mark.parametrize("allow_http", [True, False])
-def test_malformed_address_is_not_asked(url: str, allow_http: bool) -> None:
+def test_malformed_url_is_refused(url: str, allow_http: bool) -> None:
     assert url_fault(url, allow_http=allow_http) == "url_malformed"
 
 
-def test_http_may_be_asked_where_it_is_allowed() -> None:
+def test_allow_http_accepts_http_and_no_other_scheme() -> None:
     assert url_fault("http://keycloak:8080/realms/r", allow_http=True) == ""
     assert url_fault("ftp://keycloak/", allow_http=True) == "url_not_https"
 
@@ -90,7 +91,7 @@ def test_http_may_be_asked_where_it_is_allowed() -> None:
 )
 @example("https://a.test:\u0663/")
 @example("https://\u2100/")
-def test_address_is_judged_and_nothing_else_happens(url: str) -> None:
+def test_url_check_never_raises(url: str) -> None:
     assert url_fault(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
 
 
@@ -99,22 +100,22 @@ def test_address_is_judged_and_nothing_else_happens(url: str) -> None:
     [("localhost", True), ("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("10.0.0.1", False)]
     + [("::", False), ("localhost.", False), ("LOCALHOST", False), ("", False), ("128.0.0.1", False)],
 )
-def test_loopback_is_this_machine_only(host: str, loopback: bool) -> None:
+def test_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
-async def test_address_that_must_not_be_asked_is_not(http: httpx.AsyncClient) -> None:
+async def test_no_request_is_sent_to_an_unsafe_url(http: httpx.AsyncClient) -> None:
     with pytest.raises(IssuerUnavailable, match="url_not_https"):
         await get_object(http, "http://issuer.test/keys", allow_http=False, what="keys")
     with pytest.raises(IssuerUnavailable, match="url_malformed"):
         await post_form(http, "https://a.test:99999/", {}, None, allow_http=False, what="introspection")
 
 
-# What is sent.
+# Requests
 
 
-async def test_compressed_answers_are_not_asked_for(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    assert await asked(http, idp, Reply({"a": 1})) == {"a": 1}
+async def test_request_asks_for_uncompressed_json(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await get(http, idp, Reply({"a": 1})) == {"a": 1}
 
     assert idp.last("document").headers["accept-encoding"] == "identity"
     assert idp.last("document").headers["accept"] == "application/json"
@@ -124,7 +125,7 @@ async def test_compressed_answers_are_not_asked_for(http: httpx.AsyncClient, idp
     "auth",
     [("client", "secret"), ("a:b", "c:d"), ("ünï", "söcret"), ("a b+c", "d%20e&f=g"), ("a", "%zz\t\"'<>")],
 )
-async def test_client_and_secret_are_form_urlencoded_before_they_are_joined(
+async def test_basic_credentials_are_form_urlencoded(
     auth: tuple[str, str], http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
     idp.answer("endpoint", Reply({}))
@@ -145,12 +146,12 @@ async def test_public_client_sends_no_credentials(http: httpx.AsyncClient, idp: 
 
 async def test_credentials_of_the_http_client_are_not_sent(idp: LoopbackIssuer) -> None:
     async with httpx.AsyncClient(auth=("other", "other"), trust_env=False) as http:
-        assert await asked(http, idp, Reply({})) == {}
+        assert await get(http, idp, Reply({})) == {}
 
     assert "authorization" not in idp.last("document").headers
 
 
-# What comes back.
+# Responses
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -158,10 +159,10 @@ async def test_redirect_is_not_followed(
     status: int, http: httpx.AsyncClient, idp: LoopbackIssuer, other_idp: LoopbackIssuer
 ) -> None:
     other_idp.answer("target", Reply({"keys": []}))
-    away = Reply(b"", status, {"location": other_idp.url("target")})
-    idp.answer("endpoint", away)
+    redirect = Reply(b"", status, {"location": other_idp.url("target")})
+    idp.answer("endpoint", redirect)
 
-    assert await fault(http, idp, away) == "keys_redirected"
+    assert await failure(http, idp, redirect) == "keys_redirected"
     with pytest.raises(IssuerUnavailable, match="introspection_redirected"):
         await post_form(
             http, idp.url("endpoint"), {"token": "t"}, ("a", "b"), allow_http=False, what="introspection"
@@ -171,26 +172,28 @@ async def test_redirect_is_not_followed(
 
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("location", ["http://[::1", "https://a\\b/", "::::", ""])
-async def test_redirect_to_nowhere_is_an_outage(location: str, follow: bool, idp: LoopbackIssuer) -> None:
-    async with httpx.AsyncClient(follow_redirects=follow, trust_env=False) as http:
-        reason = await fault(http, idp, Reply(b"", 302, {"location": location}))
+async def test_redirect_to_an_invalid_location_is_an_outage(
+    location: str, follow: bool, idp: LoopbackIssuer
+) -> None:
+    async with httpx.AsyncClient(follow_redirects=follow, trust_env=False, verify=tls_context()) as http:
+        reason = await failure(http, idp, Reply(b"", 302, {"location": location}))
 
     assert reason in {"keys_redirected", "keys_unreachable"}
 
 
 @pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 410, 429, 500, 502, 503])
-async def test_other_status_is_an_outage(status: int, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    assert await fault(http, idp, Reply({"keys": []} if status != 204 else b"", status)) == "keys_failed"
+async def test_status_other_than_200_is_an_outage(
+    status: int, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    assert await failure(http, idp, Reply({"keys": []} if status != 204 else b"", status)) == "keys_failed"
 
 
 @pytest.mark.parametrize(
     "kind",
     ["application/json", "Application/JSON; charset=utf-8", "application/jwk-set+json", "application/json ;"],
 )
-async def test_body_is_json_by_its_media_type(
-    kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    assert await asked(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == {"a": 1}
+async def test_json_media_types_are_accepted(kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await get(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -198,10 +201,8 @@ async def test_body_is_json_by_its_media_type(
     ["", "text/html", "text/json", "text/plain", "application/octet-stream", "application/jwt", "json"]
     + ["application/json-patch", "application/token-introspection+jwt", "application/x-json"],
 )
-async def test_body_of_another_media_type_is_not_read(
-    kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    assert await fault(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == "keys_not_json"
+async def test_other_media_types_are_refused(kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await failure(http, idp, Reply({"a": 1}, headers={"content-type": kind})) == "keys_not_json"
 
 
 @pytest.mark.parametrize(
@@ -234,27 +235,25 @@ async def test_body_of_another_media_type_is_not_read(
     ],
     ids=range(24),
 )
-async def test_body_that_is_not_one_json_object_is_not_read(
+async def test_body_must_be_one_json_object(
     body: bytes, http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
-    assert await fault(http, idp, Reply(body)) == "keys_not_json"
+    assert await failure(http, idp, Reply(body)) == "keys_not_json"
 
 
-async def test_escaped_characters_are_read(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    assert await asked(http, idp, Reply(rb'{"a":"\u00e9\ud83d\ude00"}')) == {"a": "é😀"}
+async def test_unicode_escapes_are_decoded(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await get(http, idp, Reply(rb'{"a":"\u00e9\ud83d\ude00"}')) == {"a": "é😀"}
 
 
-def sized(size: int) -> bytes:
-    return b'{"a":"' + b"x" * (size - 8) + b'"}'
+async def test_body_is_limited_to_64_kib(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    longest = b'{"a":"' + b"x" * (64 * 1024 - 8) + b'"}'
+
+    assert len(longest) == MAX_BODY_BYTES
+    assert await get(http, idp, Reply(longest))
+    assert await failure(http, idp, Reply(longest + b" ")) == "keys_body_too_large"
 
 
-async def test_body_may_be_64_kib_and_not_one_byte_more(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    assert MAX_BODY_BYTES == 64 * 1024
-    assert await asked(http, idp, Reply(sized(MAX_BODY_BYTES)))
-    assert await fault(http, idp, Reply(sized(MAX_BODY_BYTES + 1))) == "keys_body_too_large"
-
-
-async def test_endless_body_is_cut(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+async def test_endless_body_is_cut_off(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
     ended = asyncio.Event()
 
     async def endless() -> AsyncGenerator[bytes]:
@@ -264,25 +263,25 @@ async def test_endless_body_is_cut(http: httpx.AsyncClient, idp: LoopbackIssuer)
         finally:
             ended.set()
 
-    assert await fault(http, idp, Reply(stream=endless())) == "keys_body_too_large"
+    assert await failure(http, idp, Reply(stream=endless())) == "keys_body_too_large"
     await asyncio.wait_for(ended.wait(), 5)
 
 
 @functools.cache
-def bomb(encoding: str) -> bytes:
-    """A body that would unpack to a thousand times the greatest size."""
-    plain = b'{"a":"' + bytes(1000 * MAX_BODY_BYTES) + b'"}'
-    return zlib.compress(plain, 9) if encoding == "deflate" else gzip.compress(plain, 9)
+def compressed() -> tuple[bytes, bytes]:
+    """Return a body of a hundred times the limit in the formats gzip and zlib."""
+    plain = b'{"a":"' + bytes(100 * MAX_BODY_BYTES) + b'"}'
+    return gzip.compress(plain), zlib.compress(plain)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "identity, gzip"])
-async def test_compressed_body_is_not_unpacked(
+async def test_compressed_body_is_not_decompressed(
     encoding: str, http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
-    body = bomb(encoding)
+    body = compressed()[encoding == "deflate"]
     assert len(body) < MAX_BODY_BYTES
 
-    assert await fault(http, idp, Reply(body, headers={"content-encoding": encoding})) == "keys_not_json"
+    assert await failure(http, idp, Reply(body, headers={"content-encoding": encoding})) == "keys_not_json"
 
 
 @pytest.mark.parametrize(
@@ -294,26 +293,24 @@ async def test_compressed_body_is_not_unpacked(
     + [b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n{}"],
     ids=range(9),
 )
-async def test_answer_that_is_no_http_is_an_outage(
+async def test_malformed_http_response_is_an_outage(
     raw: bytes, http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
-    assert await fault(http, idp, Reply(raw=raw)) == "keys_unreachable"
+    assert await failure(http, idp, Reply(raw=raw)) == "keys_unreachable"
 
 
-async def test_issuer_that_is_down_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    url = idp.url("document")
-    await idp.down()
+async def test_refused_connection_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    await idp.stop()
 
-    with pytest.raises(IssuerUnavailable, match="keys_unreachable"):
-        await get_object(http, url, allow_http=False, what="keys")
+    assert await failure(http, idp, Reply({})) == "keys_unreachable"
 
 
-async def test_issuer_that_hangs_up_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    assert await fault(http, idp, Reply(hang_up=True)) == "keys_unreachable"
+async def test_dropped_connection_is_an_outage(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    assert await failure(http, idp, Reply(hang_up=True)) == "keys_unreachable"
 
 
-async def test_hanging_or_dripping_issuer_is_given_up_after_five_seconds(idp: LoopbackIssuer) -> None:
-    gone = asyncio.Event()
+async def test_slow_response_times_out_after_five_seconds(idp: LoopbackIssuer) -> None:
+    ended = asyncio.Event()
 
     async def drip() -> AsyncGenerator[bytes]:
         try:
@@ -321,11 +318,14 @@ async def test_hanging_or_dripping_issuer_is_given_up_after_five_seconds(idp: Lo
                 yield b" "
                 await asyncio.sleep(0.05)
         finally:
-            gone.set()
+            ended.set()
 
     idp.hold("hanging")
     idp.answer("dripping", Reply(stream=drip()))
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http, Stopwatch() as watch:
+    async with (
+        httpx.AsyncClient(trust_env=False, verify=tls_context(), timeout=60) as http,
+        Stopwatch() as watch,
+    ):
         outcomes = await asyncio.gather(
             *(get_object(http, idp.url(n), allow_http=False, what="keys") for n in ("hanging", "dripping")),
             return_exceptions=True,
@@ -334,25 +334,27 @@ async def test_hanging_or_dripping_issuer_is_given_up_after_five_seconds(idp: Lo
     assert [str(outcome) for outcome in outcomes] == ["keys_timeout", "keys_timeout"]
     assert FETCH_SECONDS == 5.0
     assert watch.seconds < 6.0
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 5)
     idp.release("hanging")
 
 
 async def test_timeout_of_the_http_client_is_an_outage(idp: LoopbackIssuer) -> None:
     idp.hold("document")
-    async with httpx.AsyncClient(trust_env=False, timeout=0.05) as http:
-        assert await fault(http, idp, Reply({})) == "keys_timeout"
+    async with httpx.AsyncClient(trust_env=False, verify=tls_context(), timeout=0.05) as http:
+        assert await failure(http, idp, Reply({})) == "keys_timeout"
     idp.release("document")
 
 
-async def test_full_pool_of_the_http_client_is_an_outage(idp: LoopbackIssuer) -> None:
+async def test_exhausted_connection_pool_is_an_outage(idp: LoopbackIssuer) -> None:
     idp.hold("slow")
     limits = httpx.Limits(max_connections=1)
     timeout = httpx.Timeout(5, pool=0.05)
-    async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=timeout) as http:
+    async with httpx.AsyncClient(
+        trust_env=False, verify=tls_context(), limits=limits, timeout=timeout
+    ) as http:
         slow = asyncio.create_task(get_object(http, idp.url("slow"), allow_http=False, what="keys"))
-        await until(lambda: idp.asked("slow") == 1)
-        assert await fault(http, idp, Reply({})) == "keys_timeout"
+        await until(lambda: idp.request_count("slow") == 1)
+        assert await failure(http, idp, Reply({})) == "keys_timeout"
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
     idp.release("slow")
@@ -375,20 +377,16 @@ async def test_issuer_is_unreachable_only_without_a_response(
     reply: Reply, reached: bool, http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
     with pytest.raises(IssuerUnavailable) as caught:
-        await asked(http, idp, reply)
+        await get(http, idp, reply)
 
     assert isinstance(caught.value, IssuerUnreachable) is not reached
 
 
-async def test_outage_carries_neither_request_nor_answer(
+async def test_outage_holds_neither_request_nor_response(
     http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
-    """An exception of httpx has the request, and with it its credentials."""
-
-    def spoilt(_: Request) -> Reply:
-        return Reply(raw=b"HTTP/1.1 canary-answer\r\n\r\n")
-
-    idp.answer("endpoint", spoilt)
+    """The exceptions of httpx hold the request with its credentials."""
+    idp.answer("endpoint", Reply(raw=b"HTTP/1.1 canary-answer\r\n\r\n"))
     with pytest.raises(IssuerUnavailable) as caught:
         await post_form(
             http, idp.url("endpoint"), {"token": "t"}, ("a", "b"), allow_http=False, what="introspection"
@@ -406,7 +404,7 @@ async def test_outage_carries_neither_request_nor_answer(
     [(200, True, False), (201, False, False), (400, False, False), (401, False, False)]
     + [(429, False, True), (500, False, True), (503, False, True), (599, False, True)],
 )
-def test_answer_says_whether_the_issuer_is_there(status: int, ok: bool, away: bool) -> None:
+def test_answer_classifies_the_status(status: int, ok: bool, away: bool) -> None:
     answer = Answer(status, {"secret": "canary"})
 
     assert (answer.ok, answer.away) == (ok, away)

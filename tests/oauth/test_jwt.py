@@ -1,4 +1,4 @@
-"""What a signed token must be: RFC 7515, 7519, 8725 and 9068, with one negative for each way to be wrong."""
+"""Verification of signed tokens (RFC 7515, 7519, 8725, 9068)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from gatehouse.oauth import InvalidToken
-from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, reason_of
+from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, refusal
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, ManualTime, SigningKey, b64
 
 ALL_ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA")
@@ -18,17 +20,11 @@ ALL_ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256",
 
 @pytest.fixture
 async def verifier(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> Verifier:
-    return await make_verifier(config(idp))
-
-
-async def refused(verifier: Verifier, token: str) -> str:
-    with pytest.raises(InvalidToken) as caught:
-        await verifier.verify(token)
-    return reason_of(caught)
+    return await make_verifier(config(idp, jwks_uri=idp.url("jwks")))
 
 
 @pytest.mark.parametrize("algorithm", ALL_ALGORITHMS)
-async def test_every_asymmetric_algorithm_verifies_when_pinned(
+async def test_every_asymmetric_algorithm_can_be_pinned(
     algorithm: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     idp.keys = [SigningKey.make("only", algorithm)]
@@ -40,7 +36,7 @@ async def test_every_asymmetric_algorithm_verifies_when_pinned(
 async def test_algorithm_that_is_not_pinned_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.rotate("RS512")
 
-    assert await refused(verifier, idp.sign()) == "algorithm_not_allowed"
+    assert await refusal(verifier, idp.sign()) == "algorithm_not_allowed"
 
 
 @pytest.mark.parametrize(
@@ -51,51 +47,48 @@ async def test_header_cannot_choose_another_algorithm(
 ) -> None:
     header = {"alg": algorithm, "typ": "JWT", "kid": idp.keys[0].kid}
 
-    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "algorithm_not_allowed"
+    assert await refusal(verifier, idp.keys[0].sign(idp.claims(), header)) == "algorithm_not_allowed"
 
 
-async def test_public_key_is_no_hmac_secret(idp: LoopbackIssuer, verifier: Verifier) -> None:
-    """Algorithm confusion (RFC 8725 section 2.1): a token signed with the published key as its secret."""
+async def test_public_key_is_not_accepted_as_an_hmac_secret(idp: LoopbackIssuer, verifier: Verifier) -> None:
+    """Algorithm confusion (RFC 8725 section 2.1): the published key is used as the HMAC secret."""
     secret = json.dumps(idp.keys[0].jwk()).encode()
     header = {"alg": "HS256", "kid": idp.keys[0].kid}
     signed = ".".join(b64(json.dumps(part).encode()) for part in (header, idp.claims()))
     signature = pyjwt.get_algorithm_by_name("HS256").sign(signed.encode(), secret)
 
-    assert await refused(verifier, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"
+    assert await refusal(verifier, f"{signed}.{b64(signature)}") == "algorithm_not_allowed"
 
 
-async def test_key_for_one_algorithm_does_not_serve_another(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
-) -> None:
+async def test_key_is_bound_to_its_algorithm(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
     key = SigningKey.make("rsa", "RS256")
     idp.keys = [key]
     verifier = await make_verifier(config(idp, algorithms=("RS256", "PS256")))
     other = SigningKey("rsa", "PS256", key.private)
 
-    assert await refused(verifier, other.sign(idp.claims())) == "key_unknown"
+    assert await refusal(verifier, other.sign(idp.claims())) == "key_unknown"
 
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "x5c", "jwk"])
 async def test_key_in_the_header_is_ignored(name: str, idp: LoopbackIssuer, verifier: Verifier) -> None:
-    mine = SigningKey.make(idp.keys[0].kid)
-    values = {"jwk": mine.jwk(), "jku": idp.url("evil"), "x5u": idp.url("evil"), "x5c": ["AAAA"]}
-    header = {"alg": "ES256", "typ": "JWT", "kid": mine.kid, name: values[name]}
+    attacker = SigningKey.make(idp.keys[0].kid)
+    values = {"jwk": attacker.jwk(), "jku": idp.url("evil"), "x5u": idp.url("evil"), "x5c": ["AAAA"]}
+    header = {"alg": "ES256", "typ": "JWT", "kid": attacker.kid, name: values[name]}
 
-    assert await refused(verifier, mine.sign(idp.claims(), header)) == "signature_mismatch"
-    assert idp.asked("evil") == 0
-    # And beside a good signature it does no harm.
+    assert await refusal(verifier, attacker.sign(idp.claims(), header)) == "signature_mismatch"
+    assert idp.request_count("evil") == 0
     assert await verifier.verify(idp.keys[0].sign(idp.claims(), header))
 
 
 @pytest.mark.parametrize(
     "extra", [{"crit": ["exp"]}, {"crit": []}, {"crit": ["b64"], "b64": False}, {"b64": True}]
 )
-async def test_critical_header_that_is_not_understood_is_refused(
+async def test_unknown_critical_header_is_refused(
     extra: dict[str, Any], idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": "JWT", "kid": idp.keys[0].kid} | extra
 
-    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "header_not_understood"
+    assert await refusal(verifier, idp.keys[0].sign(idp.claims(), header)) == "header_not_understood"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +102,7 @@ async def test_critical_header_that_is_not_understood_is_refused(
     ]
     + [("at+jwt", ...), ("AT+JWT", ...), ("application/at+jwt", ...)],
 )
-async def test_access_token_says_so_in_header_or_payload(
+async def test_access_token_types_are_accepted(
     header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
@@ -125,32 +118,32 @@ async def test_access_token_says_so_in_header_or_payload(
     + [("dpop+jwt", "Bearer"), ("logout+jwt", "Bearer"), ("id+jwt", "Bearer"), ("JWE", "Bearer")]
     + [(1, "Bearer"), (None, "Bearer"), (["JWT"], "Bearer"), ("JWT", ["Bearer"]), ("at+jwt", None)],
 )
-async def test_token_that_is_no_access_token_is_refused(
+async def test_token_of_another_type_is_refused(
     header_type: Any, payload_type: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     header = {"alg": "ES256", "typ": header_type, "kid": idp.keys[0].kid}
     token = idp.keys[0].sign(idp.claims(typ=payload_type), header)
 
-    assert await refused(verifier, token) == "token_type_mismatch"
+    assert await refusal(verifier, token) == "token_type_mismatch"
 
 
 @pytest.mark.parametrize("kid", [..., None, 1, ["key-1"], {"a": 1}, "", "KEY-1", "key-1 ", "../key-1"])
-async def test_key_must_be_named_exactly(kid: Any, idp: LoopbackIssuer, verifier: Verifier) -> None:
+async def test_kid_must_match_exactly(kid: Any, idp: LoopbackIssuer, verifier: Verifier) -> None:
     header = {"alg": "ES256", "typ": "JWT", "kid": kid}
     if kid is ...:
         del header["kid"]
 
-    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "key_unknown"
+    assert await refusal(verifier, idp.keys[0].sign(idp.claims(), header)) == "key_unknown"
 
 
 async def test_signature_of_another_key_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     other = SigningKey.make(idp.keys[0].kid)
 
-    assert await refused(verifier, other.sign(idp.claims())) == "signature_mismatch"
+    assert await refusal(verifier, other.sign(idp.claims())) == "signature_mismatch"
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifier: Verifier) -> None:
+async def test_any_changed_byte_is_detected(part: int, idp: LoopbackIssuer, verifier: Verifier) -> None:
     token = idp.sign()
     parts = token.split(".")
     raw = bytearray(base64.urlsafe_b64decode(parts[part] + "=="))
@@ -165,28 +158,25 @@ async def test_any_changed_bit_is_noticed(part: int, idp: LoopbackIssuer, verifi
 @pytest.mark.parametrize(
     "signature",
     [b"\0" * 64, b"\1" * 64, b"\xff" * 64, b"\0", b"\0" * 63, b"\0" * 65, b"\0" * 72],
-    ids=["zeros", "ones", "greatest", "one byte", "short", "long", "der length"],
+    ids=["zeros", "ones", "maximum", "one byte", "short", "long", "der length"],
 )
 async def test_degenerate_ecdsa_signature_is_refused(
     signature: bytes, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     signed = idp.sign().rpartition(".")[0]
 
-    assert await refused(verifier, f"{signed}.{b64(signature)}") == "signature_mismatch"
+    assert await refusal(verifier, f"{signed}.{b64(signature)}") == "signature_mismatch"
 
 
-async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.hashes import SHA256
-
+async def test_der_encoded_ecdsa_signature_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     signed = idp.sign().rpartition(".")[0]
     der = idp.keys[0].private.sign(signed.encode(), ECDSA(SHA256()))
 
-    assert await refused(verifier, f"{signed}.{b64(der)}") == "signature_mismatch"
+    assert await refusal(verifier, f"{signed}.{b64(der)}") == "signature_mismatch"
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "respell",
     [
         lambda h, p, s: f"{h}.{p}.",
         lambda h, p, s: f".{p}.{s}",
@@ -221,15 +211,15 @@ async def test_ecdsa_signature_in_der_is_refused(idp: LoopbackIssuer, verifier: 
         lambda h, p, s: json.dumps({"payload": p, "signatures": [{"protected": h, "signature": s}]}),
     ],
 )
-async def test_other_spelling_of_a_good_token_is_refused(
-    spoil: Any, idp: LoopbackIssuer, verifier: Verifier
+async def test_noncanonical_spelling_of_a_valid_token_is_refused(
+    respell: Any, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    token = spoil(*idp.sign().split("."))
+    token = respell(*idp.sign().split("."))
 
-    assert await refused(verifier, token) == "token_malformed"
+    assert await refusal(verifier, token) == "token_malformed"
 
 
-async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
+async def test_base64_with_nonzero_spare_bits_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     """64 bytes of signature leave four spare bits in the last character; only zeros are canonical."""
     signed, _, signature = idp.sign().rpartition(".")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -238,59 +228,54 @@ async def test_spare_bits_of_base64_are_refused(idp: LoopbackIssuer, verifier: V
 
     for spare in range(1, 16):
         forged = f"{signed}.{signature[:-1]}{alphabet[last + spare]}"
-        assert await refused(verifier, forged) == "token_malformed"
+        assert await refusal(verifier, forged) == "token_malformed"
 
 
 @pytest.mark.parametrize(
-    "payload",
+    "spoil",
     [
-        b"",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"1",
-        b"{",
-        b'{"a":1}{"a":1}',
-        b'{"iss":"a","iss":"b"}',
-        b'{"a":{"b":1,"b":2}}',
-        b'{"exp":NaN}',
-        b'{"exp":Infinity}',
-        b'{"exp":-Infinity}',
-        b'{"exp":' + b"9" * 5000 + b"}",
-        b"\xff\xfe{}",
-        b"\xef\xbb\xbf{}",
-        b"[" * 5000,
-        b'{"a":' * 900 + b"1" + b"}" * 900,
-        b"{'iss':'a'}",
+        lambda claims: b"",
+        lambda claims: b"[" + claims + b"]",
+        lambda claims: b"null",
+        lambda claims: b'"text"',
+        lambda claims: b"1",
+        lambda claims: claims[:-1],
+        lambda claims: claims + claims,
+        lambda claims: claims[:-1] + b',"iss":"b"}',
+        lambda claims: claims[:-1] + b',"a":{"b":1,"b":2}}',
+        lambda claims: claims[:-1] + b',"a":NaN}',
+        lambda claims: claims[:-1] + b',"a":Infinity}',
+        lambda claims: claims[:-1] + b',"a":-Infinity}',
+        lambda claims: claims[:-1] + b',"a":' + b"9" * 5000 + b"}",
+        lambda claims: claims[:-1] + b',"a":"\xff"}',
+        lambda claims: b"\xef\xbb\xbf" + claims,
+        lambda claims: claims.decode().encode("utf-16"),
+        lambda claims: claims.replace(b'"', b"'"),
     ],
-    ids=range(18),
+    ids=range(17),
 )
-async def test_payload_that_is_not_one_json_object_is_refused(
-    payload: bytes, idp: LoopbackIssuer, verifier: Verifier
-) -> None:
-    if len(payload) < 5000:
-        payload = payload.replace(b'"a":1}', b'"iss":"' + idp.issuer.encode() + b'"}')
+async def test_payload_must_be_one_json_object(spoil: Any, idp: LoopbackIssuer, verifier: Verifier) -> None:
+    claims = json.dumps(idp.claims()).encode()
 
-    assert await refused(verifier, idp.keys[0].sign(payload)) in {"token_malformed", "issuer_unknown"}
+    assert await verifier.verify(idp.keys[0].sign(claims))
+    assert await refusal(verifier, idp.keys[0].sign(spoil(claims))) == "token_malformed"
 
 
 @pytest.mark.parametrize("header", [b"[]", b"null", b"", b"{", b'{"alg":"ES256","alg":"none"}', b"\xff"])
-async def test_header_that_is_not_one_json_object_is_refused(
-    header: bytes, idp: LoopbackIssuer, verifier: Verifier
-) -> None:
-    assert await refused(verifier, idp.keys[0].sign(idp.claims(), header)) == "token_malformed"
+async def test_header_must_be_one_json_object(header: bytes, idp: LoopbackIssuer, verifier: Verifier) -> None:
+    assert await refusal(verifier, idp.keys[0].sign(idp.claims(), header)) == "token_malformed"
 
 
-async def test_encrypted_token_is_refused_before_anything_is_decoded(verifier: Verifier) -> None:
-    """A JWE with a huge `p2c` would cost the one who opens it."""
+async def test_encrypted_token_is_refused_undecoded(verifier: Verifier) -> None:
+    """Decrypting a JWE with a huge `p2c` would take minutes."""
     header = b64(
         json.dumps({"alg": "PBES2-HS512+A256KW", "enc": "A256GCM", "p2c": 2**31, "p2s": "AAAA"}).encode()
     )
 
-    assert await refused(verifier, f"{header}.AAAA.AAAA.AAAA.AAAA") == "token_malformed"
+    assert await refusal(verifier, f"{header}.AAAA.AAAA.AAAA.AAAA") == "token_malformed"
 
 
-async def test_token_may_be_8_kib_and_not_one_character_more(idp: LoopbackIssuer, verifier: Verifier) -> None:
+async def test_token_is_limited_to_8_kib(idp: LoopbackIssuer, verifier: Verifier) -> None:
     spare = 8192 - len(idp.sign(pad=""))
     pads = [spare * 3 // 4 - 2 + more for more in range(-4, 6)]
     tokens = [idp.sign(pad="x" * pad) for pad in pads]
@@ -300,7 +285,7 @@ async def test_token_may_be_8_kib_and_not_one_character_more(idp: LoopbackIssuer
     assert len(shortest) <= 8194
 
     assert await verifier.verify(longest)
-    assert await refused(verifier, shortest) == "token_too_long"
+    assert await refusal(verifier, shortest) == "token_too_long"
 
 
 @pytest.mark.parametrize(
@@ -349,13 +334,13 @@ async def test_token_may_be_8_kib_and_not_one_character_more(idp: LoopbackIssuer
 async def test_wrong_claim_is_refused(
     changes: dict[str, Any], reason: str, idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
-    assert await refused(verifier, idp.sign(**changes)) == reason
+    assert await refusal(verifier, idp.sign(**changes)) == reason
 
 
 async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, verifier: Verifier) -> None:
     payload = json.dumps(idp.claims(exp=12345)).replace("12345", "1e400")
 
-    assert await refused(verifier, idp.keys[0].sign(payload.encode())) == "claim_malformed"
+    assert await refusal(verifier, idp.keys[0].sign(payload.encode())) == "claim_malformed"
 
 
 @pytest.mark.parametrize(
@@ -372,32 +357,32 @@ async def test_expiry_beyond_the_greatest_float_is_refused(idp: LoopbackIssuer, 
     ],
     ids=str,
 )
-async def test_claims_that_may_be_so(
+async def test_unusual_but_valid_claims_are_accepted(
     changes: dict[str, Any], idp: LoopbackIssuer, verifier: Verifier
 ) -> None:
     assert await verifier.verify(idp.sign(**changes))
 
 
-@pytest.mark.parametrize(("leeway", "late"), [(60.0, 60.0), (0.0, 0.0), (5.0, 5.0)])
-async def test_token_ends_exactly_at_expiry_plus_leeway(
-    leeway: float, late: float, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
+@pytest.mark.parametrize("leeway", [60.0, 0.0, 5.0])
+async def test_token_expires_exactly_at_exp_plus_leeway(
+    leeway: float, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
     verifier = await make_verifier(config(idp, leeway_seconds=leeway))
     token = idp.sign(exp=EPOCH + 100)
 
-    manual_time.advance(100 + late - 0.001)
+    manual_time.advance(100 + leeway - 0.001)
     assert await verifier.verify(token)
     manual_time.advance(0.001)
-    assert await refused(verifier, token) == "token_expired"
+    assert await refusal(verifier, token) == "token_expired"
 
 
-async def test_token_begins_exactly_at_not_before_less_leeway(
+async def test_token_becomes_valid_exactly_at_nbf_minus_leeway(
     idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     token = idp.sign(nbf=EPOCH + 100)
 
     manual_time.advance(39.999)
-    assert await refused(verifier, token) == "token_not_yet_valid"
+    assert await refusal(verifier, token) == "token_not_yet_valid"
     manual_time.advance(0.001)
     assert await verifier.verify(token)
 
@@ -406,12 +391,10 @@ async def test_scope_may_be_empty(idp: LoopbackIssuer, verifier: Verifier) -> No
     assert (await verifier.verify(idp.sign(scope=""))).scopes == frozenset()
 
 
-async def test_claims_of_a_cached_principal_cannot_be_changed(
-    idp: LoopbackIssuer, verifier: Verifier
-) -> None:
+async def test_principal_is_read_only(idp: LoopbackIssuer, verifier: Verifier) -> None:
     principal = await verifier.verify(idp.sign())
 
     with pytest.raises(TypeError):
-        principal.claims["scope"] = "admin"  # type: ignore[index]
+        principal.claims["scope"] = "admin"  # type: ignore[index] # it is read-only
     with pytest.raises(TypeError):
-        principal.client_roles["a"] = frozenset()  # type: ignore[index]
+        principal.client_roles["a"] = frozenset()  # type: ignore[index] # it is read-only

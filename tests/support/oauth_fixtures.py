@@ -1,4 +1,4 @@
-"""An issuer on loopback, a clock that moves when told, and verifier of tokens on both."""
+"""Fixtures for the tests of `oauth`: issuers on loopback, a manual clock, and verifiers that use both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import asyncio
 import functools
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, Self
 
 import httpx
 import pytest
 
-from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, PresentedToken, Principal
+from gatehouse.oauth import (
+    InvalidToken,
+    IssuerConfig,
+    IssuerUnavailable,
+    MultiIssuerVerifier,
+    PresentedToken,
+    Principal,
+)
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,
@@ -26,12 +33,12 @@ from tests.support.oauth_issuers import (
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """One for all, because loading the authorities takes longer than most tests."""
+    """Return a shared TLS context, because loading the authorities takes longer than most tests."""
     return ssl.create_default_context()
 
 
 class CountingObserver:
-    """Counts what it is told."""
+    """An observer that counts verifications and records the result of each key refresh."""
 
     def __init__(self) -> None:
         self.verifications: Counter[str] = Counter()
@@ -45,19 +52,19 @@ class CountingObserver:
 
 
 class Stopwatch:
-    """Counts the seconds of a block, less those in which the machine had no time for the loop."""
+    """Measures a block in seconds, without the time in which the machine did not run the event loop."""
 
     TICK = 0.01
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._stalled = 0.0
-        self._began = self._due = 0.0
+        self._started = self._due = 0.0
         self._ticker: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._began = asyncio.get_running_loop().time()
-        self._due = self._began + self.TICK
+        self._started = asyncio.get_running_loop().time()
+        self._due = self._started + self.TICK
         self._ticker = asyncio.create_task(self._tick())
         return self
 
@@ -65,7 +72,7 @@ class Stopwatch:
         assert self._ticker is not None
         self._ticker.cancel()
         now = asyncio.get_running_loop().time()
-        self.seconds = now - self._began - self._stalled - max(0.0, now - self._due)
+        self.seconds = now - self._started - self._stalled - max(0.0, now - self._due)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -77,7 +84,7 @@ class Stopwatch:
 
 
 class Verifier(MultiIssuerVerifier):
-    """Parses tokens too, so that tests can pass them as text."""
+    """A MultiIssuerVerifier that also accepts tokens as text."""
 
     async def verify(self, token: PresentedToken | str, *, online: bool = False) -> Principal:
         presented = PresentedToken(token) if isinstance(token, str) else token
@@ -85,11 +92,11 @@ class Verifier(MultiIssuerVerifier):
 
 
 class MakeVerifier(Protocol):
-    async def __call__(self, *configs: IssuerConfig, start: bool = True, **more: Any) -> Verifier: ...
+    async def __call__(self, *configs: IssuerConfig, start: bool = True, **options: Any) -> Verifier: ...
 
 
 def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerConfig:
-    """Configures `issuer`."""
+    """Return the configuration of `issuer`, with `changes`."""
     values: dict[str, Any] = {
         "issuer": issuer.issuer,
         "audience": AUDIENCE,
@@ -98,6 +105,26 @@ def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> Issu
         "client_secret": CLIENT_SECRET,
     }
     return IssuerConfig(**(values | changes))
+
+
+def reason_of(error: pytest.ExceptionInfo[Any]) -> str:
+    """Return the reason of a caught error."""
+    reason: str = error.value.reason
+    return reason
+
+
+async def refusal(verifier: Verifier, token: str, *, online: bool = False) -> str:
+    """Return the reason for which `token` is refused."""
+    with pytest.raises(InvalidToken) as caught:
+        await verifier.verify(token, online=online)
+    return reason_of(caught)
+
+
+async def outage(verifier: Verifier, token: str, *, online: bool = False) -> str:
+    """Return the reason for which `token` cannot be verified."""
+    with pytest.raises(IssuerUnavailable) as caught:
+        await verifier.verify(token, online=online)
+    return reason_of(caught)
 
 
 @pytest.fixture
@@ -134,29 +161,20 @@ async def make_verifier(
 ) -> AsyncIterator[MakeVerifier]:
     async with AsyncExitStack() as stack:
 
-        async def make(*configs: IssuerConfig, start: bool = True, **more: Any) -> Verifier:
-            seams: dict[str, Any] = {
+        async def make(*configs: IssuerConfig, start: bool = True, **options: Any) -> Verifier:
+            defaults: dict[str, Any] = {
                 "http": http,
                 "clock": manual_time.clock,
                 "monotonic": manual_time.monotonic,
                 "sleep": manual_time.sleep,
                 "observer": observer,
-                # Only where it is the thing to show is a test bound to the speed of the machine.
+                # Long, so that only the tests of the timeout depend on the speed of the machine.
                 "answer_seconds": 60.0,
             }
-            verifier = Verifier(configs, **(seams | more))
+            verifier = Verifier(configs, **(defaults | options))
             stack.push_async_callback(verifier.aclose)
             if start:
                 await verifier.start()
             return verifier
 
         yield make
-
-
-def reason_of(error: pytest.ExceptionInfo[Any]) -> str:
-    """The constant that an error carries."""
-    reason: str = error.value.reason
-    return reason
-
-
-Clock = Callable[[], float]

@@ -22,23 +22,23 @@ class IssuerConfig:
     """One issuer whose tokens are accepted.
 
     Attributes:
-        issuer: What `iss` must be, to the letter.
-        audience: What `aud` must contain.
-        provider: Whose claims these are.
+        issuer: Exact value that `iss` must have.
+        audience: Value that `aud` must contain.
+        provider: Provider whose claim layout to use.
         mode: `jwt`, `introspection`, or `hybrid` (signature first, then introspection).
         algorithms: Accepted `alg` values (RFC 7518), asymmetric only.
-        discovery_url: Where the metadata is reached, when not below `issuer`.
-        jwks_uri: Where the keys are, when not where the metadata says.
-        introspection_endpoint: Likewise for introspection.
-        client_id: This resource server's client, for introspection.
+        discovery_url: URL of the metadata, if not under `issuer`.
+        jwks_uri: URL of the keys, if not the one in the metadata.
+        introspection_endpoint: URL for introspection, if not the one in the metadata.
+        client_id: Client of this resource server, for introspection.
         client_secret: Its secret.
-        revocation_budget_seconds: How old an answer about a token may be; 0 asks each time.
-        leeway_seconds: Accepted difference of clocks.
-        allow_http: Whether plain HTTP beyond loopback is accepted.
-        ca_file: Authorities that whoever makes the HTTP client has it trust for this issuer.
+        revocation_budget_seconds: Maximum age of a verification that is reused; 0 verifies each time.
+        leeway_seconds: Accepted clock skew.
+        allow_http: Whether plain HTTP to hosts other than loopback is allowed.
+        ca_file: CA certificates to trust for this issuer, used by the code that creates the HTTP client.
 
     Raises:
-        ValueError: The configuration cannot work; the text names the attribute.
+        ValueError: An attribute is invalid; the message names it.
     """
 
     issuer: str
@@ -64,13 +64,15 @@ class IssuerConfig:
         if self.mode != "jwt" and not (self.client_id and self.client_secret):
             raise ValueError(f"mode {self.mode} needs client_id and client_secret")
         for seconds in (self.revocation_budget_seconds, self.leeway_seconds):
-            if not 0 <= seconds < math.inf:  # also not NaN, with which no token would ever end
+            if not 0 <= seconds < math.inf:  # refuses NaN too, with which no token would ever expire
                 raise ValueError(
                     "revocation_budget_seconds and leeway_seconds must be finite and not negative"
                 )
         for name in ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint"):
             url: str | None = getattr(self, name)
-            # The issuer itself is only a name when its metadata is reached elsewhere.
-            anything = self.allow_http or (name == "issuer" and self.discovery_url is not None)
-            if url is not None and url_fault(url, allow_http=anything):
-                raise ValueError(f"{name} must be an https URL; http needs allow_http beyond loopback")
+            # With a discovery_url, no request goes to the issuer URL itself.
+            allow_http = self.allow_http or (name == "issuer" and self.discovery_url is not None)
+            if url is not None and url_fault(url, allow_http=allow_http):
+                raise ValueError(
+                    f"{name} must be an https URL, or http on loopback; other http needs allow_http"
+                )

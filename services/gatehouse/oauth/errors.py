@@ -8,7 +8,6 @@
     │   └── InsufficientUserAuthentication      insufficient_user_authentication
     ├── IssuerUnavailable                       not the caller's fault; retry later
     │   └── IssuerUnreachable                   no response, or 429, 502, 503, 504
-    │   └── IssuerUnreachable                   no response at all, or "not now"
     └── TokenRequestFailed                      error response of a token endpoint (RFC 6749 section 5.2)
 
 No error text contains a token, a secret or the value of a claim.
