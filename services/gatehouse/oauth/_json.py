@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+# Brackets in a document, and so a bound on its depth. A key set of 64 KiB has fewer. Up to Python 3.12 the
+# recursion limit of the interpreter refuses deep documents; from 3.13 on it is far higher.
+_MAX_BRACKETS = 1000
+
 
 def _refuse_constant(_: str) -> NoReturn:
     raise ValueError
@@ -22,6 +26,8 @@ def strict_object(raw: bytes) -> dict[str, Any] | None:
 
     It does not raise, because the exceptions of `json` contain the text that they were given.
     """
+    if raw.count(b"{") + raw.count(b"[") > _MAX_BRACKETS:
+        return None
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
         if b"\\u" in raw:
