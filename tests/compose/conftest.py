@@ -1,4 +1,4 @@
-"""The stack, made from nothing; it is taken away when these tests end."""
+"""The stack, created from nothing and removed after the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.compose import ROOT, Host, compose, down, up
 
 @pytest.fixture(scope="session")
 def docker() -> None:
-    """Docker and Compose v2; without them the run ends, and says so in one line."""
+    """Docker and Compose v2; without them the run ends with one line."""
     found = shutil.which("docker") and subprocess.run(
         ["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False
     )
@@ -25,14 +25,14 @@ def docker() -> None:
         pytest.exit("tests/compose: needs Docker with Compose v2 (`docker compose version`)", returncode=1)
     daemon = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
     if daemon.returncode != 0:
-        pytest.exit("tests/compose: no Docker daemon answers (`docker info`)", returncode=1)
+        pytest.exit("tests/compose: the Docker daemon does not answer (`docker info`)", returncode=1)
 
 
 @pytest.fixture(scope="session")
 def stack(docker: None) -> Iterator[None]:
-    """Everything healthy, from nothing, with the one command that the documentation names.
+    """Everything healthy, with the one command of the documentation.
 
-    `STACK=keep` takes what runs already and lets it run on, for those who work on these tests.
+    `STACK=keep` uses a running stack and keeps it running, for work on these tests.
     """
     keep = os.environ.get("STACK") == "keep"
     if not keep:
@@ -47,7 +47,7 @@ def stack(docker: None) -> Iterator[None]:
 
 @pytest.fixture
 def host(stack: None, tmp_path: Path) -> Host:
-    """The host's way in; copied for each test, for a stack that was made anew has new secrets."""
+    """The profile of the host, copied for each test: a stack that is created again has new secrets."""
     compose("cp", "setup:/run/setup/client/.", str(tmp_path))
     content = (tmp_path / "profile.json").read_bytes()
     profile = Profile.model_validate_json(content)
@@ -56,7 +56,7 @@ def host(stack: None, tmp_path: Path) -> Host:
 
 @pytest.fixture(scope="session")
 def grpcurl() -> str:
-    """The path of grpcurl."""
+    """Path of grpcurl."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/grpcurl.py")], capture_output=True, text=True, check=False
     )

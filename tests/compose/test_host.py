@@ -1,4 +1,4 @@
-"""The stack from the host: with `gatehouse`, and with grpcurl as anyone would."""
+"""The stack from the host: with `gatehouse` and with grpcurl."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ UNREACHABLE = 3
 
 
 async def call(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `gatehouse call` until somebody answers: a machine with much to do may be late with a token."""
+    """Run `gatehouse call` until the issuer answers: on a busy machine it may be too slow."""
     return await until(
         lambda: asyncio.to_thread(host.gatehouse, "call", *arguments), lambda d: d.returncode != UNREACHABLE
     )
 
 
-async def test_gatehouse_calls_the_services_with_the_copied_profile(host: Host) -> None:
+async def test_gatehouse_calls_services_with_the_copied_profile(host: Host) -> None:
     allowed = await call(host, "users", "ListUsers", "--as", "bob")
     assert allowed.returncode == 0
     assert allowed.stderr.startswith("trace: ")
@@ -44,7 +44,7 @@ def test_gatehouse_obtains_introspects_and_revokes_a_token(host: Host) -> None:
     assert host.gatehouse("token", "introspect", token).returncode == 1
 
 
-async def test_a_token_of_the_host_and_one_of_the_inside_have_the_same_issuer_and_open_the_same(
+async def test_tokens_from_inside_and_outside_have_the_same_issuer_and_access(
     host: Host,
 ) -> None:
     inside = Profile.model_validate_json((host.folder / "inside.json").read_bytes())
@@ -61,17 +61,17 @@ async def test_a_token_of_the_host_and_one_of_the_inside_have_the_same_issuer_an
         assert {(await desk.introspect(token))["active"] for token in tokens} == {True}
 
 
-def test_a_token_is_revoked_from_inside_too(host: Host) -> None:
+def test_token_can_be_revoked_from_inside(host: Host) -> None:
     token = host.gatehouse("token", "obtain", "--client", "gatehouse-worker").stdout.strip()
     tour = ("run", "--rm", "--no-deps", "--no-TTY", "tour")
     compose(*tour, "token", "revoke", token, "--client", "gatehouse-worker")
     assert compose(*tour, "token", "introspect", token, check=False).returncode == 1
 
 
-def ask(
+def call_with_grpcurl(
     grpcurl: str, host: Host, service: str, inside: int, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs grpcurl; options in `arguments` come before the address."""
+    """Run grpcurl; options in `arguments` come before the address."""
     options = [one for one in arguments if not one.startswith("gatehouse.") and one != "list"]
     rest = [one for one in arguments if one not in options]
     address = f"localhost:{port_of(service, inside)}"
@@ -79,15 +79,17 @@ def ask(
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_grpcurl_finds_the_services_by_reflection(grpcurl: str, host: Host) -> None:
-    found = ask(grpcurl, host, "users", 50051, "list")
+def test_grpcurl_lists_services_by_reflection(grpcurl: str, host: Host) -> None:
+    found = call_with_grpcurl(grpcurl, host, "users", 50051, "list")
     assert "gatehouse.users.v1.UserService" in found.stdout.split(), found.stderr
 
 
-async def test_grpcurl_calls_with_a_token_of_the_host(grpcurl: str, host: Host) -> None:
+async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
     token = await host.user_token("alice")
     sent = ("-H", f"authorization: Bearer {token}")
-    stats = ask(grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
+    stats = call_with_grpcurl(
+        grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats"
+    )
     assert stats.returncode == 0, stats.stderr
     assert "snapshot_time" in json.loads(stats.stdout)
 
@@ -100,23 +102,27 @@ async def test_grpcurl_calls_with_a_token_of_the_host(grpcurl: str, host: Host) 
         (("-H", "authorization: Basic YWxpY2U6YWxpY2U="), "Unauthenticated"),
     ],
 )
-def test_grpcurl_is_refused_without_a_good_token(
+def test_grpcurl_is_unauthenticated_without_a_valid_token(
     header: tuple[str, ...], code: str, grpcurl: str, host: Host
 ) -> None:
-    refused = ask(grpcurl, host, "users", 50051, *header, "gatehouse.users.v1.UserService/ListUsers")
+    refused = call_with_grpcurl(
+        grpcurl, host, "users", 50051, *header, "gatehouse.users.v1.UserService/ListUsers"
+    )
     assert refused.returncode != 0
     assert f"Code: {code}" in refused.stderr
 
 
-async def test_grpcurl_as_bob_is_told_which_scope_is_missing(grpcurl: str, host: Host) -> None:
+async def test_grpcurl_as_bob_shows_the_missing_scope(grpcurl: str, host: Host) -> None:
     token = await host.user_token("bob")
     sent = ("-H", f"authorization: Bearer {token}")
-    refused = ask(grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
+    refused = call_with_grpcurl(
+        grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats"
+    )
     assert "Code: PermissionDenied" in refused.stderr
     assert "INSUFFICIENT_SCOPE" in refused.stderr
 
 
-def test_a_channel_that_does_not_trust_the_authority_gets_no_answer(grpcurl: str, host: Host) -> None:
+def test_client_that_does_not_trust_the_authority_cannot_call(grpcurl: str, host: Host) -> None:
     address = f"localhost:{port_of('users', 50051)}"
     done = subprocess.run(
         [grpcurl, "-max-time", "20", address, "list"], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""A role given through AdminService is a role in the real Keycloak, and is taken away there too."""
+"""Roles that AdminService grants and revokes reach Keycloak."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def bobs_scopes(host: Host) -> set[str]:
     return set(decode(await host.user_token("bob"))["claims"]["scope"].split())
 
 
-async def test_a_role_given_here_is_in_the_next_token_and_refused_online_once_it_is_taken_away(
+async def test_granted_role_is_in_the_next_token_and_a_revoked_one_is_refused_online(
     host: Host,
 ) -> None:
     alice = await host.user_token("alice")

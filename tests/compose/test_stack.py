@@ -1,4 +1,4 @@
-"""`docker compose up` from nothing: what runs, what is reached from where, and what is left afterwards."""
+"""`docker compose up` from nothing: containers, published ports, networks, and what `down` leaves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 
 import grpc
 
+from gatehouse.app.services import SERVICES
 from tests.support.compose import (
     ONE_SHOT,
     OURS,
@@ -22,25 +23,25 @@ from tests.support.compose import (
 )
 
 
-def test_the_configuration_is_read_without_a_warning(docker: None) -> None:
+def test_configuration_is_valid_without_warnings(docker: None) -> None:
     done = compose("--profile", "*", "config", "--quiet")
     assert done.stdout + done.stderr == ""
 
 
 async def states() -> dict[str, tuple[str, str, int]]:
-    """Returns (state, health, exit code) of each container."""
+    """Return (state, health, exit code) of each container."""
     listed = await asyncio.to_thread(compose, "ps", "--all", "--format", "json")
     found = [json.loads(line) for line in listed.stdout.splitlines()]
     return {one["Service"]: (one["State"], one["Health"], one["ExitCode"]) for one in found}
 
 
-async def test_everything_is_healthy_and_what_runs_once_ended_well(stack: None) -> None:
+async def test_all_services_are_healthy_and_one_shot_services_succeeded(stack: None) -> None:
     expected = dict.fromkeys(SERVING, ("running", "healthy", 0)) | dict.fromkeys(ONE_SHOT, ("exited", "", 0))
-    # Docker looks every 10 s, and another test may just have killed somebody.
+    # Docker checks every 10 s, and another test may just have killed a container.
     await until(states, lambda found: found == expected)
 
 
-def test_only_keycloak_the_services_and_the_traces_are_published_and_on_loopback_only(stack: None) -> None:
+def test_published_ports_are_on_loopback_only(stack: None) -> None:
     published = {}
     for service in SERVING:
         bound = inspect(service)["NetworkSettings"]["Ports"] or {}
@@ -49,11 +50,8 @@ def test_only_keycloak_the_services_and_the_traces_are_published_and_on_loopback
                 published[service, port] = {place["HostIp"] for place in places}
     assert published == {
         ("keycloak", "8080/tcp"): {"127.0.0.1"},
-        ("users", "50051/tcp"): {"127.0.0.1"},
-        ("admin", "50052/tcp"): {"127.0.0.1"},
-        ("public", "50053/tcp"): {"127.0.0.1"},
         ("jaeger", "16686/tcp"): {"127.0.0.1"},
-    }
+    } | {(name, f"{spec.default_port}/tcp"): {"127.0.0.1"} for name, spec in SERVICES.items()}
 
 
 def test_the_database_is_reached_only_by_those_who_need_it(stack: None) -> None:
@@ -71,7 +69,7 @@ def test_the_database_is_reached_only_by_those_who_need_it(stack: None) -> None:
     assert "postgres: " in refused.stderr
 
 
-def test_the_database_refuses_a_connection_without_tls(stack: None) -> None:
+def test_database_refuses_connections_without_tls(stack: None) -> None:
     address = "host=127.0.0.1 user=gatehouse_users dbname=gatehouse sslmode="
     plain = execute("postgres", "psql", "--no-password", f"{address}disable", "-c", "SELECT 1", check=False)
     assert "no encryption" in plain.stderr
@@ -79,7 +77,7 @@ def test_the_database_refuses_a_connection_without_tls(stack: None) -> None:
     assert "no password supplied" in tls.stderr
 
 
-def test_each_service_is_in_the_database_over_tls_and_as_a_role_with_no_more_than_its_rights(
+def test_each_service_uses_tls_and_an_unprivileged_role_in_the_database(
     stack: None,
 ) -> None:
     ask = """
@@ -91,7 +89,7 @@ def test_each_service_is_in_the_database_over_tls_and_as_a_role_with_no_more_tha
     assert set(rows.stdout.split()) == {f"gatehouse_{service}|t|f" for service in OURS}
 
 
-async def test_after_down_nothing_is_left_and_a_second_up_works(stack: None) -> None:
+async def test_down_leaves_nothing_and_a_second_up_works(stack: None) -> None:
     assert len(leftovers()) > 10
     try:
         down()
@@ -100,7 +98,7 @@ async def test_after_down_nothing_is_left_and_a_second_up_works(stack: None) -> 
         up()
 
 
-async def test_a_restart_keeps_users_and_secrets(host: Host) -> None:
+async def test_restart_keeps_users_and_secrets(host: Host) -> None:
     made = await host.call(
         "users",
         "CreateUser",

@@ -1,4 +1,4 @@
-"""What a call leaves behind: one trace over all that took part, log lines with its id, and figures."""
+"""Telemetry of a call: one trace across all services, log lines with its id, and metrics."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 
-from tests.support.compose import Host, fetch_trace, log_lines, query_prometheus, until
+from tests.support.compose import OURS, Host, fetch_trace, log_lines, query_prometheus, until
 
 Span = dict[str, Any]
 
 
 def parents(span: Span, spans: Sequence[Span]) -> list[Span]:
-    """Returns the spans above `span`, nearest first."""
+    """Return the ancestors of `span`, nearest first."""
     at = {one["spanID"]: one for one in spans}
     found = []
     while span["references"] and (above := at.get(span["references"][0]["spanID"])) is not None:
@@ -27,9 +27,9 @@ def named(spans: Sequence[Span], service: str, start: str) -> list[Span]:
     return [s for s in spans if s["service"] == service and s["operationName"].startswith(start)]
 
 
-def whole(spans: Sequence[Span]) -> bool:
+def is_complete(spans: Sequence[Span]) -> bool:
     at = {span["spanID"] for span in spans}
-    # The root's own parent is ours, and is sent nowhere.
+    # The parent of the root is the caller's, which is not exported.
     missing = [s for s in spans if s["references"] and s["references"][0]["spanID"] not in at]
     return len(missing) == 1 and {s["service"] for s in spans} == {
         "gatehouse-admin",
@@ -39,7 +39,7 @@ def whole(spans: Sequence[Span]) -> bool:
 
 
 async def traced_call(host: Host) -> tuple[str, list[Span]]:
-    """Calls GetStats with a new token under a new trace id; returns the id and the spans."""
+    """Call GetStats with a new token and a new trace id; return the id and the spans."""
     trace_id = secrets.token_hex(16)
     outcome = await host.call(
         "admin",
@@ -48,10 +48,10 @@ async def traced_call(host: Host) -> tuple[str, list[Span]]:
         metadata=(("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),),
     )
     assert outcome.code is grpc.StatusCode.OK
-    return trace_id, await until(lambda: fetch_trace(trace_id), whole, 60)
+    return trace_id, await until(lambda: fetch_trace(trace_id), is_complete, 60)
 
 
-async def test_one_trace_joins_both_services_their_sql_and_keycloak(host: Host) -> None:
+async def test_one_trace_contains_both_services_their_sql_and_keycloak(host: Host) -> None:
     _, spans = await traced_call(host)
     (admin,) = named(spans, "gatehouse-admin", "gatehouse.admin.v1.AdminService/GetStats")
     (client,) = named(spans, "gatehouse-admin", "gatehouse.users.v1.UserService/CountUsers")
@@ -70,7 +70,7 @@ async def test_one_trace_joins_both_services_their_sql_and_keycloak(host: Host) 
         assert verified["operationName"] == "oauth.verify"
 
 
-async def test_no_span_holds_the_token(host: Host) -> None:
+async def test_no_span_contains_the_token(host: Host) -> None:
     token = await host.user_token("alice")
     trace_id = secrets.token_hex(16)
     sent = (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
@@ -81,7 +81,7 @@ async def test_no_span_holds_the_token(host: Host) -> None:
     assert token not in str(spans)
 
 
-async def test_the_log_lines_of_both_services_have_the_trace_id(host: Host) -> None:
+async def test_log_lines_of_both_services_have_the_trace_id(host: Host) -> None:
     trace_id, _ = await traced_call(host)
     for service, method in (
         ("admin", "gatehouse.admin.v1.AdminService/GetStats"),
@@ -91,10 +91,10 @@ async def test_the_log_lines_of_both_services_have_the_trace_id(host: Host) -> N
         assert [line["method"] for line in lines if line["event"] == "rpc"] == [method]
 
 
-async def test_nothing_that_runs_by_itself_makes_a_trace(host: Host) -> None:
+async def test_background_work_creates_no_trace(host: Host) -> None:
     _, spans = await traced_call(host)
     assert not named(spans, "gatehouse-users", "grpc.health")
-    # Looks at the database's health begin no trace, so every SELECT has something above it.
+    # Checks of the database start no trace, so every SELECT has a parent.
     assert all(parents(span, spans) for span in spans if span["operationName"] == "SELECT")
 
 
@@ -106,14 +106,11 @@ async def grows(query: str, before: float) -> None:
     await until(lambda: total(query), lambda now: now > before, 60)
 
 
-async def test_prometheus_sees_every_service_and_keycloak(host: Host) -> None:
-    up = await until(lambda: query_prometheus("up == 1"), lambda rows: len(rows) == 4, 60)
-    assert {row["metric"]["instance"].partition(":")[0] for row in up} == {
-        "users",
-        "admin",
-        "public",
-        "keycloak",
-    }
+async def test_prometheus_scrapes_every_service_and_keycloak(host: Host) -> None:
+    query = "target_info * on (instance) group_left () up == 1"
+    rows = await until(lambda: query_prometheus(query), lambda rows: len(rows) == len(OURS), 60)
+    assert {row["metric"]["service_name"] for row in rows} == {f"gatehouse-{name}" for name in OURS}
+    assert len(await query_prometheus('up{job="keycloak"} == 1')) == 1
 
 
 async def test_prometheus_counts_denials_by_reason(host: Host) -> None:
@@ -139,7 +136,7 @@ async def test_prometheus_counts_verifications_by_source(host: Host) -> None:
         await grows(query.format(source), count)
 
 
-async def test_prometheus_knows_rate_errors_and_duration_of_each_rpc(host: Host) -> None:
+async def test_prometheus_has_rate_errors_and_duration_of_each_rpc(host: Host) -> None:
     calls = 'rpc_server_call_duration_seconds_count{rpc_method="gatehouse.users.v1.UserService/CountUsers"}'
     before = await total(calls)
     token = await host.client_token()

@@ -1,4 +1,4 @@
-"""What the one-shot service `setup` of docker-compose.yml makes before the others start."""
+"""Files that the one-shot service `setup` of docker-compose.yml creates."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ import json
 import ssl
 import stat
 from pathlib import Path
+from string import Template
 
 import pytest
 from cryptography import x509
 
-from compose.setup import SERVERS, Ports, client_variables, prepare
+from compose.setup import GROUPS, SERVERS, Ports, client_variables, prepare
+from gatehouse.app.services import SERVICES
 from tests.support.issuer import REALM_FILE
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
-PORTS = Ports("8080", "1", "2", "3", "4")
+PORTS = Ports(keycloak="8080", jaeger="16686", prefix="500")
 
 
 def run(root: Path, now: dt.datetime = NOW) -> None:
-    prepare(root, Path(REALM_FILE), PORTS, now=now, owned=False)
+    prepare(root, REALM_FILE, PORTS, now=now, owned=False)
 
 
 def content(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
+def test_second_run_changes_nothing(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
     run(tmp_path, NOW + dt.timedelta(days=1))
     assert content(tmp_path) == before
 
 
-def test_a_lost_file_comes_back_with_the_secret_that_the_others_have(tmp_path: Path) -> None:
+def test_lost_file_is_restored_with_the_secret_that_the_others_have(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
     (tmp_path / "users/gatehouse_users__database_password").unlink()
@@ -42,43 +45,43 @@ def test_a_lost_file_comes_back_with_the_secret_that_the_others_have(tmp_path: P
     assert content(tmp_path) == before
 
 
-def test_each_server_finds_its_own_secrets_and_nobody_elses(tmp_path: Path) -> None:
+def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
     run(tmp_path)
-    names = {folder.name: {p.name for p in folder.iterdir()} for folder in tmp_path.iterdir()}
     tls = {"ca.crt", "tls.crt", "tls.key"}
-    assert names == {
+    passwords = {name: f"gatehouse_{name}__database_password" for name in SERVICES}
+    expected = {
         "authority": {"ca.crt", "ca.key", "secrets.json"},
         "postgres": tls | {"password"},
         "keycloak": tls | {"environment"},
-        "migrate": {"ca.crt"}
-        | {f"gatehouse_database__{r}_password" for r in ("users", "admin", "public", "migrate")},
-        "users": tls | {"gatehouse_users__database_password", "api_client_secret"},
-        "admin": tls
-        | {
-            "gatehouse_admin__database_password",
-            "api_client_secret",
-            "gatehouse_admin__client__client_secret",
-        }
-        | {"gatehouse_admin__role_sync__client_secret"},
-        "public": tls | {"gatehouse_public__database_password"},
+        "migrate": {"ca.crt", "gatehouse_database__migrate_password", *passwords.values()},
         "client": {"ca.crt", "profile.json", "inside.json"},
     }
+    for name, spec in SERVICES.items():
+        expected[name] = tls | {passwords[name]} | ({"api_client_secret"} if spec.needs_issuer else set())
+    expected["admin"] |= {f"gatehouse_admin__{s}__client_secret" for s in ("client", "role_sync")}
+    assert {folder.name: {p.name for p in folder.iterdir()} for folder in tmp_path.iterdir()} == expected
 
 
-def test_nothing_can_be_read_by_everybody(tmp_path: Path) -> None:
+def test_groups_differ_and_others_cannot_read_anything(tmp_path: Path) -> None:
     run(tmp_path)
     for path in tmp_path.rglob("*"):
         assert not stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXO, path
+    # Everybody reaches their own folder in the volume, nobody lists it.
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o711
+    mounted = {name: group for name, group in GROUPS.items() if name != "authority"}
+    assert len(set(mounted.values())) == len(mounted)
 
 
-def test_no_client_has_the_secret_that_stands_in_the_repository(tmp_path: Path) -> None:
+def test_no_client_has_the_secret_from_the_repository(tmp_path: Path) -> None:
     run(tmp_path)
-    clients = json.loads((tmp_path / "client/profile.json").read_text())["clients"]
-    # Who calls the services does not get the client that may manage users.
-    assert set(clients) == set(client_variables(Path(REALM_FILE))) - {"gatehouse-role-sync"}
+    profile = json.loads((tmp_path / "client/profile.json").read_text())
+    clients = profile["clients"]
+    # A caller does not get the client that may manage users.
+    assert set(clients) == set(client_variables(REALM_FILE)) - {"gatehouse-role-sync"}
+    assert profile["passwords"]["alice"] == "alice"
     given = dict(line.split("=", 1) for line in (tmp_path / "keycloak/environment").read_text().splitlines())
     assert len(set(given.values())) == len(given)
-    public = Path(REALM_FILE).read_text()
+    public = REALM_FILE.read_text()
     assert not any(secret in public for secret in given.values())
     role_sync = (tmp_path / "admin/gatehouse_admin__role_sync__client_secret").read_text()
     assert role_sync == given["GATEHOUSE_ROLE_SYNC_SECRET"]
@@ -87,18 +90,14 @@ def test_no_client_has_the_secret_that_stands_in_the_repository(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_strict_client_trusts_each_server_by_its_name(server: str, tmp_path: Path) -> None:
+async def test_strict_client_trusts_each_server_by_its_name(server: str, tmp_path: Path) -> None:
     run(tmp_path, dt.datetime.now(dt.UTC))
     folder = tmp_path / server
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-
-    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
     trusting = ssl.create_default_context(cafile=str(tmp_path / "client/ca.crt"))
     trusting.verify_flags |= ssl.VERIFY_X509_STRICT
-    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=serving) as listening:
+    async with await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0, ssl=serving) as listening:
         port = listening.sockets[0].getsockname()[1]
         for name in (server, "localhost"):
             _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname=name)
@@ -107,7 +106,7 @@ async def test_a_strict_client_trusts_each_server_by_its_name(server: str, tmp_p
             await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="elsewhere")
 
 
-def test_certificates_are_renewed_before_they_end_and_the_authority_stays(tmp_path: Path) -> None:
+def test_certificates_are_renewed_before_they_expire_and_the_authority_stays(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
     later = NOW + dt.timedelta(days=380)
@@ -119,7 +118,7 @@ def test_certificates_are_renewed_before_they_end_and_the_authority_stays(tmp_pa
     assert certificate.not_valid_after_utc > later + dt.timedelta(days=300)
 
 
-def test_a_new_authority_certifies_everybody_anew(tmp_path: Path) -> None:
+def test_new_authority_replaces_all_certificates(tmp_path: Path) -> None:
     run(tmp_path)
     before = content(tmp_path)
     run(tmp_path, NOW + dt.timedelta(days=3640))
@@ -128,3 +127,21 @@ def test_a_new_authority_certifies_everybody_anew(tmp_path: Path) -> None:
         if name.endswith((".crt", ".key")):
             assert after[name] != before[name], name
     assert after["users/ca.crt"] == after["authority/ca.crt"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_file_has_a_block_for_each_service_with_its_group_and_port(name: str) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    port = SERVICES[name].default_port
+    block = text.partition(f"\n  {name}:\n")[2].partition("\n\n")[0]
+    assert f'user: "10001:{port}"' in block
+    assert f"working_dir: /run/gatehouse/{name}\n" in block
+    assert f'ports: ["127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"]' in block
+    assert f"GATEHOUSE_{name.upper()}__DATABASE_URL: postgresql://gatehouse_{name}@postgres:5432/" in block
+    assert PORTS.service(port) == str(port)
+
+
+def test_template_of_a_new_service_is_the_block_of_an_existing_one() -> None:
+    template = Template((ROOT / "tools/new_service/compose.tmpl").read_text())
+    block = template.substitute(name="users", NAME="USERS", port=50051, suffix="51")
+    assert f"\n{block}" in (ROOT / "docker-compose.yml").read_text()

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml as its user sees it: through `docker compose`, and through its ports."""
+"""The stack of docker-compose.yml as a user sees it: `docker compose`, and the published ports."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from urllib.parse import quote
 import grpc
 import httpx
 
+from gatehouse.app.services import SERVICES
 from gatehouse.client.calls import Outcome, call_once, find_method, open_channel, parse_requests
 from gatehouse.client.profile import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"
 ONE_SHOT = ("setup", "migrate")
-SERVING = ("postgres", "keycloak", "users", "admin", "public", "jaeger", "prometheus")
-OURS = ("users", "admin", "public")
+OURS = tuple(SERVICES)
+SERVING = ("postgres", "keycloak", *OURS, "jaeger", "prometheus")
 EVERYTHING = "read:users write:users delete:users admin manage:roles"
 
 
 def run(*command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the checkout, without what would change what `docker compose` reads."""
+    """Run a command in the checkout, without variables that change what `docker compose` does."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("COMPOSE_", "GATEHOUSE_"))}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -40,12 +41,12 @@ def run(*command: str, check: bool = True, timeout: float = 900) -> subprocess.C
 
 
 def compose(*arguments: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Runs `docker compose`."""
+    """Run `docker compose`."""
     return run("docker", "compose", *arguments, check=check, timeout=timeout)
 
 
 def up(*arguments: str) -> float:
-    """Brings everything up and returns how many seconds it took; a failure shows the services' logs."""
+    """Start everything and return the seconds that it took; a failure includes the logs."""
     began = time.monotonic()
     done = compose("up", *arguments, "--wait", check=False)
     if done.returncode != 0:
@@ -55,12 +56,12 @@ def up(*arguments: str) -> float:
 
 
 def down() -> None:
-    """Takes everything away, with its data."""
+    """Remove everything, with its data."""
     compose("--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
 def leftovers() -> list[str]:
-    """Names the containers, volumes and networks of the project that there are."""
+    """Return the containers, volumes and networks of the project."""
     label = f"label=com.docker.compose.project={PROJECT}"
     found = []
     for kind, form in (("container", "{{.Names}}"), ("volume", "{{.Name}}"), ("network", "{{.Name}}")):
@@ -71,19 +72,19 @@ def leftovers() -> list[str]:
 
 
 def inspect(service: str) -> dict[str, Any]:
-    """Returns what `docker inspect` says of a service's container."""
+    """Return what `docker inspect` prints for the container of a service."""
     container = compose("ps", "--all", "--quiet", service).stdout.strip()
     found: list[dict[str, Any]] = json.loads(run("docker", "inspect", container).stdout)
     return found[0]
 
 
 def execute(service: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the container of a service."""
+    """Run a command in the container of a service."""
     return compose("exec", "--no-TTY", service, *command, check=check)
 
 
 def log_lines(service: str) -> list[dict[str, Any]]:
-    """Returns the log of one of our services."""
+    """Return the log of one of our services."""
     text = compose("logs", "--no-color", "--no-log-prefix", service).stdout
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
@@ -91,24 +92,24 @@ def log_lines(service: str) -> list[dict[str, Any]]:
 _T = TypeVar("_T")
 
 
-async def until(look: Callable[[], Awaitable[_T]], good: Callable[[_T], bool], seconds: float = 120) -> _T:
-    """Looks again and again until what is seen is good; returns it, or fails with what was seen last."""
+async def until(look: Callable[[], Awaitable[_T]], done: Callable[[_T], bool], seconds: float = 120) -> _T:
+    """Call `look` until `done` accepts its result; return it, or fail with the last one."""
     deadline = time.monotonic() + seconds
     while True:
-        seen = await look()
-        if good(seen):
-            return seen
-        assert time.monotonic() < deadline, f"not within {seconds:g} s; last seen: {seen}"
+        result = await look()
+        if done(result):
+            return result
+        assert time.monotonic() < deadline, f"not within {seconds:g} s; last result: {result}"
         await asyncio.sleep(0.5)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the host has to reach the stack: the files that `make compose-profile` copies.
+    """The files with which the host reaches the stack, as `make compose-profile` copies them.
 
     Attributes:
         folder: Holds `profile.json` and `ca.crt`.
-        profile: What is in it.
+        profile: Content of `profile.json`.
     """
 
     folder: Path
@@ -116,7 +117,7 @@ class Host:
 
     @property
     def ca_file(self) -> Path:
-        """The authority that signs the services' certificates."""
+        """Authority of the certificates of the services."""
         return self.folder / "ca.crt"
 
     async def call(
@@ -128,32 +129,32 @@ class Host:
         token: str | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> Outcome:
-        """Calls an RPC and returns how it ended."""
-        found = find_method(service, method)
+        """Call an RPC and return its outcome."""
+        found = find_method(SERVICES[service].descriptor, method)
         requests = parse_requests(found, json.dumps(request or {}))
         async with open_channel(self.profile, service) as channel:
             return await call_once(channel, found, requests, token=token, metadata=metadata)
 
     async def code(self, service: str, method: str, token: str | None = None) -> grpc.StatusCode:
-        """Calls an RPC and returns its code."""
+        """Call an RPC and return its code."""
         return (await self.call(service, method, token=token)).code
 
     async def user_token(self, user: str = "alice", scope: str = EVERYTHING) -> str:
-        """Returns an access token of a user of the demo realm, by password."""
+        """Return an access token of a user of the demo realm, by password."""
         client = self.profile.console_client
         return await self._token(
             grant_type="password", client_id=client, username=user, password=user, scope=scope
         )
 
     async def client_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
-        """Returns an access token of a client."""
+        """Return an access token of a client."""
         secret = self.profile.clients[client].get_secret_value()
         return await self._token(
             grant_type="client_credentials", client_id=client, client_secret=secret, scope=scope
         )
 
     async def _token(self, **form: str) -> str:
-        """Asks as anyone would, and with more patience than the product has with an issuer."""
+        """Request a token, with a longer timeout than that of the services."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             url = f"{self.profile.issuer}/protocol/openid-connect/token"
             answer = await http.post(url, data={name: value for name, value in form.items() if value})
@@ -161,7 +162,7 @@ class Host:
         return str(answer.json()["access_token"])
 
     def gatehouse(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs `gatehouse` as a person on the host would."""
+        """Run `gatehouse` on the host."""
         environment = os.environ | {"GATEHOUSE_PROFILE": str(self.folder / "profile.json")}
         return subprocess.run(
             [sys.executable, "-m", "gatehouse", *arguments],
@@ -175,12 +176,12 @@ class Host:
 
 
 def port_of(service: str, inside: int) -> int:
-    """Returns the port of the host for a port of a service."""
+    """Return the published port of a port of a service."""
     return int(compose("port", service, str(inside)).stdout.strip().rpartition(":")[2])
 
 
 async def fetch_trace(trace_id: str) -> list[dict[str, Any]]:
-    """Returns the spans of a trace from Jaeger, each with its service as `service`."""
+    """Return the spans of a trace from Jaeger, each with its service as `service`."""
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(f"http://127.0.0.1:{port_of('jaeger', 16686)}/api/traces/{trace_id}")
     if answer.status_code != 200:
@@ -193,7 +194,7 @@ async def fetch_trace(trace_id: str) -> list[dict[str, Any]]:
 
 
 async def query_prometheus(query: str) -> list[dict[str, Any]]:
-    """Asks Prometheus, inside its network; returns the result of an instant query."""
+    """Run an instant query in the container of Prometheus and return its result."""
     url = f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}"
     answer = await asyncio.to_thread(execute, "prometheus", "wget", "-q", "-O", "-", url)
     body = json.loads(answer.stdout)
