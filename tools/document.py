@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings in code: `document.py`, `document.py --check`."""
+"""Write docs/settings.md from the settings in code, or compare it with `--check`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gatehouse.settings import describe_settings
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """# Settings
 
-Generated from the settings in code by `make docs`. `gatehouse config --describe` prints the same,
-`gatehouse config` the values in force, `gatehouse config --sources` where each comes from. How they are read:
-[operations.md](operations.md#settings).
+Generated from the settings in code by `make docs`. `gatehouse config --describe` prints the same table,
+`gatehouse config` the current values, `gatehouse config --sources` the origin of each.
+[operations.md](operations.md#settings) says how to set them.
 
-Defaults are JSON. `GATEHOUSE_ISSUERS` is a JSON list of objects with the members below, such as
+Defaults are JSON. `GATEHOUSE_ISSUERS` is a JSON list of objects with the keys below, such as
 
 ```sh
 export GATEHOUSE_ISSUERS='[{"issuer": "https://id.example.com", "audience": "my-api", "mode": "jwt"}]'
@@ -27,7 +27,7 @@ export GATEHOUSE_ISSUERS='[{"issuer": "https://id.example.com", "audience": "my-
 
 
 def page() -> str:
-    """Makes the page."""
+    """Return the page."""
     rows = (
         f"| `{name}` | {f'`{default}`' if default else 'required'} | {meaning} |"
         for name, default, meaning in describe_settings(settings_model())
@@ -36,13 +36,13 @@ def page() -> str:
 
 
 def main() -> int:
-    """Writes the page, or says with `--check` whether it is as it should be."""
+    """Write the page; with `--check` only report whether it is up to date."""
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page())
         return 0
     if PAGE.exists() and PAGE.read_text() == page():
         return 0
-    print("docs/settings.md: not what the settings in code make; run `make docs`")
+    print("docs/settings.md: out of date; run `make docs`")
     return 1
 
 

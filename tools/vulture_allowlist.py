@@ -24,6 +24,7 @@ _.TOKEN_ENDPOINT_AUTH_METHODS
 _.UpdateUser
 _.Watch
 _.WatchUsers
+_.__getattr__
 _._translate_data
 _._validate_token_scope
 _.abort_with_status
@@ -38,6 +39,7 @@ _.call_once
 _.check_endpoint_auth_method
 _.check_permission
 _.check_response_type
+_.client_secret_file
 _.code_challenge
 _.code_challenge_method
 _.created_count
@@ -46,7 +48,9 @@ _.debug
 _.delete_authorization_code
 _.demo
 _.device_authorization_endpoint
+_.drain_seconds
 _.end_session_endpoint
+_.epilog
 _.failed_count
 _.get_allowed_scope
 _.get_client_id
@@ -57,13 +61,17 @@ _.has_client_role
 _.has_permission
 _.has_role
 _.has_scope
+_.health_poll_seconds
 _.healthcheck
+_.help
 _.intercept_stream_stream
 _.intercept_stream_unary
 _.intercept_unary_stream
 _.intercept_unary_unary
 _.issue_token
 _.kwargs
+_.max_connection_age_grace_seconds
+_.max_connection_age_seconds
 _.model_config
 _.query_authorization_code
 _.query_token

@@ -21,7 +21,6 @@ from gatehouse.oauth._http import (
     MAX_BODY_BYTES,
     Answer,
     get_object,
-    is_loopback,
     post_form,
     url_fault,
 )
@@ -90,15 +89,6 @@ def test_http_may_be_asked_where_it_is_allowed() -> None:
 @example("https://\u2100/")
 def test_address_is_judged_and_nothing_else_happens(url: str) -> None:
     assert url_fault(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("localhost", True), ("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("10.0.0.1", False)]
-    + [("::", False), ("localhost.", False), ("LOCALHOST", False), ("", False), ("128.0.0.1", False)],
-)
-def test_loopback_is_this_machine_only(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 async def test_address_that_must_not_be_asked_is_not(http: httpx.AsyncClient) -> None:

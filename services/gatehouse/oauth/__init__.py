@@ -1,6 +1,6 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
-from gatehouse.oauth._http import is_loopback, url_fault
+from gatehouse.oauth._http import url_fault
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
@@ -18,6 +18,7 @@ from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import TokenVerifier
 from gatehouse.oauth.verifiers import Verifiers
+from gatehouse.settings import is_loopback
 
 __all__ = [
     "InsufficientScope",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +13,13 @@ import httpx
 
 from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.errors import IssuerUnavailable
+from gatehouse.settings import url_error
 
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
 # Identity, because a compressed body of the greatest size would be far larger in memory.
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
-_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +43,13 @@ class Answer:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def url_fault(url: str, *, allow_http: bool) -> str:
-    """Says why `url` must not be asked, or "" when it may: https, or http on loopback or allowed."""
+    """Says why `url` must not be asked, or "" when it may; see gatehouse.settings.url_error."""
     try:
-        parsed = httpx.URL(url)
-        host, port = parsed.host, parsed.port
+        _ = httpx.URL(url).host
     except (httpx.InvalidURL, ValueError):  # ValueError: characters that cannot be encoded, names of no IDN
         return "url_malformed"
-    if not host or parsed.userinfo or parsed.fragment or (port is not None and port not in _PORTS):
-        return "url_malformed"
-    if parsed.scheme == "https" or (parsed.scheme == "http" and (allow_http or is_loopback(host))):
-        return ""
-    return "url_not_https"
+    return url_error(url, allow_http=allow_http)
 
 
 async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, what: str) -> Mapping[str, Any]:
