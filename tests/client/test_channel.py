@@ -1,4 +1,4 @@
-"""The project's own channel, against real servers."""
+"""Channels of clients, against real servers."""
 
 import asyncio
 import time
@@ -11,23 +11,24 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from gatehouse import domain
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.rpc import ServerTls
+from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
 from tests.support.rpc import PROBE, SHAPES, Client, Stand, Text, eventually, principal
 from tests.support.telemetry import Spans
 
-PLAIN = ClientTls(plaintext=True)
+PLAIN = TlsSettings(plaintext=True)
 
 
 class Tokens:
-    """A TokenSource that makes a new token when the last one was refused."""
+    """A TokenSource with a list of tokens; a rejected token is replaced by the next one."""
 
     def __init__(self, *tokens: str) -> None:
         self._tokens = list(tokens)
         self.asked = 0
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
         self.error: BaseException | None = None
         self.gate: asyncio.Event | None = None
 
@@ -40,7 +41,7 @@ class Tokens:
         return self._tokens[0]
 
     def invalidate(self, token: str) -> None:
-        self.refused.append(token)
+        self.rejected.append(token)
         if token == self._tokens[0] and len(self._tokens) > 1:
             self._tokens.pop(0)
 
@@ -60,24 +61,24 @@ async def outcome(channel: grpc.aio.Channel, name: str = "OneOne", **more: Any) 
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_the_token_goes_with_every_call_over_plaintext_on_loopback(stand: Stand, name: str) -> None:
+async def test_token_is_sent_with_every_call_over_plaintext_on_loopback(stand: Stand, name: str) -> None:
     async with to(stand, Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
     assert stand.verifier.asked == [("good", False)]
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_the_token_goes_with_every_call_over_tls(
+async def test_token_is_sent_with_every_call_over_tls(
     tls_stand: Stand, authority: Authority, name: str
 ) -> None:
-    tls = ClientTls(ca_file=authority.ca_file)
+    tls = TlsSettings(ca_file=authority.ca_file)
     async with connect(f"localhost:{tls_stand.port}", tls=tls, tokens=Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
     assert tls_stand.verifier.asked == [("good", False)]
 
 
-async def refused(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
-    """Makes a call that sends nothing before it is refused; see tests/support/steady.py."""
+async def rejection(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
+    """Return the status of a call that sends nothing before it is rejected; see tests/support/steady.py."""
     if name not in {"ManyOne", "ManyMany"}:
         code: grpc.StatusCode = (await outcome(channel, name))[0]
         return code
@@ -87,61 +88,61 @@ async def refused(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_a_channel_without_tokens_sends_none(stand: Stand, name: str) -> None:
+async def test_channel_without_a_token_source_sends_no_token(stand: Stand, name: str) -> None:
     async with to(stand) as channel:
-        assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
+        assert await rejection(channel, name) is grpc.StatusCode.UNAUTHENTICATED
     assert stand.verifier.asked == []
     assert len(stand.lines()) == 1
 
 
-async def test_metadata_of_the_caller_go_along_with_the_token(stand: Stand) -> None:
+async def test_metadata_of_the_caller_are_sent_with_the_token(stand: Stand) -> None:
     async with to(stand, Tokens("good")) as channel:
         await outcome(channel, metadata=(("x-request-id", "mine"),))
     assert (await stand.line())["request_id"] == "mine"
 
 
-async def test_a_unary_call_that_is_refused_is_sent_once_more_with_a_fresh_token(stand: Stand) -> None:
+async def test_rejected_unary_call_is_sent_once_more_with_another_token(stand: Stand) -> None:
     tokens = Tokens("revoked", "good")
     async with to(stand, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.OK
     assert stand.verifier.asked == [("revoked", False), ("good", False)]
-    assert tokens.refused == ["revoked"]
+    assert tokens.rejected == ["revoked"]
 
 
-async def test_a_call_is_sent_no_third_time(stand: Stand) -> None:
-    async with to(stand, Tokens("revoked", "revoked too", "good")) as channel:
+async def test_rejected_call_is_not_sent_a_third_time(stand: Stand) -> None:
+    async with to(stand, Tokens("revoked", "also revoked", "good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
     assert len(stand.lines()) == 2
 
 
-async def test_a_call_is_not_sent_again_with_the_token_that_was_refused(stand: Stand) -> None:
+async def test_rejected_call_is_not_sent_again_with_the_same_token(stand: Stand) -> None:
     async with to(stand, Tokens("revoked")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
     assert len(stand.lines()) == 1
 
 
-async def test_a_call_that_is_not_permitted_is_not_sent_again(stand: Stand) -> None:
+async def test_call_without_permission_is_not_sent_again(stand: Stand) -> None:
     tokens = Tokens("weak", "good")
     async with to(stand, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.PERMISSION_DENIED
-    assert tokens.refused == []
+    assert tokens.rejected == []
 
 
-async def test_many_calls_that_were_refused_drop_only_the_token_that_was(stand: Stand) -> None:
-    """A call that comes late with the old token must not cost the new one."""
+async def test_concurrent_rejected_calls_invalidate_only_the_rejected_token(stand: Stand) -> None:
+    """A call that ends late with the old token must not invalidate the new one."""
     tokens = Tokens("revoked", "good", "never needed")
     async with to(stand, tokens) as channel:
         codes = [code for code, _, _ in await asyncio.gather(*(outcome(channel) for _ in range(20)))]
     assert set(codes) == {grpc.StatusCode.OK}
-    assert set(tokens.refused) == {"revoked"}
+    assert set(tokens.rejected) == {"revoked"}
 
 
 @pytest.mark.parametrize("name", ["OneMany", "ManyOne", "ManyMany"])
-async def test_a_refused_stream_drops_its_token_for_the_next_call(stand: Stand, name: str) -> None:
+async def test_rejected_stream_invalidates_its_token_for_the_next_call(stand: Stand, name: str) -> None:
     tokens = Tokens("revoked", "good")
     async with to(stand, tokens) as channel:
-        assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
-        await eventually(lambda: tokens.refused == ["revoked"])
+        assert await rejection(channel, name) is grpc.StatusCode.UNAUTHENTICATED
+        await eventually(lambda: tokens.rejected == ["revoked"])
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
 
 
@@ -153,10 +154,10 @@ FAILURES: list[tuple[BaseException, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "word"), FAILURES, ids=str)
+@pytest.mark.parametrize(("error", "reason"), FAILURES, ids=str)
 @pytest.mark.parametrize("name", SHAPES)
-async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
-    stand: Stand, spans: Spans, name: str, error: BaseException, word: str
+async def test_failing_token_source_is_an_error_without_a_secret(
+    stand: Stand, spans: Spans, name: str, error: BaseException, reason: str
 ) -> None:
     tokens = Tokens("good")
     tokens.error = error
@@ -165,16 +166,16 @@ async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _consume(call)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert caught.value.details() == f"no access token: {word}"
+    assert caught.value.details() == f"no access token: {reason}"
     assert "canary" not in f"{caught.value!r} {spans.as_text()}"
     assert caught.value.__suppress_context__
-    # Nothing was sent, and not four times.
+    # Nothing was sent, and the source was asked once.
     assert (stand.lines(), tokens.asked) == ([], 1)
     assert [span.status.status_code for span in spans.finished()] == [StatusCode.ERROR]
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(stand: Stand, name: str) -> None:
+async def test_slow_token_source_is_bounded_by_the_deadline(stand: Stand, name: str) -> None:
     tokens = Tokens("good")
     tokens.gate = asyncio.Event()
     async with to(stand, tokens) as channel, asyncio.timeout(10):
@@ -182,7 +183,7 @@ async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(stand: Stand
     assert stand.lines() == []
 
 
-async def test_the_second_attempt_has_what_is_left_of_the_deadline(stand: Stand) -> None:
+async def test_second_attempt_has_the_rest_of_the_deadline(stand: Stand) -> None:
     tokens = Tokens("revoked", "good")
     remaining: list[float] = []
 
@@ -201,7 +202,7 @@ async def test_the_second_attempt_has_what_is_left_of_the_deadline(stand: Stand)
     assert remaining[0] < 19.5
 
 
-async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(stand: Stand) -> None:
+async def test_unary_call_without_a_deadline_has_that_of_the_channel(stand: Stand) -> None:
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
@@ -211,7 +212,7 @@ async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(stand: Stan
 
 
 @pytest.mark.parametrize("name", ["OneMany", "ManyOne", "ManyMany"])
-async def test_a_stream_that_names_no_deadline_has_none(stand: Stand, name: str) -> None:
+async def test_stream_without_a_deadline_has_none(stand: Stand, name: str) -> None:
     seen: list[float | None] = []
 
     async def look(_: object, context: Any) -> None:
@@ -224,7 +225,7 @@ async def test_a_stream_that_names_no_deadline_has_none(stand: Stand, name: str)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_a_call_that_is_cancelled_cancels_its_handler(stand: Stand, spans: Spans, name: str) -> None:
+async def test_cancelled_call_cancels_its_handler(stand: Stand, spans: Spans, name: str) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(*_: object) -> None:
@@ -256,7 +257,7 @@ async def _consume(call: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_a_call_that_is_cancelled_while_it_waits_for_its_token_is_never_sent(
+async def test_call_cancelled_while_waiting_for_its_token_is_not_sent(
     stand: Stand, spans: Spans, name: str
 ) -> None:
     tokens = Tokens("good")
@@ -271,7 +272,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_token_is_never_se
     assert stand.lines() == []
 
 
-async def test_a_unary_call_is_retried_while_the_server_is_unavailable(stand: Stand) -> None:
+async def test_unary_call_is_retried_while_the_server_is_unavailable(stand: Stand) -> None:
     count = 0
 
     async def fail_twice(*_: object) -> None:
@@ -286,7 +287,7 @@ async def test_a_unary_call_is_retried_while_the_server_is_unavailable(stand: St
     assert [line["code"] for line in stand.lines()] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
 
 
-async def test_a_call_is_tried_four_times_at_most(stand: Stand) -> None:
+async def test_call_is_tried_four_times_at_most(stand: Stand) -> None:
     async def fail(*_: object) -> None:
         raise domain.Unavailable("DATABASE_AWAY", "try again")
 
@@ -304,7 +305,7 @@ async def test_a_call_is_tried_four_times_at_most(stand: Stand) -> None:
         ValueError("bug"),
     ],
 )
-async def test_nothing_else_is_retried(stand: Stand, error: Exception) -> None:
+async def test_other_status_codes_are_not_retried(stand: Stand, error: Exception) -> None:
     async def fail(*_: object) -> None:
         raise error
 
@@ -314,7 +315,7 @@ async def test_nothing_else_is_retried(stand: Stand, error: Exception) -> None:
     assert len(stand.lines()) == 1
 
 
-async def test_calls_go_round_over_the_backends(open_stand: Any) -> None:
+async def test_calls_are_balanced_over_the_backends(open_stand: Any) -> None:
     async with open_stand() as first, open_stand() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
@@ -328,7 +329,7 @@ async def test_calls_go_round_over_the_backends(open_stand: Any) -> None:
     assert [a - b for a, b in zip(after, before, strict=True)] == [10, 10]
 
 
-async def test_a_backend_that_ends_is_left_without_a_failed_call(open_stand: Any) -> None:
+async def test_no_call_fails_when_a_backend_stops(open_stand: Any) -> None:
     async with open_stand() as first, open_stand() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
@@ -339,22 +340,24 @@ async def test_a_backend_that_ends_is_left_without_a_failed_call(open_stand: Any
                 assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_message_above_the_limit_is_not_sent(stand: Stand) -> None:
+async def test_message_above_the_limit_is_not_sent(stand: Stand) -> None:
     async with to(stand, Tokens("good"), max_message_bytes=1024) as channel:
         code, _, _ = await Client(channel).outcome("OneOne", "x" * 2000, token=None)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stand.probe.parsed == []
 
 
-async def test_plaintext_beyond_loopback_carries_tokens_once_it_was_asked_for_twice(open_stand: Any) -> None:
+async def test_token_is_sent_over_plaintext_beyond_loopback_if_allowed(
+    open_stand: Any,
+) -> None:
     tls = ServerTls(plaintext=True, plaintext_beyond_loopback=True)
     async with open_stand(host="0.0.0.0", tls=tls) as stand:
-        both = ClientTls(plaintext=True, plaintext_beyond_loopback=True)
+        both = TlsSettings(plaintext=True, plaintext_beyond_loopback=True)
         async with connect(f"0.0.0.0:{stand.port}", tls=both, tokens=Tokens("good")) as channel:
             assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_principal_may_change_between_calls_of_one_channel(stand: Stand) -> None:
+async def test_principal_can_change_between_calls_of_one_channel(stand: Stand) -> None:
     stand.verifier.answers["second"] = principal("use:probe", subject="subject-of-bob")
     tokens = Tokens("good", "second")
     async with to(stand, tokens) as channel:
@@ -362,3 +365,11 @@ async def test_a_principal_may_change_between_calls_of_one_channel(stand: Stand)
         tokens.invalidate("good")
         await outcome(channel)
     assert [line["subject"] for line in stand.lines()] == ["subject-of-alice", "subject-of-bob"]
+
+
+async def test_proxy_of_the_environment_is_not_used(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with to(stand, Tokens("good")) as channel:
+        assert (await outcome(channel))[0] is grpc.StatusCode.OK

@@ -9,7 +9,7 @@ import subprocess
 import grpc
 import pytest
 
-from gatehouse.client.issuer import decode, open_desk
+from gatehouse.client.issuer import decode, open_issuer_client
 from gatehouse.client.profile import Profile
 from tests.support.compose import Host, compose, port_of, until
 
@@ -57,8 +57,8 @@ async def test_a_token_of_the_host_and_one_of_the_inside_have_the_same_issuer_an
     assert issuers == {f"http://localhost:{port_of('keycloak', 8080)}/realms/gatehouse"}
     codes = {await host.code("users", "GetCurrentUser", token) for token in tokens}
     assert codes == {grpc.StatusCode.OK}
-    async with open_desk(host.profile) as desk:
-        assert {(await desk.introspect(token))["active"] for token in tokens} == {True}
+    async with open_issuer_client(host.profile) as client:
+        assert {(await client.introspect(token))["active"] for token in tokens} == {True}
 
 
 def test_a_token_is_revoked_from_inside_too(host: Host) -> None:

@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.rpc._intake import Intake
+from gatehouse.settings import TlsSettings
 from tests.support.probe_process import ProbeProcess, probe_process
 from tests.support.rpc import SHAPES, Client, Stand, eventually, reached
 from tests.support.services import FixedToken
@@ -120,7 +121,7 @@ async def test_callers_see_no_failure_while_one_process_takes_over_from_another(
 
     async with probe_process(reuse_port=True) as old:
         channels = [
-            connect(f"127.0.0.1:{old.port}", tls=ClientTls(plaintext=True), tokens=FixedToken("good"))
+            connect(f"127.0.0.1:{old.port}", tls=TlsSettings(plaintext=True), tokens=FixedToken("good"))
             for _ in range(2)
         ]
         callers = [

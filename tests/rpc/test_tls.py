@@ -11,8 +11,10 @@ import grpc.aio
 import pytest
 from cryptography import x509
 
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
+from gatehouse.client.tls import channel_credentials
 from gatehouse.rpc import PlaintextRefused, ServerTls, TlsError
+from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
 from tests.support.rpc import PROBE, Stand, Text, reached
 from tests.support.services import FixedToken
@@ -26,8 +28,9 @@ def probe_call(channel: grpc.aio.Channel, timeout: float = 10.0) -> Any:
 def trusting(stand: Stand, authority: Authority, **more: Any) -> grpc.aio.Channel:
     return connect(
         f"localhost:{stand.port}",
-        tls=ClientTls(ca_file=authority.ca_file, **more),
+        tls=TlsSettings(ca_file=authority.ca_file),
         tokens=FixedToken("good"),
+        **more,
     )
 
 
@@ -90,7 +93,7 @@ async def test_a_server_of_another_authority_is_not_trusted_and_gets_no_token(
 
 
 async def test_the_system_s_authorities_do_not_know_ours(secure: Stand) -> None:
-    channel = connect(f"localhost:{secure.port}", tls=ClientTls(), tokens=FixedToken("good"))
+    channel = connect(f"localhost:{secure.port}", tls=TlsSettings(), tokens=FixedToken("good"))
     async with channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await probe_call(channel, timeout=5.0)
@@ -225,8 +228,8 @@ def test_plaintext_beyond_loopback_takes_two_settings(host: str) -> None:
     ],
 )
 def test_plaintext_to_this_machine_takes_one_setting(target: str) -> None:
-    assert ClientTls(plaintext=True).credentials(target) is None
-    assert ClientTls().credentials(target) is not None
+    assert channel_credentials(TlsSettings(plaintext=True), target) is None
+    assert channel_credentials(TlsSettings(), target) is not None
 
 
 @pytest.mark.parametrize(
@@ -244,8 +247,8 @@ def test_plaintext_to_this_machine_takes_one_setting(target: str) -> None:
 )
 def test_plaintext_to_another_machine_takes_two_settings(target: str) -> None:
     with pytest.raises(PlaintextRefused, match="is not loopback"):
-        ClientTls(plaintext=True).credentials(target)
-    assert ClientTls(plaintext=True, plaintext_beyond_loopback=True).credentials(target) is None
+        channel_credentials(TlsSettings(plaintext=True), target)
+    assert channel_credentials(TlsSettings(plaintext=True, plaintext_beyond_loopback=True), target) is None
 
 
 def in_one_line(error: pytest.ExceptionInfo[TlsError]) -> str:
@@ -305,7 +308,7 @@ def test_authorities_that_cannot_be_used_are_named(tmp_path: Path, content: byte
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(TlsError) as caught:
-        ClientTls(ca_file=file).credentials("localhost:1")
+        channel_credentials(TlsSettings(ca_file=file), "localhost:1")
     assert in_one_line(caught).startswith(f"{file}: ")
 
 

@@ -16,8 +16,9 @@ import structlog
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.rpc import Server, ServerLimits, ServerTls, Service
+from gatehouse.settings import TlsSettings
 from gatehouse.storage import Database, Notifications
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.service import UserService
@@ -88,7 +89,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
 
         async def channel(target: str, token: str) -> grpc.aio.Channel:
             return await stack.enter_async_context(
-                connect(target, tls=ClientTls(plaintext=True), tokens=FixedToken(token))
+                connect(target, tls=TlsSettings(plaintext=True), tokens=FixedToken(token))
             )
 
         users_database = await opened("users")

@@ -18,6 +18,8 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 class PolicyError(Exception):
     """The policy is not complete or not consistent; the text names the RPC and the mend."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:

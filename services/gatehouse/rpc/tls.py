@@ -19,6 +19,8 @@ from gatehouse.oauth import is_loopback
 class TlsError(Exception):
     """A certificate or key cannot be used; the text names the file and the mend."""
 
+    exit_code = 2
+
 
 class PlaintextRefused(TlsError):
     """Plaintext was not asked for, or not for this address."""

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gatehouse.client.issuer import TokenDesk, decode, open_desk
+from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.errors import DemoError
 from gatehouse_testbed.issuer import Realm, run_issuer
@@ -80,7 +80,7 @@ class Desk:
         realm: What is promised.
     """
 
-    def __init__(self, tokens: TokenDesk, profile: Profile, realm: Realm) -> None:
+    def __init__(self, tokens: IssuerClient, profile: Profile, realm: Realm) -> None:
         self.tokens = tokens
         self._profile = profile
         self._realm = realm
@@ -93,12 +93,11 @@ class Desk:
                 f"{username}: has no password in the profile; the tour needs it under `passwords`"
             )
         scope = self._everything(self._profile.console_client)
-        return (await self.tokens.of_user(username, word.get_secret_value(), scope)).access_token
+        return (await self.tokens.user_token(username, word.get_secret_value(), scope)).access_token
 
     async def of_client(self, client_id: str) -> str:
         """Returns a token of a client with all that it may ask for."""
-        secret = self.tokens.client_secret(client_id)
-        return (await self.tokens.of_client(client_id, secret, self._everything(client_id))).access_token
+        return (await self.tokens.client_token(client_id, self._everything(client_id))).access_token
 
     def _everything(self, client_id: str) -> str:
         client = self._realm.clients.get(client_id)
@@ -141,8 +140,8 @@ async def wrong_issuer_token(stack: AsyncExitStack, realm: Realm) -> str:
         raise DemoError("alice: is not in the realm file, and the tour needs her there")
     console = Profile(issuer=running.issuer)
     scope = " ".join(realm.clients[console.console_client].optional_scopes)
-    async with open_desk(console) as desk:
-        return (await desk.of_user(user.username, user.password, scope)).access_token
+    async with open_issuer_client(console) as client:
+        return (await client.user_token(user.username, user.password, scope)).access_token
 
 
 def tampered(token: str, scopes: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ class Visit:
         outcome = await self.calls.call(
             "users", "ListUsers", [{"page_size": 1}], token=self.token_of("alice")
         )
-        if outcome.code is not grpc.StatusCode.OK or not outcome.answers[0].users:
+        if outcome.code is not grpc.StatusCode.OK or not outcome.responses[0].users:
             raise DemoError(f"ListUsers by alice: {outcome.code.name} {outcome.message}: there is no user")
-        user = outcome.answers[0].users[0]
+        user = outcome.responses[0].users[0]
         return Sample(user.user_id, user.email, user.display_name)

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from gatehouse.app.policy import PolicyRow
 from gatehouse.app.services import SERVICES
-from gatehouse.client.calls import Outcome, call_once, find_method, open_channel
+from gatehouse.client.calls import Outcome, call_once, open_channel
 from gatehouse.client.profile import Profile
+from gatehouse.client.requests import find_method
 from gatehouse.rpc import AccessRule
 from gatehouse_testbed.tour.callers import Caller
 

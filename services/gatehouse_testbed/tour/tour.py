@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from rich.console import Console
 
-from gatehouse.client.issuer import issuer_http, open_desk
+from gatehouse.client.issuer import issuer_http, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
 from gatehouse_testbed.errors import DemoError
@@ -63,7 +63,9 @@ class Tour:
         realm = load_realm(realm_file(), environment())
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(issuer_http(self._profile))
-            desk = Desk(await stack.enter_async_context(open_desk(self._profile)), self._profile, realm)
+            desk = Desk(
+                await stack.enter_async_context(open_issuer_client(self._profile)), self._profile, realm
+            )
             calls = await stack.enter_async_context(Calls(self._profile))
             yield Visit(
                 profile=self._profile,
@@ -87,6 +89,6 @@ async def fill(profile: Profile) -> None:
         DemoError: It is refused.
     """
     realm = load_realm(realm_file(), environment())
-    async with open_desk(profile) as tokens, Calls(profile) as calls:
+    async with open_issuer_client(profile) as tokens, Calls(profile) as calls:
         desk = Desk(tokens, profile, realm)
         await import_users(calls, desk, read_users(users_file()), lambda _: None)

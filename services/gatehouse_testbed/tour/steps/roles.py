@@ -32,7 +32,7 @@ async def roles(visit: Visit) -> None:
     outcome = await calls.call("users", "GetCurrentUser", token=old)
     if outcome.code is not grpc.StatusCode.OK:
         raise DemoError(f"GetCurrentUser by bob: {outcome.code.name} {outcome.message}")
-    bob = outcome.answers[0].user_id
+    bob = outcome.responses[0].user_id
 
     async def manage(token: str, **change: list[str]) -> Outcome:
         return await calls.call("admin", "ManageRoles", [{"user_id": bob, **change}], token=token)
