@@ -16,7 +16,8 @@ from google.protobuf import json_format, message_factory
 from grpc import StatusCode
 
 from gatehouse.app.policy import policy_rows
-from gatehouse.client.calls import Outcome, call_each, find_method
+from gatehouse.client.calls import Outcome, call_each
+from gatehouse.client.requests import find_method
 from tests.support.oauth_issuers import SigningKey
 from tests.support.system import System, eventually
 
@@ -183,7 +184,7 @@ async def test_an_rpc_answers_and_refuses_each_kind_of_caller_as_promised(
 
 
 def test_the_table_above_has_every_rpc_and_shape_of_the_policy() -> None:
-    assert {row.method: (row.service, row.shape.value) for row in policy_rows()} == {
+    assert {row.method: (row.service, row.rpc_type.value) for row in policy_rows()} == {
         name: (rpc.service, rpc.shape) for name, rpc in RPCS.items()
     }
     assert len({rpc.shape for rpc in RPCS.values()}) == 4

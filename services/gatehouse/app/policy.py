@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -16,7 +17,7 @@ class PolicyRow:
 
     service: str
     name: str
-    shape: Shape
+    rpc_type: Shape
     rule: AccessRule
 
     @property
@@ -27,7 +28,7 @@ class PolicyRow:
 
 def load_policy() -> Policy:
     """Return the policy of all services."""
-    methods = {path: method for path, _, method in _methods()}
+    methods = {path: method for _, path, method in _methods()}
     return Policy.of(methods, methods)
 
 
@@ -36,13 +37,11 @@ def policy_rows() -> list[PolicyRow]:
     policy = load_policy()
     return [
         PolicyRow(service, path[1:], Shape.of_method(method), policy[path])
-        for path, service, method in _methods()
+        for service, path, method in _methods()
     ]
 
 
-def _methods() -> list[tuple[str, str, MethodDescriptor]]:
-    return [
-        (f"/{spec.descriptor.full_name}/{method.name}", spec.name, method)
-        for spec in SERVICES.values()
-        for method in spec.descriptor.methods
-    ]
+def _methods() -> Iterator[tuple[str, str, MethodDescriptor]]:
+    for name, spec in SERVICES.items():
+        for path, method in zip(spec.paths(), spec.descriptor.methods, strict=True):
+            yield name, path, method
