@@ -11,16 +11,16 @@ from typing import Annotated
 import typer
 
 from gatehouse.app.profile import load_full_profile
-from gatehouse.cli._fail import INTERRUPTED, OK, REFUSED, say
-from gatehouse.cli._run import ReadyFile, run_loop
-from gatehouse.settings import environment, read_secret
+from gatehouse.cli import ExitCode, ReadyFile, print_error
+from gatehouse.runtime.loop import run_loop
+from gatehouse.settings import environment, read_secret_file
 
 Svg = Annotated[Path | None, typer.Option(help="Saves what is shown as a picture too.")]
 RealmFile = Annotated[Path | None, typer.Option(help="Realm file of the issuer, to see what a change does.")]
 
 
 def _code(good: bool | None) -> int:  # noqa: FBT001 - what came out
-    return INTERRUPTED if good is None else OK if good else REFUSED
+    return ExitCode.INTERRUPTED if good is None else ExitCode.OK if good else ExitCode.REFUSED
 
 
 def demo(
@@ -75,19 +75,23 @@ def issuer(
     from gatehouse_testbed.issuer import load_realm, run_issuer  # noqa: PLC0415
 
     loaded = load_realm(realm or realm_file(), environment())
-    password = read_secret(None, admin_password_file, "--admin-password")
+    password = None
+    if admin_password_file is not None:
+        password = read_secret_file(admin_password_file, "--admin-password-file")
 
     async def work() -> int:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         async with run_issuer(loaded, host=host, port=port, admin_password=password) as running:
-            say("DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production.")
+            print_error(
+                "DEVELOPMENT ISSUER: its secrets and passwords are public. Never use it in production."
+            )
             typer.echo(f"issuer: {running.issuer}")
             if ready_file is not None:
                 write_json(ready_file, {"issuer": running.issuer, "base_url": running.base_url})
             await ended.wait()
-        return OK
+        return ExitCode.OK
 
     return run_loop(work())
 
@@ -118,4 +122,4 @@ def trace(
     from gatehouse_testbed.run import show_trace  # noqa: PLC0415
 
     asyncio.run(show_trace(trace_id, url or load_full_profile().traces_url, svg))
-    return OK
+    return ExitCode.OK
