@@ -132,7 +132,7 @@ async def chain_echo(ready_file: Path) -> None:
         stack.callback(telemetry.shutdown)
         metrics = RpcMetrics(telemetry.meter)
         configs = [issuer_config(issuer) for issuer in settings.issuers]
-        http = await stack.enter_async_context(http_client(configs, telemetry))
+        http = await stack.enter_async_context(http_client(settings.issuers, telemetry))
         verifier = MultiIssuerVerifier(configs, http=http, tracer=telemetry.tracer, observer=metrics)
         stack.push_async_callback(verifier.aclose)
         await verifier.start()

@@ -6,8 +6,8 @@ import os
 
 
 def run() -> None:
-    """Runs the command line of this process."""
-    # What gRPC's core writes to standard error is in no format of ours. Read when gRPC is imported.
+    """Run the command line of this process."""
+    # gRPC reads it when it is imported. Its messages on standard error do not have the format of our log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Gatehouse uses no plugins of pydantic; looking for them takes 20 ms.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

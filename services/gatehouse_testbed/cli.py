@@ -11,15 +11,15 @@ from typing import Annotated
 import typer
 
 from gatehouse.app.profile import load_full_profile
-from gatehouse.cli._fail import INTERRUPTED, OK, REFUSED
-from gatehouse.settings import environment, read_secret
+from gatehouse.cli import ExitCode
+from gatehouse.settings import environment, read_secret_file
 from gatehouse_testbed.errors import require_extra
 
 Svg = Annotated[Path | None, typer.Option(help="Also save the output as a picture in this file.")]
 
 
 def _exit_code(passed: bool | None) -> int:  # noqa: FBT001 - the result of a tour
-    return INTERRUPTED if passed is None else OK if passed else REFUSED
+    return ExitCode.INTERRUPTED if passed is None else ExitCode.OK if passed else ExitCode.REFUSED
 
 
 def demo(
@@ -48,7 +48,7 @@ def demo(
 
     if keep:
         asyncio.run(keep_running(started_at, realm=realm, free_ports=free_ports))
-        return OK
+        return ExitCode.OK
     return _exit_code(asyncio.run(run_demo(started_at, realm=realm, pictures=pictures)))
 
 
@@ -76,7 +76,9 @@ def issuer(
     from gatehouse_testbed.issuer import load_realm, run_issuer  # noqa: PLC0415
 
     loaded = load_realm(realm or realm_file(), environment())
-    password = read_secret(None, admin_password_file, "--admin-password")
+    password = None
+    if admin_password_file is not None:
+        password = read_secret_file(admin_password_file, "--admin-password-file")
 
     async def work() -> None:
         stopped = asyncio.Event()
@@ -90,7 +92,7 @@ def issuer(
             await stopped.wait()
 
     asyncio.run(work())
-    return OK
+    return ExitCode.OK
 
 
 def tour(svg: Svg = None) -> int:
@@ -137,4 +139,4 @@ def trace(
     make_console().print(view)
     if svg is not None:
         save_picture(view, svg, f"gatehouse trace {trace_id}")
-    return OK
+    return ExitCode.OK

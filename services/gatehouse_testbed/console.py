@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TextIO
@@ -63,20 +60,3 @@ def print_commands(console: Console, lines: Sequence[str]) -> None:
         if comment:
             text.append(f"  # {comment}", "dim")
         console.print(text, soft_wrap=True)
-
-
-def gatehouse_command(environment: Mapping[str, str], folder: Path) -> str:
-    """Return what a user types to run this `gatehouse`: its name if the shell finds it, otherwise its path.
-
-    Args:
-        environment: Environment of this process.
-        folder: Working directory of the user's shell.
-    """
-    script = Path(sys.executable).with_name("gatehouse")
-    if not script.exists():
-        return f"{shlex.quote(sys.executable)} -m gatehouse"
-    found = shutil.which("gatehouse", path=environment.get("PATH"))
-    # The Makefile extends the PATH of what it runs, not the PATH of the shell that runs make.
-    if found is not None and script.samefile(found) and "MAKELEVEL" not in environment:
-        return "gatehouse"
-    return shlex.quote(str(script.relative_to(folder) if script.is_relative_to(folder) else script))

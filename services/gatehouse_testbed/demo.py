@@ -17,8 +17,8 @@ from rich.text import Text
 
 from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
-from gatehouse.settings import environment
-from gatehouse_testbed.console import gatehouse_command, make_console, print_commands
+from gatehouse.cli import program_name
+from gatehouse_testbed.console import make_console, print_commands
 from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.stack import Stack, run_stack
 
@@ -50,7 +50,7 @@ async def run_demo(
 
             tour = Tour(stack.profile, console, stack)
             passed = await tour.run()
-        gatehouse = gatehouse_command(environment(), Path.cwd())
+        gatehouse = program_name()
         console.print()
         console.print("Demo finished; everything was stopped and removed. Next:")
         print_commands(

@@ -15,10 +15,8 @@ from opentelemetry.trace import NoOpTracer
 
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.spec import build
-from gatehouse.client import ClientTls
-from gatehouse.oauth import IssuerConfig
 from gatehouse.runtime import ServiceContext
-from gatehouse.settings import ConfigurationError
+from gatehouse.settings import ConfigurationError, IssuerSettings, TlsSettings
 from gatehouse.storage import Database
 from tests.support.services import quiet
 
@@ -33,9 +31,9 @@ async def context() -> AsyncIterator[ServiceContext[Any]]:
         yield ServiceContext(
             settings=AdminSettings(),
             database=database,
-            issuers=[IssuerConfig("https://id.test/realms/r", "gatehouse-api", mode="jwt")],
+            issuers=[IssuerSettings(issuer="https://id.test/realms/r", audience="gatehouse-api", mode="jwt")],
             http=http,
-            client_tls=ClientTls(plaintext=True),
+            client_tls=TlsSettings(plaintext=True),
             rules={},
             logger=quiet(),
             tracer=NoOpTracer(),

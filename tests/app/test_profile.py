@@ -1,4 +1,4 @@
-"""What the command line reads to find a system: the profile, or the settings of a server beside it."""
+"""The profile of the command line: the file, its errors, and the settings of a server as a substitute."""
 
 from __future__ import annotations
 
@@ -6,44 +6,101 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from gatehouse.app.profile import local_profile
-from gatehouse.client.profile import load_profile
-from gatehouse.settings import with_password
+from gatehouse.app.profile import load_full_profile, local_profile
+from gatehouse.client.profile import Profile, load_profile
+from gatehouse.settings import ConfigurationError, mask_settings
+from tests.support.environment import SetEnvironment
 
-
-def test_a_relative_authority_is_looked_for_beside_the_profile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "profile.json"
-    monkeypatch.setenv("GATEHOUSE_PROFILE", str(path))
-    path.write_text(json.dumps({"ca_file": "ca.crt"}))
-    assert load_profile().ca_file == tmp_path / "ca.crt"
-    path.write_text(json.dumps({"ca_file": "/etc/ca.crt"}))
-    assert load_profile().ca_file == Path("/etc/ca.crt")
+CANARY = "canary"
 
 
-def test_without_a_profile_the_settings_of_the_server_here_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GATEHOUSE_PROFILE", raising=False)
-    monkeypatch.setenv("GATEHOUSE_SERVER__HOST", "0.0.0.0")
-    monkeypatch.setenv("GATEHOUSE_USERS__PORT", "7")
-    monkeypatch.setenv("GATEHOUSE_TLS__CA_FILE", "/run/ca.crt")
-    found = local_profile()
-    assert found.targets["users"] == "127.0.0.1:7"
-    assert found.ca_file == Path("/run/ca.crt")
-    assert not found.plaintext
+def test_defaults_need_no_file(set_environment: SetEnvironment) -> None:
+    assert load_profile() == Profile()
+
+
+def test_profile_is_read_from_its_file(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps({"targets": {"users": "h:1"}, "passwords": {"alice": "canary"}}))
+    set_environment(GATEHOUSE_PROFILE=str(file))
+    profile = load_profile()
+
+    assert profile.targets == {"users": "h:1"}
+    assert profile.passwords["alice"].get_secret_value() == "canary"
+    assert CANARY not in repr(profile) + json.dumps(mask_settings(profile))
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("ca_file", "expected"), [("ca.crt", "{folder}/ca.crt"), ("/etc/ca.crt", "/etc/ca.crt")]
+)
+def test_ca_file_is_relative_to_the_profile(
+    ca_file: str, expected: str, tmp_path: Path, set_environment: SetEnvironment
+) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps({"ca_file": ca_file}))
+    set_environment(GATEHOUSE_PROFILE=str(file))
+
+    assert str(load_profile().ca_file) == expected.format(folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
     [
-        ("postgresql://r@h:5/d?sslmode=require", "postgresql://r:p%2Fw%40@h:5/d?sslmode=require"),
-        ("postgresql://r@/d?host=/tmp", "postgresql://r:p%2Fw%40@/d?host=/tmp"),
-        ("postgresql://r:own@h/d", "postgresql://r:own@h/d"),
-        ("postgresql:///d", "postgresql:///d"),
+        ("canary", "invalid JSON"),
+        ('{"canary_entry": "canary"}', "unknown key"),
+        ('{"plaintext": "canary"}', "plaintext: input should be a valid boolean"),
+        ("[]", "input should be an object"),
     ],
 )
-def test_a_password_that_stands_apart_joins_an_address_that_has_none(url: str, expected: str) -> None:
-    assert with_password(SecretStr(url), SecretStr("p/w@")) == expected
-    assert with_password(SecretStr(url), None) == url
+def test_error_in_a_profile_is_one_line(
+    content: str, reason: str, tmp_path: Path, set_environment: SetEnvironment
+) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(content)
+    set_environment(GATEHOUSE_PROFILE=str(file))
+    with pytest.raises(ConfigurationError) as caught:
+        load_profile()
+
+    assert str(caught.value).startswith(f"{file}: ")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_profile_is_an_error(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_PROFILE=str(tmp_path / "missing.json"))
+
+    with pytest.raises(ConfigurationError, match=r"missing\.json: cannot read the profile \(No such file"):
+        load_profile()
+
+
+def test_service_without_a_target_is_on_its_default_port(
+    tmp_path: Path, set_environment: SetEnvironment
+) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps({"targets": {"users": "h:1"}}))
+    set_environment(GATEHOUSE_PROFILE=str(file))
+
+    assert load_full_profile().targets["users"] == "h:1"
+    assert load_full_profile().targets["admin"] == "127.0.0.1:50052"
+    assert local_profile() == load_full_profile()
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "[::1]")]
+    + [("[::1]", "[::1]"), ("10.0.0.1", "10.0.0.1")],
+)
+def test_without_a_profile_the_settings_of_a_server_are_used(
+    host: str, target: str, set_environment: SetEnvironment
+) -> None:
+    set_environment(
+        GATEHOUSE_SERVER__HOST=host,
+        GATEHOUSE_USERS__PORT="7",
+        GATEHOUSE_TLS__PLAINTEXT="true",
+        GATEHOUSE_TLS__CA_FILE="/run/ca.crt",
+    )
+    profile = local_profile()
+
+    assert profile.targets["users"] == f"{target}:7"
+    assert profile.plaintext
+    assert profile.ca_file == Path("/run/ca.crt")

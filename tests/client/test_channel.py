@@ -1,4 +1,4 @@
-"""The project's own channel, against real servers."""
+"""Channels of clients, against real servers."""
 
 import asyncio
 import time
@@ -11,23 +11,23 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from gatehouse import domain
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
 from tests.support.rpc import METHODS, PROBE, Client, Env, Text, eventually, open_env, principal
 from tests.support.telemetry import Spans
 
-PLAIN = ClientTls(plaintext=True)
+PLAIN = TlsSettings(plaintext=True)
 
 
 class Tokens:
-    """A TokenSource that makes a new token when the last one was refused."""
+    """A TokenSource with a list of tokens; a rejected token is replaced by the next one."""
 
     def __init__(self, *tokens: str) -> None:
         self._tokens = list(tokens)
         self.asked = 0
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
         self.error: BaseException | None = None
         self.gate: asyncio.Event | None = None
 
@@ -40,7 +40,7 @@ class Tokens:
         return self._tokens[0]
 
     def invalidate(self, token: str) -> None:
-        self.refused.append(token)
+        self.rejected.append(token)
         if token == self._tokens[0] and len(self._tokens) > 1:
             self._tokens.pop(0)
 
@@ -61,22 +61,22 @@ async def outcome(channel: grpc.aio.Channel, name: str = "Unary", **more: Any) -
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_the_token_goes_with_every_call_over_plaintext_on_loopback(env: Env, name: str) -> None:
+async def test_token_is_sent_with_every_call_over_plaintext_on_loopback(env: Env, name: str) -> None:
     async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
     assert env.verifier.asked == [("good", False)]
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_the_token_goes_with_every_call_over_tls(tls_env: Env, authority: Authority, name: str) -> None:
-    tls = ClientTls(ca_file=authority.ca_file)
+async def test_token_is_sent_with_every_call_over_tls(tls_env: Env, authority: Authority, name: str) -> None:
+    tls = TlsSettings(ca_file=authority.ca_file)
     async with connect(f"localhost:{tls_env.port}", tls=tls, tokens=Tokens("good")) as channel:
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
     assert tls_env.verifier.asked == [("good", False)]
 
 
-async def refused(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
-    """Makes a call that sends nothing before it is refused; see tests/support/sync_calls.py."""
+async def rejection(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
+    """Return the status of a call that is rejected before it sends anything; see support/sync_calls.py."""
     if name not in {"ClientStream", "BidiStream"}:
         code: grpc.StatusCode = (await outcome(channel, name))[0]
         return code
@@ -86,61 +86,61 @@ async def refused(channel: grpc.aio.Channel, name: str) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_channel_without_tokens_sends_none(env: Env, name: str) -> None:
+async def test_channel_without_a_token_source_sends_no_token(env: Env, name: str) -> None:
     async with to(env) as channel:
-        assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
+        assert await rejection(channel, name) is grpc.StatusCode.UNAUTHENTICATED
     assert env.verifier.asked == []
     assert len(env.lines()) == 1
 
 
-async def test_metadata_of_the_caller_go_along_with_the_token(env: Env) -> None:
+async def test_metadata_of_the_caller_are_sent_with_the_token(env: Env) -> None:
     async with to(env, Tokens("good")) as channel:
         await outcome(channel, metadata=(("x-request-id", "mine"),))
     assert (await env.line())["request_id"] == "mine"
 
 
-async def test_a_unary_call_that_is_refused_is_sent_once_more_with_a_fresh_token(env: Env) -> None:
+async def test_rejected_unary_call_is_sent_once_more_with_another_token(env: Env) -> None:
     tokens = Tokens("revoked", "good")
     async with to(env, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.OK
     assert env.verifier.asked == [("revoked", False), ("good", False)]
-    assert tokens.refused == ["revoked"]
+    assert tokens.rejected == ["revoked"]
 
 
-async def test_a_call_is_sent_no_third_time(env: Env) -> None:
-    async with to(env, Tokens("revoked", "revoked too", "good")) as channel:
+async def test_rejected_call_is_not_sent_a_third_time(env: Env) -> None:
+    async with to(env, Tokens("revoked", "also revoked", "good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
     assert len(env.lines()) == 2
 
 
-async def test_a_call_is_not_sent_again_with_the_token_that_was_refused(env: Env) -> None:
+async def test_rejected_call_is_not_sent_again_with_the_same_token(env: Env) -> None:
     async with to(env, Tokens("revoked")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
     assert len(env.lines()) == 1
 
 
-async def test_a_call_that_is_not_permitted_is_not_sent_again(env: Env) -> None:
+async def test_call_without_permission_is_not_sent_again(env: Env) -> None:
     tokens = Tokens("weak", "good")
     async with to(env, tokens) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.PERMISSION_DENIED
-    assert tokens.refused == []
+    assert tokens.rejected == []
 
 
-async def test_many_calls_that_were_refused_drop_only_the_token_that_was(env: Env) -> None:
-    """A call that comes late with the old token must not cost the new one."""
+async def test_concurrent_rejected_calls_invalidate_only_the_rejected_token(env: Env) -> None:
+    """A call that ends late with the old token must not invalidate the new one."""
     tokens = Tokens("revoked", "good", "never needed")
     async with to(env, tokens) as channel:
         codes = [code for code, _, _ in await asyncio.gather(*(outcome(channel) for _ in range(20)))]
     assert set(codes) == {grpc.StatusCode.OK}
-    assert set(tokens.refused) == {"revoked"}
+    assert set(tokens.rejected) == {"revoked"}
 
 
 @pytest.mark.parametrize("name", ["ServerStream", "ClientStream", "BidiStream"])
-async def test_a_refused_stream_drops_its_token_for_the_next_call(env: Env, name: str) -> None:
+async def test_rejected_stream_invalidates_its_token_for_the_next_call(env: Env, name: str) -> None:
     tokens = Tokens("revoked", "good")
     async with to(env, tokens) as channel:
-        assert await refused(channel, name) is grpc.StatusCode.UNAUTHENTICATED
-        await eventually(lambda: tokens.refused == ["revoked"])
+        assert await rejection(channel, name) is grpc.StatusCode.UNAUTHENTICATED
+        await eventually(lambda: tokens.rejected == ["revoked"])
         assert (await outcome(channel, name))[0] is grpc.StatusCode.OK
 
 
@@ -152,10 +152,10 @@ FAILURES: list[tuple[BaseException, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "word"), FAILURES, ids=str)
+@pytest.mark.parametrize(("error", "reason"), FAILURES, ids=str)
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
-    env: Env, spans: Spans, name: str, error: BaseException, word: str
+async def test_failing_token_source_is_an_error_without_a_secret(
+    env: Env, spans: Spans, name: str, error: BaseException, reason: str
 ) -> None:
     tokens = Tokens("good")
     tokens.error = error
@@ -164,16 +164,16 @@ async def test_a_token_source_that_fails_is_a_clear_error_without_a_secret(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _consume(call)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert caught.value.details() == f"no access token: {word}"
+    assert caught.value.details() == f"no access token: {reason}"
     assert "canary" not in f"{caught.value!r} {spans.as_text()}"
     assert caught.value.__suppress_context__
-    # Nothing was sent, and not four times.
+    # Nothing was sent, and the source was asked once.
     assert (env.lines(), tokens.asked) == ([], 1)
     assert [span.status.status_code for span in spans.finished()] == [StatusCode.ERROR]
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(env: Env, name: str) -> None:
+async def test_slow_token_source_is_bounded_by_the_deadline(env: Env, name: str) -> None:
     tokens = Tokens("good")
     tokens.gate = asyncio.Event()
     async with to(env, tokens) as channel, asyncio.timeout(10):
@@ -181,7 +181,7 @@ async def test_a_token_source_that_hangs_is_bounded_by_the_deadline(env: Env, na
     assert env.lines() == []
 
 
-async def test_the_second_attempt_has_what_is_left_of_the_deadline(env: Env) -> None:
+async def test_second_attempt_has_the_rest_of_the_deadline(env: Env) -> None:
     tokens = Tokens("revoked", "good")
     remaining: list[float] = []
 
@@ -200,7 +200,7 @@ async def test_the_second_attempt_has_what_is_left_of_the_deadline(env: Env) -> 
     assert remaining[0] < 19.5
 
 
-async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(env: Env) -> None:
+async def test_unary_call_without_a_deadline_has_that_of_the_channel(env: Env) -> None:
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
@@ -210,7 +210,7 @@ async def test_a_unary_call_that_names_no_deadline_has_the_channel_s(env: Env) -
 
 
 @pytest.mark.parametrize("name", ["ServerStream", "ClientStream", "BidiStream"])
-async def test_a_stream_that_names_no_deadline_has_none(env: Env, name: str) -> None:
+async def test_stream_without_a_deadline_has_none(env: Env, name: str) -> None:
     seen: list[float | None] = []
 
     async def look(_: object, context: Any) -> None:
@@ -223,7 +223,7 @@ async def test_a_stream_that_names_no_deadline_has_none(env: Env, name: str) -> 
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_call_that_is_cancelled_cancels_its_handler(env: Env, spans: Spans, name: str) -> None:
+async def test_cancelled_call_cancels_its_handler(env: Env, spans: Spans, name: str) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(*_: object) -> None:
@@ -255,7 +255,7 @@ async def _consume(call: Any) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_a_call_that_is_cancelled_while_it_waits_for_its_token_is_never_sent(
+async def test_call_cancelled_while_waiting_for_its_token_is_not_sent(
     env: Env, spans: Spans, name: str
 ) -> None:
     tokens = Tokens("good")
@@ -270,7 +270,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_token_is_never_se
     assert env.lines() == []
 
 
-async def test_a_unary_call_is_retried_while_the_server_is_unavailable(env: Env) -> None:
+async def test_unary_call_is_retried_while_the_server_is_unavailable(env: Env) -> None:
     count = 0
 
     async def fail_twice(*_: object) -> None:
@@ -285,7 +285,7 @@ async def test_a_unary_call_is_retried_while_the_server_is_unavailable(env: Env)
     assert [line["code"] for line in env.lines()] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
 
 
-async def test_a_call_is_tried_four_times_at_most(env: Env) -> None:
+async def test_call_is_tried_four_times_at_most(env: Env) -> None:
     async def fail(*_: object) -> None:
         raise domain.Unavailable("DATABASE_AWAY", "try again")
 
@@ -303,7 +303,7 @@ async def test_a_call_is_tried_four_times_at_most(env: Env) -> None:
         ValueError("bug"),
     ],
 )
-async def test_nothing_else_is_retried(env: Env, error: Exception) -> None:
+async def test_other_status_codes_are_not_retried(env: Env, error: Exception) -> None:
     async def fail(*_: object) -> None:
         raise error
 
@@ -313,7 +313,7 @@ async def test_nothing_else_is_retried(env: Env, error: Exception) -> None:
     assert len(env.lines()) == 1
 
 
-async def test_calls_go_round_over_the_backends() -> None:
+async def test_calls_are_balanced_over_the_backends() -> None:
     async with open_env() as first, open_env() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
@@ -327,7 +327,7 @@ async def test_calls_go_round_over_the_backends() -> None:
     assert [a - b for a, b in zip(after, before, strict=True)] == [10, 10]
 
 
-async def test_a_backend_that_ends_is_left_without_a_failed_call() -> None:
+async def test_no_call_fails_when_a_backend_stops() -> None:
     async with open_env() as first, open_env() as second:
         target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{second.port}"
         async with connect(target, tls=PLAIN, tokens=Tokens("good")) as channel:
@@ -338,22 +338,22 @@ async def test_a_backend_that_ends_is_left_without_a_failed_call() -> None:
                 assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_message_above_the_limit_is_not_sent(env: Env) -> None:
+async def test_message_above_the_limit_is_not_sent(env: Env) -> None:
     async with to(env, Tokens("good"), max_message_bytes=1024) as channel:
         code, _, _ = await Client(channel).outcome("Unary", "x" * 2000, token=None)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert env.probe.parsed == []
 
 
-async def test_plaintext_beyond_loopback_carries_tokens_once_it_was_asked_for_twice() -> None:
+async def test_token_is_sent_over_plaintext_beyond_loopback_if_allowed() -> None:
     tls = TlsSettings(plaintext=True, plaintext_beyond_loopback=True)
     async with open_env(host="0.0.0.0", tls=tls) as env:
-        both = ClientTls(plaintext=True, plaintext_beyond_loopback=True)
+        both = TlsSettings(plaintext=True, plaintext_beyond_loopback=True)
         async with connect(f"0.0.0.0:{env.port}", tls=both, tokens=Tokens("good")) as channel:
             assert (await outcome(channel))[0] is grpc.StatusCode.OK
 
 
-async def test_a_principal_may_change_between_calls_of_one_channel(env: Env) -> None:
+async def test_principal_can_change_between_calls_of_one_channel(env: Env) -> None:
     env.verifier.answers["second"] = principal("use:probe", subject="subject-of-bob")
     tokens = Tokens("good", "second")
     async with to(env, tokens) as channel:
@@ -361,3 +361,11 @@ async def test_a_principal_may_change_between_calls_of_one_channel(env: Env) -> 
         tokens.invalidate("good")
         await outcome(channel)
     assert [line["subject"] for line in env.lines()] == ["subject-of-alice", "subject-of-bob"]
+
+
+async def test_proxy_of_the_environment_is_not_used(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with to(env, Tokens("good")) as channel:
+        assert (await outcome(channel))[0] is grpc.StatusCode.OK

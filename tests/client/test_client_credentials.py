@@ -1,4 +1,4 @@
-"""The client's side: token, introspection and revocation requests, and the source of client credentials."""
+"""The token source of a client: renewal, outages, and tokens that services reject."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from email.utils import format_datetime
 from typing import Any, Protocol
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gatehouse.client import ClientCredentials, TokenSource, introspect, request_token, revoke
+from gatehouse.client import ClientCredentials, TokenSource
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 from tests.support.loopback_http import Reply, Request
-from tests.support.oauth_issuers import EPOCH, LoopbackIssuer, ManualTime, until
+from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, until
 
 FORM = {"grant_type": "client_credentials"}
 LIFETIME = 300.0
 
 
-def answer(token: str = "token-1", **changes: Any) -> dict[str, Any]:
-    """A good answer of a token endpoint; a change to `...` leaves a member out."""
-    body = {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME} | changes
-    return {name: value for name, value in body.items() if value is not ...}
-
-
-class Middle(random.Random):
-    """Jitter that is none, and a rest that is as long as it can be."""
+class NoJitter(random.Random):
+    """No jitter of the renewal, and the longest backoff."""
 
     def uniform(self, a: float, b: float) -> float:
         return 0.0 if a < 0 else b
@@ -42,13 +33,14 @@ class MakeSource(Protocol):
 
 @pytest.fixture
 def numbered(idp: LoopbackIssuer) -> Callable[[Request], Reply]:
-    """Gives tokens of rising number: token-1, token-2."""
+    """Answer token requests with token-1, token-2, ..."""
 
-    def give(_: Request) -> Reply:
-        return Reply(answer(f"token-{idp.request_count('token')}"))
+    def reply(_: Request) -> Reply:
+        token = f"token-{idp.request_count('token')}"
+        return Reply({"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME})
 
-    idp.answer("token", give)
-    return give
+    idp.answer("token", reply)
+    return reply
 
 
 @pytest.fixture
@@ -65,7 +57,7 @@ async def make_source(
                 "token_endpoint": idp.url("token"),
                 "clock": manual_time.clock,
                 "monotonic": manual_time.monotonic,
-                "rng": Middle(),
+                "rng": NoJitter(),
             }
             source = ClientCredentials(**(values | changes))
             stack.push_async_callback(source.aclose)
@@ -80,238 +72,7 @@ def source(make_source: MakeSource, numbered: object) -> ClientCredentials:
     return make_source()
 
 
-# One request for a token.
-
-
-async def test_token_is_asked_for_as_rfc_6749_has_it(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    idp.answer("token", Reply(answer(scope="a b", refresh_token="r", id_token="i", other=1)))
-    got = await request_token(http, idp.url("token"), {**FORM, "scope": "a b"}, ("worker", "s:%"))
-
-    request = idp.last("token")
-    assert (request.method, request.basic) == ("POST", ("worker", "s:%"))
-    assert request.form == {"grant_type": "client_credentials", "scope": "a b"}
-    assert (got.access_token, got.token_type, got.expires_in) == ("token-1", "Bearer", 300.0)
-    assert (got.scope, got.refresh_token, got.id_token) == ("a b", "r", "i")
-
-
-async def test_public_client_names_itself_in_the_form(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    idp.answer("token", Reply(answer()))
-    await request_token(http, idp.url("token"), {"grant_type": "password", "client_id": "console"})
-
-    assert "authorization" not in idp.last("token").headers
-    assert idp.last("token").form["client_id"] == "console"
-
-
-@pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER"])
-async def test_token_type_has_no_case(kind: str, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    idp.answer("token", Reply(answer(token_type=kind)))
-
-    assert (await request_token(http, idp.url("token"), FORM)).token_type == "Bearer"
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [(300, 300.0), (0.5, 0.5), (10**9, 86_400.0), (10**400, 86_400.0), (..., 60.0), (None, 60.0)]
-    + [(0, 60.0), (-5, 60.0), ("300", 60.0), (True, 60.0), ([300], 60.0)],
-    ids=range(11),
-)
-async def test_lifetime_is_bounded_and_has_a_default(
-    value: Any, seconds: float, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("token", Reply(answer(expires_in=value)))
-
-    assert (await request_token(http, idp.url("token"), FORM)).expires_in == seconds
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"access_token": ...},
-        {"access_token": None},
-        {"access_token": ""},
-        {"access_token": 1},
-        {"access_token": ["token"]},
-        {"access_token": "two words"},
-        {"access_token": "line\nbreak"},
-        {"access_token": "tökën"},
-        {"token_type": ...},
-        {"token_type": 1},
-        {"token_type": "DPoP"},
-        {"token_type": "mac"},
-    ],
-    ids=str,
-)
-async def test_answer_without_a_usable_token_is_malformed(
-    changes: dict[str, Any], http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("token", Reply(answer(**changes)))
-
-    with pytest.raises(TokenRequestFailed, match=r"^malformed_answer$"):
-        await request_token(http, idp.url("token"), FORM)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"scope": ["a"]}, {"refresh_token": 1}, {"id_token": None}, {"scope": None}], ids=str
-)
-async def test_other_members_of_a_wrong_shape_count_as_not_there(
-    changes: dict[str, Any], http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("token", Reply(answer(**changes)))
-    got = await request_token(http, idp.url("token"), FORM)
-
-    assert (got.scope, got.refresh_token, got.id_token) == ("", None, None)
-
-
-@pytest.mark.parametrize("status", [400, 401, 403])
-@pytest.mark.parametrize("error", ["invalid_client", "invalid_scope", "slow_down", "use_dpop_nonce"])
-async def test_refusal_carries_its_code(
-    status: int, error: str, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("token", Reply({"error": error, "error_description": "canary"}, status))
-
-    with pytest.raises(TokenRequestFailed) as caught:
-        await request_token(http, idp.url("token"), FORM)
-    assert (str(caught.value), caught.value.error) == (error, error)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [{"error": "canary"}, {"error": 1}, {"error": ["invalid_client"]}, {}, b"", b"<html>", [], b"null"],
-)
-async def test_code_that_no_rfc_knows_is_not_repeated(
-    body: Any, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("token", Reply(body, 400))
-
-    with pytest.raises(TokenRequestFailed, match=r"^malformed_answer$"):
-        await request_token(http, idp.url("token"), FORM)
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0"}, 0.0),
-        ({"retry-after": "100000"}, 300.0),
-        ({"retry-after": "9" * 400}, 300.0),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "1.5"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
-    ],
-    ids=str,
-)
-async def test_busy_endpoint_may_say_how_long(
-    status: int,
-    header: dict[str, str],
-    seconds: float | None,
-    http: httpx.AsyncClient,
-    idp: LoopbackIssuer,
-) -> None:
-    idp.answer("token", Reply({"error": "server_error"}, status, header))
-
-    with pytest.raises(IssuerUnavailable, match=r"^token_endpoint_busy$") as caught:
-        await request_token(http, idp.url("token"), FORM)
-    assert caught.value.retry_after == seconds
-
-
-@pytest.mark.parametrize(("ahead", "seconds"), [(20, 20.0), (-20, 0.0), (10_000, 300.0)])
-async def test_busy_endpoint_may_say_until_when(
-    ahead: int, seconds: float, http: httpx.AsyncClient, idp: LoopbackIssuer, manual_time: ManualTime
-) -> None:
-    from datetime import UTC, datetime
-
-    date = format_datetime(datetime.fromtimestamp(EPOCH + ahead, UTC), usegmt=True)
-    idp.answer("token", Reply(b"", 503, {"retry-after": date}))
-
-    with pytest.raises(IssuerUnavailable) as caught:
-        await request_token(http, idp.url("token"), FORM, clock=manual_time.clock)
-    assert caught.value.retry_after == seconds
-
-
-@given(st.text(alphabet=st.characters(), max_size=40))
-def test_any_retry_after_is_read_or_ignored(value: str) -> None:
-    from gatehouse.client.client_credentials import MAX_RETRY_AFTER_SECONDS, _retry_after_seconds
-
-    seconds = _retry_after_seconds(value, lambda: EPOCH)
-    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
-
-
-async def test_token_endpoint_must_be_safe_to_ask(http: httpx.AsyncClient) -> None:
-    with pytest.raises(IssuerUnavailable, match="url_not_https"):
-        await request_token(http, "http://issuer.test/token", FORM, ("a", "b"))
-
-
-def test_answer_shows_no_token(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    from gatehouse.client import TokenResponse
-
-    shown = repr(TokenResponse("canary-a", "Bearer", 60.0, "read:users", "canary-r", "canary-i"))
-
-    assert "canary" not in shown
-    assert "read:users" in shown
-
-
-# Introspection and revocation, for a person at a terminal.
-
-
-async def test_introspection_gives_the_answer_as_it_is(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    idp.answer("introspect", Reply({"active": True, "scope": "a"}))
-    found = await introspect(http, idp.url("introspect"), "api", "secret", "opaque")
-
-    assert found == {"active": True, "scope": "a"}
-    assert idp.last("introspect").basic == ("api", "secret")
-    assert idp.last("introspect").form == {"token": "opaque"}
-
-
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
-        (Reply({"error": "invalid_client"}, 401), "invalid_client"),
-        (Reply({"error": "invalid_request"}, 403), "invalid_request"),
-        (Reply(b"<html>"), "malformed_answer"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_introspection_that_is_refused_says_so(
-    reply: Reply, text: str, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer("introspect", reply)
-
-    with pytest.raises(TokenRequestFailed, match=f"^{text}$"):
-        await introspect(http, idp.url("introspect"), "api", "secret", "opaque")
-
-
-async def test_confidential_client_revokes(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    await revoke(http, idp.url("revoke"), "worker", "secret", "opaque")
-
-    assert idp.last("revoke").basic == ("worker", "secret")
-    assert idp.last("revoke").form == {"token": "opaque"}
-
-
-async def test_public_client_revokes(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    await revoke(http, idp.url("revoke"), "console", None, "opaque")
-
-    assert "authorization" not in idp.last("revoke").headers
-    assert idp.last("revoke").form == {"token": "opaque", "client_id": "console"}
-
-
-@pytest.mark.parametrize("status", [200, 400])
-async def test_revocation_that_is_refused_says_so_whatever_its_status(
-    status: int, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    """Keycloak answers 200 for an unknown token, with an error in the body."""
-    idp.answer("revoke", Reply({"error": "invalid_token"}, status))
-
-    with pytest.raises(TokenRequestFailed, match=r"^invalid_token$"):
-        await revoke(http, idp.url("revoke"), "worker", "secret", "opaque")
-
-
-# The source of client credentials.
-
-
-async def test_source_asks_once_and_serves_until_it_renews(
+async def test_token_is_requested_once_and_used_until_its_renewal(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     assert [await source.token() for _ in range(3)] == ["token-1"] * 3
@@ -322,13 +83,13 @@ async def test_source_asks_once_and_serves_until_it_renews(
     assert idp.last("token").form == FORM
 
 
-async def test_source_asks_for_its_scope(make_source: MakeSource, idp: LoopbackIssuer) -> None:
+async def test_scope_is_requested(make_source: MakeSource, idp: LoopbackIssuer) -> None:
     await make_source(scope="read:users admin").token()
 
     assert idp.last("token").form == FORM | {"scope": "read:users admin"}
 
 
-async def test_source_finds_the_token_endpoint_once(
+async def test_token_endpoint_is_discovered_once(
     make_source: MakeSource, idp: LoopbackIssuer, numbered: object, manual_time: ManualTime
 ) -> None:
     source = make_source(token_endpoint=None, issuer=idp.issuer)
@@ -339,7 +100,7 @@ async def test_source_finds_the_token_endpoint_once(
     assert idp.request_count(".well-known/openid-configuration") == 1
 
 
-async def test_source_finds_the_token_endpoint_elsewhere(
+async def test_token_endpoint_is_discovered_at_the_discovery_url(
     make_source: MakeSource, idp: LoopbackIssuer, numbered: object
 ) -> None:
     outside = "https://id.gatehouse.test/realms/r"
@@ -349,7 +110,7 @@ async def test_source_finds_the_token_endpoint_elsewhere(
     assert await source.token() == "token-1"
 
 
-async def test_issuer_without_a_token_endpoint_is_an_outage(
+async def test_issuer_without_a_token_endpoint_is_unavailable(
     make_source: MakeSource, idp: LoopbackIssuer
 ) -> None:
     metadata = idp.metadata()
@@ -360,7 +121,7 @@ async def test_issuer_without_a_token_endpoint_is_an_outage(
         await make_source(token_endpoint=None, issuer=idp.issuer).token()
 
 
-async def test_many_who_ask_at_once_make_one_request(source: TokenSource, idp: LoopbackIssuer) -> None:
+async def test_concurrent_callers_share_one_request(source: TokenSource, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = [asyncio.create_task(source.token()) for _ in range(500)]
     await until(lambda: idp.request_count("token") == 1)
@@ -370,7 +131,7 @@ async def test_many_who_ask_at_once_make_one_request(source: TokenSource, idp: L
     assert idp.request_count("token") == 1
 
 
-async def test_old_token_serves_while_the_new_one_is_on_its_way(
+async def test_old_token_is_used_during_its_renewal(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     await source.token()
@@ -388,7 +149,7 @@ async def test_old_token_serves_while_the_new_one_is_on_its_way(
     assert idp.request_count("token") == 2
 
 
-async def test_token_that_has_ended_serves_nobody(
+async def test_expired_token_is_not_used(
     source: ClientCredentials, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     await source.token()
@@ -401,7 +162,7 @@ async def test_token_that_has_ended_serves_nobody(
     assert await source.token() == "token-3"
 
 
-async def test_lifetime_counts_from_the_question(
+async def test_lifetime_starts_at_the_request(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     idp.hold("token")
@@ -418,7 +179,7 @@ async def test_lifetime_counts_from_the_question(
 async def test_renewals_of_many_clients_are_spread(
     make_source: MakeSource, idp: LoopbackIssuer, numbered: object, manual_time: ManualTime
 ) -> None:
-    """Between 75 and 85 percent of the lifetime, each at its own moment."""
+    """Each renews at its own time, between 75 and 85 percent of the lifetime."""
     sources = [make_source(rng=random.Random(seed)) for seed in range(20)]
     for source in sources:
         await source.token()
@@ -438,7 +199,7 @@ async def test_renewals_of_many_clients_are_spread(
     assert sum(count > 0 for count in moments) >= 8
 
 
-async def test_outage_leaves_the_old_token_in_service_and_the_endpoint_alone(
+async def test_old_token_is_used_during_an_outage_and_requests_back_off(
     source: ClientCredentials, idp: LoopbackIssuer, manual_time: ManualTime, numbered: Any
 ) -> None:
     await source.token()
@@ -453,7 +214,7 @@ async def test_outage_leaves_the_old_token_in_service_and_the_endpoint_alone(
         assert idp.request_count("token") == asked
         manual_time.advance(0.001)
 
-    # It ends while the endpoint is away, and comes back by itself.
+    # It expires while the endpoint is unavailable; later a new one is requested.
     manual_time.advance(LIFETIME)
     with pytest.raises(IssuerUnavailable, match="token_endpoint_busy"):
         await source.token()
@@ -465,7 +226,7 @@ async def test_outage_leaves_the_old_token_in_service_and_the_endpoint_alone(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_honoured(
+async def test_retry_after_is_respected(
     status: int, source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime, numbered: Any
 ) -> None:
     idp.answer("token", Reply(b"", status, {"retry-after": "120"}))
@@ -483,7 +244,7 @@ async def test_retry_after_is_honoured(
     assert await source.token() == "token-2"
 
 
-async def test_refusal_is_not_repeated_at_once(
+async def test_refused_request_backs_off(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime, numbered: Any
 ) -> None:
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
@@ -497,7 +258,7 @@ async def test_refusal_is_not_repeated_at_once(
     assert await source.token() == "token-2"
 
 
-async def test_many_who_fail_at_once_make_one_request(source: TokenSource, idp: LoopbackIssuer) -> None:
+async def test_concurrent_callers_share_one_failed_request(source: TokenSource, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
     waiting = [asyncio.create_task(source.token()) for _ in range(100)]
@@ -509,7 +270,7 @@ async def test_many_who_fail_at_once_make_one_request(source: TokenSource, idp: 
     assert idp.request_count("token") == 1
 
 
-async def test_refused_token_is_replaced_at_once(
+async def test_rejected_token_is_replaced_at_once(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     source.invalidate("token-1")
@@ -519,16 +280,16 @@ async def test_refused_token_is_replaced_at_once(
     source.invalidate("token-1")
     assert await source.token() == "token-2"
 
-    # Who comes late with the old one changes nothing.
+    # A late rejection of the old token changes nothing.
     source.invalidate("token-1")
     assert await source.token() == "token-2"
     assert idp.request_count("token") == 2
 
 
-async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
+async def test_new_tokens_that_are_all_rejected_do_not_flood_the_endpoint(
     source: TokenSource, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
-    """As when the audience is wrong: each is as little use as the one before."""
+    """Such as with a wrong audience: no new token is better than the one before."""
     for _ in range(1_000):
         source.invalidate(await source.token())
     assert idp.request_count("token") == 2
@@ -542,7 +303,7 @@ async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
         source.invalidate(f"token-{asked}")
         assert await source.token() == f"token-{asked + 1}"
 
-    # One that served for a while is replaced at once, as ever.
+    # A token that was used for a while is replaced at once.
     manual_time.advance(60.0)
     source.invalidate("token-9")
     assert await source.token() == "token-10"
@@ -551,7 +312,7 @@ async def test_fresh_tokens_that_are_all_refused_do_not_flood_the_endpoint(
     assert await source.token() == "token-11"
 
 
-async def test_closing_ends_a_renewal_under_way(source: ClientCredentials, idp: LoopbackIssuer) -> None:
+async def test_closing_cancels_a_renewal(source: ClientCredentials, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
     await until(lambda: idp.request_count("token") == 1)
@@ -565,7 +326,7 @@ async def test_closing_ends_a_renewal_under_way(source: ClientCredentials, idp: 
 async def test_failure_that_is_raised_again_has_no_old_traceback(
     source: TokenSource, idp: LoopbackIssuer
 ) -> None:
-    """Frames would grow with each call, and hold what they have in hand."""
+    """The traceback would grow with each call, and keep the objects of its frames alive."""
     idp.answer("token", Reply(b"", 503))
     depths = []
     for _ in range(5):
@@ -576,5 +337,5 @@ async def test_failure_that_is_raised_again_has_no_old_traceback(
     assert len(set(depths[1:])) == 1
 
 
-def test_source_shows_neither_secret_nor_token(make_source: MakeSource) -> None:
+def test_repr_contains_no_secret_and_no_token(make_source: MakeSource) -> None:
     assert "secret" not in repr(make_source())

@@ -1,4 +1,4 @@
-"""`gatehouse healthcheck`: who is asked, and what is made of the answers."""
+"""Health checks: which servers are asked, and what their answers mean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -18,8 +19,8 @@ NOWHERE = "127.0.0.1:1"
 
 
 @asynccontextmanager
-async def serving(statuses: Mapping[str, str]) -> AsyncIterator[str]:
-    """A server with these statuses by service name; yields its address."""
+async def serve(statuses: Mapping[str, str]) -> AsyncIterator[str]:
+    """Run a server with these statuses by service name; yield its address."""
     server, health = grpc.aio.server(), HealthServicer()
     add_HealthServicer_to_server(health, server)
     for name, status in statuses.items():
@@ -32,25 +33,34 @@ async def serving(statuses: Mapping[str, str]) -> AsyncIterator[str]:
         await server.stop(None)
 
 
-async def ask(profile: Profile, *services: str, name: str = "") -> dict[str, str]:
+async def check(profile: Profile, *services: str, name: str = "") -> dict[str, str]:
     return await asyncio.to_thread(check_health, profile, services, name, 10.0)
 
 
-async def test_each_service_tells_its_own_status() -> None:
-    async with serving({"": "SERVING"}) as users, serving({"": "NOT_SERVING"}) as admin:
+async def test_each_service_has_its_own_status() -> None:
+    async with serve({"": "SERVING"}) as users, serve({"": "NOT_SERVING"}) as admin:
         profile = Profile(targets={"users": users, "admin": admin, "other": NOWHERE}, plaintext=True)
         expected = {"users": "SERVING", "admin": "NOT_SERVING", "other": "UNREACHABLE"}
-        assert await ask(profile) == expected
-        assert await ask(profile, "admin") == {"admin": "NOT_SERVING"}
+        assert await check(profile) == expected
+        assert await check(profile, "admin") == {"admin": "NOT_SERVING"}
 
 
-async def test_liveness_is_asked_apart_from_readiness() -> None:
-    async with serving({"": "NOT_SERVING", "liveness": "SERVING"}) as users:
+async def test_liveness_is_independent_of_readiness() -> None:
+    async with serve({"": "NOT_SERVING", "liveness": "SERVING"}) as users:
         profile = Profile(targets={"users": users}, plaintext=True)
-        assert await ask(profile, "users", name="liveness") == {"users": "SERVING"}
-        assert await ask(profile, "users", name="unknown") == {"users": "NOT_FOUND"}
+        assert await check(profile, "users", name="liveness") == {"users": "SERVING"}
+        assert await check(profile, "users", name="unknown") == {"users": "NOT_FOUND"}
 
 
-async def test_a_server_that_does_not_speak_tls_is_not_taken_for_a_healthy_one() -> None:
-    async with serving({"": "SERVING"}) as users:
-        assert await ask(Profile(targets={"users": users}), "users") == {"users": "UNREACHABLE"}
+async def test_server_without_tls_is_unreachable_over_tls() -> None:
+    async with serve({"": "SERVING"}) as users:
+        assert await check(Profile(targets={"users": users}), "users") == {"users": "UNREACHABLE"}
+
+
+async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serve({"": "SERVING"}) as users:
+        profile = Profile(targets={"users": users}, plaintext=True)
+        assert await check(profile) == {"users": "SERVING"}

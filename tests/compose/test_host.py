@@ -57,8 +57,8 @@ async def test_tokens_from_inside_and_outside_have_the_same_issuer_and_access(
     assert issuers == {f"http://localhost:{port_of('keycloak', 8080)}/realms/gatehouse"}
     codes = {await host.code("users", "GetCurrentUser", token) for token in tokens}
     assert codes == {grpc.StatusCode.OK}
-    async with open_issuer_client(host.profile) as desk:
-        assert {(await desk.introspect(token))["active"] for token in tokens} == {True}
+    async with open_issuer_client(host.profile) as client:
+        assert {(await client.introspect(token))["active"] for token in tokens} == {True}
 
 
 def test_token_can_be_revoked_from_inside(host: Host) -> None:

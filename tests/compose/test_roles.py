@@ -17,7 +17,7 @@ async def test_granted_role_is_in_the_next_token_and_a_revoked_one_is_refused_on
 ) -> None:
     alice = await host.user_token("alice")
     seen = await host.call("users", "GetCurrentUser", token=await host.user_token("bob"))
-    user_id = seen.answers[0].user_id
+    user_id = seen.responses[0].user_id
     assert "admin" not in await bobs_scopes(host)
     given = await host.call(
         "admin", "ManageRoles", {"user_id": user_id, "grant_roles": ["admin"]}, token=alice

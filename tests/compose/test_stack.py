@@ -111,4 +111,4 @@ async def test_restart_keeps_users_and_secrets(host: Host) -> None:
     found = await host.call(
         "users", "ListUsers", {"filter": 'email = "kept@example.test"'}, token=await host.client_token()
     )
-    assert [user.display_name for user in found.answers[0].users] == ["Kept"]
+    assert [user.display_name for user in found.responses[0].users] == ["Kept"]

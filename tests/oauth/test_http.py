@@ -22,7 +22,6 @@ from gatehouse.oauth._http import (
     Answer,
     HttpFailure,
     get_object,
-    is_loopback,
     post_form,
     url_fault,
 )
@@ -93,15 +92,6 @@ def test_allow_http_accepts_http_and_no_other_scheme() -> None:
 @example("https://\u2100/")
 def test_url_check_never_raises(url: str) -> None:
     assert url_fault(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("localhost", True), ("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("10.0.0.1", False)]
-    + [("::", False), ("localhost.", False), ("LOCALHOST", False), ("", False), ("128.0.0.1", False)],
-)
-def test_is_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 async def test_no_request_is_sent_to_an_unsafe_url(http: httpx.AsyncClient) -> None:

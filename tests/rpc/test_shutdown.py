@@ -10,9 +10,10 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.rpc import PolicyOptions, Server, ServerTelemetry
 from gatehouse.rpc._drain import Drain
+from gatehouse.settings import TlsSettings
 from tests.support.probe_process import ProbeProcess, probe_process
 from tests.support.rpc import (
     METHODS,
@@ -131,7 +132,7 @@ async def test_a_rolling_restart_loses_no_call() -> None:
 
     async with probe_process(reuse_port=True) as old:
         channels = [
-            connect(f"127.0.0.1:{old.port}", tls=ClientTls(plaintext=True), tokens=FixedToken("good"))
+            connect(f"127.0.0.1:{old.port}", tls=TlsSettings(plaintext=True), tokens=FixedToken("good"))
             for _ in range(2)
         ]
         callers = [

@@ -11,7 +11,8 @@ import grpc.aio
 import pytest
 from cryptography import x509
 
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
+from gatehouse.client.tls import channel_credentials
 from gatehouse.rpc import PlaintextRefused, TlsError
 from gatehouse.rpc.tls import Reloader, server_credentials
 from gatehouse.settings import TlsSettings
@@ -28,8 +29,9 @@ def probe_call(channel: grpc.aio.Channel, timeout: float = 10.0) -> Any:
 def connect_to(env: Env, authority: Authority, **more: Any) -> grpc.aio.Channel:
     return connect(
         f"localhost:{env.port}",
-        tls=ClientTls(ca_file=authority.ca_file, **more),
+        tls=TlsSettings(ca_file=authority.ca_file),
         tokens=FixedToken("good"),
+        **more,
     )
 
 
@@ -92,7 +94,7 @@ async def test_a_server_with_an_untrusted_certificate_gets_no_token(secure: Env,
 
 
 async def test_a_private_authority_is_not_trusted_by_default(secure: Env) -> None:
-    channel = connect(f"localhost:{secure.port}", tls=ClientTls(), tokens=FixedToken("good"))
+    channel = connect(f"localhost:{secure.port}", tls=TlsSettings(), tokens=FixedToken("good"))
     async with channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await probe_call(channel, timeout=5.0)
@@ -219,8 +221,8 @@ def test_plaintext_beyond_loopback_needs_two_settings(host: str) -> None:
     ],
 )
 def test_plaintext_to_loopback_needs_one_setting(target: str) -> None:
-    assert ClientTls(plaintext=True).credentials(target) is None
-    assert ClientTls().credentials(target) is not None
+    assert channel_credentials(TlsSettings(plaintext=True), target) is None
+    assert channel_credentials(TlsSettings(), target) is not None
 
 
 @pytest.mark.parametrize(
@@ -238,8 +240,8 @@ def test_plaintext_to_loopback_needs_one_setting(target: str) -> None:
 )
 def test_plaintext_to_another_host_needs_two_settings(target: str) -> None:
     with pytest.raises(PlaintextRefused, match="is not loopback"):
-        ClientTls(plaintext=True).credentials(target)
-    assert ClientTls(plaintext=True, plaintext_beyond_loopback=True).credentials(target) is None
+        channel_credentials(TlsSettings(plaintext=True), target)
+    assert channel_credentials(TlsSettings(plaintext=True, plaintext_beyond_loopback=True), target) is None
 
 
 def single_line(error: pytest.ExceptionInfo[TlsError]) -> str:
@@ -302,7 +304,7 @@ def test_an_unusable_ca_file_is_an_error(tmp_path: Path, content: bytes | None) 
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(TlsError) as caught:
-        ClientTls(ca_file=file).credentials("localhost:1")
+        channel_credentials(TlsSettings(ca_file=file), "localhost:1")
     assert single_line(caught).startswith(f"{file}: ")
 
 

@@ -11,7 +11,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gatehouse import domain
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
+from gatehouse.settings import TlsSettings
 from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env
 from tests.support.services import FixedToken
 from tests.support.telemetry import Spans
@@ -244,7 +245,7 @@ async def test_a_channel_without_tracer_hands_the_trace_of_its_caller_on(env: En
     context = TraceContextTextMapPropagator().extract({"traceparent": TRACEPARENT})
     remote = trace.get_current_span(context)
     async with connect(
-        f"127.0.0.1:{env.port}", tls=ClientTls(plaintext=True), tokens=FixedToken("good")
+        f"127.0.0.1:{env.port}", tls=TlsSettings(plaintext=True), tokens=FixedToken("good")
     ) as channel:
         with trace.use_span(remote):
             stub: Any = channel.unary_unary(f"/{PROBE}/Unary", Text.SerializeToString, Text.FromString)
@@ -255,7 +256,7 @@ async def test_a_channel_without_tracer_hands_the_trace_of_its_caller_on(env: En
 def _channel(env: Env, spans: Spans) -> grpc.aio.Channel:
     return connect(
         f"127.0.0.1:{env.port}",
-        tls=ClientTls(plaintext=True),
+        tls=TlsSettings(plaintext=True),
         tokens=FixedToken("good"),
         tracer=spans.tracer,
     )

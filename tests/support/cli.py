@@ -1,15 +1,21 @@
-"""The command line, run in this process as a person would: what it prints, and its exit code."""
+"""The command line, run in this process or in one with a terminal: output and exit code."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from gatehouse.cli import main
+from tests.support.environment import SetEnvironment
 
 
 @dataclass(frozen=True)
@@ -27,29 +33,29 @@ class Done:
 
 
 class Cli:
-    """Runs commands.
+    """Runs commands in this process.
 
     Args:
-        capture: Takes what is written to the descriptors.
-        patch: Sets variables and standard input for one test.
-        folder: Where input is kept.
+        capture: Captures what is written to the file descriptors.
+        patch: Replaces standard input for one test.
+        set_environment: Sets environment variables for one test.
+        folder: Where to keep standard input.
     """
 
-    def __init__(self, capture: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(
+        self,
+        capture: pytest.CaptureFixture[str],
+        patch: pytest.MonkeyPatch,
+        set_environment: SetEnvironment,
+        folder: Path,
+    ) -> None:
         self._capture = capture
         self._patch = patch
         self._input = folder / "input"
-        for name in os.environ:
-            if name.startswith("GATEHOUSE_"):
-                patch.delenv(name)
-
-    def set(self, **variables: str) -> None:
-        """Sets variables of the environment."""
-        for name, value in variables.items():
-            self._patch.setenv(name, value)
+        self.set = set_environment
 
     def __call__(self, *arguments: str, given: str = "", **variables: str) -> Done:
-        """Runs `gatehouse ARGUMENTS` with `given` as its input."""
+        """Run `gatehouse ARGUMENTS` with `given` as its standard input."""
         self.set(**variables)
         self._input.write_text(given)
         self._capture.readouterr()
@@ -62,6 +68,51 @@ class Cli:
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Runs commands in this process."""
-    return Cli(capfd, monkeypatch, tmp_path)
+def cli(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    set_environment: SetEnvironment,
+    tmp_path: Path,
+) -> Cli:
+    """Run commands in this process."""
+    return Cli(capfd, monkeypatch, set_environment, tmp_path)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what changes the output of commands."""
+    changing = ("GATEHOUSE_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONIOENCODING")
+    return {name: value for name, value in os.environ.items() if not name.startswith(changing)}
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `gatehouse ARGUMENTS` as a process whose output is piped."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gatehouse", *arguments],
+        env=clean_environment() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_on_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
+    """Run `gatehouse ARGUMENTS` on a terminal and return what it shows."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "gatehouse", *arguments],
+        env=clean_environment() | {"TERM": "xterm-256color"} | environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ):
+        os.close(terminal)
+        shown = b""
+        try:
+            while chunk := os.read(controller, 65536):
+                shown += chunk
+        except OSError:  # Linux reports the end of a terminal as an error
+            pass
+        finally:
+            os.close(controller)
+    return shown.decode(environment.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")

@@ -18,8 +18,9 @@ import grpc
 import httpx
 
 from gatehouse.app.services import SERVICES
-from gatehouse.client.calls import Outcome, call_once, find_method, open_channel, parse_requests
+from gatehouse.client.calls import Outcome, call_once, open_channel
 from gatehouse.client.profile import Profile
+from gatehouse.client.requests import find_method, parse_requests
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 
 from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
+from gatehouse.settings import TlsSettings
 from gatehouse.users.v1 import users_pb2_grpc
 from tests.support.issuer import SECRETS
 from tests.support.services import FixedToken
@@ -93,7 +94,7 @@ class Pair:
 
     async def _channel(self, served: Served, token: str) -> Any:
         target = f"127.0.0.1:{served.ports[served.name]}"
-        made = connect(target, tls=ClientTls(plaintext=True), tokens=FixedToken(token), deadline=60.0)
+        made = connect(target, tls=TlsSettings(plaintext=True), tokens=FixedToken(token), deadline=60.0)
         return await self._stack.enter_async_context(made)
 
 

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
 from gatehouse.rpc import Server, ServerTelemetry, Service
 from gatehouse.settings import ServerSettings, TlsSettings
 from gatehouse.storage import Database, Notifications
@@ -136,7 +136,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
 
         async def open_channel(target: str, token: str) -> grpc.aio.Channel:
             return await stack.enter_async_context(
-                connect(target, tls=ClientTls(plaintext=True), tokens=FixedToken(token))
+                connect(target, tls=TlsSettings(plaintext=True), tokens=FixedToken(token))
             )
 
         users_database = open_database("users")

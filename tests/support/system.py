@@ -27,7 +27,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.app.services import SERVICES
-from gatehouse.client import ClientTls, connect
+from gatehouse.client import connect
+from gatehouse.settings import TlsSettings
 from gatehouse_testbed.certificates import write_certificates
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.database import LOGIN_ROLES, named
@@ -272,8 +273,8 @@ class System:
     def channel(self, name: str, *ports: int, tokens: Any = None) -> grpc.aio.Channel:
         """Opens a channel to a service, or to the replicas on `ports`."""
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports or (self.ports[name],))
-        tls = ClientTls(ca_file=self.ca_file, server_name="localhost")
-        return connect(f"ipv4:{addresses}", tls=tls, tokens=tokens)
+        tls = TlsSettings(ca_file=self.ca_file)
+        return connect(f"ipv4:{addresses}", tls=tls, server_name="localhost", tokens=tokens)
 
     def metrics(self, name: str) -> str:
         """Returns the metrics of a service as they are published."""

@@ -16,7 +16,8 @@ from google.protobuf import json_format, message_factory
 from grpc import StatusCode
 
 from gatehouse.app.policy import policy_rows
-from gatehouse.client.calls import Outcome, call_each, find_method
+from gatehouse.client.calls import Outcome, call_each
+from gatehouse.client.requests import find_method
 from tests.support.oauth_issuers import SigningKey
 from tests.support.system import System, eventually
 

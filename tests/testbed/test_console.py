@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from gatehouse_testbed.console import WIDTH, gatehouse_command, make_console, save_picture
+from gatehouse_testbed.console import WIDTH, make_console, save_picture
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.tour.report import Report
 from gatehouse_testbed.tracing.spans import Span, tree
@@ -78,16 +76,6 @@ def test_picture_downloads_nothing(tmp_path: Path) -> None:
 def test_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(TestbedError, match="cannot be written"):
         save_picture("x", tmp_path / "missing" / "trace.svg", "t")
-
-
-def test_commands_are_printed_as_the_user_has_to_type_them(tmp_path: Path) -> None:
-    script = Path(sys.executable).with_name("gatehouse")
-    on_path = {"PATH": f"/usr/bin:{script.parent}"}
-    assert gatehouse_command(on_path, tmp_path) == "gatehouse"
-    assert gatehouse_command({"PATH": "/usr/bin"}, tmp_path) == shlex.quote(str(script))
-    assert gatehouse_command({"PATH": "/usr/bin"}, script.parents[1]) == "bin/gatehouse"
-    # make adds the folder to the PATH of what it runs, the shell of the user does not have it.
-    assert gatehouse_command(on_path | {"MAKELEVEL": "1"}, script.parents[1]) == "bin/gatehouse"
 
 
 def report_of(*failures: str) -> tuple[Report, str]:

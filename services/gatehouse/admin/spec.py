@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
-from gatehouse.settings import ConfigurationError, OAuthClientSettings, read_secret
+from gatehouse.settings import ConfigurationError, OAuthClientSettings
 
 if TYPE_CHECKING:
     from gatehouse.client import ClientCredentials
@@ -86,8 +86,7 @@ def _client_credentials(
     """
     from gatehouse.client import ClientCredentials
 
-    secret = read_secret(settings.client_secret, settings.client_secret_file, f"{name}__CLIENT_SECRET")
-    if not settings.client_id or not secret:
+    if not settings.client_id or not settings.client_secret:
         raise ConfigurationError(
             f"{name}__CLIENT_ID and {name}__CLIENT_SECRET: required by AdminService; set both"
         )
@@ -98,7 +97,7 @@ def _client_credentials(
         issuer=issuer,
         discovery_url=settings.discovery_url or (accepted.discovery_url if accepted else None),
         client_id=settings.client_id,
-        client_secret=secret,
+        client_secret=settings.client_secret.get_secret_value(),
         scope=settings.scope,
         allow_http=settings.allow_http,
     )

@@ -1,1 +1,1 @@
-"""The only place that wires: settings in, running servers out."""
+"""The composition root: the list of services, the settings composed of them, and what runs them."""

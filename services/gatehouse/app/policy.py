@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -27,7 +28,7 @@ class PolicyRow:
 
 def load_policy() -> Policy:
     """Return the policy of all services."""
-    methods = {path: method for path, _, method in _methods()}
+    methods = {path: method for _, path, method in _methods()}
     return Policy.of(methods, methods)
 
 
@@ -45,9 +46,7 @@ def policy_rows() -> list[PolicyRow]:
     ]
 
 
-def _methods() -> list[tuple[str, str, MethodDescriptor]]:
-    return [
-        (f"/{spec.descriptor.full_name}/{method.name}", spec.name, method)
-        for spec in SERVICES.values()
-        for method in spec.descriptor.methods
-    ]
+def _methods() -> Iterator[tuple[str, str, MethodDescriptor]]:
+    for name, spec in SERVICES.items():
+        for path, method in zip(spec.paths(), spec.descriptor.methods, strict=True):
+            yield name, path, method

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from gatehouse.app.policy import load_policy
 from gatehouse.runtime import ServiceSpec
-from gatehouse.runtime.files import write_json
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.runtime.process import Process, cancel
 from gatehouse.runtime.signals import StopSignals, run_until_signal
@@ -24,7 +22,7 @@ async def serve(
     specs: Sequence[ServiceSpec[Any]],
     *,
     reuse_port: bool = False,
-    ready_file: Path | None = None,
+    on_ready: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -32,7 +30,7 @@ async def serve(
         settings: All settings.
         specs: Services to serve.
         reuse_port: Whether other processes listen on the same ports.
-        ready_file: Written as JSON with the ports when the servers listen.
+        on_ready: Called with the ports when the servers listen.
 
     Raises:
         ConfigurationError: A setting is missing or invalid.
@@ -48,14 +46,14 @@ async def serve(
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         servers = [await process.build(spec) for spec in specs]
-        ports = {}
+        ports: dict[str, object] = {}
         for name, server in zip(names, servers, strict=True):
             ports[name] = await server.start(getattr(settings, name).port, reuse_port=reuse_port)
             stack.push_async_callback(server.stop)
         if is_active(settings.server.grpc_tuning):
             lower_polling_thread_priority()
-        if ready_file is not None:
-            write_json(ready_file, ports | {"metrics": telemetry.metrics_port})
+        if on_ready is not None:
+            on_ready(ports | {"metrics": telemetry.metrics_port})
         # Everything that exists now lives as long as the process; scanning it again only causes pauses.
         gc.collect()
         gc.freeze()

@@ -1,7 +1,7 @@
 """The services of this application, and what is computed from all of them.
 
-This list is the only place that enumerates the services. Each entry is a package with a module `spec` whose
-`SPEC` is the service.
+This list is the only place that enumerates the services. Each entry is a package whose module `spec` defines
+`SPEC`.
 """
 
 from __future__ import annotations

@@ -1,37 +1,108 @@
-"""Several processes behind one port (SO_REUSEPORT): one for each core."""
+"""Run several processes that share the ports (SO_REUSEPORT), such as one for each core."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.runtime import ServiceSpec
-from gatehouse.runtime.files import write_json
 from gatehouse.settings import Settings, environment
 
-_READY_POLL_SECONDS = 0.05
+
+async def run_workers(
+    settings: Settings,
+    specs: Sequence[ServiceSpec[Any]],
+    count: int,
+    logger: FilteringBoundLogger,
+    on_ready: Callable[[Mapping[str, object]], None],
+) -> int:
+    """Run `count` processes that serve `specs`, until a signal or until one of them ends.
+
+    If a worker ends by itself, the others are stopped too: the supervisor of this process restarts all.
+
+    Args:
+        settings: All settings. Worker n, from 0, publishes metrics on the configured port plus n.
+        specs: Services to serve.
+        count: Number of processes.
+        logger: Logger of this process.
+        on_ready: Called with the ports when all workers listen.
+
+    Returns:
+        0 if all workers stopped gracefully after a signal, otherwise 1.
+
+    Raises:
+        OSError: A port is not available, or `on_ready` raised it.
+    """
+    names = [spec.name for spec in specs]
+    command = (sys.executable, "-m", "gatehouse", "serve", *names, "--worker-fd")
+    with ExitStack() as stack:
+        ports = {
+            name: stack.enter_context(_reserve_port(settings.server.host, getattr(settings, name).port))
+            for name in names
+        }
+        processes: list[asyncio.subprocess.Process] = []
+        signals = stack.enter_context(_forward_signals(processes))
+        pipes = []
+        for number in range(count):
+            # A worker reports over a pipe, because there may be no file system to write to.
+            reader, writer = os.pipe()
+            pipes.append(stack.enter_context(os.fdopen(reader, "rb")))
+            with os.fdopen(writer, "wb"):
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(writer),
+                    env=_environment(settings, ports, number),
+                    pass_fds=(writer,),
+                    start_new_session=True,
+                )
+            processes.append(process)
+        logger.info("workers", pids=[process.pid for process in processes])
+        waits = [asyncio.create_task(process.wait()) for process in processes]
+        announcing = asyncio.create_task(_announce(pipes, ports, on_ready))
+        await _first_end(waits, announcing)
+        stopped = bool(signals)
+        if not stopped:  # otherwise a second signal would cancel the calls in progress
+            for process in processes:
+                _send(process, signal.SIGTERM)
+        codes = await asyncio.gather(*waits)
+        await announcing
+        return 0 if stopped and not any(codes) else 1
+
+
+async def _first_end(waits: Sequence[asyncio.Task[int]], announcing: asyncio.Task[None]) -> None:
+    """Wait until a worker ends, or until the announcement of the ports fails."""
+    done: set[asyncio.Task[Any]] = set()
+    while not done.intersection(waits) and not (announcing in done and announcing.exception()):
+        done, _ = await asyncio.wait(
+            {task for task in (announcing, *waits) if not task.done()}, return_when=asyncio.FIRST_COMPLETED
+        )
+
+
+def report_ready(descriptor: int, ports: Mapping[str, object]) -> None:
+    """Tell the parent process, over a pipe, that this worker listens."""
+    with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
+        json.dump(ports, pipe)
 
 
 @contextmanager
-def _reserved(host: str, port: int) -> Iterator[int]:
-    """Holds a port for the workers, without listening on it, and gives its number.
+def _reserve_port(host: str, port: int) -> Iterator[int]:
+    """Bind a port for the workers, without listening on it, and return its number.
 
     Raises:
-        OSError: Another program has it.
+        OSError: Another program uses the port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as first:
-        # Workers of another start would let this one in; the port must be free before it is shared.
+        # SO_REUSEPORT would let us share the port with the workers of another start, so it is not set yet.
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             first.bind((host, port))
@@ -45,89 +116,57 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 
 
 def _environment(settings: Settings, ports: Mapping[str, int], number: int) -> dict[str, str]:
-    found = dict(environment())
+    variables = dict(environment())
     for name, port in ports.items():
-        found[f"GATEHOUSE_{name.upper()}__PORT"] = str(port)
+        variables[f"GATEHOUSE_{name.upper()}__PORT"] = str(port)
     metrics = settings.telemetry.metrics_port
     if metrics:
-        # A scrape must reach one certain worker, so each has a port of its own.
-        found["GATEHOUSE_TELEMETRY__METRICS_PORT"] = str(metrics + number)
-    return found
+        # A scrape must reach one particular worker, so each has its own port.
+        variables["GATEHOUSE_TELEMETRY__METRICS_PORT"] = str(metrics + number)
+    return variables
 
 
-async def run_workers(
-    settings: Settings,
-    specs: Sequence[ServiceSpec[Any]],
-    count: int,
-    logger: FilteringBoundLogger,
-    ready_file: Path | None = None,
-) -> int:
-    """Runs `count` processes that serve `specs` until a signal, or until one ends by itself.
-
-    A worker that ends by itself takes the others with it: whoever runs this process starts it anew.
-
-    Args:
-        settings: All settings; the metrics of worker n, from 0, are on the port that is set, plus n.
-        specs: Services to serve.
-        count: Number of processes.
-        logger: Gets a line with their ids.
-        ready_file: Written, as JSON, with the ports once all workers listen.
-
-    Returns:
-        0 when all ended well, 1 otherwise.
-
-    Raises:
-        OSError: A port is taken.
-    """
-    names = [spec.name for spec in specs]
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatehouse-")))
-        ports = {
-            name: stack.enter_context(_reserved(settings.server.host, getattr(settings, name).port))
-            for name in names
-        }
-        files = [folder / f"{number}.json" for number in range(count)]
-        command = (sys.executable, "-m", "gatehouse", "serve", *names, "--share-ports", "--ready-file")
-        processes = [
-            await asyncio.create_subprocess_exec(
-                *command, str(file), env=_environment(settings, ports, number), start_new_session=True
-            )
-            for number, file in enumerate(files)
-        ]
-        logger.info("workers", pids=[process.pid for process in processes])
-        telling = asyncio.create_task(_tell_ready(files, ports, ready_file))
-        try:
-            return await _until_ended(processes)
-        finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+async def _announce(
+    pipes: Sequence[Any], ports: Mapping[str, int], on_ready: Callable[[Mapping[str, object]], None]
+) -> None:
+    reports = [await _read(pipe) for pipe in pipes]
+    if all(reports):
+        on_ready({**ports, "metrics": [json.loads(report)["metrics"] for report in reports]})
 
 
-async def _tell_ready(files: Sequence[Path], ports: Mapping[str, int], ready_file: Path | None) -> None:
-    if ready_file is None:
-        return
-    while not all(file.exists() for file in files):  # noqa: ASYNC110 - another process makes no event here
-        await asyncio.sleep(_READY_POLL_SECONDS)
-    metrics = [json.loads(file.read_text(encoding="utf-8"))["metrics"] for file in files]
-    write_json(ready_file, {**ports, "metrics": metrics})
+async def _read(pipe: Any) -> bytes:
+    """Return what a worker wrote; nothing if it ended before it was ready."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        return await reader.read()
+    finally:
+        transport.close()
 
 
-async def _until_ended(processes: Sequence[asyncio.subprocess.Process]) -> int:
+@contextmanager
+def _forward_signals(processes: Sequence[asyncio.subprocess.Process]) -> Iterator[list[int]]:
+    """Forward SIGTERM and SIGINT to all processes, and return the list of the signals received."""
     loop = asyncio.get_running_loop()
-    signals: list[int] = []
+    received: list[int] = []
 
-    def pass_on(number: int) -> None:
-        signals.append(number)
+    def forward(number: int) -> None:
+        received.append(number)
         for process in processes:
-            if process.returncode is None:
-                process.send_signal(number)
+            _send(process, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, pass_on, number)
-    waits = [asyncio.ensure_future(process.wait()) for process in processes]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    if not signals:
-        # Only then: a second signal would cut short those that are still draining.
-        pass_on(signal.SIGTERM)
-    codes = await asyncio.gather(*waits)
-    return 0 if signals and all(code == 0 for code in codes) else 1
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, forward, number)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _send(process: asyncio.subprocess.Process, number: int) -> None:
+    if process.returncode is None:
+        process.send_signal(number)

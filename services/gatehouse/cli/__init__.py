@@ -1,57 +1,53 @@
-"""The command line: `gatehouse`. It has no logic; each command is one call into the rooms below."""
+"""The command line: `gatehouse`. Each command is a thin call into the packages below."""
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gatehouse.cli._fail import EXIT_CODES, INTERRUPTED, REFUSED, USAGE, explain, say
+from gatehouse.cli._errors import MEANINGS, ExitCode, explain, print_error
+from gatehouse.cli._help import code_table, set_help
+from gatehouse.cli._options import ReadyFile
+from gatehouse.cli._output import discard_output, is_plain, set_up_streams
+from gatehouse.cli._program import program_name
 from gatehouse.settings import wants_traceback
 
-__all__ = ["main"]
+# `ExitCode`, `ReadyFile`, `print_error` and `program_name` are for the commands of optional packages.
+__all__ = ["ExitCode", "ReadyFile", "main", "print_error", "program_name"]
 
-# In the order of the help: module and attribute of each command.
+# Module and attribute of each command, in the order of the help.
 _COMMANDS = {
-    "serve": "gatehouse.cli._run:serve",
-    "migrate": "gatehouse.cli._run:migrate",
-    "healthcheck": "gatehouse.cli._run:healthcheck",
+    "serve": "gatehouse.cli._serve:serve",
+    "migrate": "gatehouse.cli._migrate:migrate",
+    "healthcheck": "gatehouse.cli._health:healthcheck",
     "call": "gatehouse.cli._call:call",
-    "token": "gatehouse.cli._ask:token_app",
-    "policy": "gatehouse.cli._ask:policy",
-    "config": "gatehouse.cli._ask:config",
+    "token": "gatehouse.cli._token:token_app",
+    "policy": "gatehouse.cli._policy:policy",
+    "config": "gatehouse.cli._config:config",
 }
 # Optional packages add commands through this entry point group.
 _ENTRY_POINTS = "gatehouse.commands"
-# The base of all usage errors; typer shows it under no name of its own.
-_USAGE_ERROR: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
-
-
-def _find_commands() -> dict[str, metadata.EntryPoint]:
-    """Return every command by its name: our own, then those of optional packages."""
-    own = {name: metadata.EntryPoint(name, value, _ENTRY_POINTS) for name, value in _COMMANDS.items()}
-    found = metadata.entry_points(group=_ENTRY_POINTS)
-    # The metadata names the test bed also where its package was left out.
-    return own | {point.name: point for point in found if find_spec(point.module.partition(".")[0])}
 
 
 def make_app(only: str | None = None) -> typer.Typer:
-    """Makes the application.
+    """Return the application.
 
     Args:
-        only: The one command that will be used, so that it does not pay for what the others import.
+        only: The only command to load, so that it does not wait for the imports of the others; all commands
+            if there is none of this name.
     """
+    plain = is_plain()
     app = typer.Typer(
         name="gatehouse",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="OAuth2 authorization in gRPC: three services, their issuer and their policy.",
-        epilog=EXIT_CODES,
+        rich_markup_mode=None if plain else "rich",
+        help="OAuth2 authorization in gRPC: run the services, call them, and inspect tokens and policy.",
+        epilog=code_table(MEANINGS, plain=plain),
     )
     commands = _find_commands()
     for name, command in commands.items():
@@ -61,10 +57,11 @@ def make_app(only: str | None = None) -> typer.Typer:
                 app.add_typer(function, name=name)
             else:
                 app.command(name)(function)
+    set_help(app, plain=plain)
 
     @app.callback(invoke_without_command=True)
     def options(
-        *, version: Annotated[bool, typer.Option("--version", help="Prints the version.")] = False
+        *, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
     ) -> None:
         if version:
             typer.echo(metadata.version("gatehouse"))
@@ -73,31 +70,37 @@ def make_app(only: str | None = None) -> typer.Typer:
     return app
 
 
+def _find_commands() -> dict[str, metadata.EntryPoint]:
+    """Return our commands, then those of optional packages, by name."""
+    own = {name: metadata.EntryPoint(name, value, _ENTRY_POINTS) for name, value in _COMMANDS.items()}
+    found = metadata.entry_points(group=_ENTRY_POINTS)
+    # The metadata names the commands of the test bed also if its package is not installed.
+    return own | {point.name: point for point in found if find_spec(point.module.partition(".")[0])}
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and ends the process with its exit code.
+    """Run a command and end the process with its exit code.
 
     Args:
-        arguments: What stands after `gatehouse`; those of the process when None.
+        arguments: Arguments after `gatehouse`; those of the process if None.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    set_up_streams()
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = make_app(given[0] if given else None)(given, standalone_mode=False)
+        result = make_app(only=arguments[0])(arguments, prog_name="gatehouse", standalone_mode=False)
         sys.stdout.flush()
-    except _USAGE_ERROR as error:
-        say(f"{error.format_message()}; see `gatehouse --help`")
-        code = USAGE
+        code = result if isinstance(result, int) else ExitCode.OK
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except typer.Abort:
-        say("nothing was entered")
-        code = REFUSED
+        print_error("no input")
+        code = ExitCode.REFUSED
     except BrokenPipeError:
-        # Whoever read has seen enough; Python would complain when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = REFUSED
+        discard_output()
+        code = ExitCode.REFUSED
     except Exception as error:
         if wants_traceback():
             raise
-        text, code = explain(error)
-        say(text)
-    sys.exit(code if isinstance(code, int) else 0)
+        message, code = explain(error)
+        print_error(message)
+    sys.exit(code)

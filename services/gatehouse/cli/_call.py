@@ -1,186 +1,124 @@
-"""The command `call`: any RPC with JSON, in all four shapes, streams as they come."""
+"""The command `call`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import grpc
 import typer
 from google.protobuf import json_format
-from google.protobuf.descriptor import MethodDescriptor
 
 from gatehouse.app.policy import load_policy
 from gatehouse.app.profile import load_full_profile
-from gatehouse.app.services import find_services
-from gatehouse.cli._ask import Client, Scope, Token, User, obtain, read_token
-from gatehouse.cli._fail import OK, REFUSED, UNREACHABLE, say
-from gatehouse.client.calls import (
-    Outcome,
-    call_each,
-    find_method,
-    new_trace,
-    open_channel,
-    parse_request,
-    parse_requests,
-)
-from gatehouse.client.issuer import open_issuer_client
+from gatehouse.app.services import SERVICES, find_services
+from gatehouse.cli._errors import ExitCode, print_error
+from gatehouse.cli._options import Client, Scope, User
+from gatehouse.cli._program import program_name
+from gatehouse.cli._token import obtain_token, read_token
+from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
+from gatehouse.client.profile import Profile
+from gatehouse.client.requests import RequestLines, find_method, parse_requests
 from gatehouse.settings import ConfigurationError
 
 _UNARY_SECONDS = 10.0
 
 
 def call(
-    service: Annotated[str, typer.Argument(help="users, admin or public.")],
-    method: Annotated[str, typer.Argument(help="An RPC of it, such as GetUser.")],
+    service: Annotated[str, typer.Argument(help=f"One of: {', '.join(SERVICES)}.")],
+    method: Annotated[str, typer.Argument(help="Name of an RPC, such as GetUser.")],
     data: Annotated[
-        str, typer.Option(help="Request in JSON; for a stream a list; - reads it, or one a line, from input.")
+        str,
+        typer.Option(
+            help="Request as JSON; a list for a stream; - reads it from standard input, for a stream one "
+            "request per line."
+        ),
     ] = "{}",
     user: User = None,
     client: Client = None,
-    token: Token = None,
+    token: Annotated[
+        str | None, typer.Option(help="Access token to use; - reads it from standard input.")
+    ] = None,
     scope: Scope = None,
-    limit: Annotated[int, typer.Option(min=0, help="Ends a stream after so many answers.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Responses after which to cancel a stream; 0 for no limit.")
+    ] = 0,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds; 10 for a unary RPC, no end for a stream.")
+        float | None,
+        typer.Option(min=0.1, help="Seconds; by default 10 for unary RPCs, no limit for streams."),
     ] = None,
 ) -> int:
-    """Calls an RPC with JSON, and prints its answers as JSON, one a line, as they come.
+    """Call an RPC with a request in JSON, and print each response as a line of JSON.
 
     Examples:
-      gatehouse call public GetPublicInfo
-
       gatehouse call users ListUsers --as alice --data '{"page_size": 2}'
-
       gatehouse call users WatchUsers --as alice --limit 3
-
-      gatehouse call users LookupUsers --as alice --data - < requests.jsonl
-
+      gatehouse call users LookupUsers --as alice --data - < ids.jsonl
       gatehouse call admin GetStats --as alice
     """
     if sum(value is not None for value in (user, client, token)) > 1:
         raise ConfigurationError("--as, --client and --token: give one of them")
-    if token == "-" and data == "-":  # noqa: S105 - a sign, no secret
+    if token == "-" and data == "-":  # noqa: S105 - not a secret
         raise ConfigurationError("--token and --data: only one of them can be read from standard input")
     (spec,) = find_services([service])
-    profile, found = load_full_profile(), find_method(spec.descriptor, method)
-    requests = _requests(found, data)
-    rule = load_policy()[f"/{found.containing_service.full_name}/{method}"]
-    if timeout is None and not (found.client_streaming or found.server_streaming):
+    profile, rpc = load_full_profile(), find_method(spec.descriptor, method)
+    lines: RequestLines | None = None
+    requests: list[Any] = []
+    if data == "-" and rpc.client_streaming:
+        lines = RequestLines(rpc, sys.stdin.fileno())
+    else:
+        requests = parse_requests(rpc, sys.stdin.read() if data == "-" else data)
+    if timeout is None and not (rpc.client_streaming or rpc.server_streaming):
         timeout = _UNARY_SECONDS
 
-    async def work() -> int:
-        sent = read_token(token) if token is not None else None
+    async def run() -> Outcome:
+        access_token = None if token is None else read_token(token)
         if user is not None or client is not None:
-            async with open_issuer_client(profile) as issuer:
-                sent = await obtain(issuer, profile, user, client, scope, " ".join(sorted(rule.scopes)))
-        stream = _Lines(found)
+            needed = sorted(load_policy()[f"/{rpc.containing_service.full_name}/{method}"].scopes)
+            access_token = await obtain_token(profile, user, client, scope, needed)
         trace_id, traceparent = new_trace()
-        traced = profile.traces_url is not None
+        metadata = [("traceparent", traceparent)] if profile.traces_url else []
         async with open_channel(profile, service) as channel:
             outcome = await call_each(
                 channel,
-                found,
-                stream.requests() if requests is None else requests,
-                _print,
-                token=sent,
+                rpc,
+                lines or requests,
+                _print_response,
+                token=access_token,
                 limit=limit,
                 timeout=timeout,
-                metadata=[("traceparent", traceparent)] if traced else [],
+                metadata=metadata,
             )
-        if stream.error is not None:
-            raise stream.error
-        if traced:
-            typer.echo(f"trace: gatehouse trace {trace_id}", err=True)
-        return _tell(outcome, profile.targets[service])
+        if lines is not None and lines.error is not None:
+            raise lines.error
+        if metadata:
+            typer.echo(f"trace: {program_name()} trace {trace_id}", err=True)
+        return outcome
 
-    return asyncio.run(work())
-
-
-def _requests(method: MethodDescriptor, data: str) -> list[Any] | None:
-    """Returns the requests; None when they are to be read, line by line, while the call runs."""
-    if data == "-":
-        if method.client_streaming:
-            return None
-        data = sys.stdin.read()
-    requests = parse_requests(method, data)
-    if not method.client_streaming and len(requests) != 1:
-        raise ConfigurationError(f"--data: {method.name} takes one request, and there are {len(requests)}")
-    return requests
+    return _report(asyncio.run(run()), profile, service)
 
 
-def _print(answer: Any) -> None:
-    typer.echo(json_format.MessageToJson(answer, indent=None, preserving_proto_field_name=True))
+def _print_response(response: Any) -> None:
+    typer.echo(json_format.MessageToJson(response, indent=None, preserving_proto_field_name=True))
     sys.stdout.flush()
 
 
-def _tell(outcome: Outcome, target: str) -> int:
+def _report(outcome: Outcome, profile: Profile, service: str) -> int:
+    """Print why a call failed, and return the exit code."""
     if outcome.code is grpc.StatusCode.OK:
-        return OK
+        return ExitCode.OK
     reason = f" ({outcome.reason})" if outcome.reason else ""
-    away = outcome.code is grpc.StatusCode.UNAVAILABLE
-    # Without a reason it is the transport that speaks, and not a service.
-    hint = f"; does it run at {target}, and is it trusted?" if away and not outcome.reason else ""
-    say(f"{outcome.code.name}: {outcome.message}{reason}{hint}")
-    for name, description in outcome.violations:
-        say(f"{name}: {description}")
+    unavailable = outcome.code is grpc.StatusCode.UNAVAILABLE
+    # Without a reason the status is not from the service but from the transport.
+    hint = (
+        f"; check that it is running at {profile.targets[service]}, and that `ca_file` trusts its certificate"
+        if unavailable and not reason
+        else ""
+    )
+    print_error(f"{outcome.code.name}: {outcome.message}{reason}{hint}")
+    for field, description in outcome.violations:
+        print_error(f"{field}: {description}")
     if outcome.challenge:
-        say(f"www-authenticate: {outcome.challenge}")
-    return UNREACHABLE if away else REFUSED
-
-
-class _Lines:
-    """Requests out of the lines of standard input, parsed as they come.
-
-    Args:
-        method: The RPC that they are for.
-    """
-
-    def __init__(self, method: MethodDescriptor) -> None:
-        self._method = method
-        self.error: ConfigurationError | None = None
-
-    async def requests(self) -> AsyncIterator[Any]:
-        """Yields them; a line that is no request ends the stream, and is kept as `error`."""
-        number = 0
-        async for line in _lines():
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                request = parse_request(self._method, line, f"line {number} of standard input")
-            except ConfigurationError as error:
-                self.error = error
-                raise
-            yield request
-
-
-async def _lines() -> AsyncIterator[str]:
-    """Yields the lines of standard input; a thread waits for them, so that nothing else has to."""
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
-
-    def put(chunk: bytes) -> bool:
-        try:
-            asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
-        except RuntimeError:  # the loop has ended
-            return False
-        return bool(chunk)
-
-    # By descriptor: a thread that waits in a file object would hold its lock when the process ends.
-    threading.Thread(target=_feed, args=(sys.stdin.fileno(), put), daemon=True).start()
-    rest = b""
-    while chunk := await chunks.get():
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
-    yield rest.decode(errors="replace")
-
-
-def _feed(descriptor: int, put: Callable[[bytes], bool]) -> None:
-    while put(os.read(descriptor, 65536)):
-        pass
+        print_error(f"www-authenticate: {outcome.challenge}")
+    return ExitCode.UNREACHABLE if unavailable else ExitCode.REFUSED

@@ -1,19 +1,18 @@
 """What a caller needs: token sources, channels that authorize calls, JSON calls, health checks, profiles."""
 
-from gatehouse.client.channel import connect
-from gatehouse.client.client_credentials import (
-    ClientCredentials,
-    TokenResponse,
-    introspect,
-    request_token,
-    revoke,
-)
-from gatehouse.client.tls import ClientTls
-from gatehouse.client.token_source import TokenSource
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatehouse.client.channel import connect
+    from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
+    from gatehouse.client.token_source import TokenSource
 
 __all__ = [
     "ClientCredentials",
-    "ClientTls",
     "TokenResponse",
     "TokenSource",
     "connect",
@@ -21,3 +20,20 @@ __all__ = [
     "request_token",
     "revoke",
 ]
+
+_MODULES = {
+    "ClientCredentials": "client_credentials",
+    "TokenSource": "token_source",
+    "connect": "channel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used (PEP 562).
+
+    `gatehouse healthcheck` imports this package and runs every few seconds. Without httpx and the server code
+    it needs half of the CPU time.
+    """
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'token_endpoint')}"), name)

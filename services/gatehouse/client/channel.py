@@ -1,4 +1,4 @@
-"""A client's channel: TLS, the access token of each call, retries, deadlines and trace context."""
+"""Channels of clients: TLS, the access token of each call, retries, deadlines and trace context."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import grpc.aio
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gatehouse.client.tls import ClientTls
+from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
 from gatehouse.oauth import OAuthError
+from gatehouse.settings import TlsSettings
 
-# Only UNAVAILABLE is safe to send again whatever the RPC does: the server has not begun with it.
+# UNAVAILABLE is the only code that is safe to retry for every RPC: the server has not started the call.
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -38,8 +39,60 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-class _Outgoing:
-    """What happens to every outgoing call, whatever its shape."""
+def connect(
+    target: str,
+    *,
+    tls: TlsSettings,
+    server_name: str | None = None,
+    tokens: TokenSource | None = None,
+    tracer: Tracer | None = None,
+    deadline: float = 10.0,
+    max_message_bytes: int = 4 * 1024 * 1024,
+) -> grpc.aio.Channel:
+    """Open a channel. Call it in a running event loop.
+
+    Args:
+        target: Target in gRPC naming: `host:port`, `dns:///name:port`, `ipv4:address:port,address:port`, ...
+        tls: Certificate authorities to trust; without TLS only if it allows plaintext to this target.
+        server_name: Name in the certificate of the server, if it is not that of the target.
+        tokens: Source of the access token of each call. A unary call that fails with UNAUTHENTICATED is sent
+            once more with another token. If there is no token, a call fails with UNAVAILABLE and is not sent.
+        tracer: Tracer for client spans; None for no spans.
+        deadline: Seconds, for unary calls without a deadline; streams have no default deadline.
+        max_message_bytes: Largest message, in either direction.
+
+    Raises:
+        TlsError: The CA file cannot be used, or plaintext is not allowed.
+    """
+    credentials = channel_credentials(tls, target)
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.enable_retries", 1),
+        # gRPC would otherwise use the proxy of the environment even for loopback.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    calls = _Calls(tracer or NoOpTracer(), deadline, tokens)
+    interceptors: list[Any] = [
+        _UnaryUnary(calls),
+        _UnaryStream(calls),
+        _StreamUnary(calls),
+        _StreamStream(calls),
+    ]
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+
+
+class _Calls:
+    """What the interceptors do with unary calls and with streams."""
 
     def __init__(self, tracer: Tracer, deadline: float, tokens: TokenSource | None) -> None:
         self._tracer = tracer
@@ -48,72 +101,27 @@ class _Outgoing:
         self._tokens = tokens
         self._finishing: set[asyncio.Task[None]] = set()
 
-    def begin(self, details: grpc.aio.ClientCallDetails) -> tuple[grpc.aio.ClientCallDetails, Span]:
-        method: str | bytes = details.method  # bytes in fact, str in the stubs
-        name = method if isinstance(method, str) else method.decode()
-        span = self._tracer.start_span(
-            name.lstrip("/"),
-            kind=SpanKind.CLIENT,
-            attributes={"rpc.system.name": "grpc", "rpc.method": name.lstrip("/")},
-        )
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, set_span_in_context(span))
-        return _with(details, details.timeout, *carrier.items()), span
-
-    @staticmethod
-    def end(span: Span, code: grpc.StatusCode) -> None:
-        if span.is_recording():
-            span.set_attribute("rpc.response.status_code", code.name)
-            if code is not grpc.StatusCode.OK:
-                span.set_status(Status(StatusCode.ERROR))
-        span.end()
-
-    async def token(self, seconds: float | None) -> str:
-        """Returns the token of one call, "" where the channel has none to send.
-
-        Raises:
-            grpc.aio.AioRpcError: UNAVAILABLE, there is none to be had; DEADLINE_EXCEEDED, not within
-                `seconds`.
-        """
-        if self._tokens is None:
-            return ""
-        timer = asyncio.timeout(seconds)
-        try:
-            async with timer:
-                return await self._tokens.token()
-        except Exception as error:  # noqa: BLE001 - its text may hold anything, unless it is one of ours
-            text = str(error) if isinstance(error, OAuthError) else type(error).__name__
-            late = timer.expired()
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.UNAVAILABLE
-            nothing = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(code, nothing, nothing, f"no access token: {text}") from None
-
-    async def fresh_token(self, refused: str, seconds: float) -> str:
-        """Returns another token than the one that was refused, "" when there is no other."""
-        if self._tokens is None:
-            return ""
-        self._tokens.invalidate(refused)
-        fresh = await self.token(seconds)
-        return "" if fresh == refused else fresh
-
     async def unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        details, span = self.begin(details)
+        """Send a unary call; send it again if its token is rejected and there is another one."""
+        details, span = self._start_span(details)
         code, call = grpc.StatusCode.CANCELLED, None
         timeout = self._deadline if details.timeout is None else details.timeout
         ends_at = time.monotonic() + timeout
 
-        def left() -> float:
+        def remaining() -> float:
             return max(0.0, ends_at - time.monotonic())
 
         try:
-            token = await self.token(timeout)
-            call = await continuation(_authorized(details, left(), token), request)
+            token = await self._token(timeout)
+            call = await continuation(_authorized(details, remaining(), token), request)
             code = await call.code()
-            if code is grpc.StatusCode.UNAUTHENTICATED and (token := await self.fresh_token(token, left())):
-                call = await continuation(_authorized(details, left(), token), request)
+            if code is grpc.StatusCode.UNAUTHENTICATED and (
+                token := await self._other_token(token, remaining())
+            ):
+                call = await continuation(_authorized(details, remaining(), token), request)
                 code = await call.code()
         except asyncio.CancelledError:
-            # Only this layer was cancelled; the call itself would go on.
+            # Cancelling the task of an interceptor does not cancel the call.
             if call is not None:
                 call.cancel()
             raise
@@ -123,35 +131,81 @@ class _Outgoing:
         else:
             return call
         finally:
-            self.end(span, code)
+            _end_span(span, code)
 
     async def stream(self, continuation: Callable[..., Any], details: Any, argument: Any) -> Any:
-        details, span = self.begin(details)
+        """Start a call that streams requests, responses or both."""
+        details, span = self._start_span(details)
         try:
-            token = await self.token(details.timeout)
+            token = await self._token(details.timeout)
             call = await continuation(_authorized(details, details.timeout, token), argument)
         except BaseException as error:
             code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.CANCELLED
-            self.end(span, code)
+            _end_span(span, code)
             raise
-        call.add_done_callback(lambda done: self._finish_later(span, done, token))
+        call.add_done_callback(lambda done: self._finish_stream(span, done, token))
         return call
 
-    def _finish_later(self, span: Span, call: Any, token: str) -> None:
-        """Ends the span of a stream that is over; its code is to be had from a coroutine only."""
-
+    def _finish_stream(self, span: Span, call: Any, token: str) -> None:
         async def finish() -> None:
             code = await call.code()
             if code is grpc.StatusCode.UNAUTHENTICATED and self._tokens is not None:
-                self._tokens.invalidate(token)  # nothing is sent again; the next call gets another token
-            self.end(span, code)
+                self._tokens.invalidate(token)  # a stream is not sent again; the next call gets another token
+            _end_span(span, code)
 
         task = asyncio.get_running_loop().create_task(finish())
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
+    def _start_span(self, details: grpc.aio.ClientCallDetails) -> tuple[grpc.aio.ClientCallDetails, Span]:
+        method: str | bytes = details.method  # bytes at run time, str in the stubs
+        name = (method if isinstance(method, str) else method.decode()).lstrip("/")
+        span = self._tracer.start_span(
+            name, kind=SpanKind.CLIENT, attributes={"rpc.system.name": "grpc", "rpc.method": name}
+        )
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, set_span_in_context(span))
+        return _add_metadata(details, details.timeout, *carrier.items()), span
 
-def _with(details: Any, timeout: float | None, *entries: tuple[str, str]) -> grpc.aio.ClientCallDetails:
+    async def _token(self, seconds: float | None) -> str:
+        """Return the token of a call, an empty string if the channel has no token source.
+
+        Raises:
+            grpc.aio.AioRpcError: UNAVAILABLE if the source fails; DEADLINE_EXCEEDED if it takes longer than
+                `seconds`.
+        """
+        if self._tokens is None:
+            return ""
+        timer = asyncio.timeout(seconds)
+        try:
+            async with timer:
+                return await self._tokens.token()
+        except Exception as error:  # noqa: BLE001 - the text of foreign errors may contain secrets
+            reason = str(error) if isinstance(error, OAuthError) else type(error).__name__
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if timer.expired() else grpc.StatusCode.UNAVAILABLE
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(code, nothing, nothing, f"no access token: {reason}") from None
+
+    async def _other_token(self, rejected: str, seconds: float) -> str:
+        """Return another token than the rejected one, an empty string if there is none."""
+        if self._tokens is None:
+            return ""
+        self._tokens.invalidate(rejected)
+        token = await self._token(seconds)
+        return "" if token == rejected else token
+
+
+def _end_span(span: Span, code: grpc.StatusCode) -> None:
+    if span.is_recording():
+        span.set_attribute("rpc.response.status_code", code.name)
+        if code is not grpc.StatusCode.OK:
+            span.set_status(Status(StatusCode.ERROR))
+    span.end()
+
+
+def _add_metadata(
+    details: Any, timeout: float | None, *entries: tuple[str, str]
+) -> grpc.aio.ClientCallDetails:
     metadata = grpc.aio.Metadata(*(details.metadata or ()), *entries)
     return grpc.aio.ClientCallDetails(
         details.method, timeout, metadata, details.credentials, details.wait_for_ready
@@ -159,95 +213,43 @@ def _with(details: Any, timeout: float | None, *entries: tuple[str, str]) -> grp
 
 
 def _authorized(details: Any, timeout: float | None, token: str) -> grpc.aio.ClientCallDetails:
-    return _with(details, timeout, *([("authorization", f"Bearer {token}")] if token else []))
+    return _add_metadata(details, timeout, *([("authorization", f"Bearer {token}")] if token else []))
+
+
+# grpc.aio takes an interceptor for one RPC type only, so there is a class for each.
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._outgoing.unary(continuation, client_call_details, request)
+        return await self._calls.unary(continuation, client_call_details, request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._outgoing.stream(continuation, client_call_details, request)
+        return await self._calls.stream(continuation, client_call_details, request)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
 
     async def intercept_stream_unary(
-        self,
-        continuation: Any,
-        client_call_details: Any,
-        request_iterator: Any,
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return await self._outgoing.stream(continuation, client_call_details, request_iterator)
+        return await self._calls.stream(continuation, client_call_details, request_iterator)
 
 
 class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
 
     async def intercept_stream_stream(
-        self,
-        continuation: Any,
-        client_call_details: Any,
-        request_iterator: Any,
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return await self._outgoing.stream(continuation, client_call_details, request_iterator)
-
-
-def connect(
-    target: str,
-    *,
-    tls: ClientTls,
-    tokens: TokenSource | None = None,
-    tracer: Tracer | None = None,
-    deadline: float = 10.0,
-    max_message_bytes: int = 4 * 1024 * 1024,
-) -> grpc.aio.Channel:
-    """Makes a channel to `target`; to be called where the event loop runs.
-
-    Args:
-        target: As gRPC names it: `host:port`, `dns:///name:port`, `ipv4:address:port,address:port`, ...
-        tls: Whom to trust. A token goes over TLS, or over the plaintext that `tls` asks for, and over
-            nothing else.
-        tokens: Gives the access token of each call; a unary call that is answered with UNAUTHENTICATED is
-            sent once more with a fresh one. Without a token a call ends with UNAVAILABLE, unsent.
-        tracer: Makes client spans; None makes none.
-        deadline: Seconds, for unary calls that name none; streams have none of their own.
-        max_message_bytes: Greatest size of a message, both ways.
-
-    Raises:
-        TlsError: The trusted certificates cannot be read, or plaintext was not asked for.
-    """
-    credentials = tls.credentials(target)
-    options: list[tuple[str, Any]] = [
-        ("grpc.service_config", _SERVICE_CONFIG),
-        ("grpc.enable_retries", 1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-    ]
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    outgoing = _Outgoing(tracer or NoOpTracer(), deadline, tokens)
-    interceptors: list[Any] = [
-        _UnaryUnary(outgoing),
-        _UnaryStream(outgoing),
-        _StreamUnary(outgoing),
-        _StreamStream(outgoing),
-    ]
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+        return await self._calls.stream(continuation, client_call_details, request_iterator)

@@ -1,4 +1,4 @@
-"""Asks servers for their health (grpc.health.v1). It is run every few seconds, so it imports little."""
+"""Check the health of servers (grpc.health.v1). Containers do it every few seconds, so it imports little."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from gatehouse.client.profile import Profile
 from gatehouse.settings import ConfigurationError
 
 SERVING, UNREACHABLE = "SERVING", "UNREACHABLE"
+# gRPC would otherwise use the proxy of the environment even for loopback.
+_OPTIONS = (("grpc.enable_http_proxy", 0),)
 
 
 def check_health(profile: Profile, services: Sequence[str], name: str, timeout: float) -> dict[str, str]:
-    """Returns the status of each service: that of grpc.health.v1, `UNREACHABLE`, or the code of a failure.
+    """Return the status of each service: a status of grpc.health.v1, UNREACHABLE, or a gRPC status code.
 
     Args:
-        profile: Where everything is.
+        profile: Targets and certificate authorities.
         services: Names of services in `profile.targets`; all of them if empty.
-        name: Name that is asked for; "" is the whole server, `liveness` its process.
-        timeout: Seconds, for all together.
+        name: Name to check: "" is the whole server, `liveness` its process.
+        timeout: Seconds, for all checks together.
 
     Raises:
-        ConfigurationError: The file of the authority cannot be read.
+        ConfigurationError: The CA file cannot be read.
     """
     targets = profile.targets
     channels = {service: _channel(profile, targets[service]) for service in services or targets}
     try:
         request = health_pb2.HealthCheckRequest(service=name)
-        asked = {
+        calls = {
             service: health_pb2_grpc.HealthStub(channel).Check.future(request, timeout=timeout)
             for service, channel in channels.items()
         }
-        return {service: _status(call) for service, call in asked.items()}
+        return {service: _status(call) for service, call in calls.items()}
     finally:
         for channel in channels.values():
             channel.close()
@@ -42,12 +44,12 @@ def check_health(profile: Profile, services: Sequence[str], name: str, timeout: 
 
 def _channel(profile: Profile, target: str) -> grpc.Channel:
     if profile.plaintext:
-        return grpc.insecure_channel(target)
+        return grpc.insecure_channel(target, _OPTIONS)
     try:
-        authority = None if profile.ca_file is None else profile.ca_file.read_bytes()
+        authorities = None if profile.ca_file is None else profile.ca_file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{profile.ca_file}: cannot be read ({error.strerror})") from None
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authority))
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities), _OPTIONS)
 
 
 def _status(call: Any) -> str:

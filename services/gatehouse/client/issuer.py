@@ -1,29 +1,29 @@
-"""Tokens for a person at a terminal: obtain, decode, introspect, revoke."""
+"""Obtain, decode, introspect and revoke tokens with the clients and users of a profile."""
 
 from __future__ import annotations
 
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 
-from gatehouse.client.client_credentials import TokenResponse, introspect, request_token, revoke
 from gatehouse.client.profile import Profile
-from gatehouse.oauth import Metadata, discover
+from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
+from gatehouse.oauth import Metadata, TokenRequestFailed, discover
 from gatehouse.settings import ConfigurationError
 
 
 class IssuerClient:
-    """Asks the issuer of a profile.
+    """Sends requests to the issuer of a profile.
 
     Args:
-        profile: Where everything is.
-        http: Client to ask with.
-        metadata: Of the issuer.
+        profile: Clients and their secrets.
+        http: HTTP client.
+        metadata: Endpoints of the issuer.
     """
 
     def __init__(self, profile: Profile, http: httpx.AsyncClient, metadata: Metadata) -> None:
@@ -31,41 +31,59 @@ class IssuerClient:
         self._http = http
         self._metadata = metadata
 
-    async def of_user(self, username: str, password: str, scope: str) -> TokenResponse:
-        """Gets the tokens of a user by password (RFC 6749 section 4.3), which only demo realms allow."""
-        data = {
+    async def user_token(self, username: str, password: str, scope: str) -> TokenResponse:
+        """Request the tokens of a user by password (RFC 6749 section 4.3); only demo realms allow it."""
+        form = {
             "grant_type": "password",
             "client_id": self._profile.console_client,
             "username": username,
             "password": password,
         }
-        return await request_token(self._http, self._metadata.token_endpoint, data | _wish(scope))
+        return await self._request_token(form, scope)
 
-    async def of_client(self, client_id: str, secret: str, scope: str) -> TokenResponse:
-        """Gets the token of a client (RFC 6749 section 4.4)."""
-        data = {"grant_type": "client_credentials"} | _wish(scope)
-        return await request_token(self._http, self._metadata.token_endpoint, data, (client_id, secret))
+    async def client_token(self, client_id: str, scope: str) -> TokenResponse:
+        """Request the token of a client (RFC 6749 section 4.4).
+
+        Raises:
+            ConfigurationError: The profile has no secret of the client.
+        """
+        secret = self._client_secret(client_id)
+        return await self._request_token({"grant_type": "client_credentials"}, scope, (client_id, secret))
+
+    async def client_token_for(self, client_id: str, scopes: Sequence[str]) -> TokenResponse:
+        """Request the token of a client with `scopes`, or without them if the client may not have them.
+
+        The service that needs the scopes then explains what is missing.
+        """
+        try:
+            return await self.client_token(client_id, " ".join(scopes))
+        except TokenRequestFailed as error:
+            if error.error != "invalid_scope":
+                raise
+            return await self.client_token(client_id, "")
+
+    async def _request_token(
+        self, form: dict[str, str], scope: str, auth: tuple[str, str] | None = None
+    ) -> TokenResponse:
+        # Keycloak answers invalid_scope to an empty scope, so it is left out (RFC 6749 section 3.3).
+        form |= {"scope": scope} if scope else {}
+        return await request_token(self._http, self._metadata.token_endpoint, form, auth)
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
-        """Asks what a token is worth now (RFC 7662), as the resource server."""
+        """Introspect a token (RFC 7662) as the client of the services."""
         api = self._profile.api_client
         return await introspect(
-            self._http, self._metadata.introspection_endpoint, api, self.client_secret(api), token
+            self._http, self._metadata.introspection_endpoint, api, self._client_secret(api), token
         )
 
     async def revoke(self, token: str, client_id: str | None = None) -> None:
-        """Revokes a token (RFC 7009) of a client, or of the console."""
-        secret = self.client_secret(client_id) if client_id else None
+        """Revoke a token (RFC 7009) as the client it was issued to; None is the console client."""
+        secret = self._client_secret(client_id) if client_id else None
         client_id = client_id or self._profile.console_client
         endpoint = self._profile.revocation_endpoint or self._metadata.revocation_endpoint
         await revoke(self._http, endpoint, client_id, secret, token)
 
-    def client_secret(self, client_id: str) -> str:
-        """Returns the secret of a client.
-
-        Raises:
-            ConfigurationError: The profile has none.
-        """
+    def _client_secret(self, client_id: str) -> str:
         secret = self._profile.clients.get(client_id)
         if secret is None:
             raise ConfigurationError(
@@ -75,33 +93,28 @@ class IssuerClient:
         return secret.get_secret_value()
 
 
-def _wish(scope: str) -> dict[str, str]:
-    # An empty scope is no scope (RFC 6749 section 3.3): Keycloak answers invalid_scope.
-    return {"scope": scope} if scope else {}
-
-
 def issuer_http(profile: Profile) -> httpx.AsyncClient:
-    """Makes a client that trusts what a profile trusts, for questions to its issuer.
+    """Return an HTTP client that trusts the certificate authorities of a profile.
 
     Raises:
-        ConfigurationError: The file of the authority cannot be read.
+        ConfigurationError: The CA file cannot be read.
     """
     context = ssl.create_default_context()
     if profile.ca_file is not None:
         try:
             context.load_verify_locations(profile.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{profile.ca_file}: cannot be used as an authority ({error})") from None
+            raise ConfigurationError(f"{profile.ca_file}: not usable as a CA file ({error})") from None
     return httpx.AsyncClient(trust_env=False, verify=context)
 
 
 @asynccontextmanager
 async def open_issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
-    """Finds the issuer of a profile.
+    """Discover the issuer of a profile and open a client for it.
 
     Raises:
-        ConfigurationError: The file of the authority cannot be read.
-        IssuerUnavailable: The issuer gives no usable metadata.
+        ConfigurationError: The CA file cannot be read.
+        IssuerUnavailable: The issuer has no usable metadata.
     """
     async with issuer_http(profile) as http:
         metadata = await discover(http, profile.issuer, profile.discovery_url)
@@ -109,10 +122,10 @@ async def open_issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
 
 
 def decode(token: str) -> dict[str, Any]:
-    """Shows what stands in a signed token; nothing is verified.
+    """Return the header and the claims of a JWT without verifying it.
 
     Raises:
-        ConfigurationError: It is not a signed token.
+        ConfigurationError: The token is not a JWT.
     """
     try:
         header, payload, _ = token.strip().split(".")
@@ -120,7 +133,5 @@ def decode(token: str) -> dict[str, Any]:
             json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in (header, payload)
         ]
     except ValueError:
-        raise ConfigurationError(
-            "the token: is not a JWS in compact form, so there is nothing to decode"
-        ) from None
+        raise ConfigurationError("the token is not a JWT (RFC 7519), so it cannot be decoded") from None
     return {"header": parts[0], "claims": parts[1]}

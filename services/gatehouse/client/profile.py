@@ -66,7 +66,7 @@ def load_profile() -> Profile:
             f"{file}: cannot read the profile ({error.strerror}); `make serve` writes one and prints its path"
         ) from None
     except ValidationError as error:
-        raise ConfigurationError(f"{file}: {validation_message(error, '')}") from None
+        raise ConfigurationError(f"{file}: {validation_message(error)}") from None
     if profile.ca_file is None:
         return profile
     return profile.model_copy(update={"ca_file": file.parent / profile.ca_file})

@@ -1,4 +1,4 @@
-"""Where a client gets its access tokens."""
+"""Where a channel gets the access token of each call."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class TokenSource(Protocol):
-    """Gives a client its access token."""
+    """Supplies access tokens."""
 
     async def token(self) -> str:
-        """Returns an access token that is valid now.
+        """Return an access token that is valid now.
 
         Raises:
             TokenRequestFailed: The token endpoint refused.
-            IssuerUnavailable: It could not be asked.
+            IssuerUnavailable: The token endpoint gave no usable answer.
         """
         ...
 
     def invalidate(self, token: str) -> None:
-        """Says that `token` was refused, so that the next call gets a fresh one, unless this is fresh."""
+        """Drop `token`, which a service has rejected, so that the next call gets another one."""
         ...

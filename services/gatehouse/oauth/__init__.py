@@ -1,7 +1,7 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
 from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._http import HttpFailure, is_loopback, send_bounded, url_fault
+from gatehouse.oauth._http import HttpFailure, send_bounded, url_fault
 from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
@@ -26,6 +26,7 @@ from gatehouse.oauth.presented_token import (
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import TokenVerifier
+from gatehouse.settings import is_loopback
 
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import httpx
 
 from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.errors import IssuerUnavailable, IssuerUnreachable
+from gatehouse.settings import url_error
 
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
@@ -21,7 +21,6 @@ FETCH_SECONDS = 5.0
 _HEADERS = {"accept": "application/json"}
 # Nothing was sent if httpx raises one of these.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +99,13 @@ async def send_bounded(
     return response, bytes(body)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is an address of loopback, or `localhost`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def url_fault(url: str, *, allow_http: bool) -> str:
-    """Return why `url` must not be used, or "": it must be https, or http on loopback or if allowed."""
+    """Return why `url` must not be used, or ""; see gatehouse.settings.url_error."""
     try:
-        parsed = httpx.URL(url)
-        host, port = parsed.host, parsed.port
+        _ = httpx.URL(url).host
     except (httpx.InvalidURL, ValueError):  # ValueError: characters that cannot be encoded, invalid IDN
         return "url_malformed"
-    if not host or parsed.userinfo or parsed.fragment or (port is not None and port not in _PORTS):
-        return "url_malformed"
-    if parsed.scheme == "https" or (parsed.scheme == "http" and (allow_http or is_loopback(host))):
-        return ""
-    return "url_not_https"
+    return url_error(url, allow_http=allow_http)
 
 
 async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, what: str) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ _PRINTABLE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 class PolicyError(Exception):
     """The policy is incomplete or contradicts itself; the message names the RPC and the fix."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:

@@ -19,6 +19,8 @@ from gatehouse.settings import TlsSettings
 class TlsError(Exception):
     """A certificate or key is unusable; the message names the file and the fix."""
 
+    exit_code = 2
+
 
 class PlaintextRefused(TlsError):
     """Plaintext is not allowed, or not for this address."""

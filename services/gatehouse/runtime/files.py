@@ -1,4 +1,4 @@
-"""Files that others wait for."""
+"""Files that other processes wait for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes a file so that a reader sees all of it or nothing.
+    """Write a JSON file atomically: a reader sees the whole content or no file.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content), encoding="utf-8")

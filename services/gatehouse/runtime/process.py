@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from gatehouse.client import ClientTls
 from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
@@ -22,61 +21,33 @@ from gatehouse.settings import (
     IssuerSettings,
     ServiceSettings,
     Settings,
-    read_secret,
     with_password,
 )
 from gatehouse.storage import Database, Readiness
 
 
 def issuer_config(settings: IssuerSettings) -> IssuerConfig:
-    """Make the configuration of an issuer.
-
-    Raises:
-        ConfigurationError: It is invalid.
-    """
-    name = "GATEHOUSE_ISSUERS: client_secret"
-    try:
-        return IssuerConfig(
-            issuer=settings.issuer,
-            audience=settings.audience,
-            provider=settings.provider,
-            mode=settings.mode.value,
-            algorithms=settings.algorithms,
-            discovery_url=settings.discovery_url,
-            jwks_uri=settings.jwks_uri,
-            introspection_endpoint=settings.introspection_endpoint,
-            client_id=settings.client_id,
-            client_secret=read_secret(settings.client_secret, settings.client_secret_file, name),
-            revocation_budget_seconds=settings.revocation_budget_seconds,
-            leeway_seconds=settings.leeway_seconds,
-            allow_http=settings.allow_http,
-            ca_file=settings.ca_file,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"GATEHOUSE_ISSUERS: {settings.issuer}: {error}") from None
-
-
-def client_tls(settings: Settings) -> ClientTls:
-    """Make the TLS configuration of a channel."""
-    tls = settings.tls
-    return ClientTls(
-        ca_file=tls.ca_file, plaintext=tls.plaintext, plaintext_beyond_loopback=tls.plaintext_beyond_loopback
+    """Convert the settings of an issuer, which are valid."""
+    secret = settings.client_secret
+    return IssuerConfig(
+        **settings.model_dump(exclude={"client_secret", "client_secret_file"}),
+        client_secret=secret.get_secret_value() if secret else None,
     )
 
 
-def http_client(configs: Sequence[IssuerConfig], telemetry: Telemetry) -> httpx.AsyncClient:
+def http_client(issuers: Sequence[IssuerSettings], telemetry: Telemetry) -> httpx.AsyncClient:
     """Make the HTTP client for issuers: trusts their certificate authorities, follows no redirect, traces.
 
     Raises:
         ConfigurationError: A CA file cannot be read.
     """
     context = ssl.create_default_context()
-    for config in configs:
-        if config.ca_file is not None:
+    for issuer in issuers:
+        if issuer.ca_file is not None:
             try:
-                context.load_verify_locations(config.ca_file)
+                context.load_verify_locations(issuer.ca_file)
             except (OSError, ssl.SSLError) as error:
-                raise ConfigurationError(f"GATEHOUSE_ISSUERS: ca_file {config.ca_file}: {error}") from None
+                raise ConfigurationError(f"GATEHOUSE_ISSUERS: ca_file {issuer.ca_file}: {error}") from None
     inner = httpx.AsyncHTTPTransport(verify=context, limits=httpx.Limits(max_connections=50), trust_env=False)
     return httpx.AsyncClient(
         transport=TracedTransport(telemetry.tracer, inner), follow_redirects=False, trust_env=False
@@ -93,7 +64,7 @@ class Process:
         stack: Closes what is opened here.
 
     Raises:
-        ConfigurationError: No issuer is configured, or one is invalid.
+        ConfigurationError: No issuer is configured, or its CA file cannot be read.
     """
 
     def __init__(
@@ -108,16 +79,18 @@ class Process:
         self._rules = rules
         self._stack = stack
         self._metrics = RpcMetrics(telemetry.meter)
-        self._issuers = [issuer_config(issuer) for issuer in settings.issuers]
-        if not self._issuers:
+        if not settings.issuers:
             raise ConfigurationError(
                 "GATEHOUSE_ISSUERS: no issuer is configured; set a JSON list such as "
                 '[{"issuer": "https://id.example.com/realms/r", "audience": "gatehouse-api", "mode": "jwt"}]'
             )
-        self._http = http_client(self._issuers, telemetry)
+        self._http = http_client(settings.issuers, telemetry)
         stack.push_async_callback(self._http.aclose)
         self.verifier = MultiIssuerVerifier(
-            self._issuers, http=self._http, tracer=telemetry.tracer, observer=self._metrics
+            [issuer_config(issuer) for issuer in settings.issuers],
+            http=self._http,
+            tracer=telemetry.tracer,
+            observer=self._metrics,
         )
         stack.push_async_callback(self.verifier.aclose)
         self._pools: dict[str, Database] = {}
@@ -148,9 +121,9 @@ class Process:
             ServiceContext(
                 settings=settings,
                 database=database,
-                issuers=self._issuers,
+                issuers=self._settings.issuers,
                 http=self._http,
-                client_tls=client_tls(self._settings),
+                client_tls=self._settings.tls,
                 rules=self._rules,
                 logger=self._telemetry.logger,
                 tracer=self._telemetry.tracer,
@@ -212,7 +185,7 @@ class Process:
     def _warn_of_online_rules(self, server: Server) -> None:
         """Warn at start about RPCs that ask the issuer on each call, if an issuer is never asked."""
         methods = [path[1:] for path, rule in server.policy.rules.items() if rule.online]
-        issuers = [config.issuer for config in self._issuers if config.mode == "jwt"]
+        issuers = [issuer.issuer for issuer in self._settings.issuers if issuer.mode == "jwt"]
         if methods and issuers:
             self._telemetry.logger.warning(
                 "online access rules need introspection", issuers=issuers, methods=methods

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import SecretStr, create_model
 
-from gatehouse.settings import ServiceSettings
+from gatehouse.settings import IssuerSettings, ServiceSettings, TlsSettings
 
 if TYPE_CHECKING:  # a command that only reads the specs does not import servers and drivers
     import httpx
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # a command that only reads the specs does not import servers
     from opentelemetry.trace import Tracer
     from structlog.typing import FilteringBoundLogger
 
-    from gatehouse.client import ClientTls
-    from gatehouse.oauth import IssuerConfig
     from gatehouse.rpc import AccessRule
     from gatehouse.storage import Database
 
@@ -73,9 +71,9 @@ class ServiceContext(Generic[S]):
 
     settings: S
     database: Database
-    issuers: Sequence[IssuerConfig]
+    issuers: Sequence[IssuerSettings]
     http: httpx.AsyncClient
-    client_tls: ClientTls
+    client_tls: TlsSettings
     rules: Mapping[str, AccessRule]
     logger: FilteringBoundLogger
     tracer: Tracer

@@ -3,11 +3,12 @@
 Nothing else in Gatehouse reads the environment.
 """
 
+from gatehouse.settings._secrets import read_secret_file
+from gatehouse.settings._urls import is_loopback, url_error
+from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.loading import (
-    ConfigurationError,
     environment,
     load_settings,
-    read_secret,
     validation_message,
     wants_color,
     wants_traceback,
@@ -20,10 +21,12 @@ from gatehouse.settings.report import (
     setting_values,
 )
 from gatehouse.settings.sections import (
+    Algorithm,
     DatabaseSettings,
     IssuerSettings,
     LogSettings,
     OAuthClientSettings,
+    ProviderName,
     Section,
     ServerSettings,
     ServiceSettings,
@@ -35,11 +38,13 @@ from gatehouse.settings.sections import (
 )
 
 __all__ = [
+    "Algorithm",
     "ConfigurationError",
     "DatabaseSettings",
     "IssuerSettings",
     "LogSettings",
     "OAuthClientSettings",
+    "ProviderName",
     "Section",
     "ServerSettings",
     "ServiceSettings",
@@ -51,10 +56,12 @@ __all__ = [
     "VerifyMode",
     "describe_settings",
     "environment",
+    "is_loopback",
     "load_settings",
     "mask_settings",
-    "read_secret",
+    "read_secret_file",
     "setting_values",
+    "url_error",
     "validation_message",
     "wants_color",
     "wants_traceback",

@@ -1,8 +1,7 @@
 """Load settings from the environment and the secrets directory; refuse names that do not exist.
 
-Names have the prefix `GATEHOUSE_` and `__` between levels, such as `GATEHOUSE_SERVER__HOST`. A secret can
-also come from a file: the setting with the suffix `_FILE` names it, or the directory `GATEHOUSE_SECRETS_DIR`
-contains a file with the name of the setting in lower case.
+Names have the prefix `GATEHOUSE_` and `__` between levels, such as `GATEHOUSE_SERVER__HOST`. A setting can
+also be a file in the directory that `GATEHOUSE_SECRETS_DIR` names, with its name in lower case.
 """
 
 from __future__ import annotations
@@ -14,19 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
-from gatehouse.settings.sections import ServiceSettings, Settings
+from gatehouse.settings.errors import ConfigurationError
+from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
-_UNKNOWN = "unknown setting; `gatehouse config` lists all settings"
+_PREFIX = "GATEHOUSE_"
 _OTHER_NAMES = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK"}
-
-
-class ConfigurationError(Exception):
-    """The configuration is invalid; the message is one line that says what, where and how to fix it."""
+_SIMILAR = 0.8
+_SIMILAR_SECTION = 0.85
 
 
 def load_settings(model: type[S]) -> S:
@@ -38,17 +36,17 @@ def load_settings(model: type[S]) -> S:
     Raises:
         ConfigurationError: A setting is unknown, was renamed, or has an invalid value.
     """
-    _refuse_unknown_names(model, os.environ)
+    _check_names(model, os.environ)
     directory = os.environ.get("GATEHOUSE_SECRETS_DIR")
     try:
         if directory:
-            _refuse_unknown_names(model, (path.name for path in Path(directory).iterdir()))
+            _check_names(model, (path.name for path in Path(directory).iterdir()))
         return model()
     except ValidationError as error:
-        raise ConfigurationError(validation_message(error, "GATEHOUSE_")) from None
+        raise ConfigurationError(_explain(model, error)) from None
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
-        name = f"GATEHOUSE_{field[1].upper()}" if field else f"GATEHOUSE_SECRETS_DIR: {directory}"
+        name = f"{_PREFIX}{field[1].upper()}" if field else f"GATEHOUSE_SECRETS_DIR: {directory}"
         raise ConfigurationError(f'{name}: must be JSON, such as {{"name": "value"}}') from None
     except OSError as error:
         raise ConfigurationError(
@@ -60,26 +58,48 @@ def load_settings(model: type[S]) -> S:
         ) from None
 
 
-def _refuse_unknown_names(model: type[Settings], names: Iterable[str]) -> None:
-    """Raise for a name that can only be a renamed or misspelt setting.
+def _check_names(model: type[Settings], names: Iterable[str]) -> None:
+    """Raise ConfigurationError for the name of an environment variable or file that is not a setting.
 
-    A name without levels may belong to another program: a variable of the realm file such as
-    GATEHOUSE_API_SECRET, or what Kubernetes sets for a service called gatehouse.
+    A name without levels may belong to another program, such as GATEHOUSE_API_SECRET (a variable of the
+    realm file) or GATEHOUSE_USERS_PORT (set by Kubernetes for a service called gatehouse-users). It is only
+    an error if it resembles a setting.
     """
-    known = set(_names(model))
+    settings = set(_names(model))
     for name in names:
-        if not name.upper().startswith("GATEHOUSE_") or name in _OTHER_NAMES:
+        setting = name[len(_PREFIX) :].lower()
+        if not name.upper().startswith(_PREFIX) or name in _OTHER_NAMES or setting in settings:
             continue
-        setting = name[len("GATEHOUSE_") :].lower()
-        new_name = _renamed(model, setting)
-        if new_name:
-            raise ConfigurationError(f"{name}: was renamed; use GATEHOUSE_{new_name.upper()}")
-        if setting in known:
-            continue
-        close = difflib.get_close_matches(setting, known, n=1, cutoff=0.8)
-        if "__" in setting or close:
-            hint = f"; did you mean GATEHOUSE_{close[0].upper()}?" if close else ""
-            raise ConfigurationError(f"{name}: {_UNKNOWN}{hint}")
+        new_name = _new_name(model, setting)
+        if new_name or "__" in setting or _suggestion(model, setting):
+            raise ConfigurationError(f"{name}: {_unknown(model, setting)}")
+
+
+def _unknown(model: type[Settings], setting: str) -> str:
+    new_name = _new_name(model, setting)
+    if new_name:
+        return f"was renamed; use {_PREFIX}{new_name.upper()}"
+    similar = _suggestion(model, setting)
+    if similar:
+        return f"unknown setting; did you mean {_PREFIX}{similar.upper()}?"
+    return "unknown setting; `gatehouse config --describe` lists all settings"
+
+
+def _suggestion(model: type[Settings], setting: str) -> str:
+    """Return the setting that `setting` is probably meant to be, otherwise an empty string."""
+    settings = list(_names(model))
+    if setting.startswith("issuers__"):  # such as issuers__0__client_scret
+        parent, _, key = setting.rpartition("__")
+        keys = difflib.get_close_matches(key, IssuerSettings.model_fields, n=1, cutoff=_SIMILAR)
+        similar = [f"{parent}__{key}" for key in keys]
+    elif "__" in setting:
+        similar = difflib.get_close_matches(setting, settings, n=1, cutoff=_SIMILAR)
+    else:
+        similar = difflib.get_close_matches(setting, model.model_fields, n=1, cutoff=_SIMILAR_SECTION)
+        # One underscore instead of two. Kubernetes sets GATEHOUSE_X_PORT for a service called gatehouse-x.
+        if not setting.endswith("_port"):
+            similar += [name for name in settings if name.replace("__", "_") == setting]
+    return similar[0] if similar else ""
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -90,35 +110,57 @@ def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _names(field.annotation, f"{prefix}{name}__")
 
 
-def _renamed(model: type[Settings], setting: str) -> str:
+def _new_name(model: type[Settings], setting: str) -> str:
     """Return the new name of a setting that was renamed, otherwise an empty string."""
-    for name, section in service_sections(model).items():
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, ServiceSettings)):
+            continue
         renamed = {
             f"server__{name}_port": f"{name}__port",
             f"database__{name}_url": f"{name}__database_url",
             f"database__{name}_password": f"{name}__database_password",
             **section.renamed,
         }
-        if setting in renamed:
-            return renamed[setting]
         for old, new in renamed.items():
-            if setting.startswith(f"{old}__"):
+            if setting == old or setting.startswith(f"{old}__"):
                 return new + setting[len(old) :]
     return ""
 
 
-def service_sections(model: type[Settings]) -> Mapping[str, type[ServiceSettings]]:
-    """Return the sections of `model` that belong to services, by service name."""
-    found = {}
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, ServiceSettings):
-            found[name] = kind
-    return found
+def _explain(model: type[Settings], error: ValidationError) -> str:
+    """Return one line for the first problem of a validation error, without the rejected value."""
+    location, reason = _first_problem(error)
+    name = f"{_PREFIX}{'__'.join(location).upper()}"
+    if reason:
+        return f"{name}: {reason}; see `gatehouse config --describe`{_count_more(error)}"
+    return f"{name}: {_unknown(model, '__'.join(location))}"
+
+
+def validation_message(error: ValidationError) -> str:
+    """Return one line for the first problem in a JSON file, without the rejected value."""
+    location, reason = _first_problem(error)
+    return ": ".join(filter(None, (".".join(location), f"{reason or 'unknown key'}{_count_more(error)}")))
+
+
+def _first_problem(error: ValidationError) -> tuple[list[str], str]:
+    """Return where the first problem is and what it is, an empty string if it is an unknown key.
+
+    An unknown key goes first: if it is a misspelt one, the right one is reported as missing.
+    """
+    problems = error.errors(include_url=False, include_input=False)
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    location = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    return location, "" if first["type"] == "extra_forbidden" else f"{message[0].lower()}{message[1:]}"
+
+
+def _count_more(error: ValidationError) -> str:
+    return f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
 
 
 def wants_traceback() -> bool:
-    """Return whether unexpected errors of the command line show their traceback."""
+    """Return whether failed commands print a traceback."""
     return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
 
 
@@ -130,47 +172,3 @@ def wants_color() -> bool:
 def environment() -> Mapping[str, str]:
     """Return a copy of the environment, for child processes and for the variables of a realm file."""
     return dict(os.environ)
-
-
-def read_secret(value: SecretStr | None, file: Path | None, name: str) -> str | None:
-    """Return a secret from its setting or its file, None if neither is set.
-
-    Args:
-        value: The secret itself.
-        file: The file that contains it.
-        name: Name of the setting, for errors.
-
-    Raises:
-        ConfigurationError: The file cannot be read or is empty, or both are set.
-    """
-    if file is None:
-        return value.get_secret_value() if value is not None else None
-    if value is not None:
-        raise ConfigurationError(f"{name} and {name}_FILE are both set; remove one of them")
-    try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(f"{name}_FILE: cannot read {file} ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{name}_FILE: {file} is not UTF-8 text") from None
-    if not secret:
-        raise ConfigurationError(f"{name}_FILE: {file} is empty; write the secret into it")
-    return secret
-
-
-def validation_message(error: ValidationError, prefix: str) -> str:
-    """Return one line for the first problem of a validation error, without the rejected value.
-
-    Args:
-        error: The error.
-        prefix: `GATEHOUSE_` for settings, "" for the keys of a file.
-    """
-    first = error.errors(include_url=False, include_input=False)[0]
-    path = [str(part) for part in first["loc"]]
-    name = prefix + "__".join(path).upper() if prefix else ".".join(path)
-    if first["type"] == "extra_forbidden":
-        return f"{name}: {_UNKNOWN if prefix else 'unknown key'}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    reason = first["msg"].lower().removeprefix("value error, ")
-    hint = "; see `gatehouse config --describe`" if prefix else ""
-    return f"{name}: {reason}{hint}{more}"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -17,11 +24,19 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gatehouse.settings._secrets import read_secret_file
+from gatehouse.settings._urls import url_error
+from gatehouse.settings.errors import ConfigurationError
+
+ProviderName = Literal["keycloak", "auth0", "okta"]
+VerifyMode = Literal["jwt", "introspection", "hybrid"]
+Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
+
 
 class Section(BaseModel):
-    """A group of settings. Unknown names are errors."""
+    """A group of settings. Unknown names are errors; the docstring of a field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -101,26 +116,48 @@ class TlsSettings(Section):
     """Shortest time between two checks for a changed certificate or key."""
 
 
-class VerifyMode(StrEnum):
-    """How tokens of an issuer are verified."""
+class _IssuerClient(Section):
+    """Checks of the sections that name an issuer and a client there."""
 
-    JWT = "jwt"
-    INTROSPECTION = "introspection"
-    HYBRID = "hybrid"
+    @model_validator(mode="before")
+    @classmethod
+    def _read_client_secret(cls, values: Any) -> Any:
+        """Set `client_secret` from `client_secret_file`."""
+        file = values.get("client_secret_file") if isinstance(values, dict) else None
+        if not isinstance(file, str | Path):
+            return values
+        if values.get("client_secret") is not None:
+            raise ValueError("client_secret and client_secret_file are both set; remove one of them")
+        try:
+            secret = read_secret_file(Path(file), "client_secret_file")
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return values | {"client_secret": secret}
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> Self:
+        given: dict[str, Any] = dict(self)
+        for name in ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint"):
+            # With a discovery URL the issuer is only a name, to which nothing is sent.
+            is_name = name == "issuer" and given["discovery_url"] is not None
+            url = given.get(name)
+            if url is not None and url_error(url, allow_http=given["allow_http"] or is_name):
+                raise ValueError(f"{name} must be an https URL; http needs allow_http, except on loopback")
+        return self
 
 
-class IssuerSettings(Section):
+class IssuerSettings(_IssuerClient):
     """An issuer whose access tokens are accepted."""
 
     issuer: str
     """Exact value of the `iss` claim."""
-    provider: Literal["keycloak", "auth0", "okta"] = "keycloak"
+    provider: ProviderName = "keycloak"
     """Provider whose claim layout to use."""
-    mode: VerifyMode = VerifyMode.HYBRID
+    mode: VerifyMode = "hybrid"
     """`jwt` (signature), `introspection`, or `hybrid` (signature, then introspection)."""
-    audience: str
+    audience: str = Field(min_length=1)
     """Value that the `aud` claim must contain."""
-    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    algorithms: tuple[Algorithm, ...] = Field(("ES256", "RS256"), min_length=1)
     """Accepted signature algorithms, asymmetric only."""
     discovery_url: str | None = None
     """URL of the discovery document, if not under `issuer`."""
@@ -129,7 +166,7 @@ class IssuerSettings(Section):
     introspection_endpoint: str | None = None
     """URL of the introspection endpoint, if not the one in the discovery document."""
     client_id: str | None = None
-    """Client that calls the introspection endpoint."""
+    """Client that calls the introspection endpoint; required unless `mode` is `jwt`."""
     client_secret: SecretStr | None = None
     """Secret of that client."""
     client_secret_file: Path | None = None
@@ -143,8 +180,14 @@ class IssuerSettings(Section):
     ca_file: Path | None = None
     """PEM certificate authorities to trust for this issuer, in addition to the system's."""
 
+    @model_validator(mode="after")
+    def _check_client(self) -> Self:
+        if self.mode != "jwt" and not (self.client_id and self.client_secret):
+            raise ValueError(f"mode {self.mode} needs client_id and client_secret")
+        return self
 
-class OAuthClientSettings(Section):
+
+class OAuthClientSettings(_IssuerClient):
     """An OAuth2 client with which a service gets its own access tokens."""
 
     issuer: str | None = None
@@ -230,18 +273,19 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    server: ServerSettings = Field(default_factory=ServerSettings)
-    tls: TlsSettings = Field(default_factory=TlsSettings)
+    server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     issuers: tuple[IssuerSettings, ...] = ()
-    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
-    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
-    log: LogSettings = Field(default_factory=LogSettings)
+    database: DatabaseSettings = DatabaseSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    log: LogSettings = LogSettings()
 
-    @model_validator(mode="before")
+    @field_validator("issuers")
     @classmethod
-    def _drop_foreign_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # `load_settings` has refused misspelt settings; what is left belongs to other programs.
-        return {name: value for name, value in values.items() if name in cls.model_fields}
+    def _check_unique(cls, issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        if len({issuer.issuer for issuer in issuers}) < len(issuers):
+            raise ValueError("two entries have the same issuer; remove one of them")
+        return issuers
 
     @classmethod
     def settings_customise_sources(

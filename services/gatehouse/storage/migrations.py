@@ -36,6 +36,8 @@ _PREPARE = """
 class MigrationError(Exception):
     """The migration failed; the message is one line that says why and how to fix it."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True, slots=True)
 class MigrationBranch:

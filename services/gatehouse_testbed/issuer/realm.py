@@ -276,7 +276,7 @@ def load_realm(path: Path, environment: Mapping[str, str]) -> Realm:
     try:
         return Realm.model_validate(json.loads(_VARIABLE.sub(value, text)))
     except ValidationError as error:
-        raise RealmError(f"{path}: {validation_message(error, '')}") from None
+        raise RealmError(f"{path}: {validation_message(error)}") from None
     except ValueError as error:
         raise RealmError(f"{path}: invalid JSON ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:

@@ -89,12 +89,11 @@ class TourTokens:
         if password is None:
             raise TestbedError(f"{username}: no password in the profile; add it under `passwords`")
         scope = self._all_scopes(self._profile.console_client)
-        return (await self.issuer.of_user(username, password.get_secret_value(), scope)).access_token
+        return (await self.issuer.user_token(username, password.get_secret_value(), scope)).access_token
 
     async def of_client(self, client_id: str) -> str:
         """Return an access token of a client with all its scopes."""
-        secret = self.issuer.client_secret(client_id)
-        return (await self.issuer.of_client(client_id, secret, self._all_scopes(client_id))).access_token
+        return (await self.issuer.client_token(client_id, self._all_scopes(client_id))).access_token
 
     def _all_scopes(self, client_id: str) -> str:
         client = self._realm.clients.get(client_id)
@@ -136,7 +135,7 @@ async def wrong_issuer_token(stack: AsyncExitStack, realm: Realm) -> str:
     profile = Profile(issuer=running.issuer)
     scope = " ".join(realm.clients[profile.console_client].optional_client_scopes)
     async with open_issuer_client(profile) as issuer:
-        return (await issuer.of_user(user.username, user.password, scope)).access_token
+        return (await issuer.user_token(user.username, user.password, scope)).access_token
 
 
 def tampered(token: str, scopes: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class TourContext:
         outcome = await self.services.call(
             "users", "ListUsers", [{"page_size": 1}], token=self.token_of("alice")
         )
-        if outcome.code is not grpc.StatusCode.OK or not outcome.answers[0].users:
+        if outcome.code is not grpc.StatusCode.OK or not outcome.responses[0].users:
             raise TestbedError(f"ListUsers by alice returned no user: {outcome.code.name} {outcome.message}")
-        user = outcome.answers[0].users[0]
+        user = outcome.responses[0].users[0]
         return SampleUser(user.user_id, user.email, user.display_name)

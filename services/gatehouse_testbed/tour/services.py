@@ -11,8 +11,9 @@ import grpc.aio
 from google.protobuf import json_format, message_factory
 
 from gatehouse.app.services import SERVICES
-from gatehouse.client.calls import Outcome, call_once, find_method, open_channel
+from gatehouse.client.calls import Outcome, call_once, open_channel
 from gatehouse.client.profile import Profile
+from gatehouse.client.requests import find_method
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ async def change_role(context: TourContext) -> None:
     outcome = await services.call("users", "GetCurrentUser", token=old_token)
     if outcome.code is not grpc.StatusCode.OK:
         raise TestbedError(f"GetCurrentUser by bob: {outcome.code.name} {outcome.message}")
-    bob = outcome.answers[0].user_id
+    bob = outcome.responses[0].user_id
 
     async def manage_roles(token: str, **change: list[str]) -> Outcome:
         return await services.call("admin", "ManageRoles", [{"user_id": bob, **change}], token=token)

@@ -1,0 +1,50 @@
+"""The command `healthcheck`. Containers run it every few seconds, so it imports little."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gatehouse.app.profile import local_profile
+from gatehouse.app.services import SERVICES, find_services
+from gatehouse.cli._errors import ExitCode, print_error
+from gatehouse.client.health import SERVING, UNREACHABLE, check_health
+
+
+def healthcheck(
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Some of: {', '.join(SERVICES)}. Without a name, those that listen."),
+    ] = None,
+    *,
+    liveness: Annotated[
+        bool, typer.Option("--liveness", help="Check only whether the process responds.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds, for all services.")] = 3.0,
+) -> int:
+    """Check the health of services (grpc.health.v1).
+
+    Exit with 0 if they serve, 1 if one does not, 3 if one is unreachable. The addresses are those of the
+    profile, or of the settings of a server on this machine.
+
+    Examples:
+      gatehouse healthcheck users
+      gatehouse healthcheck users --liveness
+    """
+    names = [spec.name for spec in find_services(services or ())]
+    found = check_health(local_profile(), names, "liveness" if liveness else "", timeout)
+    if not services:
+        found = {service: status for service, status in found.items() if status != UNREACHABLE}
+    for service, status in found.items():
+        typer.echo(f"{service}  {status}")
+        if status != SERVING:
+            print_error(f"{service}: {status}; see the log of the service")
+    if not found:
+        print_error(
+            "no service responds at the addresses of the profile or the settings; start one with "
+            "`gatehouse serve NAME`, and check that `ca_file` trusts its certificate"
+        )
+    if not found or UNREACHABLE in found.values():
+        return ExitCode.UNREACHABLE
+    return ExitCode.OK if set(found.values()) == {SERVING} else ExitCode.REFUSED

@@ -1,0 +1,15 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+User = Annotated[str | None, typer.Option("--as", help="User whose token to use.")]
+Client = Annotated[str | None, typer.Option(help="Client whose token to use.")]
+Scope = Annotated[str | None, typer.Option(help="Scopes to request, separated by spaces.")]
+ReadyFile = Annotated[
+    Path | None, typer.Option(help="File to write the ports to, as JSON, when all servers listen.")
+]

@@ -1,0 +1,59 @@
+"""What commands print: tables on a terminal, otherwise plain text; no character makes printing fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from gatehouse.settings import environment
+
+_NARROW_COLUMN = 24
+
+
+def set_up_streams() -> None:
+    """Escape characters that the encoding of standard output lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def is_plain() -> bool:
+    """Return whether standard output is not a terminal, or a terminal without colours and boxes."""
+    return not sys.stdout.isatty() or environment().get("TERM") in {"dumb", "unknown"}
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. No value is cut.
+
+    On a terminal that is too narrow for the table, each row is a name with the other values below it. Plain
+    text has one line per row, with aligned columns.
+    """
+    widths = [max(map(len, column)) for column in zip(*(header, *rows), strict=True)]
+    if is_plain():
+        for row in ([name.upper() for name in header], *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        return
+    from rich.console import Console  # noqa: PLC0415 - only commands that print a table need it
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    borders = 3 * len(header) + 1
+    if widths[0] + sum(min(width, _NARROW_COLUMN) for width in widths[1:]) + borders > console.width:
+        for name, *values in rows:
+            console.print(Text(name, "bold", overflow="fold"))
+            console.print(Padding(Text("  ".join(filter(None, values)), overflow="fold"), (0, 0, 0, 4)))
+        return
+    table = Table(Column(header[0], no_wrap=True), *(Column(name, overflow="fold") for name in header[1:]))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def discard_output() -> None:
+    """Discard further output, after the reader of standard output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

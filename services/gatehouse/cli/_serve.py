@@ -1,0 +1,60 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from gatehouse.app.services import SERVICES, find_services, settings_model
+from gatehouse.cli._errors import ExitCode
+from gatehouse.cli._options import ReadyFile
+from gatehouse.runtime.loop import run_loop
+from gatehouse.settings import load_settings
+
+
+def serve(
+    services: Annotated[list[str], typer.Argument(help=f"Some of: {', '.join(SERVICES)}.")],
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the ports.")] = 1,
+    ready_file: ReadyFile = None,
+    worker_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Serve any of the services in one process, or in several that share the ports.
+
+    Examples:
+      gatehouse serve users admin
+      gatehouse serve users --workers 4
+    """
+    from gatehouse.runtime.grpc_tuning import is_active, select_listener  # noqa: PLC0415 - only servers need it
+
+    specs = find_services(services)
+    settings = load_settings(settings_model())
+    if is_active(settings.server.grpc_tuning):
+        select_listener(os.environ)
+    gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
+    # These import grpc, which reads the environment at import.
+    from gatehouse.app.serve import serve as serve_specs  # noqa: PLC0415
+    from gatehouse.app.workers import report_ready, run_workers  # noqa: PLC0415
+    from gatehouse.runtime.files import write_json  # noqa: PLC0415
+    from gatehouse.runtime.logs import make_logger  # noqa: PLC0415
+
+    gc.enable()
+
+    def on_ready(ports: Mapping[str, object]) -> None:
+        if worker_fd is not None:
+            report_ready(worker_fd, ports)
+        elif ready_file is not None:
+            write_json(ready_file, ports)
+
+    async def run() -> int:
+        if workers > 1:
+            logger = make_logger(settings.log, sys.stdout)
+            return await run_workers(settings, specs, workers, logger, on_ready)
+        await serve_specs(settings, specs, reuse_port=worker_fd is not None, on_ready=on_ready)
+        return ExitCode.OK
+
+    return run_loop(run())

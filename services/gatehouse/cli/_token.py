@@ -1,0 +1,151 @@
+"""The commands `token`: obtain, decode, introspect and revoke."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import typer
+
+from gatehouse.app.policy import load_policy
+from gatehouse.app.profile import load_full_profile
+from gatehouse.cli._errors import CommandError, ExitCode
+from gatehouse.cli._options import Client, Scope, User
+from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
+from gatehouse.client.profile import Profile
+from gatehouse.oauth import IssuerUnavailable, OAuthError
+from gatehouse.settings import ConfigurationError
+
+TokenArgument = Annotated[str, typer.Argument(help="The token; - reads it from standard input.")]
+
+token_app = typer.Typer(help="Obtain, decode, introspect and revoke tokens.")
+
+
+def read_token(token: str) -> str:
+    """Return a token from the command line; `-` reads it from standard input."""
+    return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - not a secret
+
+
+@asynccontextmanager
+async def issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
+    """Open a client for the issuer of a profile.
+
+    Raises:
+        CommandError: The issuer refuses or is unavailable.
+    """
+    try:
+        async with open_issuer_client(profile) as client:
+            yield client
+    except IssuerUnavailable as error:
+        raise CommandError(
+            f"the issuer gave no usable answer ({error}); check that it is running, and its URL",
+            ExitCode.UNREACHABLE,
+        ) from None
+    except OAuthError as error:
+        raise CommandError(
+            f"the issuer refused ({error}); check the user, the client and the scopes", ExitCode.REFUSED
+        ) from None
+
+
+async def obtain_token(
+    profile: Profile, user: str | None, client: str | None, scope: str | None, needed: Sequence[str] = ()
+) -> str:
+    """Return a token of a user or of a client.
+
+    Args:
+        profile: Passwords of users and secrets of clients.
+        user: User name, or None for a client.
+        client: Client id, if there is no user.
+        scope: Scopes to request. If it is None, a user gets all scopes of the policy that the user may have,
+            a client gets those of `needed`.
+        needed: Scopes that the RPC needs.
+    """
+    password = "" if user is None else _password(profile, user)
+    async with issuer_client(profile) as issuer:
+        if user is not None:
+            everything = {scope for rule in load_policy().rules.values() for scope in rule.scopes}
+            response = await issuer.user_token(
+                user, password, " ".join(sorted(everything)) if scope is None else scope
+            )
+        elif scope is not None:
+            response = await issuer.client_token(client or "", scope)
+        else:
+            response = await issuer.client_token_for(client or "", needed)
+    return response.access_token
+
+
+def _password(profile: Profile, user: str) -> str:
+    secret = profile.passwords.get(user)
+    if secret is not None:
+        return secret.get_secret_value()
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"{user}: its password is not in the profile, and standard input is not a terminal; add it under "
+            "`passwords` of the file that GATEHOUSE_PROFILE names"
+        )
+    password: str = typer.prompt(f"Password of {user}", hide_input=True, err=True)
+    return password
+
+
+@token_app.command("obtain")
+def token_obtain(user: User = None, client: Client = None, scope: Scope = None) -> int:
+    """Print a new access token of a user or of a client.
+
+    Examples:
+      gatehouse token obtain --as alice --scope "read:users admin"
+      gatehouse token obtain --client gatehouse-worker
+    """
+    if (user is None) == (client is None):
+        raise ConfigurationError("--as, --client: give one of them")
+    typer.echo(asyncio.run(obtain_token(load_full_profile(), user, client, scope)))
+    return ExitCode.OK
+
+
+@token_app.command("decode")
+def token_decode(token: TokenArgument) -> int:
+    """Print the header and the claims of a JWT, without verifying it.
+
+    Examples:
+      gatehouse token obtain --as alice | gatehouse token decode -
+    """
+    typer.echo(json.dumps(decode(read_token(token)), indent=2))
+    return ExitCode.OK
+
+
+@token_app.command("introspect")
+def token_introspect(token: TokenArgument) -> int:
+    """Introspect a token at the issuer (RFC 7662); exit with 1 if it is not active.
+
+    Examples:
+      gatehouse token obtain --as alice | gatehouse token introspect -
+    """
+
+    async def introspect() -> Mapping[str, Any]:
+        async with issuer_client(load_full_profile()) as issuer:
+            return await issuer.introspect(read_token(token))
+
+    answer = asyncio.run(introspect())
+    typer.echo(json.dumps(answer, indent=2))
+    return ExitCode.OK if answer.get("active") is True else ExitCode.REFUSED
+
+
+@token_app.command("revoke")
+def token_revoke(token: TokenArgument, client: Client = None) -> int:
+    """Revoke a token (RFC 7009) that was issued to a client, or to the console.
+
+    Examples:
+      gatehouse token revoke - < token.txt
+      gatehouse token revoke - --client gatehouse-worker < token.txt
+    """
+
+    async def revoke() -> None:
+        async with issuer_client(load_full_profile()) as issuer:
+            await issuer.revoke(read_token(token), client)
+
+    asyncio.run(revoke())
+    typer.echo("revoked")
+    return ExitCode.OK

@@ -1,0 +1,111 @@
+"""Requests of any RPC from JSON, by the compiled descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from gatehouse.settings import ConfigurationError
+
+_CHUNK_BYTES = 65536
+
+
+def find_method(service: ServiceDescriptor, method: str) -> MethodDescriptor:
+    """Return the method of a service by its short name.
+
+    Raises:
+        ConfigurationError: There is no such method.
+    """
+    found: MethodDescriptor | None = service.methods_by_name.get(method)
+    if found is None:
+        names = ", ".join(service.methods_by_name)
+        raise ConfigurationError(f"{method}: {service.name} has no such RPC; use one of {names}")
+    return found
+
+
+def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
+    """Parse requests: a JSON object, a list of objects, or one object per line.
+
+    Raises:
+        ConfigurationError: `data` is not JSON, not of the request type, or not one request for a unary RPC.
+    """
+    request_type = message_factory.GetMessageClass(method.input_type)
+    try:
+        try:
+            whole = json.loads(data)
+            items = whole if isinstance(whole, list) else [whole]
+        except ValueError:
+            items = [json.loads(line) for line in data.splitlines() if line.strip()]
+        requests = [json_format.ParseDict(item, request_type()) for item in items]
+    except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
+        raise _invalid_request(method, "--data", error) from None
+    if not method.client_streaming and len(requests) != 1:
+        raise ConfigurationError(f"--data: {method.name} takes one request, not {len(requests)}")
+    return requests
+
+
+class RequestLines:
+    """Requests from the lines of a file, parsed while the call runs.
+
+    Args:
+        method: RPC of the requests.
+        descriptor: File descriptor to read from.
+    """
+
+    def __init__(self, method: MethodDescriptor, descriptor: int) -> None:
+        self._method = method
+        self._descriptor = descriptor
+        self.error: ConfigurationError | None = None
+        """Why the requests ended early. grpc.aio hides what an iterator of requests raises."""
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        request_type = message_factory.GetMessageClass(self._method.input_type)
+        number = 0
+        async for line in _read_lines(self._descriptor):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                yield json_format.Parse(line, request_type())
+            except (json_format.ParseError, RecursionError) as error:
+                self.error = _invalid_request(self._method, f"line {number} of standard input", error)
+                raise self.error from None
+
+
+def _invalid_request(method: MethodDescriptor, where: str, error: Exception) -> ConfigurationError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ConfigurationError(f"{where}: not a {method.input_type.name} in JSON ({reason})")
+
+
+async def _read_lines(descriptor: int) -> AsyncIterator[str]:
+    """Yield the lines of a file. A thread reads them, because files and terminals cannot be awaited."""
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
+
+    def put(chunk: bytes) -> bool:
+        try:
+            asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
+        except RuntimeError:  # the loop is closed
+            return False
+        return bool(chunk)
+
+    # The thread reads the descriptor, because a file object that is being read blocks the exit of Python.
+    threading.Thread(target=_read_chunks, args=(descriptor, put), daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    yield rest.decode(errors="replace")
+
+
+def _read_chunks(descriptor: int, put: Callable[[bytes], bool]) -> None:
+    while put(os.read(descriptor, _CHUNK_BYTES)):
+        pass

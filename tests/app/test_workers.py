@@ -1,0 +1,60 @@
+"""`gatehouse serve --workers`: readiness, signals, and the end of a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
+from tests.support.rpc import eventually
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+async def test_ready_file_has_the_ports_of_all_workers(tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    command = ("serve", "users", "--workers", "2", "--ready-file", str(ready_file))
+    async with run_gatehouse(*command, GATEHOUSE_TELEMETRY__METRICS_PORT="0") as workers:
+        await eventually(ready_file.exists, PATIENCE_SECONDS)
+        ready = read_json(ready_file)
+        addresses = {line["address"] for line in await workers.until("listening", 2)}
+
+    assert addresses == {f"127.0.0.1:{ready['users']}"}
+    assert len(set(ready["metrics"])) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_stops_all_workers_gracefully(number: signal.Signals) -> None:
+    async with run_gatehouse("serve", "users", "--workers", "2") as workers:
+        await workers.until("listening", 2)
+        workers.process.send_signal(number)
+        await workers.until("stopped", 2)
+        assert await workers.exit_code() == 0
+
+
+async def test_end_of_a_worker_stops_the_others() -> None:
+    async with run_gatehouse("serve", "users", "--workers", "2") as workers:
+        (line,) = await workers.until("workers")
+        await workers.until("listening", 2)
+        os.kill(line["pids"][0], signal.SIGKILL)
+        await workers.until("stopped")
+        assert await workers.exit_code() == 1
+
+
+async def test_workers_need_no_file_system_to_write_to() -> None:
+    def forbid_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    async with run_gatehouse("serve", "users", "--workers", "2", preexec=forbid_files) as workers:
+        await workers.until("listening", 2)
+        workers.process.terminate()
+        assert await workers.exit_code() == 0

@@ -1,0 +1,164 @@
+"""Help and tables: on a terminal, in a pipe, without colour, in any encoding."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from gatehouse.cli import make_app
+from gatehouse.cli._errors import MEANINGS
+from gatehouse.cli._program import program_name
+from tests.support.cli import Cli, clean_environment, run_on_terminal, start
+
+ESCAPE = "\x1b["
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def paths(group: object, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return every command as the words that are typed."""
+    commands: dict[str, object] = getattr(group, "commands", {})
+    if not commands:
+        return [prefix]
+    return [path for name, command in commands.items() for path in paths(command, (*prefix, name))]
+
+
+COMMANDS = paths(typer.main.get_command(make_app()))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_ends_with_a_block_of_examples(cli: Cli, command: tuple[str, ...]) -> None:
+    done = cli(*command, "--help")
+    _, _, examples = done.out.partition("Examples:\n")
+
+    assert (done.code, done.err) == (0, "")
+    lines = examples.splitlines()
+    assert len(lines) >= 1
+    assert all(f"{program_name()} {' '.join(command)}" in line for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["--help", "no arguments"])
+def test_help_lists_commands_and_exit_codes(cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments)
+
+    assert (done.code, done.err) == (0, "")
+    for command in COMMANDS:
+        assert command[0] in done.out
+    for code, meaning in MEANINGS.items():
+        assert re.search(rf"^ +{code} +{meaning}$", done.out, re.MULTILINE)
+
+
+def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> None:
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("--help"))
+    call = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("call", "--help"))
+
+    for code, meaning in MEANINGS.items():
+        assert re.search(rf"^ {code} +{meaning} *$", shown, re.MULTILINE)
+    examples = call.partition("Examples:")[2].split("\n")[1:-2]
+    assert len([line for line in examples if line.strip()]) == 4
+    assert "╭" in call
+
+
+def test_terminal_shows_colour_and_a_pipe_plain_text() -> None:
+    with start("policy") as process:
+        out, _ = process.communicate(timeout=60)
+
+    assert ESCAPE not in out
+    assert "│" not in out
+    assert re.search(r"^gatehouse\.users\.v1\.UserService/GetUser +unary +read:users$", out, re.MULTILINE)
+    shown = run_on_terminal("policy", columns=120)
+    assert ESCAPE in shown
+    assert "│ gatehouse.users.v1.UserService/GetUser " in shown
+
+
+def test_colour_is_off_with_no_color() -> None:
+    shown = run_on_terminal("policy", columns=120, NO_COLOR="1")
+
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    assert "│" in shown
+
+
+def test_dumb_terminal_shows_plain_text() -> None:
+    for arguments in (["policy"], ["call", "--help"]):
+        shown = run_on_terminal(*arguments, TERM="dumb")
+        assert ESCAPE not in shown
+        assert "│" not in shown
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_no_value_is_cut_however_narrow_the_terminal(columns: int) -> None:
+    shown = run_on_terminal("config", "--describe", columns=columns, NO_COLOR="1")
+    text = re.sub(r"\x1b\[[0-9;]*m|[\s│]", "", shown)
+
+    assert "GATEHOUSE_SERVER__MAX_CONNECTION_AGE_GRACE_SECONDS" in text
+    assert '"postgresql://gatehouse_users@127.0.0.1:5432/gatehouse"' in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_is_ascii_if_the_encoding_requires_it(encoding: str) -> None:
+    with start("config", "--describe", PYTHONIOENCODING=encoding) as process:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    assert "GATEHOUSE_SERVER__HOST" in out
+    for arguments in (["config", "--describe"], ["--help"]):
+        shown = run_on_terminal(*arguments, columns=200, PYTHONIOENCODING=encoding)
+        assert shown.isascii()
+
+
+def test_character_that_the_encoding_lacks_is_escaped() -> None:
+    environment = {"PYTHONIOENCODING": "ascii", "GATEHOUSE_SERVER__HOST": "zürich"}
+    with start("config", "--sources", **environment) as process:
+        out, _ = process.communicate(timeout=60)
+    assert r"z\u00fcrich" in out
+    environment = {"PYTHONIOENCODING": "ascii", "GATEHOUSE_SECRETS_DIR": "/zürich"}
+    with start("config", **environment) as process:
+        _, err = process.communicate(timeout=60)
+    assert r"/z\xfcrich" in err
+
+
+def name_of_program(command: list[str], path: str, folder: Path = ROOT) -> str:
+    """Return how a program that is run in a folder with this PATH names itself in its examples."""
+    done = subprocess.run(
+        [*command, "policy", "--help"],
+        env=clean_environment() | {"PATH": path},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.partition("Examples:\n")[2].split(" policy")[0].strip()
+
+
+def test_printed_commands_work_in_the_shell_of_the_user(tmp_path: Path) -> None:
+    folder = Path(sys.executable).parent
+    program = str(folder / "gatehouse")
+    relative = str((folder / "gatehouse").relative_to(ROOT))
+    on_path, not_on_path = f"{folder}:/usr/bin", "/usr/bin"
+
+    assert name_of_program([program], on_path) == "gatehouse"
+    assert name_of_program([program], not_on_path) == relative
+    assert name_of_program([program], not_on_path, tmp_path) == program
+    # `make` runs .venv/bin/gatehouse with another PATH than that of the user.
+    assert name_of_program([relative], on_path) == relative
+    assert name_of_program([sys.executable, "-m", "gatehouse"], not_on_path) == relative
+    assert name_of_program([sys.executable, "-m", "gatehouse"], on_path) == "gatehouse"
+
+
+def test_error_names_the_command_that_works_in_the_shell_of_the_user(cli: Cli) -> None:
+    assert f"see `{program_name()} --help`" in cli("cal").err
+
+
+def test_healthcheck_imports_no_server_and_no_console() -> None:
+    with start("healthcheck", "users", "--timeout", "1", PYTHONPROFILEIMPORTTIME="1") as process:
+        _, err = process.communicate(timeout=60)
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if "import time:" in line}
+
+    assert "gatehouse.client.health" in imported
+    packages = {name.split(".")[0] for name in imported}
+    assert not packages & {"rich", "httpx", "sqlalchemy", "structlog", "opentelemetry", "cryptography", "jwt"}
+    assert not {name for name in imported if name.startswith(("gatehouse.rpc", "gatehouse.oauth"))}

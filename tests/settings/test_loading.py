@@ -1,0 +1,348 @@
+"""Loading settings: where they come from, names that do not exist, and errors of one line without values."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from gatehouse.app.services import settings_model
+from gatehouse.settings import (
+    ConfigurationError,
+    environment,
+    load_settings,
+    wants_traceback,
+    with_password,
+)
+from tests.support.environment import SetEnvironment
+
+CANARY = "canary"
+ISSUER: dict[str, Any] = {"issuer": "https://id.test", "audience": "gatehouse-api", "mode": "jwt"}
+
+
+def load() -> Any:
+    return load_settings(settings_model())
+
+
+@pytest.fixture
+def secrets_dir(tmp_path: Path, set_environment: SetEnvironment) -> Path:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    set_environment(GATEHOUSE_SECRETS_DIR=str(directory))
+    return directory
+
+
+def load_error() -> str:
+    """The one line that says why the settings cannot be loaded."""
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert CANARY not in line
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return line
+
+
+# Sources.
+
+
+def test_defaults_need_no_environment(set_environment: SetEnvironment) -> None:
+    settings = load()
+
+    assert settings == settings_model()()
+    assert (settings.server.host, settings.users.port) == ("127.0.0.1", 50051)
+    assert settings.issuers == ()
+    assert not settings.tls.plaintext
+
+
+def test_levels_are_joined_by_two_underscores_or_given_as_json(set_environment: SetEnvironment) -> None:
+    other = {"issuer": "https://other.test", "algorithms": ["ES512"]}
+    set_environment(
+        GATEHOUSE_SERVER={"host": "::1", "drain_seconds": 2},
+        GATEHOUSE_SERVER__DRAIN_SECONDS="3",
+        GATEHOUSE_ISSUERS=[ISSUER, ISSUER | other],
+        gatehouse_log__level="debug",
+    )
+    settings = load()
+
+    assert (settings.server.host, settings.server.drain_seconds) == ("::1", 3)
+    assert [issuer.issuer for issuer in settings.issuers] == ["https://id.test", "https://other.test"]
+    assert settings.issuers[1].algorithms == ("ES512",)
+    assert settings.log.level == "debug"
+
+
+def test_secret_can_be_a_file_in_the_secrets_directory(secrets_dir: Path) -> None:
+    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("canary\n")
+    (secrets_dir / "gatehouse_users__database_url").write_text("postgresql://u:canary@h/d\n")
+    (secrets_dir / "unrelated").write_text("canary")
+    (secrets_dir / "gatehouse_api_secret").write_text("a variable of the realm file")
+    settings = load()
+
+    assert settings.admin.client.client_secret.get_secret_value() == "canary"
+    assert settings.users.database_url.get_secret_value() == "postgresql://u:canary@h/d"
+
+
+def test_environment_takes_precedence_over_the_secrets_directory(
+    secrets_dir: Path, set_environment: SetEnvironment
+) -> None:
+    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("from the file")
+    (secrets_dir / "gatehouse_admin__client__client_id").write_text("from the file")
+    set_environment(GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="from the environment")
+    client = load().admin.client
+
+    assert client.client_secret.get_secret_value() == "from the environment"
+    assert client.client_id == "from the file"
+
+
+def test_settings_are_immutable(set_environment: SetEnvironment) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().server.host = "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://r@h:5/d?sslmode=require", "postgresql://r:p%2Fw%40@h:5/d?sslmode=require"),
+        ("postgresql://r@/d?host=/tmp", "postgresql://r:p%2Fw%40@/d?host=/tmp"),
+        ("postgresql://r:own@h/d", "postgresql://r:own@h/d"),
+        ("postgresql:///d", "postgresql:///d"),
+    ],
+)
+def test_password_is_added_to_a_database_url_without_one(url: str, expected: str) -> None:
+    assert with_password(SecretStr(url), SecretStr("p/w@")) == expected
+    assert with_password(SecretStr(url), None) == url
+
+
+def test_traceback_is_printed_on_request(set_environment: SetEnvironment) -> None:
+    assert not wants_traceback()
+    set_environment(GATEHOUSE_TRACEBACK="1")
+    assert wants_traceback()
+    assert environment()["GATEHOUSE_TRACEBACK"] == "1"
+
+
+# Names.
+
+RENAMED = [
+    ("SERVER__USERS_PORT", "USERS__PORT"),
+    ("SERVER__ADMIN_PORT", "ADMIN__PORT"),
+    ("DATABASE__ADMIN_URL", "ADMIN__DATABASE_URL"),
+    ("DATABASE__USERS_PASSWORD", "USERS__DATABASE_PASSWORD"),
+    ("CLIENT__CLIENT_ID", "ADMIN__CLIENT__CLIENT_ID"),
+    ("CLIENT__CLIENT_SECRET_FILE", "ADMIN__CLIENT__CLIENT_SECRET_FILE"),
+    ("CLIENT__USERS_TARGET", "ADMIN__USERS_TARGET"),
+    ("ROLE_SYNC__ADMIN_URL", "ADMIN__ROLE_SYNC__ADMIN_URL"),
+    ("ROLE_SYNC__POLL_SECONDS", "ADMIN__ROLE_SYNC__POLL_SECONDS"),
+    ("CLIENT", "ADMIN__CLIENT"),
+    ("ROLE_SYNC", "ADMIN__ROLE_SYNC"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
+def test_old_name_is_refused_with_the_new_name(old: str, new: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{f"GATEHOUSE_{old}": "canary"})
+
+    assert load_error() == f"GATEHOUSE_{old}: was renamed; use GATEHOUSE_{new}"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
+def test_file_with_an_old_name_is_refused_with_the_new_name(old: str, new: str, secrets_dir: Path) -> None:
+    file = f"gatehouse_{old.lower()}"
+    (secrets_dir / file).write_text("canary")
+
+    assert load_error() == f"{file}: was renamed; use GATEHOUSE_{new}"
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED if pair[0].startswith(("S", "D"))])
+def test_old_name_in_a_json_section_is_refused_with_the_new_name(
+    old: str, new: str, set_environment: SetEnvironment
+) -> None:
+    section, _, name = old.partition("__")
+    set_environment(**{f"GATEHOUSE_{section}": {name.lower(): "canary"}})
+
+    assert load_error() == f"GATEHOUSE_{old}: was renamed; use GATEHOUSE_{new}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "suggestion"),
+    [
+        ("GATEHOUSE_SEVER__HOST", "1", "GATEHOUSE_SERVER__HOST"),
+        ("GATEHOUSE_USERS__PRT", "1", "GATEHOUSE_USERS__PORT"),
+        ("GATEHOUSE_SERVER_HOST", "1", "GATEHOUSE_SERVER__HOST"),
+        ("GATEHOUSE_ISSUER", "[]", "GATEHOUSE_ISSUERS"),
+        ("GATEHOUSE_TELEMETRI", "{}", "GATEHOUSE_TELEMETRY"),
+        ("gatehouse_sever__host", "1", "GATEHOUSE_SERVER__HOST"),
+        ("GATEHOUSE_ISSUERS", json.dumps([{"client_scret": CANARY}]), "GATEHOUSE_ISSUERS__0__CLIENT_SECRET"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest_setting(
+    name: str, value: str, suggestion: str, set_environment: SetEnvironment
+) -> None:
+    set_environment(**{name: value})
+
+    assert load_error().endswith(f": unknown setting; did you mean {suggestion}?")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GATEHOUSE_USERS__PORT__X", "GATEHOUSE_XYZ__ABC", "GATEHOUSE_SERVER__", "GATEHOUSE___"]
+    + ["GATEHOUSE_ISSUERS__0__ISSUER"],
+)
+def test_unknown_name_with_levels_is_refused(name: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{name: "canary"})
+
+    assert load_error().startswith(f"{name}: unknown setting; ")
+
+
+@pytest.mark.parametrize(
+    ("file", "suggestion"),
+    [
+        ("gatehouse_databse__migrate_url", "GATEHOUSE_DATABASE__MIGRATE_URL"),
+        ("gatehouse_issuer", "GATEHOUSE_ISSUERS"),
+    ],
+)
+def test_file_with_an_unknown_name_is_refused(file: str, suggestion: str, secrets_dir: Path) -> None:
+    (secrets_dir / file).write_text("canary")
+
+    assert load_error() == f"{file}: unknown setting; did you mean {suggestion}?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GATEHOUSE_API_SECRET", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK", "GATEHOUSER", "OTHER_SERVER__PORT"]
+    # Kubernetes sets these for services called gatehouse and gatehouse-users.
+    + ["GATEHOUSE_PORT", "GATEHOUSE_SERVICE_HOST", "GATEHOUSE_PORT_50051_TCP_ADDR", "GATEHOUSE_USERS_PORT"],
+)
+def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{name: "canary"})
+
+    assert load() == settings_model()()
+
+
+# Values.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("GATEHOUSE_USERS__PORT", "canary", "valid integer"),
+        ("GATEHOUSE_USERS__PORT", "", "valid integer"),
+        ("GATEHOUSE_USERS__PORT", "65536", "less than or equal to 65535"),
+        ("GATEHOUSE_USERS__PORT", "-1", "greater than or equal to 0"),
+        ("GATEHOUSE_SERVER__DRAIN_SECONDS", "inf", "finite number"),
+        ("GATEHOUSE_SERVER__DRAIN_SECONDS", "nan", "finite number"),
+        ("GATEHOUSE_SERVER__MAX_DEADLINE_SECONDS", "0", "greater than 0"),
+        ("GATEHOUSE_SERVER__REFLECTION", "canary", "valid boolean"),
+        ("GATEHOUSE_TELEMETRY__SAMPLE_RATIO", "1.5", "less than or equal to 1"),
+        ("GATEHOUSE_LOG__LEVEL", "canary", "'debug', 'info', 'warning' or 'error'"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "canary", "must be a URL such as postgresql://"),
+        ("GATEHOUSE_ADMIN__DATABASE_URL", "https://canary", "must be a URL such as postgresql://"),
+        ("GATEHOUSE_ADMIN__DATABASE_URL", "postgresql://canary:port@h:x/", "must be a URL such as"),
+        ("GATEHOUSE_SERVER", "canary{", "must be JSON"),
+        ("GATEHOUSE_SERVER", '"canary"', "valid dictionary"),
+        ("GATEHOUSE_SERVER", '{"canary', "must be JSON"),
+        ("GATEHOUSE_ISSUERS", "canary", "must be JSON"),
+        ("GATEHOUSE_ISSUERS", '{"issuer": "canary"}', "valid tuple"),
+        ("GATEHOUSE_ISSUERS", json.dumps([ISSUER, ISSUER]), "two entries have the same issuer"),
+    ],
+)
+def test_error_names_the_setting(name: str, value: str, reason: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{name: value})
+    line = load_error()
+
+    assert line.startswith(f"{name}: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({"client_secret": ["canary"]}, "__CLIENT_SECRET", "valid string"),
+        ({"client_secret_file": 1}, "__CLIENT_SECRET_FILE", "not a valid path"),
+        ({"audience": None}, "__AUDIENCE", "valid string"),
+        ({"mode": "canary"}, "__MODE", "'jwt', 'introspection' or 'hybrid'"),
+        ({"provider": "canary"}, "__PROVIDER", "'keycloak', 'auth0' or 'okta'"),
+        ({"leeway_seconds": 301}, "__LEEWAY_SECONDS", "less than or equal to 300"),
+        ({"mode": "hybrid"}, "", "mode hybrid needs client_id and client_secret"),
+        ({"issuer": "http://canary.test"}, "", "issuer must be an https URL"),
+    ],
+    ids=str,
+)
+def test_error_of_an_issuer_says_which_one(
+    changes: dict[str, Any], name: str, reason: str, set_environment: SetEnvironment
+) -> None:
+    set_environment(GATEHOUSE_ISSUERS=[ISSUER, ISSUER | {"client_secret": "canary"} | changes])
+    line = load_error()
+
+    assert line.startswith(f"GATEHOUSE_ISSUERS__1{name}: ")
+    assert reason in line
+
+
+def test_further_errors_are_counted(set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_USERS__PORT="canary", GATEHOUSE_ADMIN__PORT="canary")
+
+    assert load_error().endswith("(and 1 more)")
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    setting=st.sampled_from(["SERVER", "ISSUERS", "USERS__DATABASE_URL", "TELEMETRY__METRICS_PORT"]),
+    value=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(
+        lambda text: f"{text}canary"
+    ),
+)
+def test_no_error_repeats_a_value(setting: str, value: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{f"GATEHOUSE_{setting}": value})
+    try:
+        assert load_error().startswith("GATEHOUSE_")
+    finally:
+        del os.environ[f"GATEHOUSE_{setting}"]
+
+
+# The secrets directory.
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gatehouse_issuers", "GATEHOUSE_ISSUERS: must be JSON"),
+        ("gatehouse_users__port", "GATEHOUSE_USERS__PORT: input should be a valid integer"),
+    ],
+)
+def test_error_in_a_file_names_the_setting(name: str, reason: str, secrets_dir: Path) -> None:
+    (secrets_dir / name).write_text("canary")
+
+    assert reason in load_error()
+
+
+def test_file_that_is_not_text_is_refused(secrets_dir: Path) -> None:
+    (secrets_dir / "gatehouse_admin__client__client_secret").write_bytes(b"canary\xff")
+
+    assert load_error() == f"GATEHOUSE_SECRETS_DIR: {secrets_dir} contains a file that is not UTF-8 text"
+
+
+def test_secrets_directory_that_is_too_large_is_refused(secrets_dir: Path) -> None:
+    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("canary" * 4_000_000)
+
+    assert load_error().startswith("GATEHOUSE_SECRETS_DIR: ")
+
+
+def test_missing_secrets_directory_is_refused(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_SECRETS_DIR=str(tmp_path / "missing"))
+
+    assert load_error() == (
+        f"GATEHOUSE_SECRETS_DIR: cannot read {tmp_path}/missing (No such file or directory)"
+    )
+
+
+def test_secrets_directory_that_is_a_file_is_refused(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    (tmp_path / "file").write_text("canary")
+    set_environment(GATEHOUSE_SECRETS_DIR=str(tmp_path / "file"))
+
+    assert load_error() == f"GATEHOUSE_SECRETS_DIR: cannot read {tmp_path}/file (Not a directory)"

@@ -1,0 +1,92 @@
+"""What is shown of settings: values without secrets, origins, and meanings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gatehouse.app.services import settings_model
+from gatehouse.settings import describe_settings, load_settings, mask_settings, setting_values
+from tests.support.environment import SetEnvironment
+
+CANARY = "canary"
+
+
+def load_secrets(set_environment: SetEnvironment) -> Any:
+    """Settings in which every secret contains the canary."""
+    set_environment(
+        GATEHOUSE_ISSUERS=[
+            {
+                "issuer": "https://id.test",
+                "audience": "gatehouse-api",
+                "client_id": "gatehouse-api",
+                "client_secret": "canary",
+                "discovery_url": "https://id.test/x?password=canary",
+            }
+        ],
+        GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="canary",
+        GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET="canary",
+        GATEHOUSE_USERS__DATABASE_URL="postgresql://u:canary@h/users?sslpassword=canary",
+        GATEHOUSE_ADMIN__DATABASE_PASSWORD="canary",
+        GATEHOUSE_DATABASE__MIGRATE_PASSWORD="canary",
+        GATEHOUSE_TELEMETRY__OTLP_ENDPOINT="https://user:canary@collector.test:4317",
+    )
+    return load_settings(settings_model())
+
+
+def test_masked_settings_contain_no_secret(set_environment: SetEnvironment) -> None:
+    settings = load_secrets(set_environment)
+    shown = mask_settings(settings)
+
+    assert CANARY not in json.dumps(shown)
+    assert shown["users"]["database_url"] == "postgresql://u:***@h/users?sslpassword=***"
+    assert shown["telemetry"]["otlp_endpoint"] == "https://user:***@collector.test:4317"
+    assert shown["issuers"][0]["discovery_url"] == "https://id.test/x?password=***"
+    assert shown["issuers"][0]["client_secret"] == "**********"
+    assert shown["issuers"][0]["issuer"] == "https://id.test"
+    assert settings.telemetry.otlp_endpoint == "https://user:canary@collector.test:4317"
+
+
+def test_invalid_url_is_masked_as_a_whole(set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_TELEMETRY__OTLP_ENDPOINT="https://[canary@x")
+
+    assert mask_settings(load_settings(settings_model()))["telemetry"]["otlp_endpoint"] == "***"
+
+
+def test_repr_of_settings_contains_no_secret(set_environment: SetEnvironment) -> None:
+    set_environment(
+        GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="canary", GATEHOUSE_USERS__DATABASE_PASSWORD="canary"
+    )
+    settings = load_settings(settings_model())
+
+    assert CANARY not in repr(settings) + str(settings)
+
+
+def test_each_value_has_its_origin(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    (tmp_path / "gatehouse_admin__client__client_secret").write_text("canary")
+    secret = tmp_path / "secret"
+    secret.write_text("canary")
+    set_environment(
+        GATEHOUSE_SECRETS_DIR=str(tmp_path),
+        GATEHOUSE_USERS__PORT="7",
+        GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET_FILE=str(secret),
+    )
+    rows = setting_values(load_settings(settings_model()))
+    found = {row.name: (row.value, row.origin) for row in rows}
+
+    assert found["GATEHOUSE_USERS__PORT"] == (7, "environment")
+    assert found["GATEHOUSE_ADMIN__PORT"] == (50052, "default")
+    assert found["GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET"] == ("**********", str(tmp_path))
+    assert found["GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET"] == ("**********", str(secret))
+    assert CANARY not in json.dumps(found)
+
+
+def test_description_has_the_default_and_the_meaning_of_each_setting() -> None:
+    rows = {row.name: row for row in describe_settings(settings_model())}
+
+    assert rows["GATEHOUSE_SERVER__HOST"][1:] == ('"127.0.0.1"', "Address to listen on.")
+    assert rows["GATEHOUSE_ISSUERS: issuer"][1:] == ("", "Exact value of the `iss` claim.")
+    assert rows["GATEHOUSE_USERS__PORT"].default == "50051"
+    assert rows["GATEHOUSE_ADMIN__CLIENT__SCOPE"].default == '"read:users"'
+    assert all(row.meaning.endswith(".") for row in rows.values())
