@@ -14,9 +14,8 @@ from gatehouse.public.repository import NoticeRepository
 from gatehouse.public.service import PublicService
 from gatehouse.public.v1 import public_pb2_grpc
 from gatehouse.rpc import Server, ServerTelemetry, Service
-from gatehouse.settings import TlsSettings
 from gatehouse.storage import Database
-from tests.support.rpc import TableVerifier
+from tests.support.rpc import PLAINTEXT, TableVerifier
 from tests.support.services import quiet
 
 
@@ -38,12 +37,7 @@ async def public(database_urls: dict[str, str]) -> AsyncIterator[Public]:
         rules=load_policy().rules,
     )
     service = Service(public_pb2_grpc.add_PublicServiceServicer_to_server, servicer)
-    server = Server(
-        [service],
-        verifier=verifier,
-        tls=TlsSettings(plaintext=True),
-        telemetry=ServerTelemetry(quiet()),
-    )
+    server = Server([service], verifier=verifier, tls=PLAINTEXT, telemetry=ServerTelemetry(quiet()))
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

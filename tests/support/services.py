@@ -21,14 +21,14 @@ from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import connect
 from gatehouse.rpc import Server, ServerTelemetry, Service
-from gatehouse.settings import ServerSettings, TlsSettings
+from gatehouse.settings import ServerSettings
 from gatehouse.storage import Database, Notifications
 from gatehouse.users.change_feed import ChangeFeed
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.service import UserService
 from gatehouse.users.tables import CHANNEL
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
-from tests.support.rpc import TableVerifier, details_of, principal
+from tests.support.rpc import PLAINTEXT, TableVerifier, details_of, principal
 
 ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")
 
@@ -113,7 +113,6 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
-    tls = TlsSettings(plaintext=True)
     settings = ServerSettings(health_poll_seconds=0.02)
     async with AsyncExitStack() as stack:
 
@@ -126,7 +125,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
             server = Server(
                 [service],
                 verifier=verifier,
-                tls=tls,
+                tls=PLAINTEXT,
                 telemetry=ServerTelemetry(quiet()),
                 settings=settings,
             )
@@ -136,7 +135,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
 
         async def open_channel(target: str, token: str) -> grpc.aio.Channel:
             return await stack.enter_async_context(
-                connect(target, tls=TlsSettings(plaintext=True), tokens=FixedToken(token))
+                connect(target, tls=PLAINTEXT, tokens=FixedToken(token))
             )
 
         users_database = open_database("users")
