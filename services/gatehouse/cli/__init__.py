@@ -48,14 +48,12 @@ def make_app(only: str | None = None) -> typer.Typer:
         help="OAuth2 authorization in gRPC: run the services, call them, and inspect tokens and policy.",
         epilog=code_table(MEANINGS, plain=plain),
     )
-    commands = _find_commands()
-    for name, command in commands.items():
-        if only not in commands or only == name:
-            function = command.load()
-            if isinstance(function, typer.Typer):
-                app.add_typer(function, name=name)
-            else:
-                app.command(name)(function)
+    for name, command in _find_commands(only).items():
+        function = command.load()
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=name)
+        else:
+            app.command(name)(function)
     set_help(app, plain=plain)
 
     @app.callback(invoke_without_command=True)
@@ -69,10 +67,13 @@ def make_app(only: str | None = None) -> typer.Typer:
     return app
 
 
-def _find_commands() -> dict[str, metadata.EntryPoint]:
-    """Return our commands, then those of optional packages, by name."""
+def _find_commands(only: str | None) -> dict[str, metadata.EntryPoint]:
+    """Return our commands, then those of optional packages, by name; see make_app."""
     own = {name: metadata.EntryPoint(name, value, _ENTRY_POINTS) for name, value in _COMMANDS.items()}
-    return own | {point.name: point for point in metadata.entry_points(group=_ENTRY_POINTS)}
+    if only in own:
+        return {only: own[only]}
+    commands = own | {point.name: point for point in metadata.entry_points(group=_ENTRY_POINTS)}
+    return {only: commands[only]} if only in commands else commands
 
 
 def main(arguments: list[str] | None = None) -> None:
