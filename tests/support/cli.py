@@ -80,8 +80,8 @@ def cli(
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without what changes the output of commands."""
-    changing = ("GATEHOUSE_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONIOENCODING")
-    return {name: value for name, value in os.environ.items() if not name.startswith(changing)}
+    names = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONIOENCODING")
+    return {name: os.environ[name] for name in os.environ if not name.startswith(("GATEHOUSE_", *names))}
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -49,14 +49,12 @@ def make_app(only: str | None = None) -> typer.Typer:
         help="OAuth2 authorization in gRPC: run the services, call them, and inspect tokens and policy.",
         epilog=code_table(MEANINGS, plain=plain),
     )
-    commands = _find_commands()
-    for name, command in commands.items():
-        if only not in commands or only == name:
-            function = command.load()
-            if isinstance(function, typer.Typer):
-                app.add_typer(function, name=name)
-            else:
-                app.command(name)(function)
+    for name, command in _find_commands(only).items():
+        function = command.load()
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=name)
+        else:
+            app.command(name)(function)
     set_help(app, plain=plain)
 
     @app.callback(invoke_without_command=True)
@@ -70,12 +68,15 @@ def make_app(only: str | None = None) -> typer.Typer:
     return app
 
 
-def _find_commands() -> dict[str, metadata.EntryPoint]:
-    """Return our commands, then those of optional packages, by name."""
+def _find_commands(only: str | None) -> dict[str, metadata.EntryPoint]:
+    """Return our commands, then those of optional packages, by name; see make_app."""
     own = {name: metadata.EntryPoint(name, value, _ENTRY_POINTS) for name, value in _COMMANDS.items()}
+    if only in own:
+        return {only: own[only]}
     found = metadata.entry_points(group=_ENTRY_POINTS)
     # The metadata names the commands of the test bed also if its package is not installed.
-    return own | {point.name: point for point in found if find_spec(point.module.partition(".")[0])}
+    commands = own | {point.name: point for point in found if find_spec(point.module.partition(".")[0])}
+    return {only: commands[only]} if only in commands else commands
 
 
 def main(arguments: list[str] | None = None) -> None:
