@@ -1,4 +1,4 @@
-"""Fixtures that all rooms share live in tests/support, one module a part."""
+"""Environment of all tests; the shared fixtures are in tests/support."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ from gatehouse_testbed.postgres_process import embedded_environment
 _clean = embedded_environment(os.environ)
 os.environ.clear()
 os.environ.update(_clean)
-# PostgreSQL is started by a fork, under which the handlers of a gRPC at work would end the child.
-# Read when gRPC is imported, so it is set before anything else.
+# PostgreSQL is started with a fork, and the fork handlers of a running gRPC would end the child. gRPC reads
+# the variable when it is imported, so set it first.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-# As `gatehouse` itself has it.
+# As in gatehouse/__main__.py.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 pytest_plugins = [
     f"tests.support.{path.stem}" for path in sorted((Path(__file__).parent / "support").glob("[a-z]*.py"))
 ]
-# Some of them import others, which must not be before pytest knows of those.
+# Some import others; pytest must rewrite their assertions before that.
 pytest.register_assert_rewrite(*pytest_plugins)

@@ -1,4 +1,4 @@
-"""Where an issuer says that its endpoints and keys are: OpenID Connect Discovery 1.0, RFC 8414, RFC 7517."""
+"""Metadata and keys of the issuer: OpenID Connect Discovery 1.0, RFC 8414, RFC 7517."""
 
 import pytest
 

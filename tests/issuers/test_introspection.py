@@ -1,4 +1,4 @@
-"""Introspection: RFC 7662, and what Keycloak makes of it."""
+"""Introspection: RFC 7662, and the behavior of Keycloak."""
 
 import base64
 

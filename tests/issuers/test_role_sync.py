@@ -1,4 +1,4 @@
-"""A role given here is a role there: services as processes, a real database, the issuer under contract."""
+"""Role synchronization with service processes, a real database and the issuer under test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles that the admin API takes away and gives: what becomes of tokens, and who may do it."""
+"""Granting and revoking roles with the admin API: the effect on tokens, and the required rights."""
 
 import httpx
 import pytest
@@ -8,7 +8,7 @@ from tests.issuers.test_verifiers import ONLINE, Mode, verifiers
 
 
 async def as_client(idp: Idp, client: str, method: str, path: str, body: object = None) -> httpx.Response:
-    """Calls the admin API with a service client's token."""
+    """Call the admin API with the token of a service client."""
     token = await idp.service_token(client, scope=None)
     headers = {"Authorization": f"Bearer {token}"}
     url = f"{idp.base_url}/admin/realms/{idp.realm}{path}"

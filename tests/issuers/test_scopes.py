@@ -1,4 +1,4 @@
-"""Scopes with a role as their gate, audiences, and how roles reach the token."""
+"""Scopes that require a role, audiences, and roles in tokens."""
 
 import pytest
 

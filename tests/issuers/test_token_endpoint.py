@@ -1,4 +1,4 @@
-"""The token endpoint: client credentials and password, what it gives and what it refuses (RFC 6749)."""
+"""The token endpoint: client credentials and password grant, with their errors (RFC 6749)."""
 
 import pytest
 

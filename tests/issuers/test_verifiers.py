@@ -1,4 +1,4 @@
-"""Our own verifier, in each of its modes, on the tokens of the issuer."""
+"""The verifier of Gatehouse in each mode, with tokens of the issuer."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
 from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env, principal
-from tests.support.telemetry import Figures, JsonLog, Spans
+from tests.support.telemetry import JsonLog, MetricsReader, Spans
 
 ALWAYS = {
     "event",
@@ -164,7 +164,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", METHODS)
 async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
     spans: Spans,
-    figures: Figures,
+    metrics: MetricsReader,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
     name: str,
@@ -178,7 +178,7 @@ async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
         if error is not None:
             raise error from KeyError(request.value)
 
-    async with open_env(logger=log.logger, tracer=spans.tracer, metrics=figures.rpc) as env:
+    async with open_env(logger=log.logger, tracer=spans.tracer, metrics=metrics.rpc) as env:
         env.verifier.answers[TOKEN] = principal("use:probe", claims={"email": SECRET_CLAIM})
         env.probe.on_message = fail
         metadata = (
@@ -197,7 +197,7 @@ async def test_no_secret_reaches_a_line_a_span_a_metric_or_an_answer(
     texts = {
         "log": log.as_text(),
         "spans": spans.as_text(),
-        "metrics": figures.as_text(),
+        "metrics": metrics.as_text(),
         "answer": f"{code} {details} {trailers}",
         "standard logging": caplog.text,
         "standard streams": "".join(capfd.readouterr()),
@@ -245,10 +245,12 @@ async def test_pending_lines_are_written_when_the_server_stops(log: JsonLog) -> 
     assert len(log.lines()) == 3
 
 
-async def test_a_line_names_no_trace_of_another_call(log: JsonLog, spans: Spans, figures: Figures) -> None:
+async def test_a_line_names_no_trace_of_another_call(
+    log: JsonLog, spans: Spans, metrics: MetricsReader
+) -> None:
     """Lines are written in batches, outside of the context of any call."""
     debug = JsonLog("debug")
-    async with open_env(logger=debug.logger, tracer=spans.tracer, metrics=figures.rpc) as env:
+    async with open_env(logger=debug.logger, tracer=spans.tracer, metrics=metrics.rpc) as env:
         await env.client.outcome("Unary", "a")
         await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
         await env.client.outcome("Unary", "a")

@@ -1,4 +1,4 @@
-"""Figures of the platform, as a Prometheus server would read them."""
+"""Metrics of RPC servers, as Prometheus reads them."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
 from tests.support.rpc import METHODS, PROBE, eventually, open_env
-from tests.support.telemetry import Figures
+from tests.support.telemetry import MetricsReader
 
 DURATION = "rpc_server_call_duration_seconds_count"
 IN_FLIGHT = "gatehouse_rpc_in_flight"
@@ -26,42 +26,42 @@ def labels(name: str, code: str = "OK") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-async def test_durations_are_counted_by_rpc_and_code(figures: Figures, name: str) -> None:
+async def test_durations_are_counted_by_rpc_and_code(metrics: MetricsReader, name: str) -> None:
     async def fail(request: Any, _: object) -> None:
         if request.value == "missing":
             raise domain.NotFound("USER_NOT_FOUND", "there is no such user")
 
-    async with open_env(metrics=figures.rpc) as env:
+    async with open_env(metrics=metrics.rpc) as env:
         env.probe.on_message = fail
         for value in ("a", "a", "missing"):
             await env.client.outcome(name, value)
-        await eventually(lambda: sum(figures.samples(DURATION).values()) == 3)
-    assert figures.value(DURATION, **labels(name)) == 2
-    assert figures.value(DURATION, **labels(name, "NOT_FOUND")) == 1
+        await eventually(lambda: sum(metrics.samples(DURATION).values()) == 3)
+    assert metrics.value(DURATION, **labels(name)) == 2
+    assert metrics.value(DURATION, **labels(name, "NOT_FOUND")) == 1
 
 
-async def test_buckets_reach_from_a_millisecond_to_ten_seconds(figures: Figures) -> None:
-    async with open_env(metrics=figures.rpc) as env:
+async def test_buckets_reach_from_a_millisecond_to_ten_seconds(metrics: MetricsReader) -> None:
+    async with open_env(metrics=metrics.rpc) as env:
         await env.client.outcome("Unary", "a")
-    found = {dict(k)["le"] for k in figures.samples("rpc_server_call_duration_seconds_bucket")}
+    found = {dict(k)["le"] for k in metrics.samples("rpc_server_call_duration_seconds_bucket")}
     assert {"0.001", "0.25", "10.0", "+Inf"} <= found
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ending", ["answered", "failed", "cancelled", "denied"])
-async def test_calls_in_flight_return_to_zero(figures: Figures, name: str, ending: str) -> None:
+async def test_calls_in_flight_return_to_zero(metrics: MetricsReader, name: str, ending: str) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     counted: list[float] = []
     method = {"rpc_system_name": "grpc", "rpc_method": f"{PROBE}/{name}"}
 
     async def wait(*_: object) -> None:
-        counted.append(figures.value(IN_FLIGHT, **method))
+        counted.append(metrics.value(IN_FLIGHT, **method))
         begun.set()
         await go_on.wait()
         if ending == "failed":
             raise ValueError
 
-    async with open_env(metrics=figures.rpc) as env:
+    async with open_env(metrics=metrics.rpc) as env:
         env.probe.on_message = wait
         if ending == "denied":
             await env.client.outcome(name, "a", token=None)
@@ -75,8 +75,8 @@ async def test_calls_in_flight_return_to_zero(figures: Figures, name: str, endin
                 go_on.set()
             await asyncio.wait({outcome})
         await eventually(env.lines)
-        await eventually(lambda: figures.value(IN_FLIGHT, **method) == 0)
-    assert len(figures.samples(IN_FLIGHT)) == 1
+        await eventually(lambda: metrics.value(IN_FLIGHT, **method) == 0)
+    assert len(metrics.samples(IN_FLIGHT)) == 1
 
 
 @pytest.mark.parametrize(
@@ -88,49 +88,49 @@ async def test_calls_in_flight_return_to_zero(figures: Figures, name: str, endin
         ("two words", "authorization_malformed"),
     ],
 )
-async def test_denials_are_counted_by_reason(figures: Figures, token: str | None, reason: str) -> None:
-    async with open_env(metrics=figures.rpc) as env:
+async def test_denials_are_counted_by_reason(metrics: MetricsReader, token: str | None, reason: str) -> None:
+    async with open_env(metrics=metrics.rpc) as env:
         for name in METHODS:
             await env.client.outcome(name, "a", token=token)
-    assert {dict(k)["reason"] for k in figures.samples(DENIALS)} == {reason}
-    assert sum(figures.samples(DENIALS).values()) == len(METHODS)
+    assert {dict(k)["reason"] for k in metrics.samples(DENIALS)} == {reason}
+    assert sum(metrics.samples(DENIALS).values()) == len(METHODS)
 
 
-async def test_a_stream_that_is_cut_is_a_denial(figures: Figures) -> None:
+async def test_a_stream_that_is_cut_is_a_denial(metrics: MetricsReader) -> None:
     from tests.support.rpc import principal
 
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
-    async with open_env(metrics=figures.rpc) as env:
+    async with open_env(metrics=metrics.rpc) as env:
         env.verifier.answers["good"] = principal("use:probe", lifetime=0.3)
         env.probe.on_message = wait
         await env.client.outcome("ServerStream", "a")
-    assert figures.value(DENIALS, rpc_method=f"{PROBE}/ServerStream", reason="token_expired") == 1
+    assert metrics.value(DENIALS, rpc_method=f"{PROBE}/ServerStream", reason="token_expired") == 1
 
 
-async def test_a_caller_chooses_no_label(figures: Figures) -> None:
-    async with open_env(metrics=figures.rpc) as env:
+async def test_a_caller_chooses_no_label(metrics: MetricsReader) -> None:
+    async with open_env(metrics=metrics.rpc) as env:
         for path in ("/canary.v1.A/B", "/canary.v1.C/D"):
             code, _, _ = await env.client.outcome(path, "a")
             assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert {dict(k)["rpc_method"] for k in figures.samples(DURATION)} == {"unknown"}
-    assert "canary" not in figures.as_text()
+    assert {dict(k)["rpc_method"] for k in metrics.samples(DURATION)} == {"unknown"}
+    assert "canary" not in metrics.as_text()
 
 
-async def test_health_checks_are_not_counted(figures: Figures) -> None:
-    async with open_env(metrics=figures.rpc) as env:
+async def test_health_checks_are_not_counted(metrics: MetricsReader) -> None:
+    async with open_env(metrics=metrics.rpc) as env:
         await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
-    assert figures.samples(DURATION) == {}
+    assert metrics.samples(DURATION) == {}
 
 
-def test_verifications_and_key_refreshes_are_counted_by_source_and_outcome(figures: Figures) -> None:
-    figures.rpc.verified("cache")
-    figures.rpc.verified("cache")
-    figures.rpc.verified("introspection")
-    figures.rpc.keys_refreshed(ok=True)
-    figures.rpc.keys_refreshed(ok=False)
-    assert figures.value("gatehouse_token_verifications_total", source="cache") == 2
-    assert figures.value("gatehouse_token_verifications_total", source="introspection") == 1
-    assert figures.value("gatehouse_keys_refreshes_total", outcome="ok") == 1
-    assert figures.value("gatehouse_keys_refreshes_total", outcome="failed") == 1
+def test_verifications_and_key_refreshes_are_counted_by_source_and_outcome(metrics: MetricsReader) -> None:
+    metrics.rpc.verified("cache")
+    metrics.rpc.verified("cache")
+    metrics.rpc.verified("introspection")
+    metrics.rpc.keys_refreshed(ok=True)
+    metrics.rpc.keys_refreshed(ok=False)
+    assert metrics.value("gatehouse_token_verifications_total", source="cache") == 2
+    assert metrics.value("gatehouse_token_verifications_total", source="introspection") == 1
+    assert metrics.value("gatehouse_keys_refreshes_total", outcome="ok") == 1
+    assert metrics.value("gatehouse_keys_refreshes_total", outcome="failed") == 1

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: one server for each test process, one database for each module."""
+"""PostgreSQL for tests: one server per test process, one database per module."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def postgres() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def template(postgres: Any) -> str:
-    """A migrated database from which others are copied; returns the server's address."""
+    """Create a migrated template database, and return the URL of the server."""
     uri: str = postgres.get_uri()
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE gatehouse_template")
@@ -51,7 +51,7 @@ _numbers = itertools.count()
 
 
 def named(uri: str, database: str, role: str | None = None, password: str | None = None) -> str:
-    """Returns `uri` with another database, role and password."""
+    """Return `uri` with another database, role and password."""
     url = sa.make_url(uri).set(database=database)
     if role is not None:
         url = url.set(username=role, password=password)
@@ -60,7 +60,7 @@ def named(uri: str, database: str, role: str | None = None, password: str | None
 
 @pytest.fixture(scope="module")
 def database_urls(template: str) -> Iterator[dict[str, str]]:
-    """A fresh migrated database: addresses by service, and of its owner as `owner`."""
+    """Create a migrated database, and return its URLs by service; that of its owner is `owner`."""
     name = f"gatehouse_{next(_numbers)}"
     with psycopg.connect(template, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE gatehouse_template")

@@ -1,4 +1,4 @@
-"""Folders whose path is short enough for a Unix socket, which may have some 90 characters."""
+"""Folders with a path that is short enough for Unix sockets (about 90 characters)."""
 
 from __future__ import annotations
 

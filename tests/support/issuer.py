@@ -1,4 +1,4 @@
-"""The embedded issuer, as a real server over HTTP on loopback, with the realm file of the repository."""
+"""The development issuer as an HTTP server on loopback, with the realm file of the repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRETS = {
 
 
 class Clock:
-    """A clock that can be set ahead."""
+    """A clock that can be moved forward."""
 
     def __init__(self) -> None:
         import time
@@ -42,7 +42,7 @@ class Clock:
 
 @dataclass
 class LiveIssuer:
-    """A running issuer, and short ways to it."""
+    """A running issuer, with helpers for its endpoints."""
 
     running: RunningIssuer
     realm: Realm
@@ -57,11 +57,11 @@ class LiveIssuer:
         return f"{self.issuer}/protocol/openid-connect/{path}"
 
     async def token(self, **form: str) -> httpx.Response:
-        """Posts to the token endpoint."""
+        """Post to the token endpoint."""
         return await self.http.post(self.url("token"), data=form)
 
     async def service_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
-        """Returns an access token of a service account; no scope is asked for when it is ""."""
+        """Return an access token of a service account; "" requests no scope."""
         asked = {"scope": scope} if scope else {}
         answer = await self.token(
             grant_type="client_credentials", client_id=client, client_secret=SECRETS[client], **asked
@@ -72,7 +72,7 @@ class LiveIssuer:
     async def user_answer(
         self, user: str = "alice", scope: str = "read:users", **more: str
     ) -> httpx.Response:
-        """Asks for the tokens of a user by password."""
+        """Request the tokens of a user with the password grant."""
         return await self.token(
             grant_type="password",
             client_id="gatehouse-console",
@@ -83,11 +83,11 @@ class LiveIssuer:
         )
 
     async def user_token(self, user: str = "alice", scope: str = "read:users") -> str:
-        """Returns an access token of a user."""
+        """Return an access token of a user."""
         return str((await self.user_answer(user, scope)).json()["access_token"])
 
     async def introspect(self, token: str, client: str = "gatehouse-api") -> dict[str, object]:
-        """Introspects as a client."""
+        """Introspect a token as a client."""
         answer = await self.http.post(
             self.url("token/introspect"),
             data={"token": token, "client_id": client, "client_secret": SECRETS[client]},
@@ -97,7 +97,7 @@ class LiveIssuer:
         return found
 
     async def admin(self) -> dict[str, str]:
-        """Returns the headers of an administrator."""
+        """Return the headers of an administrator's request."""
         answer = await self.http.post(
             f"{self.running.base_url}/realms/master/protocol/openid-connect/token",
             data={
@@ -110,7 +110,7 @@ class LiveIssuer:
         return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
     async def rotate(self, provider: str = "ecdsa-generated", priority: int = 200) -> str:
-        """Adds a signing key; returns where its component is."""
+        """Add a signing key, and return the URL of its component."""
         answer = await self.http.post(
             f"{self.running.base_url}/admin/realms/gatehouse/components",
             headers=await self.admin(),

@@ -1,4 +1,4 @@
-"""Spans, metrics and log lines that stay in memory, made by the same parts as in production."""
+"""Spans, metrics and log lines in memory, made by the same components as in production."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gatehouse.settings import LogSettings
 
 
 class Spans:
-    """A tracer whose finished spans can be looked at."""
+    """A tracer that keeps its finished spans."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -31,21 +31,21 @@ class Spans:
         self.tracer: Tracer = provider.get_tracer("test")
 
     def finished(self) -> list[ReadableSpan]:
-        """The spans that have ended, the first to end first."""
+        """Return the spans that have ended, in the order of their ends."""
         return list(self._exporter.get_finished_spans())
 
     def clear(self) -> None:
-        """Forgets those that have ended."""
+        """Remove the spans that have ended."""
         self._exporter.clear()
 
     def as_text(self) -> str:
-        """Everything that would be exported."""
+        """Return everything that would be exported."""
         return "\n".join(span.to_json() for span in self.finished())
 
 
 @dataclass
-class Figures:
-    """Metrics behind a real Prometheus reader."""
+class MetricsReader:
+    """Metrics with a real Prometheus reader."""
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -54,11 +54,11 @@ class Figures:
         self.rpc = RpcMetrics(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"))
 
     def as_text(self) -> str:
-        """What a scrape would read."""
+        """Return what a scrape would read."""
         return generate_latest(self.registry).decode()
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
-        """The samples of a metric, by their labels but the scope's."""
+        """Return the samples of a metric by label, without the labels of the scope."""
         return {
             tuple(
                 sorted((k, v) for k, v in sample.labels.items() if not k.startswith("otel_scope"))
@@ -69,12 +69,12 @@ class Figures:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        """The value of one sample; 0 when there is none."""
+        """Return the value of one sample, or 0 if there is none."""
         return self.samples(name).get(tuple(sorted(labels.items())), 0.0)
 
 
 class JsonLog:
-    """The application's own logger, writing JSON lines into memory."""
+    """The logger of the application, writing JSON lines to memory."""
 
     def __init__(self, level: str = "info") -> None:
         self._stream = io.StringIO()
@@ -82,11 +82,11 @@ class JsonLog:
         self.logger = make_logger(settings, self._stream)
 
     def as_text(self) -> str:
-        """All that was written."""
+        """Return everything that was written."""
         return self._stream.getvalue()
 
     def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
-        """The lines of one event."""
+        """Return the lines of one event."""
         found = [json.loads(line) for line in self.as_text().splitlines()]
         return [line for line in found if line["event"] == event]
 
@@ -98,6 +98,6 @@ def spans() -> Spans:
 
 
 @pytest.fixture
-def figures() -> Figures:
+def metrics() -> MetricsReader:
     """A meter of the real SDK."""
-    return Figures()
+    return MetricsReader()

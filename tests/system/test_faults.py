@@ -1,4 +1,4 @@
-"""Parts of the running system that go away and come back, under calls."""
+"""Outages and recovery of parts of the running system, under load."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 @asynccontextmanager
 async def health_of(channel: grpc.aio.Channel, name: str) -> AsyncIterator[list[int]]:
-    """Follows the health of a service; gives the list of what it said, each once."""
+    """Watch the health of a service; yield the list of its statuses so far."""
     seen: list[int] = []
     stub: Any = health_pb2_grpc.HealthStub(channel)
 
@@ -61,7 +61,7 @@ async def health_of(channel: grpc.aio.Channel, name: str) -> AsyncIterator[list[
 
 
 class Load:
-    """Calls under way, several at once, until the end; keeps every failure."""
+    """Make concurrent calls until the block ends, and record each failure."""
 
     def __init__(self, *calls: Callable[[], Awaitable[Any]], workers: int = 2) -> None:
         self._calls = calls
@@ -82,7 +82,7 @@ class Load:
             await asyncio.gather(*self._tasks)
 
     async def more(self, count: int) -> None:
-        """Waits until so many more calls have ended well."""
+        """Wait until this many more calls have succeeded."""
         wanted = self.done + count
         await eventually(lambda: self.done >= wanted or self.failures)
 
@@ -97,7 +97,7 @@ class Load:
 
 
 class Watch:
-    """A watch that is opened again, wherever a server is left, with the token of the last change."""
+    """A watch that reconnects to any replica with the resume token of the last change."""
 
     def __init__(self, users: Any) -> None:
         self._users = users

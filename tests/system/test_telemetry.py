@@ -1,4 +1,4 @@
-"""What the running system writes of its calls: one trace across services and SQL, and never a secret."""
+"""Traces and logs of the running system: one trace across services and SQL, and no secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, Syst
 
 
 def traced() -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Returns a new trace id, and the metadata that makes a call part of it."""
+    """Return a new trace id, and the metadata that makes a call part of that trace."""
     trace_id = secrets.token_hex(16)
     return trace_id, (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL in the environment of somebody who uses another one."""
+"""The embedded PostgreSQL in an environment with variables for another server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def service_file(folder: Path, server: ForeignServer) -> dict[str, str]:
 
 
 def variables_of(name: str, folder: Path, server: ForeignServer) -> dict[str, str]:
-    """What the shell of somebody has set."""
+    """Return the variables of a shell that uses another server."""
     return {
         "address": server.variables,
         "service": service_file(folder, server),

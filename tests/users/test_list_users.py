@@ -217,7 +217,7 @@ async def test_page_token_is_rejected_for_another_query(services: Services) -> N
 async def test_forged_page_token_with_text_that_cannot_be_stored_is_rejected(
     services: Services, text: str
 ) -> None:
-    """Tokens are not signed: one names a row, and who may list users may name any."""
+    """Tokens are not signed: they only name a row, and a caller who may list users may name any row."""
     for _ in range(2):
         await services.create_user()
     request = pb.ListUsersRequest(order_by="email", page_size=1)

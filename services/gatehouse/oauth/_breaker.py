@@ -14,20 +14,21 @@ class Breaker:
     """Decides whether an issuer can be reached, by its failure rate over a short window.
 
     The rate counts tokens, not requests: each token counts once, with its latest outcome. One token that the
-    issuer cannot handle weighs no more than one that it can, however often it is sent. The breaker opens when
+    issuer cannot handle counts no more than one that it can, however often it is sent. The breaker opens when
     the issuer was not reached for at least `MIN_TOKENS` tokens within `WINDOW_SECONDS`, and these are at
     least `FAILURE_RATE` of all tokens that it was asked about. In an outage every token fails, so the rate
     passes the threshold once the last good outcomes have left the window.
 
     "Not reached" means no HTTP response: connection refused, DNS or TLS failure, connection closed, timeout.
-    It also means 429, 502, 503 and 504, with which an issuer, or the proxy in front of it, says that it takes
-    no requests at present. A 503 for everybody is an outage and opens the breaker as a refused connection
-    does; a 503 for one token is one token. An issuer that limits our rate still answers some requests, which
-    keeps the breaker closed. Every other response shows that the issuer is there, even one that is malformed
-    or too large, or a 500, which is often the answer to one particular input.
+    It also means 429, 502, 503 and 504, with which an issuer, or a proxy in front of it, refuses requests for
+    the time being. A 503 for all tokens is an outage and opens the breaker, like refused connections; a 503
+    for one token counts as one token. An issuer that limits our rate still answers some requests, which
+    keeps the breaker closed. Every other response shows that the issuer is reachable, even if it is
+    malformed, too large, or a 500, which is often caused by one particular input.
 
-    Time does not close the breaker; a response does, be it to a request that was still under way. No caller
-    takes part in that: IntrospectionVerifier asks about a random token meanwhile.
+    The breaker closes when the issuer responds, not after a certain time. No call is used as a probe: while
+    the breaker is open, IntrospectionVerifier asks about random tokens. A response to a request that was
+    already in progress closes the breaker too.
 
     Args:
         monotonic: Clock in seconds.
@@ -40,7 +41,7 @@ class Breaker:
         self._open = False
 
     def is_open(self) -> bool:
-        """Return whether calls are to fail without asking the issuer."""
+        """Return whether calls must fail without asking the issuer."""
         return self._open
 
     def record(self, key: bytes, *, reached: bool) -> None:

@@ -36,7 +36,7 @@ class IssuerVerifier:
         http: HTTP client.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Wait for seconds of that clock.
+        sleep: Waits for a number of seconds.
         observer: Notified of each key fetch.
         answer_seconds: Timeout of an introspection.
     """
@@ -136,7 +136,7 @@ class IssuerVerifier:
             self._discovery.begin(None, self._discover)
 
     def _merge(self, signed: Principal, introspected: Principal) -> Principal:
-        """Merge what the signed token and its introspection say.
+        """Merge the claims of the signed token and of its introspection.
 
         Claims of the token take precedence; introspection adds others, such as a name. Roles are the current
         ones. Scopes, acr and auth_time stay those of the token, because introspection may return those of the

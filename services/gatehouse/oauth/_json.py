@@ -24,7 +24,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def strict_object(raw: bytes) -> dict[str, Any] | None:
     """Parse a JSON object; return None if `raw` is anything else.
 
-    It does not raise, because the exceptions of `json` contain the text that they were given.
+    It does not raise, because exceptions of `json` contain the text that was parsed.
     """
     if raw.count(b"{") + raw.count(b"[") > _MAX_BRACKETS:
         return None

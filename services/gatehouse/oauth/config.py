@@ -32,7 +32,7 @@ class IssuerConfig:
         introspection_endpoint: URL for introspection, if not the one in the metadata.
         client_id: Client of this resource server, for introspection.
         client_secret: Its secret.
-        revocation_budget_seconds: Maximum age of a verification that is reused; 0 verifies each time.
+        revocation_budget_seconds: Maximum age of a cached verification; 0 verifies the token on each call.
         leeway_seconds: Accepted clock skew.
         allow_http: Whether plain HTTP to hosts other than loopback is allowed.
         ca_file: CA certificates to trust for this issuer, used by the code that creates the HTTP client.

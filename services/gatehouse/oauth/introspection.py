@@ -53,11 +53,11 @@ class IntrospectionVerifier:
 
     Args:
         config: The issuer, with `client_id` and `client_secret`.
-        endpoint: Return the introspection endpoint; raises IssuerUnavailable while it is unknown.
+        endpoint: Returns the introspection endpoint; raises IssuerUnavailable while it is unknown.
         http: HTTP client.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Wait for seconds of that clock.
+        sleep: Waits for a number of seconds.
         answer_seconds: Timeout of an introspection.
     """
 

@@ -89,10 +89,10 @@ class KeySet:
     just after a refresh is found at once.
 
     Args:
-        fetch: Fetch the JWK Set; raises IssuerUnavailable.
+        fetch: Fetches the JWK Set; raises IssuerUnavailable.
         algorithms: Accepted `alg` values.
         monotonic: Clock in seconds.
-        sleep: Wait for seconds of that clock.
+        sleep: Waits for a number of seconds.
         observer: Notified of each attempt.
     """
 
@@ -122,7 +122,7 @@ class KeySet:
         return self._fetched_at is not None and self._monotonic() - self._fetched_at < STALE_SECONDS
 
     async def start(self) -> None:
-        """Start the background refresh, and wait a while for its first attempt."""
+        """Start the background refresh, and wait up to START_SECONDS for its first attempt."""
         first = self._flight.begin(None, self._attempt)
         self._refresher = asyncio.create_task(self._refresh_forever())
         await asyncio.wait((first,), timeout=START_SECONDS)

@@ -37,7 +37,7 @@ class MultiIssuerVerifier:
         http: HTTP client for discovery, keys and introspection.
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
-        sleep: Wait for seconds of that clock.
+        sleep: Waits for a number of seconds.
         tracer: Creates a span for each verification that is not answered from the cache.
         observer: Notified of verifications and key refreshes.
         answer_seconds: Timeout of a verification, with all its requests.

@@ -10,11 +10,11 @@ _QUIET_ROUNDS = 2
 
 
 class Drain:
-    """Hold new calls while gRPC is told to stop.
+    """Hold new calls while the gRPC server begins to stop.
 
-    gRPC drops calls that it has received but not yet passed to a handler when it is told to stop; their
-    callers get CANCELLED. So new calls are held until no more arrive. Then gRPC is told to stop, and the held
-    calls continue like all other calls in progress.
+    When it begins to stop, gRPC drops calls that it has received but not yet passed to a handler; their
+    callers get CANCELLED. So new calls are held until no more arrive. Then the gRPC server is stopped, and
+    the held calls continue like all other calls in progress.
 
     Attributes:
         started: Set when the server begins to stop.

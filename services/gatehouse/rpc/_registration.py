@@ -31,7 +31,7 @@ class Service:
 
 
 class _Registrar:
-    """Stand in for a server in generated code, and keep the handlers that it registers."""
+    """Take the place of a server in generated code, and keep the handlers that it registers."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}

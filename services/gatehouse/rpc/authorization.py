@@ -69,7 +69,7 @@ class AuthorizationInterceptor:
         return handle
 
     async def _watch(self, call: Call, token: PresentedToken, principal: Principal, call_next: Next) -> None:
-        """Answer a stream for as long as its token is valid."""
+        """Run the rest of the chain for a stream, and cancel it when its token is no longer valid."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
         reasons: list[Exception] = []

@@ -46,7 +46,7 @@ class StatusError(Exception):
 
 
 def error_info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
-    """Return an ErrorInfo of this domain."""
+    """Return an ErrorInfo with Gatehouse's domain."""
     return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 

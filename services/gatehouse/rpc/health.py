@@ -44,7 +44,7 @@ class Health(health_pb2_grpc.HealthServicer):
             self._set(SERVING if ready else NOT_SERVING)
 
     def end(self) -> None:
-        """Set all services to NOT_SERVING for good, and end each Watch after it has sent that."""
+        """Set all services to NOT_SERVING permanently, and end each Watch after it has sent that."""
         self._ending = True
         self._set(NOT_SERVING)
 

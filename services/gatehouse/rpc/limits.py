@@ -69,7 +69,7 @@ class LimitsInterceptor:
     """Limit the number of concurrent calls and their duration.
 
     Health checks have limits of their own, so that a server under load still answers them: a Check is limited
-    in duration, and a Watch, which does not end by itself, in number.
+    in duration, and a Watch, which runs until the client ends it, in number.
 
     Args:
         settings: The limits.

@@ -19,8 +19,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class RpcMetrics:
     """Duration by RPC and code, calls in flight, denials by reason, verifications and key refreshes.
 
-    Also the observer of the `oauth` package. Numbers that change twice a call are observable instruments over
-    plain counters: adding to an SDK counter takes 16 us.
+    Also the observer of the `oauth` package. Values that change on every call are kept in plain counters,
+    which observable instruments read: adding to an SDK counter takes 16 us.
 
     Args:
         meter: Makes the instruments; None measures nothing.
@@ -57,15 +57,15 @@ class RpcMetrics:
         )
 
     def denied(self, method: Method, reason: str) -> None:
-        """Counts a denial."""
+        """Count a denial."""
         self._denials.add(1, {"rpc.method": method.name, "reason": reason})
 
     def verified(self, source: str) -> None:
-        """Counts a verification; see oauth.Observer."""
+        """Count a verification; see oauth.Observer."""
         self._verifications[source] += 1
 
     def keys_refreshed(self, *, ok: bool) -> None:
-        """Counts an attempt to fetch keys; see oauth.Observer."""
+        """Count an attempt to fetch keys; see oauth.Observer."""
         self._refreshes.add(1, {"outcome": "ok" if ok else "failed"})
 
     def flush(self) -> None:

@@ -34,14 +34,15 @@ def select_listener(environment: MutableMapping[str, str]) -> None:
 
 
 def lower_polling_thread_priority() -> bool:
-    """Let gRPC's polling thread not preempt the event loop when both share a core.
+    """Stop gRPC's polling thread from preempting the event loop when both share a core.
 
     The thread gets the policy SCHED_BATCH of Linux (sched(7)), which needs no privilege. It only notes events
     for the event loop, which cannot handle them before it has finished what it is doing. Call this after a
     server has started.
 
     Returns:
-        Whether the policy was set: not on other systems, where it is forbidden, or if another policy is set.
+        Whether the policy was set. It is not on other systems, if the system forbids it, or if the thread has
+        another policy already.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return False

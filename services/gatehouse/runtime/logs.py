@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TextStream(Protocol):
-    """What structlog and `logging` need of a stream."""
+    """The methods of a stream that structlog and `logging` use."""
 
     def write(self, text: str, /) -> object:
         """Write `text`, which ends in a newline."""
@@ -51,7 +51,7 @@ class TextStream(Protocol):
 class LogWriter:
     """A text stream that never blocks: a thread writes the lines to `stream`.
 
-    If the reader of standard output hangs, RPCs go on. Lines that the queue has no room for are dropped and
+    If the reader of standard output hangs, RPCs continue. When the queue is full, lines are dropped and
     counted. The thread collects lines for GATHER_SECONDS and writes them together, so that it interrupts the
     event loop at most 100 times a second.
 
@@ -147,8 +147,8 @@ def capture_standard_logging(
 ) -> Iterator[None]:
     """Write the lines of `logging`, and warnings, to `stream` in the format of `make_logger`.
 
-    Nothing below WARNING is written whatever the settings say: HTTP libraries log headers, and so
-    credentials, at lower levels.
+    Lines below WARNING are never written, whatever level the settings have: HTTP libraries log headers,
+    which contain credentials, at lower levels.
 
     Args:
         settings: Level and format.
@@ -188,9 +188,9 @@ def capture_standard_logging(
 
 
 class RepeatFilter(logging.Filter):
-    """Pass `limit` lines of one place in the code within `seconds`, and count the others.
+    """Pass at most `limit` lines per place in the code and period; drop and count the others.
 
-    The next line that passes says in `suppressed` how many were left out.
+    The next line that passes has their number in the field `suppressed`.
 
     Args:
         limit: Number of lines.

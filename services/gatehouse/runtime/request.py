@@ -1,4 +1,4 @@
-"""What the handlers of all services need of the call they serve.
+"""Helpers for the handlers of all services: the caller, the deadline and the requested page.
 
 `gatehouse.runtime` does not re-export it, so that commands that only read the specs import no server.
 """

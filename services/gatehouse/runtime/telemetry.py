@@ -29,7 +29,7 @@ class Telemetry:
         logger: Writes log lines.
         tracer: Makes spans.
         meter: Makes instruments.
-        metrics_port: Where Prometheus reads the metrics; None if nowhere.
+        metrics_port: Port of the Prometheus endpoint; None if it is disabled.
         shutdown: Exports the remaining spans and writes the queued log lines.
     """
 

@@ -195,8 +195,8 @@ def _engine(
 def _replace_if_closed(_connection: object, record: Any, _proxy: object) -> None:
     """Make the pool open a new connection if the server closed this one while it was idle.
 
-    An idle connection receives only the message that it was closed, or a notice that does not matter. So it
-    is enough to check whether its socket is readable, which takes 1 microsecond of CPU; `pool_pre_ping` sends
+    An idle connection receives only the message that it was closed, or a notice that can be ignored. So it is
+    enough to check whether its socket is readable, which takes 1 microsecond of CPU; `pool_pre_ping` sends
     a statement at each checkout and takes 110.
     """
     if not record.info.get("used"):
@@ -254,7 +254,7 @@ def _unavailable(error: Exception) -> Unavailable | None:
 def start_statement_span(tracer: Tracer, statement: str) -> Span:
     """Start the client span of a statement, whose text has placeholders and no values.
 
-    Only within a sampled call: spans of background work would bury the others.
+    Only within a sampled call: spans of background work would crowd out the others.
     """
     if statement.startswith(_SET_TIMEOUT) or not get_current_span().is_recording():
         return INVALID_SPAN

@@ -224,7 +224,7 @@ def _between(branch: MigrationBranch, low: str | None, high: str | None) -> list
 
 
 def _execute(connection: sa.Connection, statement: sql.Composable) -> None:
-    """Execute a composed statement through SQLAlchemy, which does not see what the driver does on its own."""
+    """Execute a composed statement through SQLAlchemy, so that it tracks the transaction."""
     connection.exec_driver_sql(statement.as_string(_driver(connection)).replace("%", "%%"))
 
 
