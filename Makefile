@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint bench format generate release-protos lock install install-demo clean
+.PHONY: help demo serve pictures docs test test-keycloak test-compose realm-check realm-edit sbom compose-profile lint bench bench-record format generate release-protos lock install install-demo clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,6 +49,9 @@ format: install  ## Formats the code
 	$(BIN)/ruff format .
 
 bench: install  ## Measures speed side by side (some 4 minutes; best on a quiet machine)
+	@$(BIN)/python -m benchmarks
+
+bench-record: install  ## Does the same and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
 
 generate: install  ## Makes the stubs from protos/
