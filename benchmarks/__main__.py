@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints the table and records it."""
+"""`python -m benchmarks`: measure, print the table and, if asked to, record it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from benchmarks.report import page, plain, table
 from benchmarks.stand import open_stand
 from gatehouse_testbed.postgres_process import embedded_environment
 
-QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2)
+QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2, calls=1_000)
 _EXAMPLES = """examples:
-  make bench                                    everything, and the page is written anew
+  make bench                                    everything
+  make bench-record                             the same, and write RESULTS.md
   python -m benchmarks --quick                  two minutes less, nothing is recorded
   python -m benchmarks --only echo --rounds 15  one measurement, for longer
 """
@@ -57,6 +58,7 @@ def plan_of(read: argparse.Namespace) -> Plan:
         warm_up=min(base.warm_up, seconds),
         pages=base.pages,
         starts=min(base.starts, rounds),
+        calls=base.calls,
     )
 
 

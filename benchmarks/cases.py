@@ -1,4 +1,4 @@
-"""The measurements: echo, GetUser, paging and start. Servers take turns, round by round."""
+"""The measurements: echo, GetUser, paging, start and memory. Servers take turns, round by round."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Plan:
         warm_up: Seconds before it.
         pages: Times that each page is asked for.
         starts: Times that a service is started.
+        calls: Number of calls before the memory of a service is measured again.
     """
 
     rounds: int = 7
@@ -61,6 +62,7 @@ class Plan:
     warm_up: float = 0.5
     pages: int = 200
     starts: int = 5
+    calls: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +140,23 @@ async def _take_turns(
             runner.samples.append(sample)
 
 
+def _ratios(samples: Sequence[Sample], base: Sequence[Sample]) -> tuple[float, float]:
+    """Return the median ratios of the rates and of the CPU times of `samples` and `base`."""
+    pairs = list(zip(samples, base, strict=True))
+    return (
+        statistics.median(s.rate / b.rate for s, b in pairs),
+        statistics.median(b.cpu_microseconds / s.cpu_microseconds for s, b in pairs),
+    )
+
+
 def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
-    base = runners[0].samples
+    """Make the rows of a case: each server against the first, and the last ones against the tuned second."""
+    bare, tuned, *whole = runners
     rows = []
     for runner in runners:
         samples = runner.samples
-        compared = runner is not runners[0]
-        ratio = statistics.median(s.rate / b.rate for s, b in zip(samples, base, strict=True))
-        cpu_ratio = statistics.median(
-            b.cpu_microseconds / s.cpu_microseconds for s, b in zip(samples, base, strict=True)
-        )
+        compared = runner is not bare
+        ratio, cpu_ratio = _ratios(samples, bare.samples)
         rows.append(
             Row(
                 case,
@@ -161,12 +170,17 @@ def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
                 ratio >= runner.floor if runner.floor is not None else None,
             )
         )
+    for runner in whole:
+        ratio, cpu_ratio = _ratios(runner.samples, tuned.samples)
+        rows.append(
+            Row(case, f"{runner.label}, against the tuned bare server", "", None, None, ratio, cpu_ratio)
+        )
     return rows
 
 
 @asynccontextmanager
 async def _whole(
-    stand: Stand, name: str, arguments: Sequence[str], method: str, sample_ratio: float, floor: float
+    stand: Stand, name: str, arguments: Sequence[str], method: str, sample_ratio: float, floor: float | None
 ) -> AsyncIterator[Runner]:
     """Runs a server with everything on, and makes sure at its end that everything was on."""
     label = (
@@ -182,7 +196,7 @@ async def _whole(
             await seconds_to_serving(process, port)
             runner = Runner(label, process, port, sink, sample_ratio, floor)
             yield runner
-            counted = await _counted(process.ready["metrics"], method)
+            counted = await _counted(process.ready["metrics"], method, runner.calls)
         _demand(process.name, "calls in its metrics", counted, runner.calls)
         _demand(process.name, "lines in its log", _lines(process, method), runner.calls)
         if sample_ratio == 1:
@@ -194,15 +208,19 @@ def _demand(name: str, what: str, found: int, calls: int) -> None:
         raise BenchmarkError(f"{name}: {found} {what} for {calls} calls, so not everything was on")
 
 
-async def _counted(port: int, method: str) -> int:
-    """Returns how many calls the metrics of a server have counted."""
+async def _counted(port: int, method: str, expected: int) -> int:
+    """Return how many calls the metrics of a server have counted; the last ones may take a moment."""
+    counted = -1
+    ends_at = time.perf_counter() + 1
     async with httpx.AsyncClient(trust_env=False) as http:
-        page = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-    return sum(
-        round(float(line.rsplit(" ", 1)[1]))
-        for line in page.splitlines()
-        if line.startswith("rpc_server_call_duration_seconds_count") and f'"{method}"' in line
-    )
+        while counted != expected and time.perf_counter() < ends_at:
+            page = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+            counted = sum(
+                round(float(line.rsplit(" ", 1)[1]))
+                for line in page.splitlines()
+                if line.startswith("rpc_server_call_duration_seconds_count") and f'"{method}"' in line
+            )
+    return counted
 
 
 def _lines(process: Process, method: str) -> int:
@@ -214,7 +232,7 @@ async def measure_echo(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
     """Echo through the whole chain against a bare echo."""
     module = ["-m", "benchmarks.servers"]
     return await _measure_against(
-        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (0.75, 0.95), stand, plan, tell
+        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (None, 0.88), stand, plan, tell
     )
 
 
@@ -222,7 +240,7 @@ async def measure_get_user(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
     """GetUser of `gatehouse serve users` against one bare handler with one query."""
     whole = ["-m", "gatehouse", "serve", "users"]
     return await _measure_against(
-        "GetUser", "bare-users", whole, get_user(stand.rows), (0.70, 0.85), stand, plan, tell
+        "GetUser", "bare-users", whole, get_user(stand.rows), (None, 0.85), stand, plan, tell
     )
 
 
@@ -231,7 +249,7 @@ async def _measure_against(
     bare: str,
     whole: Sequence[str],
     workload: Workload,
-    floors: tuple[float, float],
+    floors: tuple[float | None, float | None],
     stand: Stand,
     plan: Plan,
     tell: Tell,
@@ -243,7 +261,7 @@ async def _measure_against(
         select_listener(tuned)
         for label, name, environment in (
             ("bare grpc.aio, uvloop", bare, plain),
-            ("the same, gRPC tuned as ours", f"{bare}-tuned", tuned),
+            ("the same, gRPC tuned", f"{bare}-tuned", tuned),
         ):
             process = await stack.enter_async_context(
                 run_process(
@@ -330,8 +348,8 @@ def _list_users(page: int) -> Workload:
 
 
 async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
-    """From the command to SERVING, of one service in one process."""
-    seconds = []
+    """Time from the command to SERVING, and resident memory, of one service in one process."""
+    seconds, started, called = [], [], []
     for number in range(plan.starts):
         tell(f"start to SERVING, {number + 1} of {plan.starts}")
         async with run_process(
@@ -341,8 +359,25 @@ async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
             environment=stand.environment(),
             core=stand.server_core,
         ) as process:
-            seconds.append(await seconds_to_serving(process, process.ready["users"]))
-    return [Row("Start", "gatehouse serve users, to SERVING", f"{statistics.median(seconds):.2f} s")]
+            port = process.ready["users"]
+            seconds.append(await seconds_to_serving(process, port))
+            started.append(process.resident_bytes())
+            await _call(process, port, stand, plan.calls)
+            called.append(process.resident_bytes())
+    label = "gatehouse serve users, {}".format
+    return [
+        Row("Start", label("to SERVING"), f"{statistics.median(seconds):.2f} s"),
+        Row("Memory", label("started"), f"{statistics.median(started) / 1e6:.0f} MB"),
+        Row("Memory", label(f"after {plan.calls:,} calls"), f"{statistics.median(called) / 1e6:.0f} MB"),
+    ]
+
+
+async def _call(process: Process, port: int, stand: Stand, calls: int) -> None:
+    """Make at least `calls` GetUser calls."""
+    metadata = [await stand.authorization()]
+    while calls > 0:
+        sample = await press(process, port, get_user(stand.rows), metadata, seconds=0.5, warm_up=0.1)
+        calls -= sample.all_calls
 
 
 CASES = {

@@ -71,6 +71,10 @@ class Process:
         times = psutil.Process(self.pid).cpu_times()
         return float(times.user + times.system)
 
+    def resident_bytes(self) -> int:
+        """Return the size of its resident memory."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
 
 @asynccontextmanager
 async def run_process(

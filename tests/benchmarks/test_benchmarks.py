@@ -40,7 +40,14 @@ async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
     code, out, err = await bench(*arguments)
     assert code == 0, err
     lines = [line.split("  ")[0] for line in out.splitlines()]
-    assert lines == ["measured", *["Echo"] * 4, *["GetUser"] * 4, *["ListUsers"] * 2, "Start"]
+    assert lines == [
+        "measured",
+        *["Echo"] * 6,
+        *["GetUser"] * 6,
+        *["ListUsers"] * 2,
+        "Start",
+        *["Memory"] * 2,
+    ]
     recorded = page.read_text()
     assert "python -m benchmarks --quick" in recorded
     assert "page 10 of 1,000 users" in recorded

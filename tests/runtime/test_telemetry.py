@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,21 @@ def test_every_line_on_standard_output_is_a_json_object() -> None:
     assert events[:2] == ["own", "theirs"]
     assert any("UserWarning: old" in event for event in events)
     assert any(event.startswith("Failed to export traces") for event in events)
+
+
+SCRAPE = """
+import urllib.request
+logging.getLogger("library").error("theirs")
+page = urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics").read().decode()
+print(*[line for line in page.splitlines() if line.startswith("gatehouse_log")], file=sys.stderr)
+telemetry.shutdown()
+"""
+
+
+def test_dropped_lines_are_a_metric() -> None:
+    with run(PROGRAM + SCRAPE) as process:
+        _, errors = process.communicate(timeout=60)
+    assert re.fullmatch(r"gatehouse_log_dropped_total\{.*\} 0\.0\n", errors.decode())
 
 
 HANG = """

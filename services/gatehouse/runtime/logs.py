@@ -133,12 +133,12 @@ def make_logger(settings: LogSettings, stream: TextStream) -> FilteringBoundLogg
         settings: Level and format.
         stream: Where lines go.
     """
-    return structlog.wrap_logger(  # type: ignore[no-any-return] # the class that `wrapper_class` names
+    logger = structlog.wrap_logger(
         structlog.WriteLogger(stream),  # type: ignore[arg-type] # it uses these methods only
         processors=[structlog.processors.add_log_level, *_fields(), _renderer(settings, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
-        cache_logger_on_first_use=True,
     )
+    return logger.bind()  # type: ignore[no-any-return] # the class that `wrapper_class` names
 
 
 @contextmanager
