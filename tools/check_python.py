@@ -1,10 +1,10 @@
-"""Ends with one line when this Python is too old for Gatehouse."""
+"""Exit with an error if this Python is too old for Gatehouse."""
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - an older Python runs this line to learn that it is too old
+if sys.version_info < (3, 11):  # noqa: UP036 - this line is for an older Python
     sys.exit(
-        "Gatehouse needs Python 3.11 or later, this is "
+        "Gatehouse needs Python 3.11 or later, but this is "
         + sys.version.split()[0]
-        + "; name another one: make demo PYTHON=python3.13"
+        + "; choose another one with: make demo PYTHON=python3.13"
     )

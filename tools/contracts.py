@@ -8,7 +8,7 @@ from grimp import ImportGraph
 from importlinter import Contract, ContractCheck, output
 
 ROOT = "gatehouse"
-# What a service may not import: the packages above it.
+# The packages above the services, which they may not import.
 ABOVE = ("app", "cli")
 
 
@@ -35,6 +35,6 @@ class ServicesContract(Contract):
         return ContractCheck(kept=not broken, metadata={"broken": sorted(broken)})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
-        """Print them."""
+        """Print the imports that break the contract."""
         for line in check.metadata["broken"]:
             output.print_error(line)

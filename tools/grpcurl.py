@@ -1,4 +1,4 @@
-"""Prints where grpcurl is; where it is missing it is compiled from its Go module, once, into a cache."""
+"""Print the path of grpcurl; compile it from its Go module into a cache if it is not installed."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ MODULE, VERSION = "github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.4"
 
 
 def find() -> Path | None:
-    """Returns grpcurl, from PATH or out of the cache, or None."""
+    """Return the path of grpcurl on PATH or in the cache, or None."""
     on_path = shutil.which("grpcurl")
+    if on_path:
+        return Path(on_path)
     cached = _cache() / "grpcurl"
-    return Path(on_path) if on_path else cached if cached.is_file() else None
+    return cached if cached.is_file() else None
 
 
 def install() -> Path:
-    """Compiles grpcurl into the cache.
+    """Compile grpcurl into the cache and return its path.
 
     Raises:
-        SystemExit: There is no Go, or it fails.
+        SystemExit: Go is not installed, or it failed.
     """
     if shutil.which("go") is None:
-        sys.exit(f"grpcurl: is not here, and neither is Go to compile it; install one of them ({MODULE})")
+        sys.exit(
+            f"grpcurl: not installed, and Go is missing to compile it; install one of them ({MODULE})"
+        )
     print(f"grpcurl: compiling {VERSION} (once)", file=sys.stderr)
-    done = subprocess.run(
+    result = subprocess.run(
         ["go", "install", f"{MODULE}@{VERSION}"],
         env=os.environ | {"GOBIN": str(_cache()), "GOFLAGS": "-mod=mod"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        sys.exit(f"grpcurl: `go install {MODULE}@{VERSION}` failed: {done.stderr.strip().splitlines()[-1:]}")
+    if result.returncode != 0:
+        last_line = (result.stderr.strip().splitlines() or ["no output"])[-1]
+        sys.exit(f"grpcurl: `go install {MODULE}@{VERSION}` failed: {last_line}")
     return _cache() / "grpcurl"
 
 

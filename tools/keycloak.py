@@ -1,4 +1,4 @@
-"""Runs a Keycloak distribution on loopback, in a folder that is thrown away: for tests, the realm check."""
+"""Run a Keycloak distribution on loopback in a temporary folder, for tests and the realm tool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,26 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ADMIN = "admin"
-ADMIN_PASSWORD = "for-tests-only"  # noqa: S105 - of a Keycloak on loopback that is thrown away
+ADMIN_PASSWORD = "for-tests-only"  # noqa: S105 - of a temporary Keycloak on loopback
 READY_SECONDS = 300.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.5
-# What Keycloak says of itself on every start; the rest of its warnings are about what it was given.
-_HARMLESS = ("Deprecated features",)
-_HOW = (
-    "unpack the Keycloak that .env names (https://www.keycloak.org/downloads), run `bin/kc.sh build "
+# A warning of every start; the others concern the realm file or the options.
+_EXPECTED_WARNING = "Deprecated features"
+_HELP = (
+    "unpack the Keycloak version in .env (https://www.keycloak.org/downloads), run `bin/kc.sh build "
     "--db=dev-mem --health-enabled=true --metrics-enabled=true` in it once, then set KEYCLOAK_HOME to its "
-    "folder and JAVA_HOME to a JDK of 21 or later"
+    "folder and JAVA_HOME to a JDK, version 21 or later"
 )
 
 
 class KeycloakError(Exception):
-    """Keycloak cannot be run; one line says why and how to mend it."""
+    """Keycloak cannot be run; the message is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """An unpacked and built Keycloak, and the JDK that it runs on."""
+    """An unpacked and built Keycloak, and a JDK."""
 
     home: Path
     java_home: Path
@@ -43,21 +42,19 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class RunningKeycloak:
-    """A Keycloak that answers.
+    """A Keycloak that is ready.
 
     Attributes:
-        base_url: Where it is reached.
-        management_url: Where its health and metrics are.
-        log_file: What it has written.
+        base_url: URL of the server.
+        log_file: Its output.
     """
 
     base_url: str
-    management_url: str
     log_file: Path
 
 
 def distribution(environment: Mapping[str, str]) -> Distribution:
-    """Returns what KEYCLOAK_HOME and JAVA_HOME name.
+    """Return the distribution in KEYCLOAK_HOME and the JDK in JAVA_HOME.
 
     Raises:
         KeycloakError: One of them is missing or wrong.
@@ -65,131 +62,111 @@ def distribution(environment: Mapping[str, str]) -> Distribution:
     for name, part in (("KEYCLOAK_HOME", "bin/kc.sh"), ("JAVA_HOME", "bin/java")):
         value = environment.get(name)
         if not value:
-            raise KeycloakError(f"{name} is not set: {_HOW}")
+            raise KeycloakError(f"{name} is not set: {_HELP}")
         if not (Path(value) / part).is_file():
-            raise KeycloakError(f"{name}={value} has no {part}: {_HOW}")
+            raise KeycloakError(f"{name}={value} has no {part}: {_HELP}")
     return Distribution(Path(environment["KEYCLOAK_HOME"]).resolve(), Path(environment["JAVA_HOME"]))
 
 
 @contextmanager
-def workspace(found: Distribution) -> Iterator[Path]:
-    """Gives a Keycloak home of its own, with what is only read linked, and removes it at the end."""
+def workspace(keycloak: Distribution) -> Iterator[Path]:
+    """Create a temporary Keycloak home with own data; libraries and themes are links."""
     home = Path(tempfile.mkdtemp(prefix="gatehouse-keycloak-"))
     try:
         (home / "bin").mkdir()
-        shutil.copy2(found.home / "bin" / "kc.sh", home / "bin" / "kc.sh")
-        shutil.copytree(found.home / "conf", home / "conf")
+        shutil.copy2(keycloak.home / "bin" / "kc.sh", home / "bin" / "kc.sh")
+        shutil.copytree(keycloak.home / "conf", home / "conf")
         for name in ("lib", "providers", "themes"):
-            (home / name).symlink_to(found.home / name)
+            (home / name).symlink_to(keycloak.home / name)
         (home / "data" / "import").mkdir(parents=True)
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def environment_of(found: Distribution) -> dict[str, str]:
-    """Returns the environment that Keycloak gets: its Java, fast to start, and nothing of the caller's."""
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.environ.get("HOME", "/"),
-        "JAVA_HOME": str(found.java_home),
-        "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
-        "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
-        "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD,
-    }
+def file_database(home: Path) -> str:
+    """Return the option that keeps the database in a file of the workspace instead of in memory."""
+    return f"--db-url=jdbc:h2:file:{home}/data/h2/keycloak;NON_KEYWORDS=VALUE"
 
 
-def run_command(found: Distribution, home: Path, *arguments: str) -> str:
-    """Runs one command of `kc.sh` to its end and returns what it has written.
+def run_command(keycloak: Distribution, home: Path, *arguments: str) -> str:
+    """Run a command of `kc.sh` and return its output.
 
     Raises:
-        KeycloakError: It failed.
+        KeycloakError: The command failed.
     """
-    # Its health page would be open to the network, on a port that may be taken.
+    # Without these options the command serves health checks on all interfaces, on a fixed port.
     loopback = ("--http-management-host=127.0.0.1", "--http-management-port=0")
-    done = subprocess.run(
+    result = subprocess.run(
         [home / "bin" / "kc.sh", *arguments, *loopback],
-        env=environment_of(found),
+        env=_environment(keycloak),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise KeycloakError(f"kc.sh {arguments[0]} failed: {_trouble(done.stdout)}")
-    return done.stdout
+    if result.returncode != 0:
+        raise KeycloakError(f"kc.sh {arguments[0]} failed: {_error_in(result.stdout)}")
+    return result.stdout
 
 
-def database(home: Path) -> str:
-    """Returns the option that keeps the database in a file of a home, not in memory."""
-    return f"--db-url=jdbc:h2:file:{home}/data/h2/keycloak;NON_KEYWORDS=VALUE"
-
-
-def warnings_of(log: str) -> list[str]:
-    """Returns the lines of a log that warn of what Keycloak was given, such as its realm file."""
+def warnings_in(log: str) -> list[str]:
+    """Return the warnings and errors in a log that concern the realm file or the options."""
     lines = [line for line in log.splitlines() if " WARN " in line or " ERROR " in line]
-    return [line for line in lines if not any(text in line for text in _HARMLESS)]
+    return [line for line in lines if _EXPECTED_WARNING not in line]
 
 
 @contextmanager
-def run_keycloak(found: Distribution, realm_files: Sequence[Path]) -> Iterator[RunningKeycloak]:
-    """Runs Keycloak with its database in memory and these realms imported, until the context ends.
+def run_keycloak(keycloak: Distribution, realm_file: Path) -> Iterator[RunningKeycloak]:
+    """Run Keycloak with a realm, with its database in memory, until the context ends.
 
     Raises:
-        KeycloakError: It does not start.
+        KeycloakError: Keycloak does not start.
     """
-    with workspace(found) as home, serve(found, home, realm_files) as running:
-        yield running
+    with workspace(keycloak) as home:
+        shutil.copy2(realm_file, home / "data" / "import" / realm_file.name)
+        with serve(keycloak, home, options=["--import-realm"]) as running:
+            yield running
 
 
 @contextmanager
 def serve(
-    found: Distribution,
-    home: Path,
-    realm_files: Sequence[Path],
-    *,
-    port: int = 0,
-    options: Sequence[str] = (),
+    keycloak: Distribution, home: Path, *, port: int = 0, options: Sequence[str] = ()
 ) -> Iterator[RunningKeycloak]:
-    """Runs Keycloak in a home of its own until the context ends.
+    """Run Keycloak in a workspace until the context ends.
 
     Args:
-        found: The distribution.
+        keycloak: The distribution.
         home: A workspace of it.
-        realm_files: Realms to import, unless there are such already.
-        port: Port on 127.0.0.1; 0 takes a free one.
-        options: Further options.
+        port: Port on 127.0.0.1; 0 means a free one.
+        options: Further options of `kc.sh start`.
 
     Raises:
-        KeycloakError: It does not start.
+        KeycloakError: Keycloak does not start.
     """
-    for file in realm_files:
-        shutil.copy2(file, home / "data" / "import" / file.name)
-    free, management = _free_ports(2)
-    base_url = f"http://127.0.0.1:{port or free}"
+    free_port, management_port = _free_ports(2)
+    base_url = f"http://127.0.0.1:{port or free_port}"
     log_file = home / "keycloak.log"
     command = [
         str(home / "bin" / "kc.sh"),
         "start",
         "--optimized",
-        "--import-realm",
         "--http-enabled=true",
         "--http-host=127.0.0.1",
-        f"--http-port={port or free}",
-        f"--http-management-port={management}",
+        f"--http-port={port or free_port}",
+        f"--http-management-port={management_port}",
         f"--hostname={base_url}",
         "--cache=local",
         *options,
     ]
     with log_file.open("wb") as log:
-        # kc.sh becomes the Java process, so that this id is Keycloak's.
+        # kc.sh replaces itself with the Java process, so this is the process of Keycloak.
         process = subprocess.Popen(
-            command, env=environment_of(found), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, env=_environment(keycloak), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
-    running = RunningKeycloak(base_url, f"http://127.0.0.1:{management}", log_file)
     try:
-        _wait_until_ready(process, running)
-        yield running
+        _wait_until_ready(process, f"http://127.0.0.1:{management_port}/health/ready", log_file)
+        yield RunningKeycloak(base_url, log_file)
     finally:
         process.terminate()
         try:
@@ -199,37 +176,47 @@ def serve(
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], running: RunningKeycloak) -> None:
+def _environment(keycloak: Distribution) -> dict[str, str]:
+    """Return an environment for a fast start, without variables of the caller that Keycloak would read."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/"),
+        "JAVA_HOME": str(keycloak.java_home),
+        "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
+        "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD,
+    }
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not _answers(f"{running.management_url}/health/ready"):
-        text = running.log_file.read_text(encoding="utf-8", errors="replace")
+    while not _is_ok(url):
+        log = log_file.read_text(encoding="utf-8", errors="replace")
         if process.poll() is not None:
-            raise KeycloakError(f"Keycloak ended with {process.returncode}: {_trouble(text)}")
+            raise KeycloakError(f"Keycloak exited with {process.returncode}: {_error_in(log)}")
         if time.monotonic() > deadline:
-            raise KeycloakError(f"Keycloak was not ready after {READY_SECONDS:g} s: {_trouble(text)}")
+            raise KeycloakError(f"Keycloak was not ready within {READY_SECONDS:g} s: {_error_in(log)}")
         time.sleep(POLL_SECONDS)
 
 
-def _answers(url: str) -> bool:
+def _is_ok(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a loopback URL made above
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's word for ready
-    except OSError:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - a loopback URL
+            return True
+    except OSError:  # also raised for an HTTP error
         return False
 
 
-def _trouble(log: str) -> str:
-    """Returns the line of a log that says most, else its last one."""
-    lines = [line for line in log.splitlines() if line.strip()] or ["it wrote nothing"]
+def _error_in(log: str) -> str:
+    """Return the first error in a log, or else its last line."""
+    lines = [line for line in log.splitlines() if line.strip()] or ["no output"]
     return next((line for line in lines if "ERROR" in line), lines[-1])
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        return [server.getsockname()[1] for server in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for server in sockets:
+            server.close()

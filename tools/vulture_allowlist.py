@@ -1,4 +1,4 @@
-"""Names that a library or a generated base class calls, so that they only look unused."""
+"""Names that only libraries and generated base classes use, which vulture cannot see."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ import pytest
 from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.issuers.idp import Browser, Idp, no_cookies, open_embedded, open_in_keycloak
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
-from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak, warnings_of
+from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak, warnings_in
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,10 +58,10 @@ def embedded() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def keycloak() -> Iterator[RunningKeycloak]:
     """A Keycloak with the realm file, which all tests of this process share."""
-    with run_keycloak(distribution(os.environ), [REALM_FILE]) as running:
+    with run_keycloak(distribution(os.environ), REALM_FILE) as running:
         log = running.log_file.read_text(encoding="utf-8")
         assert "Realm 'gatehouse' imported" in log
-        assert warnings_of(log) == []
+        assert warnings_in(log) == []
         yield running
 
 

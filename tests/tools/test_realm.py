@@ -1,4 +1,4 @@
-"""The tool that keeps the realm file: its normal form, and what it writes back."""
+"""The realm tool: the normal form of realms, merging changes into the file, and its errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from tests.support.issuer import REALM_FILE
-from tools.realm import BASELINE, TEMPLATE, adopt, adopted, completed, difference, name_of, normal
+from tools.realm import adopt
+from tools.realm_file import DEFAULTS, TEMPLATE, complete, diff, merge, name_of, normalize
 
 Json = Any
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "realm.py"
 
 
 def built_in(realm: str) -> Json:
-    """What an export has of any realm, in small."""
+    """Return a few of the built-in objects in every export."""
     return {
         "id": f"id-of-{realm}",
         "realm": realm,
@@ -32,26 +33,13 @@ def built_in(realm: str) -> Json:
         "attributes": {"parRequestUriLifespan": "60"},
         "roles": {
             "realm": [
-                {
-                    "id": "1",
-                    "name": "offline_access",
-                    "composite": False,
-                    "containerId": "x",
-                    "attributes": {},
-                },
-                {
-                    "id": "2",
-                    "name": f"default-roles-{realm}",
-                    "composites": {"realm": ["offline_access"]},
-                    "attributes": {},
-                },
+                role("offline_access"),
+                role(f"default-roles-{realm}", composites={"realm": ["offline_access"]}),
             ],
-            "client": {"account": [{"id": "3", "name": "view-profile", "attributes": {}}]},
+            "client": {"account": [role("view-profile")]},
         },
         "scopeMappings": [{"clientScope": "offline_access", "roles": ["offline_access"]}],
-        "clientScopes": [
-            {"id": "4", "name": "offline_access", "protocol": "openid-connect", "attributes": {}}
-        ],
+        "clientScopes": [scope("offline_access")],
         "clients": [
             {
                 "id": "5",
@@ -80,20 +68,20 @@ def policy(sub_type: str) -> Json:
     return {"id": sub_type, "name": "Scopes", "providerId": "s", "subType": sub_type, "config": {"a": ["b"]}}
 
 
-def role(name: str, **more: Json) -> Json:
+def role(name: str, **changes: Json) -> Json:
     return {
         "id": f"id-{name}",
         "name": name,
         "composite": False,
         "clientRole": False,
         "attributes": {},
-        **more,
+        **changes,
     }
 
 
 def scope(name: str, *mappers: Json) -> Json:
-    found = {"id": f"id-{name}", "name": name, "protocol": "openid-connect", "attributes": {}}
-    return {**found, "protocolMappers": list(mappers)} if mappers else found
+    bare = {"id": f"id-{name}", "name": name, "protocol": "openid-connect", "attributes": {}}
+    return bare | {"protocolMappers": list(mappers)} if mappers else bare
 
 
 def mapper(name: str, **config: str) -> Json:
@@ -107,7 +95,7 @@ def mapper(name: str, **config: str) -> Json:
     }
 
 
-def client(name: str, **more: Json) -> Json:
+def client(name: str, **changes: Json) -> Json:
     defaults = {
         "id": f"id-{name}",
         "clientId": name,
@@ -119,17 +107,17 @@ def client(name: str, **more: Json) -> Json:
         "attributes": {"post.logout.redirect.uris": "+"},
         "defaultClientScopes": [],
     }
-    return defaults | more
+    return defaults | changes
 
 
-def user(name: str, **more: Json) -> Json:
+def user(name: str, **changes: Json) -> Json:
     return {
         "id": f"id-{name}",
         "username": name,
         "enabled": False,
         "createdTimestamp": 5,
         "groups": [],
-        **more,
+        **changes,
     }
 
 
@@ -145,21 +133,21 @@ def key(name: str, **config: Json) -> Json:
 
 
 @pytest.fixture
-def baseline() -> Json:
-    """An export of the realm of defaults."""
-    found = built_in(BASELINE)
+def defaults() -> Json:
+    """Export of the realm of defaults."""
+    found = built_in(DEFAULTS)
     found["roles"]["realm"].append(role(TEMPLATE))
     found["roles"]["client"][TEMPLATE] = [role(TEMPLATE)]
     found["clientScopes"].append(scope(TEMPLATE, mapper(TEMPLATE)))
-    found["clients"].append(client(TEMPLATE, secret="made-up", protocolMappers=[mapper(TEMPLATE)]))
+    found["clients"].append(client(TEMPLATE, secret="generated", protocolMappers=[mapper(TEMPLATE)]))
     found["users"].append(user(TEMPLATE))
     found["components"]["org.keycloak.keys.KeyProvider"].append(key(TEMPLATE))
     return found
 
 
 @pytest.fixture
-def written() -> Json:
-    """A realm file, as a person writes it."""
+def content() -> Json:
+    """Realm file as a person writes it."""
     return {
         "realm": "small",
         "enabled": True,
@@ -211,7 +199,7 @@ def written() -> Json:
 
 @pytest.fixture
 def export() -> Json:
-    """What Keycloak makes of that file."""
+    """Export of Keycloak after importing that file."""
     found = built_in("small") | {"enabled": True}
     found["roles"]["realm"] += [role("admin", description="All"), role("user")]
     found["roles"]["client"]["api"] = []
@@ -226,7 +214,7 @@ def export() -> Json:
         )
     )
     found["users"] += [
-        user("service-account-api", enabled=True, serviceAccountClientId="api", id="made-anew"),
+        user("service-account-api", enabled=True, serviceAccountClientId="api", id="generated"),
         user(
             "alice", enabled=True, realmRoles=["user"], credentials=[{"type": "password", "secretData": "x"}]
         ),
@@ -235,14 +223,12 @@ def export() -> Json:
     return found
 
 
-def test_a_file_and_its_export_are_the_same_in_the_normal_form(
-    written: Json, export: Json, baseline: Json
-) -> None:
-    assert difference(normal(written, baseline), normal(export, baseline), "file", "export") == ""
+def test_normal_forms_of_a_file_and_its_export_are_equal(content: Json, export: Json, defaults: Json) -> None:
+    assert diff(normalize(content, defaults), normalize(export, defaults), "file", "export") == ""
 
 
-def test_the_normal_form_has_no_defaults_ids_times_keys_or_passwords(export: Json, baseline: Json) -> None:
-    found = normal(export, baseline)
+def test_normal_form_has_no_defaults_ids_times_keys_or_passwords(export: Json, defaults: Json) -> None:
+    found = normalize(export, defaults)
     assert found == {
         "realm": "small",
         "enabled": True,
@@ -290,69 +276,64 @@ def test_the_normal_form_has_no_defaults_ids_times_keys_or_passwords(export: Jso
     }
 
 
-def of(members: list[Json], name: str) -> Json:
-    return next(m for m in members if name_of(m) == name)
+def member(members: list[Json], name: str) -> Json:
+    return next(found for found in members if name_of(found) == name)
 
 
 CHANGES: dict[str, Callable[[Json], object]] = {
     "a lifetime": lambda r: r.update(accessTokenLifespan=60),
     "a user": lambda r: r["users"].append(user("bob", enabled=True)),
-    "a role of a user": lambda r: of(r["users"], "alice").update(realmRoles=["user", "admin"]),
-    "no role of a user": lambda r: of(r["users"], "alice").pop("realmRoles"),
-    "a gate": lambda r: of(r["scopeMappings"], "clientScope read:users").update(roles=["admin"]),
-    "a gate of a new scope": lambda r: (
+    "a role of a user": lambda r: member(r["users"], "alice").update(realmRoles=["user", "admin"]),
+    "a removed role of a user": lambda r: member(r["users"], "alice").pop("realmRoles"),
+    "a scope mapping": lambda r: member(r["scopeMappings"], "clientScope read:users").update(roles=["admin"]),
+    "a scope mapping of a new scope": lambda r: (
         r["clientScopes"].append(scope("write:users")),
         r["scopeMappings"].append({"clientScope": "write:users", "roles": ["admin"]}),
     ),
-    "a client gone": lambda r: r["clients"].remove(of(r["clients"], "api")),
-    "a client disabled": lambda r: of(r["clients"], "api").update(enabled=False),
-    "a client of defaults": lambda r: r["clients"].append(client("other", secret="s")),
-    "a secret": lambda r: of(r["clients"], "api").update(secret="another"),
-    "a scope of a client": lambda r: of(r["clients"], "api").update(defaultClientScopes=["basic"]),
-    "a mapper": lambda r: of(r["clientScopes"], "basic")["protocolMappers"].append(mapper("aud", a="b")),
-    "a mapper's claim": lambda r: of(of(r["clientScopes"], "basic")["protocolMappers"], "sub").update(
+    "a removed client": lambda r: r["clients"].remove(member(r["clients"], "api")),
+    "a disabled client": lambda r: member(r["clients"], "api").update(enabled=False),
+    "a new client with defaults": lambda r: r["clients"].append(client("other", secret="s")),
+    "a secret": lambda r: member(r["clients"], "api").update(secret="another"),
+    "a scope of a client": lambda r: member(r["clients"], "api").update(defaultClientScopes=["basic"]),
+    "a mapper": lambda r: member(r["clientScopes"], "basic")["protocolMappers"].append(mapper("aud", a="b")),
+    "a mapper's claim": lambda r: member(member(r["clientScopes"], "basic")["protocolMappers"], "sub").update(
         config={}
     ),
     "a key": lambda r: r["components"]["org.keycloak.keys.KeyProvider"].append(
         key("second", priority=["50"])
     ),
-    "a description": lambda r: of(r["roles"]["realm"], "user").update(description="Some"),
-    "a composite": lambda r: of(r["roles"]["realm"], "admin").update(composites={"realm": ["user"]}),
+    "a description": lambda r: member(r["roles"]["realm"], "user").update(description="Some"),
+    "a composite": lambda r: member(r["roles"]["realm"], "admin").update(composites={"realm": ["user"]}),
     "a role of a client": lambda r: r["roles"]["client"].update(api=[role("auditor")]),
-    "a built-in client": lambda r: of(r["clients"], "account").update(redirectUris=["https://a.test/*"]),
-    "a built-in flow": lambda r: of(r["authenticationFlows"], "browser").update(authenticationExecutions=[]),
+    "a built-in client": lambda r: member(r["clients"], "account").update(redirectUris=["https://a.test/*"]),
+    "a built-in flow": lambda r: member(r["authenticationFlows"], "browser").update(
+        authenticationExecutions=[]
+    ),
     "an attribute": lambda r: r["attributes"].update(parRequestUriLifespan="30"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_every_change_shows_and_can_be_written_into_the_file(
-    written: Json, export: Json, baseline: Json, change: Callable[[Json], object]
+def test_every_change_is_detected_and_merged_alone(
+    content: Json, export: Json, defaults: Json, change: Callable[[Json], object]
 ) -> None:
-    before = normal(written, baseline)
+    before = normalize(content, defaults)
     change(export)
-    after = normal(export, baseline)
-    assert difference(before, after, "file", "export") != ""
-    assert normal(adopted(written, before, after), baseline) == after
+    after = normalize(export, defaults)
+    merged = merge(content, before, after)
 
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_what_has_not_changed_keeps_its_words_and_its_order(
-    written: Json, export: Json, baseline: Json, change: Callable[[Json], object]
-) -> None:
-    before = normal(written, baseline)
-    change(export)
-    result = adopted(written, before, normal(export, baseline))
-    old, new = (json.dumps(v, indent=2).splitlines() for v in (written, result))
+    assert diff(before, after, "file", "export") != ""
+    assert normalize(merged, defaults) == after
+    old, new = (json.dumps(v, indent=2).splitlines() for v in (content, merged))
     removed = [line for line in difflib.unified_diff(old, new, n=0) if line.startswith("-")]
-    assert len(removed) <= 15  # the client that goes has as many lines
+    assert len(removed) <= 15  # as many as the removed client has
 
 
-def test_a_variable_and_a_password_stay_as_written(written: Json, export: Json, baseline: Json) -> None:
-    before = normal(written, baseline)
-    of(export["clients"], "api")["enabled"] = False
-    of(export["users"], "alice")["realmRoles"] = ["admin", "user"]
-    result = adopted(written, before, normal(export, baseline))
+def test_merge_keeps_variables_passwords_and_order(content: Json, export: Json, defaults: Json) -> None:
+    before = normalize(content, defaults)
+    member(export["clients"], "api")["enabled"] = False
+    member(export["users"], "alice")["realmRoles"] = ["admin", "user"]
+    result = merge(content, before, normalize(export, defaults))
     assert result["clients"][0]["secret"] == "${API_SECRET:api-secret}"
     assert result["clients"][0]["enabled"] is False
     assert result["clients"][0]["defaultClientScopes"] == ["read:users", "basic"]
@@ -360,36 +341,38 @@ def test_a_variable_and_a_password_stay_as_written(written: Json, export: Json, 
     assert result["users"][0]["realmRoles"] == ["user", "admin"]
 
 
-def test_a_partial_export_leaves_users_and_secrets_alone(written: Json, export: Json, baseline: Json) -> None:
+def test_partial_export_changes_neither_users_nor_secrets(
+    content: Json, export: Json, defaults: Json
+) -> None:
     del export["users"]
-    of(export["clients"], "api")["secret"] = "**********"
-    found = completed(export, written)
-    assert normal(found, baseline) == normal(written, baseline)
+    member(export["clients"], "api")["secret"] = "**********"
+    found = complete(export, content)
+    assert normalize(found, defaults) == normalize(content, defaults)
 
 
-def test_adopting_writes_the_file_and_says_what_changed(
-    tmp_path: Path, written: Json, export: Json, baseline: Json, capsys: pytest.CaptureFixture[str]
+def test_adopt_writes_the_file_and_prints_the_changes(
+    tmp_path: Path, content: Json, export: Json, defaults: Json, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "small.json"
-    file.write_text(json.dumps(written), encoding="utf-8")
+    file.write_text(json.dumps(content), encoding="utf-8")
     export["accessTokenLifespan"] = 60
-    assert adopt(file, export, baseline) == 0
+    assert adopt(file, export, defaults) == 0
     assert '+  "accessTokenLifespan": 60' in capsys.readouterr().out
     now = json.loads(file.read_text(encoding="utf-8"))
-    assert now == written | {"accessTokenLifespan": 60}
-    assert adopt(file, export, baseline) == 0
-    assert "says all that already" in capsys.readouterr().out
+    assert now == content | {"accessTokenLifespan": 60}
+    assert adopt(file, export, defaults) == 0
+    assert "has these settings already" in capsys.readouterr().out
 
 
-def test_the_realm_file_is_written_as_the_tool_would_write_it() -> None:
+def test_realm_file_has_the_format_that_the_tool_writes() -> None:
     text = REALM_FILE.read_text(encoding="utf-8")
     assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_nothing_that_is_compared_is_changed(written: Json, export: Json, baseline: Json) -> None:
-    copies = copy.deepcopy((written, export, baseline))
-    adopted(written, normal(written, baseline), normal(export | {"enabled": False}, baseline))
-    assert (written, export, baseline) == copies
+def test_arguments_are_not_changed(content: Json, export: Json, defaults: Json) -> None:
+    copies = copy.deepcopy((content, export, defaults))
+    merge(content, normalize(content, defaults), normalize(export | {"enabled": False}, defaults))
+    assert (content, export, defaults) == copies
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -404,22 +387,22 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("command", [("check",), ("edit",), ("adopt", "x")])
-def test_without_a_keycloak_it_says_how_to_get_one(command: tuple[str, ...]) -> None:
+def test_missing_keycloak_is_an_error_that_explains_the_setup(command: tuple[str, ...]) -> None:
     done = run(*command)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("realm.py: KEYCLOAK_HOME is not set: unpack")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_keycloak_home_that_is_none_is_said_in_one_line(tmp_path: Path) -> None:
+def test_wrong_keycloak_home_is_a_one_line_error(tmp_path: Path) -> None:
     done = run("check", KEYCLOAK_HOME=str(tmp_path))
     assert done.returncode == 2
     assert f"KEYCLOAK_HOME={tmp_path} has no bin/kc.sh" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is not a realm")])
-def test_an_export_that_is_none_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "not a realm")])
+def test_malformed_export_is_a_one_line_error(tmp_path: Path, text: str, message: str) -> None:
     for part in ("bin/kc.sh", "bin/java"):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).touch()
