@@ -65,12 +65,14 @@ def insert(path: Path, before: str, text: str) -> None:
 
 def add_service(name: str) -> None:
     """Write all files of a service and register it."""
+    port = free_port()
     values = {
         "name": name,
         "Name": name.capitalize(),
+        "NAME": name.upper(),
         "Service": f"{name.capitalize()}Service",
-        "port": free_port(),
-        "PORT_VARIABLE": f"{name.upper()}_PORT",
+        "port": port,
+        "suffix": port % 100,
     }
 
     def render(template: str) -> str:
@@ -87,8 +89,7 @@ def add_service(name: str) -> None:
     )
     insert(ROOT / "tools/vulture_allowlist.py", "_.ListRoleBindings", f"_.List{name.capitalize()}Entries\n")
     insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
-    insert(ROOT / ".env", "JAEGER_PORT", f"{values['PORT_VARIABLE']}={values['port']}\n")
-    print("changed  services/gatehouse/app/services.py docker-compose.yml .env tools/vulture_allowlist.py")
+    print("changed  services/gatehouse/app/services.py docker-compose.yml tools/vulture_allowlist.py")
 
 
 def main() -> int:

@@ -130,7 +130,7 @@ async def test_serve_follows_the_setting(
         "GATEHOUSE_ISSUERS": json.dumps(
             [{"issuer": "https://127.0.0.1:1", "audience": "api", "mode": "jwt"}]
         ),
-        "GATEHOUSE_DATABASE__PUBLIC_URL": database_urls["public"],
+        "GATEHOUSE_PUBLIC__DATABASE_URL": database_urls["public"],
         "GATEHOUSE_SERVER__PUBLIC_PORT": "0",
         "GATEHOUSE_TLS__PLAINTEXT": "true",
         "GATEHOUSE_SERVER__GRPC_TUNING": setting,
