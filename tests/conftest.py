@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from gatehouse_testbed.postgres_process import embedded_environment
@@ -16,6 +17,10 @@ os.environ.update(_clean)
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 # As in gatehouse/__main__.py.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+# A slow machine is not a defect; speed is measured by `make bench`.
+hypothesis.settings.register_profile("gatehouse", deadline=None)
+hypothesis.settings.load_profile("gatehouse")
 
 pytest_plugins = [
     f"tests.support.{path.stem}" for path in sorted((Path(__file__).parent / "support").glob("[a-z]*.py"))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
-from tests.support.rpc import eventually
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from gatehouse.client import connect
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
-from tests.support.rpc import METHODS, PROBE, Client, Env, Text, eventually, open_env, principal
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, Client, Env, Text, open_env, principal
 from tests.support.telemetry import Spans
 
 PLAIN = TlsSettings(plaintext=True)

@@ -13,8 +13,9 @@ import pytest
 
 from gatehouse.client import ClientCredentials, TokenSource
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
-from tests.support.oauth_issuers import LoopbackIssuer, ManualTime, until
+from tests.support.oauth_issuers import LoopbackIssuer, ManualTime
 
 FORM = {"grant_type": "client_credentials"}
 LIFETIME = 300.0
@@ -124,7 +125,7 @@ async def test_issuer_without_a_token_endpoint_is_unavailable(
 async def test_concurrent_callers_share_one_request(source: TokenSource, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = [asyncio.create_task(source.token()) for _ in range(500)]
-    await until(lambda: idp.request_count("token") == 1)
+    await eventually(lambda: idp.request_count("token") == 1)
     idp.release("token")
 
     assert set(await asyncio.gather(*waiting)) == {"token-1"}
@@ -138,7 +139,7 @@ async def test_old_token_is_used_during_its_renewal(
     manual_time.advance(LIFETIME * 0.8)
     idp.hold("token")
     assert [await source.token() for _ in range(50)] == ["token-1"] * 50
-    await until(lambda: idp.request_count("token") == 2)
+    await eventually(lambda: idp.request_count("token") == 2)
     assert await source.token() == "token-1"
     idp.release("token")
     async with asyncio.timeout(5):
@@ -155,8 +156,8 @@ async def test_expired_token_is_not_used(
     await source.token()
     manual_time.advance(LIFETIME - 0.001)
     assert await source.token() == "token-1"
-    await until(lambda: idp.request_count("token") == 2)
-    await until(lambda: not source._flight.busy(None))
+    await eventually(lambda: idp.request_count("token") == 2)
+    await eventually(lambda: not source._flight.busy(None))
     manual_time.advance(LIFETIME)
 
     assert await source.token() == "token-3"
@@ -167,7 +168,7 @@ async def test_lifetime_starts_at_the_request(
 ) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
-    await until(lambda: idp.request_count("token") == 1)
+    await eventually(lambda: idp.request_count("token") == 1)
     manual_time.advance(100)
     idp.release("token")
     await waiting
@@ -189,7 +190,7 @@ async def test_renewals_of_many_clients_are_spread(
         asked = idp.request_count("token")
         for source in sources:
             await source.token()
-        await until(lambda: not any(source._flight.busy(None) for source in sources))
+        await eventually(lambda: not any(source._flight.busy(None) for source in sources))
         moments.append(idp.request_count("token") - asked)
         manual_time.advance(1.0)
 
@@ -207,8 +208,8 @@ async def test_old_token_is_used_during_an_outage_and_requests_back_off(
     manual_time.advance(LIFETIME * 0.8)
     for asked, rest in ((2, 1.0), (3, 2.0), (4, 4.0)):
         assert [await source.token() for _ in range(10)] == ["token-1"] * 10
-        await until(lambda asked=asked: idp.request_count("token") == asked)  # type: ignore[misc]
-        await until(lambda: not source._flight.busy(None))
+        await eventually(lambda asked=asked: idp.request_count("token") == asked)  # type: ignore[misc]
+        await eventually(lambda: not source._flight.busy(None))
         manual_time.advance(rest - 0.001)
         assert await source.token() == "token-1"
         assert idp.request_count("token") == asked
@@ -262,7 +263,7 @@ async def test_concurrent_callers_share_one_failed_request(source: TokenSource, 
     idp.hold("token")
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
     waiting = [asyncio.create_task(source.token()) for _ in range(100)]
-    await until(lambda: idp.request_count("token") == 1)
+    await eventually(lambda: idp.request_count("token") == 1)
     idp.release("token")
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -315,7 +316,7 @@ async def test_new_tokens_that_are_all_rejected_do_not_flood_the_endpoint(
 async def test_closing_cancels_a_renewal(source: ClientCredentials, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
-    await until(lambda: idp.request_count("token") == 1)
+    await eventually(lambda: idp.request_count("token") == 1)
     await source.aclose()
 
     with pytest.raises(IssuerUnavailable, match="closing"):

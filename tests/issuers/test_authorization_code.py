@@ -14,8 +14,8 @@ from tests.issuers.idp import (
     is_login_page,
     refusal,
     sent_back,
-    until,
 )
+from tests.support.eventually import eventually
 
 
 async def test_a_person_signs_in(idp: Idp, browser: Browser) -> None:
@@ -194,7 +194,7 @@ async def test_a_person_is_asked_again_when_the_login_is_too_old(browser: Browse
     async def asked() -> bool:
         return "password" in fields_of(await browser.open(max_age="0"))
 
-    await until(asked)
+    await eventually(asked)
 
 
 async def test_signing_in_again_keeps_the_session_and_renews_its_login(browser: Browser) -> None:
@@ -207,7 +207,7 @@ async def test_signing_in_again_keeps_the_session_and_renews_its_login(browser: 
         assert found["sid"] == first["sid"]
         return bool(found["auth_time"] > first["auth_time"])
 
-    await until(login_is_newer)
+    await eventually(login_is_newer)
 
 
 async def test_signing_in_again_is_for_the_same_person(browser: Browser) -> None:

@@ -4,18 +4,8 @@ import base64
 
 import pytest
 
-from tests.issuers.idp import (
-    CONSOLE,
-    Browser,
-    Idp,
-    Json,
-    claims_of,
-    client_of,
-    granted,
-    refusal,
-    sent_back,
-    until,
-)
+from tests.issuers.idp import CONSOLE, Browser, Idp, Json, claims_of, client_of, granted, refusal, sent_back
+from tests.support.eventually import eventually
 from tests.support.issuer import SECRETS
 
 API = {"client_id": "gatehouse-api", "client_secret": SECRETS["gatehouse-api"]}
@@ -89,7 +79,7 @@ async def test_a_token_is_inactive_when_it_has_expired(idp: Idp) -> None:
     async def expired() -> bool:
         return not await idp.is_active(token)
 
-    await until(expired)
+    await eventually(expired)
     assert await idp.introspect(token) == INACTIVE
 
 
@@ -134,7 +124,7 @@ async def test_the_time_of_login_is_what_the_session_says_now(idp: Idp, browser:
         sent_back(await browser.submit(page, password="alice"))
         return bool((await idp.introspect(old))["auth_time"] > claims_of(old)["auth_time"])
 
-    await until(login_is_newer)
+    await eventually(login_is_newer)
 
 
 @pytest.mark.parametrize(

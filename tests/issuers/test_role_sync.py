@@ -12,7 +12,8 @@ import pytest
 
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.users.v1 import users_pb2
-from tests.issuers.idp import SCOPES, Idp, until
+from tests.issuers.idp import SCOPES, Idp
+from tests.support.eventually import eventually
 from tests.support.issuer import SECRETS
 from tests.support.served import serve_pair
 
@@ -43,7 +44,7 @@ async def test_a_role_given_here_is_in_the_next_token_and_gone_at_the_next_onlin
             async def next_token_has_it() -> bool:
                 return "admin" in (await idp.user_tokens("bob", SCOPES))["scope"].split()
 
-            await until(next_token_has_it, 60)
+            await eventually(next_token_has_it, 60)
             assert await refusal_of(before.GetStats(STATS)) is DENIED
             new = await idp.user_token("bob", SCOPES)
             after = await pair.as_admin(new)
@@ -56,7 +57,7 @@ async def test_a_role_given_here_is_in_the_next_token_and_gone_at_the_next_onlin
             async def is_gone() -> bool:
                 return not await next_token_has_it()
 
-            await until(is_gone, 60)
+            await eventually(is_gone, 60)
         found = await idp.introspect(new)
         assert {"admin", "manage:roles"} <= set(found["scope"].split())
         assert "admin" not in found["realm_access"]["roles"]
@@ -66,7 +67,7 @@ async def test_a_role_given_here_is_in_the_next_token_and_gone_at_the_next_onlin
             measured = await pair.admin.metrics(idp.http)
             return re.search(r"^gatehouse_role_outbox_pending\S* 0\.0$", measured, re.MULTILINE) is not None
 
-        await until(nothing_is_pending, 60)
+        await eventually(nothing_is_pending, 60)
         assert 'outcome="granted"' in await pair.admin.metrics(idp.http)
     assert "role change completed" in pair.admin.log
     assert not any(secret in pair.admin.log for secret in SECRETS.values())

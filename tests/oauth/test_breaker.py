@@ -14,9 +14,10 @@ from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._breaker import FAILURE_RATE, MIN_TOKENS, WINDOW_SECONDS, Breaker
 from gatehouse.oauth.introspection import FAILED_SECONDS, PROBE_SECONDS
 from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
 from tests.support.oauth_fixtures import MakeVerifier, Stopwatch, Verifier, config, tls_context
-from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime, until
+from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime
 
 BAD_ANSWERS = {
     "malformed": Reply({"Active": True}),
@@ -253,7 +254,7 @@ async def test_unavailable_metadata_opens_the_breaker(
     idp.answer(METADATA, Reply(b"<html>"))
     verifier = await make_verifier(config(idp, "introspection"))
     await open_breaker(verifier)
-    await until(lambda: not verifier._issuers[idp.issuer]._discovery.busy(None))
+    await eventually(lambda: not verifier._issuers[idp.issuer]._discovery.busy(None))
     before = idp.request_count(METADATA)
     for number in range(100):
         assert await outcome(verifier, f"token-{number}") == "circuit_open"
@@ -268,8 +269,8 @@ async def test_recovery_is_detected_without_any_call(
     await manual_time.until_sleeping(PROBE_SECONDS)
     await idp.start()
     manual_time.advance(PROBE_SECONDS)
-    await until(lambda: idp.request_count("introspect") == 1)
-    await until(lambda: not breaker_of(verifier).is_open())
+    await eventually(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: not breaker_of(verifier).is_open())
 
     idp.activate("first")
     assert await outcome(verifier, "first") == ""
@@ -301,9 +302,9 @@ async def test_bad_response_closes_the_breaker(
     await manual_time.until_sleeping(PROBE_SECONDS)
     idp.answer("introspect", reply)
     manual_time.advance(PROBE_SECONDS)
-    await until(lambda: idp.request_count("introspect") == MIN_TOKENS + 2)
+    await eventually(lambda: idp.request_count("introspect") == MIN_TOKENS + 2)
 
-    await until(lambda: not breaker_of(verifier).is_open())
+    await eventually(lambda: not breaker_of(verifier).is_open())
 
 
 async def test_response_to_an_earlier_request_closes_the_breaker(
@@ -322,7 +323,7 @@ async def test_response_to_an_earlier_request_closes_the_breaker(
 
     idp.answer("introspect", answer)
     slow = asyncio.create_task(outcome(verifier, "slow"))
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     await open_breaker(verifier)
     await manual_time.until_sleeping(PROBE_SECONDS)
     held.set()
@@ -372,7 +373,7 @@ async def test_unexpected_error_does_not_keep_the_breaker_open(
         await manual_time.until_sleeping(PROBE_SECONDS)
         surprising.surprise = True
         manual_time.advance(PROBE_SECONDS)
-        await until(lambda: not surprising.surprise)
+        await eventually(lambda: not surprising.surprise)
         idp.answer("introspect", original)
 
         assert await Load(idp, verifier, manual_time).until_closed() <= 2 * PROBE_SECONDS

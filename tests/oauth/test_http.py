@@ -26,9 +26,10 @@ from gatehouse.oauth._http import (
     url_fault,
 )
 from gatehouse.oauth.errors import IssuerUnreachable
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import Stopwatch, tls_context
-from tests.support.oauth_issuers import LoopbackIssuer, until
+from tests.support.oauth_issuers import LoopbackIssuer
 
 
 async def get(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) -> Any:
@@ -343,7 +344,7 @@ async def test_exhausted_connection_pool_is_an_outage(idp: LoopbackIssuer) -> No
         trust_env=False, verify=tls_context(), limits=limits, timeout=timeout
     ) as http:
         slow = asyncio.create_task(get_object(http, idp.url("slow"), allow_http=False, what="keys"))
-        await until(lambda: idp.request_count("slow") == 1)
+        await eventually(lambda: idp.request_count("slow") == 1)
         assert await failure(http, idp, Reply({})) == "keys_timeout"
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)

@@ -11,6 +11,7 @@ from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._issuer_verifier import REDISCOVERY_SECONDS
 from gatehouse.oauth.introspection import FAILED_SECONDS, INACTIVE_SECONDS, INACTIVE_SIZE
 from gatehouse.oauth.multi_issuer import ANSWER_SECONDS, CACHE_SIZE
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import (
     CountingObserver,
@@ -29,7 +30,6 @@ from tests.support.oauth_issuers import (
     METADATA,
     LoopbackIssuer,
     ManualTime,
-    until,
 )
 
 TIMEOUTS = {"introspection_timeout", "issuer_timeout"}
@@ -238,9 +238,9 @@ async def test_moved_endpoint_is_discovered(
     idp.answer(METADATA, Reply(metadata))
 
     assert await outage(verifier, "opaque") == "introspection_gone"
-    await until(lambda: idp.request_count(METADATA) == 2)
+    await eventually(lambda: idp.request_count(METADATA) == 2)
     issuer = verifier._issuers[idp.issuer]
-    await until(lambda: not issuer._discovery.busy(None))
+    await eventually(lambda: not issuer._discovery.busy(None))
     manual_time.advance(FAILED_SECONDS)
     assert await verifier.verify("opaque")
 
@@ -253,7 +253,7 @@ async def test_rediscovery_is_limited_to_once_in_five_seconds(
 
     async def look(number: int) -> int:
         assert await outage(verifier, f"token-{number}") == "introspection_gone"
-        await until(lambda: not issuer._discovery.busy(None))
+        await eventually(lambda: not issuer._discovery.busy(None))
         return idp.request_count(METADATA)
 
     assert [await look(number) for number in range(5)] == [2] * 5
@@ -330,7 +330,7 @@ async def test_budget_counts_from_the_request(
     idp.activate("opaque")
     idp.hold("introspect")
     verifying = asyncio.create_task(verifier.verify("opaque"))
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     manual_time.advance(20)
     idp.release("introspect")
     await verifying
@@ -362,9 +362,9 @@ async def test_online_verification_does_not_share_an_earlier_request(
     idp.activate("opaque")
     idp.hold("introspect")
     first = asyncio.create_task(verifier.verify("opaque"))
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     online = asyncio.create_task(verifier.verify("opaque", online=True))
-    await until(lambda: idp.request_count("introspect") == 2)
+    await eventually(lambda: idp.request_count("introspect") == 2)
     idp.release("introspect")
 
     await asyncio.gather(first, online)
@@ -438,7 +438,7 @@ async def test_concurrent_calls_with_one_new_token_share_one_introspection(
     token = idp.grant()
     idp.hold("introspect")
     waiting = [asyncio.create_task(verifier.verify(token)) for _ in range(100)]
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     idp.release("introspect")
     principals = await asyncio.gather(*waiting)
 
@@ -452,7 +452,7 @@ async def test_concurrent_calls_with_one_invalid_token_share_one_introspection(
 ) -> None:
     idp.hold("introspect")
     waiting = [asyncio.create_task(verifier.verify("invalid")) for _ in range(100)]
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     idp.release("introspect")
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -466,7 +466,7 @@ async def test_cancelled_caller_does_not_cancel_the_shared_introspection(
     idp.activate("opaque")
     idp.hold("introspect")
     first = asyncio.create_task(verifier.verify("opaque"))
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     second = asyncio.create_task(verifier.verify("opaque"))
     await asyncio.sleep(0)
     first.cancel()
@@ -481,7 +481,7 @@ async def test_cancelled_caller_does_not_cancel_the_shared_introspection(
 async def test_aclose_cancels_an_introspection_in_progress(idp: LoopbackIssuer, verifier: Verifier) -> None:
     idp.hold("introspect")
     waiting = asyncio.create_task(verifier.verify("opaque"))
-    await until(lambda: idp.request_count("introspect") == 1)
+    await eventually(lambda: idp.request_count("introspect") == 1)
     await verifier.aclose()
 
     with pytest.raises(IssuerUnavailable, match="closing"):
@@ -501,7 +501,7 @@ async def test_hanging_issuer_is_an_outage_within_a_second(
     idp.hold("introspect")
     async with Stopwatch() as watch:
         waiting = [asyncio.create_task(verifier.verify("new")) for _ in range(1_000)]
-        await until(lambda: idp.request_count("introspect") == 2)
+        await eventually(lambda: idp.request_count("introspect") == 2)
         assert await verifier.verify("cached")
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -544,7 +544,7 @@ async def test_late_metadata_is_used_by_later_calls(idp: LoopbackIssuer, make_ve
     assert await outage(verifier, "opaque") in TIMEOUTS
     idp.release(METADATA)
 
-    await until(lambda: verifier.ready)
+    await eventually(lambda: verifier.ready)
     assert idp.request_count(METADATA) == 1
 
 

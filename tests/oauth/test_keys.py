@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.keys import KeySet, backoff_seconds, read_keys
 from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import CountingObserver, MakeVerifier, Stopwatch, config
-from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime, SigningKey, rsa_key, until
+from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime, SigningKey, rsa_key
 
 EC = SigningKey.make("ec")
 RSA = SigningKey.make("rsa", "RS256")
@@ -196,7 +197,7 @@ async def test_keys_are_refreshed_thirty_seconds_before_they_expire(
         await manual_time.until_sleeping(270.0)
         assert source.attempts == refreshes
         manual_time.advance(270.0)
-    await until(lambda: source.attempts == 4)
+    await eventually(lambda: source.attempts == 4)
 
 
 async def test_known_key_never_waits_for_a_fetch(
@@ -206,7 +207,7 @@ async def test_known_key_never_waits_for_a_fetch(
     source.gate = asyncio.Event()
     await manual_time.until_sleeping()
     manual_time.advance(270.0)
-    await until(lambda: source.attempts == 2)
+    await eventually(lambda: source.attempts == 2)
 
     # A coroutine that does not wait ends at its first step.
     with pytest.raises(StopIteration):
@@ -255,7 +256,7 @@ async def test_concurrent_unknown_kids_share_one_fetch(keys: KeySet, source: Sou
     await keys.start()
     source.gate = asyncio.Event()
     waiting = [asyncio.create_task(keys.key(f"unknown-{n}", "ES256")) for n in range(500)]
-    await until(lambda: source.attempts == 2)
+    await eventually(lambda: source.attempts == 2)
     source.gate.set()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -268,7 +269,7 @@ async def test_cancelled_caller_does_not_cancel_the_shared_fetch(keys: KeySet, s
     source.document = {"keys": [EC.jwk(kid="new")]}
     source.gate = asyncio.Event()
     first = asyncio.create_task(keys.key("new", "ES256"))
-    await until(lambda: source.attempts == 2)
+    await eventually(lambda: source.attempts == 2)
     second = asyncio.create_task(keys.key("new", "ES256"))
     await asyncio.sleep(0)
     first.cancel()
@@ -287,7 +288,7 @@ async def test_key_that_a_fetch_in_progress_misses_is_fetched_again(
     await manual_time.until_sleeping()
     source.gate = asyncio.Event()
     manual_time.advance(270.0)
-    await until(lambda: source.attempts == 2)
+    await eventually(lambda: source.attempts == 2)
     found = asyncio.create_task(keys.key("new", "ES256"))
     await asyncio.sleep(0)
 
@@ -348,12 +349,12 @@ async def test_failed_refresh_is_retried_with_backoff(
         await manual_time.until_sleeping(pause)
         assert source.attempts == attempts
         manual_time.advance(pause)
-    await until(lambda: source.attempts == 8)
+    await eventually(lambda: source.attempts == 8)
 
     source.error = None
     await manual_time.until_sleeping(30.0)
     manual_time.advance(30.0)
-    await until(lambda: keys.ready)
+    await eventually(lambda: keys.ready)
     await manual_time.until_sleeping(270.0)
 
 
@@ -370,7 +371,7 @@ async def test_aclose_cancels_a_fetch_in_progress(source: Source, manual_time: M
     keys = KeySet(source.fetch, ALL, manual_time.monotonic, manual_time.sleep)
     source.gate = asyncio.Event()
     waiting = asyncio.create_task(keys.key("ec", "ES256"))
-    await until(lambda: source.attempts == 1)
+    await eventually(lambda: source.attempts == 1)
 
     await keys.aclose()
 
@@ -386,7 +387,7 @@ async def test_observer_is_notified_of_each_refresh(
     source.error = IssuerUnavailable("keys_failed")
     await manual_time.until_sleeping()
     manual_time.advance(270.0)
-    await until(lambda: observer.refreshes == [True, False])
+    await eventually(lambda: observer.refreshes == [True, False])
     await keys.aclose()
 
 
@@ -434,7 +435,7 @@ async def test_unknown_key_of_a_hanging_issuer_is_an_outage_within_a_second(
     unknown = SigningKey.make("unknown").sign(idp.claims())
     async with Stopwatch() as watch:
         waiting = asyncio.create_task(verifier.verify(unknown))
-        await until(lambda: idp.request_count("jwks") == 2)
+        await eventually(lambda: idp.request_count("jwks") == 2)
         assert await verifier.verify(good)
         assert not waiting.done()
         with pytest.raises(IssuerUnavailable, match="issuer_timeout"):
@@ -456,7 +457,7 @@ async def test_issuer_that_is_down_at_start_is_used_once_it_is_up(
     await idp.start()
     await manual_time.until_sleeping()
     manual_time.advance(5.0)
-    await until(lambda: verifier.ready)
+    await eventually(lambda: verifier.ready)
     assert await verifier.verify(idp.sign())
 
 
@@ -464,7 +465,7 @@ async def test_start_waits_for_the_first_fetch(idp: LoopbackIssuer, make_verifie
     idp.hold("jwks")
     verifier = await make_verifier(config(idp), start=False)
     starting = asyncio.create_task(verifier.start())
-    await until(lambda: idp.request_count("jwks") == 1)
+    await eventually(lambda: idp.request_count("jwks") == 1)
     idp.release("jwks")
     await starting
 

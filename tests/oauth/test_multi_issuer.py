@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import (
     CountingObserver,
@@ -21,16 +22,7 @@ from tests.support.oauth_fixtures import (
     outage,
     refusal,
 )
-from tests.support.oauth_issuers import (
-    AUDIENCE,
-    EPOCH,
-    METADATA,
-    LoopbackIssuer,
-    ManualTime,
-    SigningKey,
-    b64,
-    until,
-)
+from tests.support.oauth_issuers import AUDIENCE, EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey, b64
 
 
 @pytest.mark.parametrize("mode", ["jwt", "introspection", "hybrid"])
@@ -220,7 +212,7 @@ async def test_tokens_of_a_withdrawn_key_are_refused_within_the_budget(
     idp.rotate(keep=False)
     await manual_time.until_sleeping()
     manual_time.advance(270.0)
-    await until(lambda: idp.request_count("jwks") == 2)
+    await eventually(lambda: idp.request_count("jwks") == 2)
     await manual_time.until_sleeping(270.0)
 
     assert await refusal(verifier, token) == "key_unknown"
@@ -372,7 +364,7 @@ class Callers:
     async def more(self, calls: int) -> None:
         """Wait for `calls` more calls."""
         target = self.calls + calls
-        await until(lambda: self.calls >= target, 30)
+        await eventually(lambda: self.calls >= target, 30)
 
     async def _call(self, number: int) -> None:
         while not self._stopped:
@@ -455,7 +447,7 @@ async def test_outage_under_load_fails_no_token_within_its_budget(
         await callers.more(50)
         assert callers.failures == []
         manual_time.advance(1.0)
-        await until(lambda: bool(callers.failures))
+        await eventually(lambda: bool(callers.failures))
     assert set(callers.failures) <= {"introspection_unreachable", "circuit_open"}
 
     await idp.start()
@@ -493,7 +485,7 @@ async def test_ready_needs_all_issuers(
     await manual_time.until_sleeping(8.0)
     await other_idp.start()
     manual_time.advance(8.0)
-    await until(lambda: verifier.ready)
+    await eventually(lambda: verifier.ready)
     assert await verifier.verify(other_idp.grant())
 
 

@@ -13,9 +13,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TracedTransport
 from gatehouse.oauth._breaker import MIN_TOKENS
+from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, tls_context
-from tests.support.oauth_issuers import LoopbackIssuer, SigningKey, until
+from tests.support.oauth_issuers import LoopbackIssuer, SigningKey
 from tests.support.telemetry import Spans
 
 
@@ -108,7 +109,7 @@ async def test_span_of_a_cancelled_request_is_an_error(
 ) -> None:
     idp.hold("jwks")
     request = asyncio.create_task(traced.get(idp.url("jwks")))
-    await until(lambda: idp.request_count("jwks") == 1)
+    await eventually(lambda: idp.request_count("jwks") == 1)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
@@ -196,7 +197,7 @@ async def test_probe_span_has_no_parent(verifier: Verifier, idp: LoopbackIssuer,
         with pytest.raises(IssuerUnavailable):
             await verifier.verify(token)
 
-    await until(lambda: len(named(spans, "POST")) == MIN_TOKENS + 1)
+    await eventually(lambda: len(named(spans, "POST")) == MIN_TOKENS + 1)
     probe = named(spans, "POST")[-1]
     assert probe.parent is None
 

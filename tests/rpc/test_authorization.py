@@ -12,17 +12,8 @@ import pytest
 from gatehouse.oauth import InsufficientScope, InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.rpc import AccessRule, Method, RpcMetrics, RpcType, current_call, current_principal
 from gatehouse.rpc.authorization import AuthorizationInterceptor
-from tests.support.rpc import (
-    METHODS,
-    PROBE,
-    Env,
-    TableVerifier,
-    Text,
-    error_info,
-    eventually,
-    open_env,
-    principal,
-)
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, Env, TableVerifier, Text, error_info, open_env, principal
 
 RESPONSES = {
     "Unary": ["a"],

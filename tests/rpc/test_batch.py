@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from gatehouse.rpc._batch import BATCH_SECONDS, Batch
-from tests.support.rpc import eventually
+from tests.support.eventually import eventually
 
 _caller: ContextVar[str] = ContextVar("caller", default="nobody")
 

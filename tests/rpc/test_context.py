@@ -7,7 +7,8 @@ import grpc.aio
 import pytest
 
 from gatehouse.rpc import Service
-from tests.support.rpc import METHODS, Env, Text, eventually, open_env, service_of
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, Env, Text, open_env, service_of
 
 
 async def seen_by_handler(env: Env, look: Any, name: str = "Unary", **more: Any) -> Any:

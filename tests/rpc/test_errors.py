@@ -9,18 +9,8 @@ import grpc.aio
 import pytest
 
 from gatehouse import domain
-from tests.support.rpc import (
-    METHODS,
-    PROBE,
-    Env,
-    Text,
-    details_of,
-    error_info,
-    eventually,
-    open_env,
-    reached,
-    service_of,
-)
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, Env, Text, details_of, error_info, open_env, reached, service_of
 
 CANARY = "canary-in-an-exception"
 DOMAIN: list[tuple[domain.DomainError, grpc.StatusCode]] = [

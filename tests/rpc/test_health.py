@@ -9,7 +9,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.rpc.health import Health
-from tests.support.rpc import PROBE, Env, eventually, open_env
+from tests.support.eventually import eventually
+from tests.support.rpc import PROBE, Env, open_env
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

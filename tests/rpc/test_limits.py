@@ -8,8 +8,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.eventually import eventually
 from tests.support.http2 import open_raw_client
-from tests.support.rpc import METHODS, Client, Env, Text, error_info, eventually, open_env
+from tests.support.rpc import METHODS, Client, Env, Text, error_info, open_env
 
 WATCH = "/grpc.health.v1.Health/Watch"
 

@@ -11,7 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
-from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env, principal
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, Env, Text, open_env, principal
 from tests.support.telemetry import JsonLog, MetricsReader, Spans
 
 ALWAYS = {

@@ -9,7 +9,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
-from tests.support.rpc import METHODS, PROBE, eventually, open_env
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, open_env
 from tests.support.telemetry import MetricsReader
 
 DURATION = "rpc_server_call_duration_seconds_count"

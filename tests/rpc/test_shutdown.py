@@ -14,18 +14,9 @@ from gatehouse.client import connect
 from gatehouse.rpc import PolicyOptions, Server, ServerTelemetry
 from gatehouse.rpc._drain import Drain
 from gatehouse.settings import TlsSettings
+from tests.support.eventually import eventually
 from tests.support.probe_process import ProbeProcess, probe_process
-from tests.support.rpc import (
-    METHODS,
-    PLAINTEXT,
-    Client,
-    Env,
-    Probe,
-    TableVerifier,
-    eventually,
-    open_env,
-    reached,
-)
+from tests.support.rpc import METHODS, PLAINTEXT, Client, Env, Probe, TableVerifier, open_env, reached
 from tests.support.services import FixedToken, quiet
 
 

@@ -13,7 +13,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from gatehouse import domain
 from gatehouse.client import connect
 from gatehouse.settings import TlsSettings
-from tests.support.rpc import METHODS, PROBE, Env, Text, eventually, open_env
+from tests.support.eventually import eventually
+from tests.support.rpc import METHODS, PROBE, Env, Text, open_env
 from tests.support.services import FixedToken
 from tests.support.telemetry import Spans
 

@@ -14,7 +14,8 @@ from gatehouse.rpc import Service
 from gatehouse.rpc.errors import StatusError
 from gatehouse.rpc.validation import parser
 from gatehouse.users.v1 import users_pb2
-from tests.support.rpc import Env, details_of, error_info, eventually, open_env, principal
+from tests.support.eventually import eventually
+from tests.support.rpc import Env, details_of, error_info, open_env, principal
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 

@@ -14,7 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, use_s
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, Readiness
-from tests.support.oauth_issuers import until
+from tests.support.eventually import eventually
 from tests.support.telemetry import Spans
 
 SLOW = sa.text("SELECT pg_sleep(60)")
@@ -183,8 +183,8 @@ async def test_readiness_follows_the_database_and_renews_its_connections(
     async with database.read():
         pass
     async with refused_logins(database_urls["owner"]):
-        await until(lambda: not readiness.ready, 20)
-    await until(lambda: readiness.ready, 20)
+        await eventually(lambda: not readiness.ready, 20)
+    await eventually(lambda: readiness.ready, 20)
     assert changes == [(False, "DATABASE_UNAVAILABLE"), (True, "")]
     async with database.read() as connection:
         assert (await connection.execute(sa.text("SELECT 1"))).scalar_one() == 1

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Database, DirectSelect, Notifications, Readiness
-from tests.support.oauth_issuers import until
+from tests.support.eventually import eventually
 
 ROLE = "gatehouse_users"
 POOL_SIZE = 3
@@ -131,7 +131,7 @@ async def test_readers_lose_at_most_the_calls_in_flight_when_all_connections_are
     readers = [asyncio.create_task(read_in_a_loop(number)) for number in range(READERS)]
     assert await terminate(owner, *pooled) > 0
     terminated.set()
-    await until(lambda: good_after >= 100 or any(reader.done() for reader in readers), 30)
+    await eventually(lambda: good_after >= 100 or any(reader.done() for reader in readers), 30)
     stop.set()
     await asyncio.gather(*readers)
     assert len(failed_in_flight) <= READERS
@@ -147,7 +147,7 @@ async def test_connection_lost_while_its_timeout_is_set_leaves_the_pool(
     first = await pid_by(database, "read", 1.0)
     with stopped(first):
         call = asyncio.create_task(pid_by(database, way, 5.0))
-        await until(lambda: database.pool_in_use() == 1)
+        await eventually(lambda: database.pool_in_use() == 1)
         await owner.execute("SELECT pg_terminate_backend(%s)", [first])
     with pytest.raises(Unavailable) as caught:
         await call
@@ -246,7 +246,7 @@ async def test_readiness_recovers_however_often_its_connection_is_terminated(
     async with asyncio.timeout(30):
         while terminated < 100:
             terminated += await terminate(owner, wait_ms=0)
-    await until(lambda: readiness.ready)
+    await eventually(lambda: readiness.ready)
     await readiness.aclose()
 
 

@@ -31,6 +31,11 @@ def postgres() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         server = get_server(folder / "data")
     try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # The data of tests need not survive a crash of the machine.
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server
     finally:
         server.cleanup()

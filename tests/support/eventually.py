@@ -17,7 +17,7 @@ async def eventually(
 ) -> T: ...
 @overload
 async def eventually(condition: Callable[[], T], seconds: float = ..., interval: float = ...) -> T: ...
-async def eventually(condition: Callable[[], Any], seconds: float = 20.0, interval: float = 0.01) -> Any:
+async def eventually(condition: Callable[[], Any], seconds: float = 60.0, interval: float = 0.005) -> Any:
     """Return the first true result of `condition`, a function or a coroutine function.
 
     Raises:

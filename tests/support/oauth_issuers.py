@@ -17,6 +17,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from tests.support.eventually import eventually
 from tests.support.loopback_http import LoopbackServer, Reply, Request
 
 AUDIENCE = "gatehouse-api"
@@ -29,14 +30,6 @@ EPOCH = 1_800_000_000.0
 def b64(raw: bytes) -> str:
     """Encode base64url without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait until `condition` holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {seconds:g} s"
-        await asyncio.sleep(0.001)
 
 
 class ManualTime:
@@ -62,7 +55,7 @@ class ManualTime:
 
     async def until_sleeping(self, *seconds: float) -> None:
         """Wait until there is a sleep in progress, or until `pauses` is `seconds` if given."""
-        await until(lambda: self.pauses == list(seconds) if seconds else bool(self.pauses))
+        await eventually(lambda: self.pauses == list(seconds) if seconds else bool(self.pauses))
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has advanced by `seconds`."""

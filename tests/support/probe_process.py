@@ -20,7 +20,8 @@ from gatehouse.rpc import PolicyOptions, Server, ServerTelemetry
 from gatehouse.runtime.logs import make_logger
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.settings import LogSettings, ServerSettings
-from tests.support.rpc import PLAINTEXT, Probe, TableVerifier, eventually, principal
+from tests.support.eventually import eventually
+from tests.support.rpc import PLAINTEXT, Probe, TableVerifier, principal
 
 ROOT = Path(__file__).resolve().parents[2]
 

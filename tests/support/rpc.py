@@ -20,6 +20,7 @@ from opentelemetry.trace import Tracer
 from gatehouse.oauth import InvalidToken, PresentedToken, Principal
 from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.settings import ServerSettings, TlsSettings
+from tests.support.eventually import eventually
 from tests.support.sync_calls import SyncStreamStreamCall, SyncStreamUnaryCall
 
 PROBE = "probe.v1.Probe"
@@ -28,13 +29,6 @@ METHODS = ["Unary", "ServerStream", "ServerStreamByWrite", "ClientStream", "Bidi
 PLAINTEXT = TlsSettings(plaintext=True)
 Text = wrappers_pb2.StringValue
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-async def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until `predicate` is true; fail after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not predicate():
-            await asyncio.sleep(0.005)
 
 
 async def reached(count: Callable[[], int], wanted: int) -> None:

@@ -134,9 +134,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
             return server, f"127.0.0.1:{port}"
 
         async def open_channel(target: str, token: str) -> grpc.aio.Channel:
-            return await stack.enter_async_context(
-                connect(target, tls=PLAINTEXT, tokens=FixedToken(token))
-            )
+            return await stack.enter_async_context(connect(target, tls=PLAINTEXT, tokens=FixedToken(token)))
 
         users_database = open_database("users")
         repository = UserRepository(users_database, time.time)

@@ -19,11 +19,11 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
-from gatehouse.public.v1 import public_pb2, public_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
+from tests.support.eventually import eventually
 from tests.support.services import FixedToken
-from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System, eventually, free_port
+from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System, free_port
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -125,23 +125,23 @@ class Watch:
 
 
 async def test_the_database_goes_and_comes_back_and_readiness_follows(system: System) -> None:
-    token = FixedToken(system.user_token("bob", "read:users"))
+    token = FixedToken(system.user_token("alice", "read:users admin"))
     async with (
         system.channel("users", tokens=token) as channel,
-        system.channel("public") as public_channel,
+        system.channel("admin", tokens=token) as admin_channel,
         health_of(channel, "gatehouse.users.v1.UserService") as ready,
         health_of(channel, "liveness") as alive,
-        health_of(public_channel, "") as public_ready,
+        health_of(admin_channel, "") as admin_ready,
     ):
         users: Any = users_pb2_grpc.UserServiceStub(channel)
-        public: Any = public_pb2_grpc.PublicServiceStub(public_channel)
+        admin: Any = admin_pb2_grpc.AdminServiceStub(admin_channel)
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
         try:
             await asyncio.to_thread(system.stop_database)
-            await eventually(lambda: NOT_SERVING in ready and NOT_SERVING in public_ready)
+            await eventually(lambda: NOT_SERVING in ready and NOT_SERVING in admin_ready)
             for call in (
                 users.CountUsers(pb.CountUsersRequest(), timeout=20),
-                public.GetPublicInfo(public_pb2.GetPublicInfoRequest(), timeout=20),
+                admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest(), timeout=20),
             ):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call
@@ -149,11 +149,11 @@ async def test_the_database_goes_and_comes_back_and_readiness_follows(system: Sy
                 assert reason_of(caught.value) == "DATABASE_UNAVAILABLE"
         finally:
             await asyncio.to_thread(system.start_database)
-        await eventually(lambda: ready[-1] == SERVING and public_ready[-1] == SERVING)
+        await eventually(lambda: ready[-1] == SERVING and admin_ready[-1] == SERVING)
         # Not one of the old connections is tried again.
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
-        await public.GetPublicInfo(public_pb2.GetPublicInfoRequest())
-    assert (ready, alive, public_ready) == (
+        await admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest())
+    assert (ready, alive, admin_ready) == (
         [SERVING, NOT_SERVING, SERVING],
         [SERVING],
         [SERVING, NOT_SERVING, SERVING],
@@ -291,14 +291,12 @@ async def test_a_replica_that_is_told_to_end_loses_no_call_of_any_shape(system: 
     replica = system.spawn(
         "serve",
         "users",
-        "public",
         "--ready-file",
         str(ready),
         GATEHOUSE_USERS__PORT=str(port),
-        GATEHOUSE_PUBLIC__PORT="0",
     )
     await eventually(ready.exists)
-    assert {"users", "public"} < json.loads(ready.read_text()).keys()
+    assert json.loads(ready.read_text())["users"] == port
     source = FixedToken(system.client_token("gatehouse-worker", "read:users write:users"))
     async with (
         system.channel("users", port, tokens=source) as alone,

@@ -18,8 +18,9 @@ from grpc import StatusCode
 from gatehouse.app.policy import policy_rows
 from gatehouse.client.calls import Outcome, call_each
 from gatehouse.client.requests import find_method
+from tests.support.eventually import eventually
 from tests.support.oauth_issuers import SigningKey
-from tests.support.system import System, eventually
+from tests.support.system import System
 
 EVERYTHING = "read:users write:users delete:users admin manage:roles"
 
