@@ -42,7 +42,7 @@ def policy_rows() -> list[PolicyRow]:
             RpcType.of(client_streaming=method.client_streaming, server_streaming=method.server_streaming),
             policy[path],
         )
-        for path, service, method in _methods()
+        for service, path, method in _methods()
     ]
 
 
