@@ -1,4 +1,4 @@
-"""One contract for both issuers: `pytest tests/issuers --issuer keycloak` holds a real Keycloak to it."""
+"""One contract for both issuers: `pytest tests/issuers --issuer keycloak` runs it against Keycloak."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[str]:
-    """The address of an embedded issuer that all tests of this process share, as they would a Keycloak."""
+    """URL of a development issuer that all tests of this process share."""
     started, stop = threading.Event(), asyncio.Event()
     found: list[Any] = []
 
@@ -57,7 +57,7 @@ def embedded() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def keycloak() -> Iterator[RunningKeycloak]:
-    """A Keycloak with the realm file, which all tests of this process share."""
+    """A Keycloak with the realm file that all tests of this process share."""
     with run_keycloak(distribution(os.environ), [REALM_FILE]) as running:
         log = running.log_file.read_text(encoding="utf-8")
         assert "Realm 'gatehouse' imported" in log
@@ -67,7 +67,7 @@ def keycloak() -> Iterator[RunningKeycloak]:
 
 @pytest.fixture
 async def idp(request: pytest.FixtureRequest) -> AsyncIterator[Idp]:
-    """The issuer that the contract is held against."""
+    """The issuer under test."""
     embedded_one = request.config.getoption("--issuer", default="embedded") == "embedded"
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
@@ -83,5 +83,5 @@ async def idp(request: pytest.FixtureRequest) -> AsyncIterator[Idp]:
 
 @pytest.fixture
 def browser(idp: Idp) -> Browser:
-    """A fresh browser."""
+    """A new browser."""
     return Browser(idp, idp.http)

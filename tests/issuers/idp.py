@@ -1,4 +1,4 @@
-"""An issuer under contract, embedded or Keycloak, with short ways to it."""
+"""Helpers for the issuer under test: the development issuer or Keycloak."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 def claims_of(token: str) -> Json:
-    """Reads a token's claims without verifying it."""
+    """Return the claims of a token without verifying it."""
     found: Json = jwt.decode(token, options={"verify_signature": False})
     return found
 
@@ -43,14 +43,14 @@ def kid_of(token: str) -> str:
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:
-    """Status and `error` of an answer that refuses."""
+    """Return status and `error` of an error response."""
     body = response.json()
     assert "access_token" not in body
     return response.status_code, body["error"]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
-    """Waits until a condition holds."""
+    """Wait until a condition is true."""
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)
@@ -58,7 +58,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0)
 
 @dataclass
 class Idp:
-    """An issuer under contract: one realm of it, and its administrator."""
+    """One realm of the issuer under test, and its administrator."""
 
     base_url: str
     http: httpx.AsyncClient
@@ -74,14 +74,14 @@ class Idp:
     def url(self, path: str) -> str:
         return f"{self.issuer}/protocol/openid-connect/{path}"
 
-    # What clients ask.
+    # Requests of clients
 
     async def token(self, **form: str) -> httpx.Response:
-        """Posts to the token endpoint."""
+        """Post to the token endpoint."""
         return await self.http.post(self.url("token"), data=form)
 
     async def service_answer(self, client: str = "gatehouse-worker", **more: str) -> httpx.Response:
-        """Asks for the token of a service account."""
+        """Request the token of a service account."""
         form = {
             "grant_type": "client_credentials",
             "client_id": client,
@@ -94,7 +94,7 @@ class Idp:
         return str(granted(await self.service_answer(client, **asked))["access_token"])
 
     async def password_answer(self, user: str = "alice", **more: str) -> httpx.Response:
-        """Asks for the tokens of a user by password."""
+        """Request the tokens of a user by password."""
         form = {
             "grant_type": "password",
             "client_id": CONSOLE,
@@ -116,13 +116,13 @@ class Idp:
         )
 
     async def ask(self, endpoint: str, token: str, client: str, **more: str) -> httpx.Response:
-        """Posts a token to introspection, revocation or logout as a client."""
+        """Post a token to the introspection, revocation or logout endpoint as a client."""
         secret = {"client_secret": SECRETS[client]} if client in SECRETS else {}
         form = {"token": token, "client_id": client} | secret | more
         return await self.http.post(self.url(endpoint), data=form)
 
     async def introspect(self, token: str, client: str = "gatehouse-api", **more: str) -> Json:
-        """What a client learns of a token."""
+        """Return the introspection response for a client."""
         answer = await self.ask("token/introspect", token, client, **more)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()
@@ -132,14 +132,14 @@ class Idp:
         return bool((await self.introspect(token))["active"])
 
     async def jwks(self) -> dict[str, Json]:
-        """The published keys by their id."""
+        """Return the published keys, by key id."""
         answer = await self.http.get(self.url("certs"))
         return {key["kid"]: key for key in answer.json()["keys"]}
 
-    # What the administrator does; whoever changes something puts it back.
+    # Requests of the administrator; tests undo what they change
 
     async def admin(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """Calls the admin API; `path` begins below /admin/realms/."""
+        """Call the admin API; `path` is relative to /admin/realms."""
         if not self._admin_token:
             answer = await self.http.post(
                 f"{self.base_url}/realms/master/protocol/openid-connect/token",
@@ -160,7 +160,7 @@ class Idp:
 
     @asynccontextmanager
     async def signing_key(self, provider: str = "ecdsa-generated", priority: int = 200) -> AsyncIterator[Key]:
-        """A further signing key, which is deleted at the end."""
+        """Add a signing key, and delete it at the end."""
         key = Key(self, provider, priority)
         await key.create()
         try:
@@ -169,7 +169,7 @@ class Idp:
             await key.delete()
 
     async def user(self, name: str) -> Json:
-        """The administrator's view of a user."""
+        """Return a user from the admin API."""
         answer = await self.admin("GET", f"/{self.realm}/users?username={name}&exact=true")
         assert answer.status_code == 200, answer.text
         (found,) = answer.json()
@@ -177,7 +177,7 @@ class Idp:
 
     @asynccontextmanager
     async def disabled(self, name: str) -> AsyncIterator[None]:
-        """A user is disabled for a while."""
+        """Disable a user until the context ends."""
         user = await self.user(name)
         place = f"/{self.realm}/users/{user['id']}"
         assert (await self.admin("PUT", place, user | {"enabled": False})).status_code == 204
@@ -188,7 +188,7 @@ class Idp:
 
     @asynccontextmanager
     async def without_role(self, name: str, role: str) -> AsyncIterator[None]:
-        """A user lacks a realm role for a while."""
+        """Revoke a realm role of a user until the context ends."""
         place = f"/{self.realm}/users/{(await self.user(name))['id']}/role-mappings/realm"
         held = [r for r in (await self.admin("GET", place)).json() if r["name"] == role]
         assert (await self.admin("DELETE", place, held)).status_code == 204
@@ -199,7 +199,7 @@ class Idp:
 
     @asynccontextmanager
     async def realm_like(self, change: Callable[[Json], None]) -> AsyncIterator[Idp]:
-        """Another realm, which is ours but for a change."""
+        """Create another realm: ours with a change."""
         raw = json.loads(re.sub(r"\$\{[A-Z_]+:([^}]*)\}", r"\1", REALM_FILE.read_text(encoding="utf-8")))
         raw["realm"] = f"like-{secrets.token_hex(4)}"
         for user in raw["users"]:
@@ -210,7 +210,7 @@ class Idp:
 
 
 def granted(answer: httpx.Response) -> Json:
-    """Returns the members of an answer that grants."""
+    """Return the body of a successful response."""
     assert answer.status_code == 200, answer.text
     found: Json = answer.json()
     return found
@@ -218,7 +218,7 @@ def granted(answer: httpx.Response) -> Json:
 
 @dataclass
 class Key:
-    """A component that makes a signing key."""
+    """A component with a signing key."""
 
     idp: Idp
     provider: str
@@ -253,7 +253,7 @@ class Key:
 
 
 class _Forms(HTMLParser):
-    """Finds the forms of a page, with their fields."""
+    """Collects the forms of a page and their fields."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,7 +276,7 @@ class Form:
 
 
 def form_of(page: httpx.Response) -> Form:
-    """The first form of a page."""
+    """Return the first form of a page."""
     assert page.status_code == 200, page.text
     found = _Forms()
     found.feed(page.text)
@@ -286,14 +286,14 @@ def form_of(page: httpx.Response) -> Form:
 
 
 def fields_of(page: httpx.Response) -> set[str]:
-    """The fields of a page's form; none when it is no page with one."""
+    """Return the fields of the first form of a page, none if there is no form."""
     found = _Forms()
     found.feed(page.text)
     return set(found.forms[0][1]) if page.status_code == 200 and found.forms else set()
 
 
 def client_of(realm: Json, client_id: str) -> Json:
-    """A client of a realm file."""
+    """Return a client of a realm file."""
     found: Json = next(c for c in realm["clients"] if c["clientId"] == client_id)
     return found
 
@@ -303,7 +303,7 @@ def is_login_page(page: httpx.Response) -> bool:
 
 
 class Browser:
-    """What a person's browser does: pages, forms, and cookies, kept by hand since Keycloak's are Secure."""
+    """A browser with pages, forms and cookies. Keycloak's cookies are Secure, which httpx would not send."""
 
     def __init__(self, idp: Idp, http: httpx.AsyncClient) -> None:
         self.idp = idp
@@ -312,7 +312,7 @@ class Browser:
         self._http = http
 
     async def request(self, method: str, url: str, **more: Any) -> httpx.Response:
-        """Sends one request; follows redirects while they stay with the issuer."""
+        """Send a request; follow redirects within the issuer."""
         for _ in range(5):
             headers = {"Accept": "text/html"}
             if self.cookies:
@@ -334,7 +334,7 @@ class Browser:
                     self.cookies[name] = morsel.value
 
     def query(self, **more: str) -> dict[str, str]:
-        """The parameters of a good authorization request; an empty one is left out."""
+        """Return the parameters of a valid authorization request; empty ones are omitted."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
         query = {
             "response_type": "code",
@@ -349,21 +349,21 @@ class Browser:
         return {name: value for name, value in query.items() if value}
 
     async def open(self, **more: str) -> httpx.Response:
-        """Goes to the authorization endpoint."""
+        """Open the authorization endpoint."""
         return await self.request("GET", self.idp.url("auth"), params=self.query(**more))
 
     async def submit(self, page: httpx.Response, **fields: str) -> httpx.Response:
-        """Sends the form of a page."""
+        """Submit the form of a page."""
         form = form_of(page)
         return await self.request("POST", form.action, data=form.fields | fields)
 
     async def sign_in(self, user: str = "alice", **more: str) -> dict[str, str]:
-        """Goes through the login page; returns the parameters of the redirect back."""
+        """Log in; return the parameters of the redirect to the client."""
         page = await self.open(**more)
         return sent_back(await self.submit(page, username=user, password=user))
 
     async def exchange(self, code: str, **more: str) -> httpx.Response:
-        """Changes a code into tokens; an empty parameter is left out."""
+        """Exchange a code for tokens; empty parameters are omitted."""
         form = {
             "grant_type": "authorization_code",
             "client_id": CONSOLE,
@@ -374,12 +374,12 @@ class Browser:
         return await self.idp.token(**{name: value for name, value in form.items() if value})
 
     async def tokens(self, user: str = "alice", **more: str) -> Json:
-        """Signs in, and returns the tokens."""
+        """Log in and return the tokens."""
         return granted(await self.exchange((await self.sign_in(user, **more))["code"]))
 
 
 def sent_back(response: httpx.Response, target: str = REDIRECT) -> dict[str, str]:
-    """The parameters of a redirect to the client."""
+    """Return the parameters of a redirect to the client."""
     assert response.status_code in {302, 303}, response.text
     location = response.headers["location"]
     assert location.startswith(target), location
@@ -410,7 +410,7 @@ async def open_embedded(_: Idp, raw: Json) -> AsyncIterator[Idp]:
 async def open_in_keycloak(idp: Idp, raw: Json) -> AsyncIterator[Idp]:
     made = await idp.admin("POST", "", raw)
     assert made.status_code == 201, made.text
-    # The administrator's token does not cover a realm that is younger than itself.
+    # A token of the administrator is not valid for realms that were created after it.
     other = Idp(idp.base_url, idp.http, open_in_keycloak, idp.admin_password, raw["realm"])
     try:
         yield other
