@@ -35,12 +35,14 @@ _.authenticate_refresh_token
 _.authenticate_user
 _.authorization_endpoint
 _.call_once
+_.capture_signals
 _.check_endpoint_auth_method
 _.check_permission
 _.check_response_type
 _.client_secret_file
 _.code_challenge
 _.code_challenge_method
+_.create_oauth2_request
 _.created_count
 _.delete_authorization_code
 _.demo
@@ -54,6 +56,7 @@ _.get_client_id
 _.get_default_redirect_uri
 _.get_redirect_uri
 _.get_scope
+_.handle_response
 _.has_client_role
 _.has_permission
 _.has_role

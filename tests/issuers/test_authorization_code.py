@@ -1,4 +1,4 @@
-"""The authorization code flow through the real login page: RFC 6749 section 4.1, RFC 7636, RFC 9207."""
+"""Authorization code flow with the login page: RFC 6749 section 4.1, RFC 7636, RFC 9207."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.issuers.idp import (
 from tests.support.eventually import eventually
 
 
-async def test_a_person_signs_in(idp: Idp, browser: Browser) -> None:
+async def test_user_logs_in(idp: Idp, browser: Browser) -> None:
     page = await browser.open()
     assert is_login_page(page)
     assert "frame-ancestors" in page.headers["content-security-policy"]
@@ -38,7 +38,7 @@ async def test_a_person_signs_in(idp: Idp, browser: Browser) -> None:
     assert access["sid"] == identity["sid"] == answer["session_state"]
 
 
-async def test_any_port_of_loopback_will_do(browser: Browser) -> None:
+async def test_redirect_to_any_port_of_loopback_is_accepted(browser: Browser) -> None:
     target = "http://127.0.0.1:61234/callback"
     code = sent_back(
         await browser.submit(await browser.open(redirect_uri=target), username="bob", password="bob"), target
@@ -46,7 +46,7 @@ async def test_any_port_of_loopback_will_do(browser: Browser) -> None:
     granted(await browser.exchange(code["code"], redirect_uri=target))
 
 
-async def test_the_other_loopback_address_will_do(browser: Browser) -> None:
+async def test_redirect_to_the_ipv6_loopback_address_is_accepted(browser: Browser) -> None:
     assert is_login_page(await browser.open(redirect_uri="http://[::1]:61234/callback"))
 
 
@@ -64,7 +64,7 @@ async def test_the_other_loopback_address_will_do(browser: Browser) -> None:
         ({"prompt": "none"}, "login_required"),
     ],
 )
-async def test_a_bad_request_is_refused_by_redirect(
+async def test_invalid_authorization_request_is_refused_by_redirect(
     idp: Idp, browser: Browser, change: dict[str, str], error: str
 ) -> None:
     answer = sent_back(await browser.open(**change))
@@ -90,7 +90,7 @@ async def test_a_bad_request_is_refused_by_redirect(
         {"redirect_uri": "https://example.test/callback"},
     ],
 )
-async def test_a_wrong_client_or_redirect_is_a_page_and_no_redirect(
+async def test_wrong_client_or_redirect_uri_shows_a_page_instead_of_redirecting(
     browser: Browser, change: dict[str, str]
 ) -> None:
     page = await browser.open(**change)
@@ -99,25 +99,25 @@ async def test_a_wrong_client_or_redirect_is_a_page_and_no_redirect(
     assert page.headers["content-type"].startswith("text/html")
 
 
-async def test_a_wrong_verifier_burns_the_code(browser: Browser) -> None:
+async def test_wrong_verifier_spends_the_code(browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     assert refusal(await browser.exchange(code, code_verifier="x" * 50)) == (400, "invalid_grant")
     assert refusal(await browser.exchange(code)) == (400, "invalid_grant")
 
 
-async def test_a_missing_verifier_burns_the_code(browser: Browser) -> None:
+async def test_missing_verifier_spends_the_code(browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     assert refusal(await browser.exchange(code, code_verifier="")) == (400, "invalid_grant")
     assert refusal(await browser.exchange(code)) == (400, "invalid_grant")
 
 
-async def test_a_code_is_good_for_the_redirect_it_was_sent_to(browser: Browser) -> None:
+async def test_code_requires_the_redirect_uri_of_its_request(browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     other = "http://127.0.0.1:4568/callback"
     assert refusal(await browser.exchange(code, redirect_uri=other)) == (400, "invalid_grant")
 
 
-async def test_a_code_is_good_for_its_client_only(browser: Browser) -> None:
+async def test_code_requires_its_client(browser: Browser) -> None:
     def second_public_client(realm: Json) -> None:
         realm["clients"].append({**client_of(realm, CONSOLE), "clientId": "second"})
 
@@ -127,7 +127,7 @@ async def test_a_code_is_good_for_its_client_only(browser: Browser) -> None:
         assert refusal(await there.exchange(code, client_id="second")) == (400, "invalid_grant")
 
 
-async def test_a_code_used_twice_ends_the_session(idp: Idp, browser: Browser) -> None:
+async def test_second_use_of_a_code_ends_the_session(idp: Idp, browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     tokens = granted(await browser.exchange(code))
     assert await idp.is_active(tokens["access_token"])
@@ -136,7 +136,7 @@ async def test_a_code_used_twice_ends_the_session(idp: Idp, browser: Browser) ->
     assert refusal(await idp.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
 
 
-async def test_a_client_whose_flow_is_off_gets_no_code(browser: Browser) -> None:
+async def test_client_without_the_standard_flow_gets_no_code(browser: Browser) -> None:
     def flow_is_off(realm: Json) -> None:
         client_of(realm, CONSOLE)["standardFlowEnabled"] = False
 
@@ -145,20 +145,20 @@ async def test_a_client_whose_flow_is_off_gets_no_code(browser: Browser) -> None
         assert answer["error"] == "unauthorized_client"
 
 
-async def test_a_wrong_password_stays_on_the_page(browser: Browser) -> None:
+async def test_wrong_password_shows_the_login_page_again(browser: Browser) -> None:
     page = await browser.submit(await browser.open(), username="carol", password="wrong")
     assert is_login_page(page)
     assert sent_back(await browser.submit(page, username="carol", password="carol"))["code"]
 
 
 @pytest.mark.parametrize("name", ["dave", "nobody", "<script>alert(1)</script>"])
-async def test_who_cannot_sign_in_stays_on_the_page(browser: Browser, name: str) -> None:
+async def test_user_who_cannot_log_in_sees_the_login_page_again(browser: Browser, name: str) -> None:
     page = await browser.submit(await browser.open(), username=name, password=name)
     assert is_login_page(page)
     assert "<script>alert(1)" not in page.text
 
 
-async def test_a_form_of_an_unknown_login_is_refused(idp: Idp, browser: Browser) -> None:
+async def test_form_of_an_unknown_login_is_refused(idp: Idp, browser: Browser) -> None:
     answer = await browser.request(
         "POST",
         f"{idp.issuer}/login-actions/authenticate?session_code=x",
@@ -168,26 +168,26 @@ async def test_a_form_of_an_unknown_login_is_refused(idp: Idp, browser: Browser)
     assert "location" not in answer.headers
 
 
-async def test_the_cookie_answers_the_second_time(browser: Browser) -> None:
+async def test_cookie_is_enough_for_the_second_request(browser: Browser) -> None:
     first = await browser.tokens()
     second = granted(await browser.exchange(sent_back(await browser.open())["code"]))
     assert claims_of(second["access_token"])["sid"] == claims_of(first["access_token"])["sid"]
     assert claims_of(second["access_token"])["acr"] == "0"
 
 
-async def test_the_cookie_answers_a_silent_request(browser: Browser) -> None:
+async def test_cookie_is_enough_for_a_silent_request(browser: Browser) -> None:
     await browser.tokens()
     assert sent_back(await browser.open(prompt="none"))["code"]
 
 
-async def test_a_person_can_be_asked_again(browser: Browser) -> None:
+async def test_prompt_login_asks_for_the_password_again(browser: Browser) -> None:
     await browser.tokens()
     page = await browser.open(prompt="login")
     answer = sent_back(await browser.submit(page, password="alice"))
     assert claims_of(granted(await browser.exchange(answer["code"]))["access_token"])["acr"] == "1"
 
 
-async def test_a_person_is_asked_again_when_the_login_is_too_old(browser: Browser) -> None:
+async def test_max_age_asks_for_the_password_again(browser: Browser) -> None:
     await browser.tokens()
     assert sent_back(await browser.open(max_age="3600"))["code"]
 
@@ -197,7 +197,7 @@ async def test_a_person_is_asked_again_when_the_login_is_too_old(browser: Browse
     await eventually(asked)
 
 
-async def test_signing_in_again_keeps_the_session_and_renews_its_login(browser: Browser) -> None:
+async def test_second_login_keeps_the_session_and_renews_auth_time(browser: Browser) -> None:
     first = claims_of((await browser.tokens())["access_token"])
 
     async def login_is_newer() -> bool:
@@ -210,14 +210,14 @@ async def test_signing_in_again_keeps_the_session_and_renews_its_login(browser: 
     await eventually(login_is_newer)
 
 
-async def test_signing_in_again_is_for_the_same_person(browser: Browser) -> None:
+async def test_second_login_requires_the_same_user(browser: Browser) -> None:
     await browser.tokens()
     page = await browser.submit(await browser.open(prompt="login"), username="bob", password="bob")
     assert page.status_code == 200
     assert "password" in fields_of(page)
 
 
-async def test_userinfo_speaks_of_the_user(idp: Idp, browser: Browser) -> None:
+async def test_userinfo_returns_claims_of_the_user(idp: Idp, browser: Browser) -> None:
     tokens = await browser.tokens()
     answer = await idp.http.get(
         idp.url("userinfo"), headers={"Authorization": f"Bearer {tokens['access_token']}"}
@@ -232,7 +232,7 @@ async def test_userinfo_speaks_of_the_user(idp: Idp, browser: Browser) -> None:
     }
 
 
-async def test_userinfo_refuses(idp: Idp) -> None:
+async def test_userinfo_refuses_other_tokens(idp: Idp) -> None:
     url = idp.url("userinfo")
     for token, status in (("garbage", 401), (await idp.user_token(), 403)):
         answer = await idp.http.get(url, headers={"Authorization": f"Bearer {token}"})

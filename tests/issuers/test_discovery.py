@@ -1,4 +1,4 @@
-"""Metadata and keys of the issuer: OpenID Connect Discovery 1.0, RFC 8414, RFC 7517."""
+"""Metadata and keys: OpenID Connect Discovery 1.0, RFC 8414, RFC 7517."""
 
 import pytest
 
@@ -24,12 +24,12 @@ async def test_metadata_names_the_issuer_and_its_endpoints(idp: Idp, name: str) 
     assert {k: found[k] for k in ENDPOINTS} == {k: idp.url(path) for k, path in ENDPOINTS.items()}
 
 
-async def test_metadata_stands_before_the_path_too(idp: Idp) -> None:
+async def test_metadata_is_also_at_the_path_of_rfc_8414(idp: Idp) -> None:
     answer = await idp.http.get(f"{idp.base_url}/.well-known/oauth-authorization-server/realms/{idp.realm}")
     assert answer.json()["issuer"] == idp.issuer
 
 
-async def test_metadata_says_what_can_be_asked_for(idp: Idp) -> None:
+async def test_metadata_lists_what_is_supported(idp: Idp) -> None:
     found = (await idp.http.get(f"{idp.issuer}/.well-known/openid-configuration")).json()
     assert {"authorization_code", "client_credentials", "refresh_token", "password"} <= set(
         found["grant_types_supported"]
@@ -48,7 +48,7 @@ async def test_metadata_says_what_can_be_asked_for(idp: Idp) -> None:
     )
 
 
-async def test_keys_are_public_named_and_for_signatures(idp: Idp) -> None:
+async def test_jwks_has_public_signing_keys_with_ids(idp: Idp) -> None:
     answer = await idp.http.get(idp.url("certs"))
     assert "no-cache" in answer.headers["cache-control"]
     keys = answer.json()["keys"]
@@ -73,12 +73,12 @@ async def test_tokens_are_signed_by_a_published_key(idp: Idp) -> None:
         "/protocol/openid-connect/certs",
     ],
 )
-async def test_another_realm_does_not_exist(idp: Idp, path: str) -> None:
+async def test_other_realm_does_not_exist(idp: Idp, path: str) -> None:
     answer = await idp.http.get(f"{idp.base_url}/realms/nothing{path}")
     assert (answer.status_code, answer.json()) == (404, {"error": "Realm does not exist"})
 
 
-async def test_another_realm_gives_no_token_and_introspects_none(idp: Idp) -> None:
+async def test_other_realm_has_no_token_and_introspection_endpoint(idp: Idp) -> None:
     for path in ("token", "token/introspect"):
         answer = await idp.http.post(
             f"{idp.base_url}/realms/nothing/protocol/openid-connect/{path}", data={"token": "x"}

@@ -1,4 +1,4 @@
-"""Introspection: RFC 7662, and the behavior of Keycloak."""
+"""Introspection: RFC 7662, with the behaviour of Keycloak."""
 
 import base64
 
@@ -12,7 +12,7 @@ API = {"client_id": "gatehouse-api", "client_secret": SECRETS["gatehouse-api"]}
 INACTIVE = {"active": False}
 
 
-async def test_the_api_client_sees_a_users_token(idp: Idp) -> None:
+async def test_api_client_introspects_the_token_of_a_user(idp: Idp) -> None:
     token = await idp.user_token("alice", "read:users admin")
     found = await idp.introspect(token)
     claims = claims_of(token)
@@ -27,7 +27,7 @@ async def test_the_api_client_sees_a_users_token(idp: Idp) -> None:
     assert set(found["realm_access"]["roles"]) == {"user", "editor", "admin"}
 
 
-async def test_the_api_client_sees_a_service_clients_token(idp: Idp) -> None:
+async def test_api_client_introspects_the_token_of_a_service_account(idp: Idp) -> None:
     found = await idp.introspect(await idp.service_token())
     assert found["active"] is True
     assert found["username"] == "service-account-gatehouse-worker"
@@ -35,21 +35,21 @@ async def test_the_api_client_sees_a_service_clients_token(idp: Idp) -> None:
     assert "sid" not in found
 
 
-async def test_whoever_is_not_in_the_audience_learns_nothing(idp: Idp) -> None:
+async def test_token_is_inactive_for_clients_outside_its_audience(idp: Idp) -> None:
     assert await idp.introspect(await idp.user_token(), "gatehouse-worker") == INACTIVE
 
 
-async def test_a_client_outside_the_audience_learns_nothing_of_its_own_token(idp: Idp) -> None:
+async def test_own_token_is_inactive_for_a_client_outside_its_audience(idp: Idp) -> None:
     assert await idp.introspect(await idp.service_token(), "gatehouse-worker") == INACTIVE
 
 
-async def test_a_token_for_another_service_is_not_for_us(idp: Idp) -> None:
+async def test_token_with_another_audience_is_inactive(idp: Idp) -> None:
     token = await idp.service_token("gatehouse-elsewhere")
     assert "aud" not in claims_of(token)
     assert await idp.introspect(token) == INACTIVE
 
 
-async def test_a_hint_is_taken_at_its_word(idp: Idp) -> None:
+async def test_wrong_hint_makes_a_token_inactive(idp: Idp) -> None:
     tokens = await idp.user_tokens()
     assert await idp.introspect(tokens["access_token"], token_type_hint="refresh_token") == INACTIVE
     assert await idp.introspect(tokens["refresh_token"], token_type_hint="access_token") == INACTIVE
@@ -60,20 +60,20 @@ async def test_garbage_is_inactive(idp: Idp, token: str) -> None:
     assert await idp.introspect(token) == INACTIVE
 
 
-async def test_a_tampered_token_is_inactive(idp: Idp) -> None:
+async def test_tampered_token_is_inactive(idp: Idp) -> None:
     head, _, signature = (await idp.user_token("bob")).split(".")
     claims = base64.urlsafe_b64encode(b'{"iss":"x","aud":"gatehouse-api","exp":9999999999,"typ":"Bearer"}')
     assert await idp.introspect(f"{head}.{claims.decode().rstrip('=')}.{signature}") == INACTIVE
 
 
-async def test_a_token_of_another_realm_is_inactive(idp: Idp) -> None:
+async def test_token_of_another_realm_is_inactive(idp: Idp) -> None:
     async with idp.realm_like(lambda _: None) as other:
         token = await other.user_token()
         assert await other.is_active(token)
         assert await idp.introspect(token) == INACTIVE
 
 
-async def test_a_token_is_inactive_when_it_has_expired(idp: Idp) -> None:
+async def test_expired_token_is_inactive(idp: Idp) -> None:
     token = await idp.service_token("gatehouse-brief")
 
     async def expired() -> bool:
@@ -83,12 +83,12 @@ async def test_a_token_is_inactive_when_it_has_expired(idp: Idp) -> None:
     assert await idp.introspect(token) == INACTIVE
 
 
-async def test_hints_may_be_given(idp: Idp) -> None:
+async def test_hints_are_accepted(idp: Idp) -> None:
     token = await idp.user_token()
     assert (await idp.introspect(token, token_type_hint="access_token"))["active"] is True
 
 
-async def test_an_id_token_is_active_and_says_so_in_typ(idp: Idp) -> None:
+async def test_own_id_token_is_active_with_typ_id(idp: Idp) -> None:
     def api_with_password(realm: Json) -> None:
         client_of(realm, "gatehouse-api")["directAccessGrantsEnabled"] = True
 
@@ -108,7 +108,7 @@ async def test_id_and_refresh_tokens_of_other_clients_are_inactive(idp: Idp) -> 
     assert await idp.introspect(tokens["refresh_token"]) == INACTIVE
 
 
-async def test_how_the_user_logged_in_is_what_the_session_says_now(idp: Idp, browser: Browser) -> None:
+async def test_introspected_acr_is_that_of_the_session(idp: Idp, browser: Browser) -> None:
     old = (await browser.tokens())["access_token"]
     assert (await idp.introspect(old))["acr"] == claims_of(old)["acr"] == "1"
     granted(await browser.exchange(sent_back(await browser.open())["code"]))
@@ -116,7 +116,7 @@ async def test_how_the_user_logged_in_is_what_the_session_says_now(idp: Idp, bro
     assert claims_of(old)["acr"] == "1"
 
 
-async def test_the_time_of_login_is_what_the_session_says_now(idp: Idp, browser: Browser) -> None:
+async def test_introspected_auth_time_is_that_of_the_session(idp: Idp, browser: Browser) -> None:
     old = (await browser.tokens())["access_token"]
 
     async def login_is_newer() -> bool:
@@ -141,26 +141,28 @@ async def test_the_time_of_login_is_what_the_session_says_now(idp: Idp, browser:
         ({**API, "token": ["x", "y"]}, (400, "invalid_request")),
     ],
 )
-async def test_a_bad_request_is_refused(idp: Idp, form: dict[str, object], expected: tuple[int, str]) -> None:
+async def test_invalid_request_is_refused(
+    idp: Idp, form: dict[str, object], expected: tuple[int, str]
+) -> None:
     answer = await idp.http.post(idp.url("token/introspect"), data=form)
     assert refusal(answer) == expected
     assert "www-authenticate" not in answer.headers
     assert "active" not in answer.json()
 
 
-async def test_a_body_that_is_no_form_is_refused(idp: Idp) -> None:
+async def test_body_that_is_not_a_form_is_refused(idp: Idp) -> None:
     answer = await idp.http.post(idp.url("token/introspect"), json={"token": "x"}, auth=tuple(API.values()))
     assert refusal(answer) == (400, "invalid_request")
 
 
-async def test_a_huge_body_is_refused(idp: Idp) -> None:
+async def test_too_large_body_is_refused(idp: Idp) -> None:
     answer = await idp.http.post(
         idp.url("token/introspect"), data={"token": "x" * 300_000}, auth=tuple(API.values())
     )
     assert answer.status_code == 413
 
 
-async def test_a_caller_may_name_itself_by_basic_authentication(idp: Idp) -> None:
+async def test_basic_authentication_is_accepted(idp: Idp) -> None:
     token = await idp.user_token()
     answer = await idp.http.post(idp.url("token/introspect"), data={"token": token}, auth=tuple(API.values()))
     assert answer.json()["active"] is True

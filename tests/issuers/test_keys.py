@@ -1,9 +1,9 @@
-"""Rotation of signing keys through the admin API."""
+"""Rotation of signing keys over the admin API."""
 
 from tests.issuers.idp import Idp, granted, kid_of
 
 
-async def test_a_new_key_of_higher_priority_signs_at_once(idp: Idp) -> None:
+async def test_new_key_with_higher_priority_signs_at_once(idp: Idp) -> None:
     old = await idp.service_token()
     async with idp.signing_key():
         new = await idp.service_token()
@@ -13,20 +13,20 @@ async def test_a_new_key_of_higher_priority_signs_at_once(idp: Idp) -> None:
         assert await idp.is_active(new)
 
 
-async def test_a_new_key_of_lower_priority_is_published_and_does_not_sign(idp: Idp) -> None:
+async def test_new_key_with_lower_priority_is_published_but_does_not_sign(idp: Idp) -> None:
     old, before = await idp.service_token(), await idp.jwks()
     async with idp.signing_key(priority=50):
         assert len((await idp.jwks()).keys() - before.keys()) == 1
         assert kid_of(await idp.service_token()) == kid_of(old)
 
 
-async def test_a_key_of_another_algorithm_does_not_sign(idp: Idp) -> None:
+async def test_key_of_another_algorithm_does_not_sign(idp: Idp) -> None:
     old = await idp.service_token()
     async with idp.signing_key("rsa-generated"):
         assert kid_of(await idp.service_token()) == kid_of(old)
 
 
-async def test_a_passive_key_no_longer_signs_and_its_tokens_stay_active(idp: Idp) -> None:
+async def test_passive_key_does_not_sign_and_its_tokens_stay_active(idp: Idp) -> None:
     async with idp.signing_key() as key:
         token = await idp.service_token()
         await key.set(active="false")
@@ -55,14 +55,14 @@ async def test_tokens_of_a_deleted_key_are_inactive_and_a_refresh_still_works(id
         assert await idp.is_active(again["access_token"])
 
 
-async def test_the_admin_api_wants_the_administrator(idp: Idp) -> None:
+async def test_admin_api_requires_the_administrator(idp: Idp) -> None:
     place = f"{idp.base_url}/admin/realms/{idp.realm}/components"
     assert (await idp.http.post(place, json={})).status_code == 401
     token = {"Authorization": f"Bearer {await idp.user_token()}"}
     assert (await idp.http.post(place, json={}, headers=token)).status_code == 403
 
 
-async def test_the_keys_are_told_with_their_priority_and_switches(idp: Idp) -> None:
+async def test_admin_api_lists_keys_with_priority_and_state(idp: Idp) -> None:
     async with idp.signing_key(priority=180) as key:
         await key.set(active="false")
         place = f"/{idp.realm}/components?type=org.keycloak.keys.KeyProvider"

@@ -1,4 +1,4 @@
-"""Role synchronization with service processes, a real database and the issuer under test."""
+"""Role changes from ManageRoles to the issuer under test, with services in processes and a database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def refusal_of(call: Awaitable[object]) -> grpc.StatusCode:
     return caught.value.code()
 
 
-async def test_a_role_given_here_is_in_the_next_token_and_gone_at_the_next_online_check(
+async def test_granted_role_is_in_the_next_token_and_a_revoked_one_is_refused_online(
     idp: Idp, database_urls: dict[str, str], tmp_path: Path
 ) -> None:
     admin_url = f"{idp.base_url}/admin/realms/{idp.realm}"

@@ -1,4 +1,4 @@
-"""Granting and revoking roles with the admin API: the effect on tokens, and the required rights."""
+"""Roles that are granted and revoked over the admin API: their effect on tokens, and who may do it."""
 
 import httpx
 import pytest
@@ -8,14 +8,14 @@ from tests.issuers.test_verifiers import ONLINE, Mode, verifiers
 
 
 async def as_client(idp: Idp, client: str, method: str, path: str, body: object = None) -> httpx.Response:
-    """Call the admin API with the token of a service client."""
+    """Call the admin API with the token of a service account."""
     token = await idp.service_token(client, scope=None)
     headers = {"Authorization": f"Bearer {token}"}
     url = f"{idp.base_url}/admin/realms/{idp.realm}{path}"
     return await idp.http.request(method, url, json=body, headers=headers)
 
 
-async def test_a_scope_that_is_lost_drops_out_at_the_next_refresh(idp: Idp) -> None:
+async def test_lost_scope_is_missing_after_the_next_refresh(idp: Idp) -> None:
     first = await idp.user_tokens(scope="read:users delete:users")
     async with idp.without_role("alice", "admin"):
         second = granted(await idp.refresh(first["refresh_token"]))
@@ -24,7 +24,7 @@ async def test_a_scope_that_is_lost_drops_out_at_the_next_refresh(idp: Idp) -> N
     assert set(third["scope"].split()) == {"read:users", "delete:users"}
 
 
-async def test_roles_are_todays_while_the_scope_is_the_tokens(idp: Idp) -> None:
+async def test_introspection_shows_current_roles_and_the_scope_of_the_token(idp: Idp) -> None:
     token = await idp.user_token("alice", "delete:users")
     async with idp.without_role("alice", "admin"):
         found = await idp.introspect(token)
@@ -34,7 +34,7 @@ async def test_roles_are_todays_while_the_scope_is_the_tokens(idp: Idp) -> None:
 
 
 @pytest.mark.parametrize("mode", ONLINE)
-async def test_a_role_taken_away_is_gone_while_the_scope_stays(idp: Idp, mode: Mode) -> None:
+async def test_online_check_sees_the_lost_role_and_the_old_scope(idp: Idp, mode: Mode) -> None:
     token = await idp.user_token("alice", "admin")
     async with verifiers(idp, mode) as verifier, idp.without_role("alice", "admin"):
         principal = await verifier.verify(token, online=True)
@@ -42,7 +42,7 @@ async def test_a_role_taken_away_is_gone_while_the_scope_stays(idp: Idp, mode: M
     assert principal.roles == {"user", "editor"}
 
 
-async def test_the_role_client_gives_and_takes_roles(idp: Idp) -> None:
+async def test_role_client_can_grant_and_revoke_roles(idp: Idp) -> None:
     mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
     role = (await as_client(idp, "gatehouse-role-sync", "GET", f"{mappings}/available")).json()
     admin = [r for r in role if r["name"] == "admin"]
@@ -62,7 +62,7 @@ async def test_the_role_client_gives_and_takes_roles(idp: Idp) -> None:
     assert (await idp.user_tokens("bob", SCOPES))["scope"] == "read:users"
 
 
-async def test_the_role_client_reads_users(idp: Idp) -> None:
+async def test_role_client_can_read_users(idp: Idp) -> None:
     found = await as_client(idp, "gatehouse-role-sync", "GET", "/users?username=carol&exact=true")
     (carol,) = found.json()
     again = await as_client(idp, "gatehouse-role-sync", "GET", f"/users/{carol['id']}")
@@ -73,26 +73,26 @@ async def test_the_role_client_reads_users(idp: Idp) -> None:
     assert gone.status_code == 404
 
 
-async def test_a_role_that_does_not_exist_cannot_be_given(idp: Idp) -> None:
+async def test_unknown_role_cannot_be_granted(idp: Idp) -> None:
     mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
     unknown = [{"id": "00000000-0000-4000-8000-000000000000", "name": "nothing"}]
     answer = await as_client(idp, "gatehouse-role-sync", "POST", mappings, unknown)
     assert answer.status_code == 404
 
 
-async def test_the_role_client_cannot_change_the_realm(idp: Idp) -> None:
+async def test_role_client_cannot_change_the_realm(idp: Idp) -> None:
     answer = await as_client(idp, "gatehouse-role-sync", "POST", "/components", {})
     assert refusal(answer) == (403, "HTTP 403 Forbidden")
 
 
-async def test_tokens_of_the_role_client_open_no_service(idp: Idp) -> None:
+async def test_tokens_of_the_role_client_are_not_for_the_services(idp: Idp) -> None:
     token = await idp.service_token("gatehouse-role-sync", scope=None)
     assert claims_of(token)["resource_access"] == {"realm-management": {"roles": ["manage-users"]}}
     assert "aud" not in claims_of(token)
     assert await idp.introspect(token) == {"active": False}
 
 
-async def test_other_clients_have_no_administration(idp: Idp) -> None:
+async def test_other_clients_cannot_use_the_admin_api(idp: Idp) -> None:
     mappings = f"/users/{(await idp.user('bob'))['id']}/role-mappings/realm"
     for client in ("gatehouse-worker", "gatehouse-admin-service"):
         for method, path in (("GET", "/users"), ("GET", mappings), ("POST", mappings)):
@@ -100,7 +100,7 @@ async def test_other_clients_have_no_administration(idp: Idp) -> None:
             assert refusal(answer) == (403, "HTTP 403 Forbidden")
 
 
-async def test_the_admin_api_wants_a_token_that_is_good(idp: Idp) -> None:
+async def test_admin_api_requires_an_active_token(idp: Idp) -> None:
     url = f"{idp.base_url}/admin/realms/{idp.realm}/users"
     assert refusal(await idp.http.get(url)) == (401, "HTTP 401 Unauthorized")
     bad = await idp.http.get(url, headers={"Authorization": "Bearer x"})

@@ -1,4 +1,4 @@
-"""Scopes that require a role, audiences, and roles in tokens."""
+"""Scopes that need a role, audiences, and roles in tokens."""
 
 import pytest
 
@@ -13,16 +13,14 @@ from tests.issuers.idp import SCOPES, Browser, Idp, Json, claims_of, client_of, 
         ("carol", set()),
     ],
 )
-async def test_a_scope_whose_gate_the_user_cannot_pass_is_dropped(
-    idp: Idp, user: str, scopes: set[str]
-) -> None:
+async def test_scope_is_left_out_if_the_user_lacks_its_role(idp: Idp, user: str, scopes: set[str]) -> None:
     found = await idp.user_tokens(user, SCOPES)
     assert set(found["scope"].split()) == scopes
     assert set(claims_of(found["access_token"])["scope"].split()) == scopes
     assert set((await idp.introspect(found["access_token"])).get("scope", "").split()) == scopes
 
 
-async def test_bob_never_gets_admin_whichever_way_he_comes(idp: Idp, browser: Browser) -> None:
+async def test_bob_never_gets_admin_in_any_flow(idp: Idp, browser: Browser) -> None:
     tokens = await browser.tokens("bob", scope=f"openid {SCOPES}")
     assert set(tokens["scope"].split()) == {"openid", "read:users"}
     refreshed = granted(await idp.refresh(tokens["refresh_token"]))
@@ -40,7 +38,7 @@ async def test_bob_never_gets_admin_whichever_way_he_comes(idp: Idp, browser: Br
         ("gatehouse-brief", {"read:users"}, {"user"}),
     ],
 )
-async def test_a_service_client_gets_its_scopes_and_roles(
+async def test_service_account_gets_its_scopes_and_roles(
     idp: Idp, client: str, scopes: set[str], roles: set[str]
 ) -> None:
     claims = claims_of(await idp.service_token(client, " ".join(sorted(scopes))))
@@ -48,7 +46,7 @@ async def test_a_service_client_gets_its_scopes_and_roles(
     assert set(claims["realm_access"]["roles"]) == roles
 
 
-async def test_a_gate_of_a_composite_role_opens_to_whoever_holds_a_part_of_it(idp: Idp) -> None:
+async def test_scope_that_needs_a_composite_role_is_granted_for_a_part_of_it(idp: Idp) -> None:
     def admin_contains_user(realm: Json) -> None:
         admin = next(r for r in realm["roles"]["realm"] if r["name"] == "admin")
         admin["composites"] = {"realm": ["user"]}
@@ -59,7 +57,7 @@ async def test_a_gate_of_a_composite_role_opens_to_whoever_holds_a_part_of_it(id
         assert set(claims_of(found["access_token"])["realm_access"]["roles"]) == {"user"}
 
 
-async def test_a_composite_role_opens_the_gates_of_its_parts(idp: Idp) -> None:
+async def test_composite_role_grants_the_scopes_of_its_parts(idp: Idp) -> None:
     def bob_is_operator(realm: Json) -> None:
         realm["roles"]["realm"].append({"name": "operator", "composites": {"realm": ["user", "editor"]}})
         bob = next(u for u in realm["users"] if u["username"] == "bob")
@@ -71,7 +69,7 @@ async def test_a_composite_role_opens_the_gates_of_its_parts(idp: Idp) -> None:
         assert set(claims_of(found["access_token"])["realm_access"]["roles"]) == {"user", "editor"}
 
 
-async def test_a_client_shows_only_the_roles_of_its_scope(idp: Idp) -> None:
+async def test_token_has_only_the_roles_in_the_scope_of_its_client(idp: Idp) -> None:
     def console_shows_users_only(realm: Json) -> None:
         for mapping in realm["scopeMappings"]:
             if mapping.get("client") == "gatehouse-console":
@@ -80,7 +78,7 @@ async def test_a_client_shows_only_the_roles_of_its_scope(idp: Idp) -> None:
     async with idp.realm_like(console_shows_users_only) as other:
         claims = claims_of(await other.user_token("alice", "read:users"))
         assert set(claims["realm_access"]["roles"]) == {"user"}
-        # A granted scope brings the roles of its gate with it.
+        # A granted scope also adds the roles that it needs.
         claims = claims_of(await other.user_token("alice", "read:users admin"))
         assert set(claims["realm_access"]["roles"]) == {"user", "admin"}
 
@@ -106,7 +104,7 @@ async def test_several_audiences_are_a_list(idp: Idp) -> None:
         assert await other.is_active(token)
 
 
-async def test_a_header_type_can_be_that_of_rfc_9068(idp: Idp) -> None:
+async def test_header_type_can_be_at_jwt(idp: Idp) -> None:
     import jwt
 
     def worker_has_it(realm: Json) -> None:

@@ -1,4 +1,4 @@
-"""The token endpoint: client credentials and password grant, with their errors (RFC 6749)."""
+"""The token endpoint: client credentials, password grant and errors (RFC 6749)."""
 
 import pytest
 
@@ -9,7 +9,7 @@ WORKER = {"client_id": "gatehouse-worker", "client_secret": SECRETS["gatehouse-w
 ALICE = {"client_id": CONSOLE, "username": "alice", "password": "alice"}
 
 
-async def test_a_service_client_gets_a_token(idp: Idp) -> None:
+async def test_service_account_gets_a_token(idp: Idp) -> None:
     answer = await idp.service_answer(scope="read:users write:users")
     assert "no-store" in answer.headers["cache-control"]
     found = granted(answer)
@@ -44,26 +44,26 @@ async def test_a_service_client_gets_a_token(idp: Idp) -> None:
     assert claims["exp"] - claims["iat"] == 300
 
 
-async def test_a_service_client_may_name_itself_by_basic_authentication(idp: Idp) -> None:
+async def test_basic_authentication_is_accepted(idp: Idp) -> None:
     answer = await idp.http.post(
         idp.url("token"), data={"grant_type": "client_credentials"}, auth=tuple(WORKER.values())
     )
     assert claims_of(granted(answer)["access_token"])["azp"] == "gatehouse-worker"
 
 
-async def test_a_lifetime_of_one_client_is_its_own(idp: Idp) -> None:
+async def test_client_can_have_its_own_token_lifetime(idp: Idp) -> None:
     found = granted(await idp.service_answer("gatehouse-brief"))
     assert found["expires_in"] == 1
 
 
-async def test_a_token_without_scope_has_an_empty_one(idp: Idp) -> None:
+async def test_token_without_scopes_has_an_empty_scope(idp: Idp) -> None:
     found = granted(await idp.service_answer())
     assert found["scope"] == ""
     assert claims_of(found["access_token"])["scope"] == ""
     assert "scope" not in await idp.introspect(found["access_token"])
 
 
-async def test_a_user_gets_tokens_by_password(idp: Idp) -> None:
+async def test_user_gets_tokens_by_password(idp: Idp) -> None:
     found = granted(await idp.password_answer())
     assert found.keys() == {
         "access_token",
@@ -98,7 +98,7 @@ async def test_a_user_gets_tokens_by_password(idp: Idp) -> None:
     assert claims["resource_access"] == {"gatehouse-api": {"roles": ["auditor"]}}
 
 
-async def test_openid_brings_an_id_token(idp: Idp) -> None:
+async def test_scope_openid_adds_an_id_token(idp: Idp) -> None:
     found = granted(await idp.password_answer(scope="openid"))
     assert found["scope"] == "openid"
     identity = claims_of(found["id_token"])
@@ -106,15 +106,15 @@ async def test_openid_brings_an_id_token(idp: Idp) -> None:
     assert identity["sub"] == claims_of(found["access_token"])["sub"]
 
 
-async def test_a_scope_may_be_named_twice(idp: Idp) -> None:
+async def test_scope_can_be_named_twice(idp: Idp) -> None:
     assert (await idp.user_tokens(scope="read:users read:users "))["scope"] == "read:users"
 
 
-async def test_a_name_has_no_case(idp: Idp) -> None:
+async def test_user_name_is_case_insensitive(idp: Idp) -> None:
     granted(await idp.password_answer(username="ALICE"))
 
 
-async def test_a_user_without_roles_gets_a_token_without_roles(idp: Idp) -> None:
+async def test_user_without_roles_gets_a_token_without_roles(idp: Idp) -> None:
     claims = claims_of(await idp.user_token("carol"))
     assert not {"realm_access", "resource_access"} & claims.keys()
 
@@ -174,7 +174,7 @@ async def test_a_user_without_roles_gets_a_token_without_roles(idp: Idp) -> None
         ({"grant_type": "refresh_token", **WORKER, "refresh_token": "x"}, (400, "invalid_grant")),
     ],
 )
-async def test_what_is_not_granted_is_refused(
+async def test_request_that_cannot_be_granted_is_refused(
     idp: Idp, form: dict[str, str], expected: tuple[int, str]
 ) -> None:
     answer = await idp.token(**form)
@@ -183,21 +183,21 @@ async def test_what_is_not_granted_is_refused(
     assert "no-store" in answer.headers["cache-control"]
 
 
-async def test_the_api_client_gets_no_token_of_its_own(idp: Idp) -> None:
+async def test_api_client_cannot_get_a_token(idp: Idp) -> None:
     assert refusal(await idp.service_answer("gatehouse-api")) == (401, "unauthorized_client")
 
 
-async def test_a_parameter_given_twice_is_refused(idp: Idp) -> None:
+async def test_repeated_parameter_is_refused(idp: Idp) -> None:
     form = {"grant_type": ["client_credentials", "client_credentials"], **WORKER}
     assert refusal(await idp.http.post(idp.url("token"), data=form)) == (400, "invalid_request")
 
 
-async def test_a_body_that_is_no_form_is_refused(idp: Idp) -> None:
+async def test_body_that_is_not_a_form_is_refused(idp: Idp) -> None:
     answer = await idp.http.post(idp.url("token"), json={"grant_type": "client_credentials"})
     assert refusal(answer) == (400, "invalid_request")
 
 
-async def test_two_ways_to_name_the_client_may_not_differ(idp: Idp) -> None:
+async def test_different_client_ids_in_header_and_form_are_refused(idp: Idp) -> None:
     answer = await idp.http.post(
         idp.url("token"),
         data={"grant_type": "client_credentials", "client_id": "gatehouse-elsewhere"},
@@ -206,5 +206,5 @@ async def test_two_ways_to_name_the_client_may_not_differ(idp: Idp) -> None:
     assert refusal(answer) == (401, "unauthorized_client")
 
 
-async def test_a_get_is_no_token_request(idp: Idp) -> None:
+async def test_get_is_not_allowed(idp: Idp) -> None:
     assert (await idp.http.get(idp.url("token"))).status_code == 405

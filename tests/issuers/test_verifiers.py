@@ -1,4 +1,4 @@
-"""The verifier of Gatehouse in each mode, with tokens of the issuer."""
+"""Our verifier in all its modes, with tokens of the issuer."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,7 +54,7 @@ async def reason(verifier: Verifier, token: str) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_user_becomes_a_principal(idp: Idp, mode: Mode) -> None:
+async def test_token_of_a_user_becomes_a_principal(idp: Idp, mode: Mode) -> None:
     async with verifiers(idp, mode) as verifier:
         alice = await verifier.verify(await idp.user_token("alice", SCOPES))
         bob = await verifier.verify(await idp.user_token("bob", SCOPES))
@@ -71,7 +71,7 @@ async def test_a_user_becomes_a_principal(idp: Idp, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ONLINE)
-async def test_who_a_person_is_comes_with_introspection(idp: Idp, mode: Mode) -> None:
+async def test_claims_about_the_user_come_from_introspection(idp: Idp, mode: Mode) -> None:
     token = await idp.user_token("alice")
     assert "email" not in claims_of(token)
     async with verifiers(idp, mode) as verifier:
@@ -81,7 +81,7 @@ async def test_who_a_person_is_comes_with_introspection(idp: Idp, mode: Mode) ->
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_service_client_becomes_a_principal(idp: Idp, mode: Mode) -> None:
+async def test_token_of_a_service_account_becomes_a_principal(idp: Idp, mode: Mode) -> None:
     async with verifiers(idp, mode) as verifier:
         worker = await verifier.verify(await idp.service_token(scope="read:users write:users"))
         service = await verifier.verify(await idp.service_token("gatehouse-admin-service"))
@@ -94,18 +94,18 @@ async def test_a_service_client_becomes_a_principal(idp: Idp, mode: Mode) -> Non
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_token_for_another_service_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_token_with_another_audience_is_refused(idp: Idp, mode: Mode) -> None:
     async with verifiers(idp, mode) as verifier:
         found = await reason(verifier, await idp.service_token("gatehouse-elsewhere"))
     assert found == ("token_inactive" if mode == "introspection" else "audience_mismatch")
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_id_token_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_id_token_is_refused(idp: Idp, mode: Mode) -> None:
     def api_with_password(realm: Json) -> None:
         client_of(realm, "gatehouse-api")["directAccessGrantsEnabled"] = True
 
-    # The worst case: an ID token of the client that introspects, which Keycloak calls active.
+    # The worst case: an ID token of the client that introspects, which Keycloak reports as active.
     async with idp.realm_like(api_with_password) as other, verifiers(other, mode) as verifier:
         tokens = granted(
             await other.password_answer(
@@ -116,14 +116,14 @@ async def test_an_id_token_is_refused(idp: Idp, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_refresh_token_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_refresh_token_is_refused(idp: Idp, mode: Mode) -> None:
     tokens = await idp.user_tokens()
     async with verifiers(idp, mode) as verifier:
         assert await reason(verifier, tokens["refresh_token"])
 
 
 @pytest.mark.parametrize("mode", ONLINE)
-async def test_a_revoked_token_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_revoked_token_is_refused(idp: Idp, mode: Mode) -> None:
     token = await idp.service_token()
     async with verifiers(idp, mode) as verifier:
         await verifier.verify(token)
@@ -132,7 +132,7 @@ async def test_a_revoked_token_is_refused(idp: Idp, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ONLINE)
-async def test_a_disabled_users_token_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_token_of_a_disabled_user_is_refused(idp: Idp, mode: Mode) -> None:
     token = await idp.user_token("carol")
     async with verifiers(idp, mode) as verifier:
         await verifier.verify(token)
@@ -141,7 +141,7 @@ async def test_a_disabled_users_token_is_refused(idp: Idp, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_how_a_user_logged_in_is_what_the_token_says(idp: Idp, browser: Browser, mode: Mode) -> None:
+async def test_acr_of_the_principal_is_that_of_the_token(idp: Idp, browser: Browser, mode: Mode) -> None:
     token = (await browser.tokens())["access_token"]
     granted(await browser.exchange(sent_back(await browser.open())["code"]))
     async with verifiers(idp, mode) as verifier:
@@ -149,7 +149,7 @@ async def test_how_a_user_logged_in_is_what_the_token_says(idp: Idp, browser: Br
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_tampered_token_is_refused(idp: Idp, mode: Mode) -> None:
+async def test_tampered_token_is_refused(idp: Idp, mode: Mode) -> None:
     head, payload, signature = (await idp.user_token()).split(".")
     other = (await idp.user_token("bob")).split(".")[1]
     assert other != payload
@@ -159,7 +159,7 @@ async def test_a_tampered_token_is_refused(idp: Idp, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_token_of_a_new_key_verifies(idp: Idp, mode: Mode) -> None:
+async def test_token_signed_by_a_new_key_is_accepted(idp: Idp, mode: Mode) -> None:
     async with verifiers(idp, mode) as verifier:
         old = await idp.service_token()
         await verifier.verify(old)
@@ -170,7 +170,7 @@ async def test_a_token_of_a_new_key_verifies(idp: Idp, mode: Mode) -> None:
             await verifier.verify(old)
 
 
-async def test_an_rs256_token_verifies(idp: Idp) -> None:
+async def test_rs256_token_is_accepted(idp: Idp) -> None:
     def worker_signs_by_rsa(realm: Json) -> None:
         worker = client_of(realm, "gatehouse-worker")
         worker["attributes"] = {"access.token.signed.response.alg": "RS256"}
