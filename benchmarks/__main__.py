@@ -11,9 +11,9 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.cases import CASES, Plan, Row
+from benchmarks.environment import open_environment as open_stand
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
-from benchmarks.stand import open_stand
 
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2)
 _EXAMPLES = """examples:

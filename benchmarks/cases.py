@@ -11,10 +11,11 @@ from functools import partial
 
 import httpx
 
+from benchmarks.environment import BenchmarkEnvironment as Stand
+from benchmarks.environment import Sink, create_time, email, open_sink, user_id
 from benchmarks.load import Caller, Sample, Workload, open_channel, press
 from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
 from benchmarks.servers import ECHO_PATH, GET_USER_PATH
-from benchmarks.stand import Sink, Stand, create_time, email, open_sink, user_id
 from gatehouse.runtime.grpc_tuning import tune_grpc
 from gatehouse.storage import write_page_token
 from gatehouse.users.v1 import users_pb2 as pb
