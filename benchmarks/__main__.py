@@ -12,9 +12,9 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.cases import CASES, Plan, Row
+from benchmarks.environment import open_environment
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
-from benchmarks.stand import open_stand
 from gatehouse_testbed.postgres_process import embedded_environment
 
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2, calls=1_000)
@@ -80,8 +80,8 @@ async def measure(names: Sequence[str], plan: Plan, rows: int, tell: Callable[[s
     server_core, load_core = found or (None, None)
     with pinned(load_core):
         tell(f"PostgreSQL with {rows:,} users, and the issuer")
-        async with open_stand(rows, server_core) as stand:
-            return [row for name in names for row in await CASES[name](stand, plan, tell)]
+        async with open_environment(rows, server_core) as bench:
+            return [row for name in names for row in await CASES[name](bench, plan, tell)]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,10 +11,10 @@ from functools import partial
 
 import httpx
 
+from benchmarks.environment import BenchmarkEnvironment, Sink, create_time, email, open_sink, user_id
 from benchmarks.load import Caller, Sample, Workload, open_channel, press
 from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
 from benchmarks.servers import ECHO_PATH, GET_USER_PATH
-from benchmarks.stand import Sink, Stand, create_time, email, open_sink, user_id
 from gatehouse.runtime.grpc_tuning import select_listener
 from gatehouse.storage import write_page_token
 from gatehouse.users.v1 import users_pb2 as pb
@@ -121,10 +121,15 @@ class Runner:
 
 
 async def _take_turns(
-    case: str, runners: Sequence[Runner], workload: Workload, stand: Stand, plan: Plan, tell: Tell
+    case: str,
+    runners: Sequence[Runner],
+    workload: Workload,
+    bench: BenchmarkEnvironment,
+    plan: Plan,
+    tell: Tell,
 ) -> None:
     """Presses each server once a round; who goes first changes with the round."""
-    metadata = [await stand.authorization()]
+    metadata = [await bench.authorization()]
     for number in range(plan.rounds):
         start = number % len(runners)
         for runner in [*runners[start:], *runners[:start]]:
@@ -180,17 +185,22 @@ def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
 
 @asynccontextmanager
 async def _whole(
-    stand: Stand, name: str, arguments: Sequence[str], method: str, sample_ratio: float, floor: float | None
+    bench: BenchmarkEnvironment,
+    name: str,
+    arguments: Sequence[str],
+    method: str,
+    sample_ratio: float,
+    floor: float | None,
 ) -> AsyncIterator[Runner]:
     """Runs a server with everything on, and makes sure at its end that everything was on."""
     label = (
         "everything on, every span" if sample_ratio == 1 else f"everything on, {sample_ratio:.0%} of spans"
     )
     async with open_sink() as sink:
-        environment = stand.environment(sink, sample_ratio)
+        environment = bench.environment(sink, sample_ratio)
         select_listener(environment)
         async with run_process(
-            name, arguments, folder=stand.folder, environment=environment, core=stand.server_core
+            name, arguments, folder=bench.folder, environment=environment, core=bench.server_core
         ) as process:
             port = process.ready.get("users") or process.ready["port"]
             await seconds_to_serving(process, port)
@@ -228,19 +238,19 @@ def _lines(process: Process, method: str) -> int:
         return sum(b'"event":"rpc"' in line and method.encode() in line for line in lines)
 
 
-async def measure_echo(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_echo(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
     """Echo through the whole chain against a bare echo."""
     module = ["-m", "benchmarks.servers"]
     return await _measure_against(
-        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (None, 0.88), stand, plan, tell
+        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (None, 0.88), bench, plan, tell
     )
 
 
-async def measure_get_user(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_get_user(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
     """GetUser of `gatehouse serve users` against one bare handler with one query."""
     whole = ["-m", "gatehouse", "serve", "users"]
     return await _measure_against(
-        "GetUser", "bare-users", whole, get_user(stand.rows), (None, 0.85), stand, plan, tell
+        "GetUser", "bare-users", whole, get_user(bench.rows), (None, 0.85), bench, plan, tell
     )
 
 
@@ -250,14 +260,14 @@ async def _measure_against(
     whole: Sequence[str],
     workload: Workload,
     floors: tuple[float | None, float | None],
-    stand: Stand,
+    bench: BenchmarkEnvironment,
     plan: Plan,
     tell: Tell,
 ) -> list[Row]:
     method = workload.path[1:]
     async with AsyncExitStack() as stack:
         runners = []
-        plain, tuned = stand.environment(), stand.environment()
+        plain, tuned = bench.environment(), bench.environment()
         select_listener(tuned)
         for label, name, environment in (
             ("bare grpc.aio, uvloop", bare, plain),
@@ -267,37 +277,37 @@ async def _measure_against(
                 run_process(
                     name,
                     ["-m", "benchmarks.servers", name],
-                    folder=stand.folder,
+                    folder=bench.folder,
                     environment=environment,
-                    core=stand.server_core,
+                    core=bench.server_core,
                 )
             )
             runners.append(Runner(label, process, process.ready["port"]))
         for ratio, floor in zip((1.0, 0.01), floors, strict=True):
             runners.append(
                 await stack.enter_async_context(
-                    _whole(stand, f"{case.lower()}-{ratio:g}", whole, method, ratio, floor)
+                    _whole(bench, f"{case.lower()}-{ratio:g}", whole, method, ratio, floor)
                 )
             )
-        await _take_turns(case, runners, workload, stand, plan, tell)
+        await _take_turns(case, runners, workload, bench, plan, tell)
     return _rows(case, runners)
 
 
-async def measure_paging(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_paging(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
     """The first page of ListUsers against the last, one call at a time."""
-    last = min(MOST_PAGES, stand.rows // PAGE_SIZE)
-    environment = stand.environment()
+    last = min(MOST_PAGES, bench.rows // PAGE_SIZE)
+    environment = bench.environment()
     async with run_process(
         "paging",
         ["-m", "gatehouse", "serve", "users"],
-        folder=stand.folder,
+        folder=bench.folder,
         environment=environment,
-        core=stand.server_core,
+        core=bench.server_core,
     ) as process:
         port = process.ready["users"]
         await seconds_to_serving(process, port)
         async with open_channel(port) as channel:
-            metadata = [await stand.authorization()]
+            metadata = [await bench.authorization()]
             callers = [(page, Caller(channel, _list_users(page), metadata)) for page in (1, last)]
             tell(f"ListUsers, page 1 and page {last:,} in turn, {plan.pages} times")
             seconds = await _alternate(callers, plan.pages)
@@ -305,10 +315,10 @@ async def measure_paging(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
     ratio = other / first
     label = partial("page {:,} of {:,} users".format)
     return [
-        Row("ListUsers", label(1, stand.rows), f"{first * 1000:.2f} ms"),
+        Row("ListUsers", label(1, bench.rows), f"{first * 1000:.2f} ms"),
         Row(
             "ListUsers",
-            label(last, stand.rows),
+            label(last, bench.rows),
             f"{other * 1000:.2f} ms",
             ratio=ratio,
             bound="<= 1.20",
@@ -347,7 +357,7 @@ def _list_users(page: int) -> Workload:
     )
 
 
-async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_start(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
     """Time from the command to SERVING, and resident memory, of one service in one process."""
     seconds, started, called = [], [], []
     for number in range(plan.starts):
@@ -355,14 +365,14 @@ async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
         async with run_process(
             "start",
             ["-m", "gatehouse", "serve", "users"],
-            folder=stand.folder,
-            environment=stand.environment(),
-            core=stand.server_core,
+            folder=bench.folder,
+            environment=bench.environment(),
+            core=bench.server_core,
         ) as process:
             port = process.ready["users"]
             seconds.append(await seconds_to_serving(process, port))
             started.append(process.resident_bytes())
-            await _call(process, port, stand, plan.calls)
+            await _call(process, port, bench, plan.calls)
             called.append(process.resident_bytes())
     label = "gatehouse serve users, {}".format
     return [
@@ -372,11 +382,11 @@ async def measure_start(stand: Stand, plan: Plan, tell: Tell) -> list[Row]:
     ]
 
 
-async def _call(process: Process, port: int, stand: Stand, calls: int) -> None:
+async def _call(process: Process, port: int, bench: BenchmarkEnvironment, calls: int) -> None:
     """Make at least `calls` GetUser calls."""
-    metadata = [await stand.authorization()]
+    metadata = [await bench.authorization()]
     while calls > 0:
-        sample = await press(process, port, get_user(stand.rows), metadata, seconds=0.5, warm_up=0.1)
+        sample = await press(process, port, get_user(bench.rows), metadata, seconds=0.5, warm_up=0.1)
         calls -= sample.all_calls
 
 

