@@ -11,7 +11,7 @@ from functools import partial
 
 import httpx
 
-from benchmarks.environment import BenchmarkEnvironment, Sink, create_time, email, open_sink, user_id
+from benchmarks.environment import Environment, Sink, create_time, email, open_sink, user_id
 from benchmarks.load import Caller, Sample, Workload, open_channel, press
 from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
 from benchmarks.servers import ECHO_PATH, GET_USER_PATH
@@ -124,7 +124,7 @@ async def _take_turns(
     case: str,
     runners: Sequence[Runner],
     workload: Workload,
-    bench: BenchmarkEnvironment,
+    bench: Environment,
     plan: Plan,
     tell: Tell,
 ) -> None:
@@ -185,7 +185,7 @@ def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
 
 @asynccontextmanager
 async def _whole(
-    bench: BenchmarkEnvironment,
+    bench: Environment,
     name: str,
     arguments: Sequence[str],
     method: str,
@@ -238,7 +238,7 @@ def _lines(process: Process, method: str) -> int:
         return sum(b'"event":"rpc"' in line and method.encode() in line for line in lines)
 
 
-async def measure_echo(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_echo(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
     """Echo through the whole chain against a bare echo."""
     module = ["-m", "benchmarks.servers"]
     return await _measure_against(
@@ -246,7 +246,7 @@ async def measure_echo(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> l
     )
 
 
-async def measure_get_user(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_get_user(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
     """GetUser of `gatehouse serve users` against one bare handler with one query."""
     whole = ["-m", "gatehouse", "serve", "users"]
     return await _measure_against(
@@ -260,7 +260,7 @@ async def _measure_against(
     whole: Sequence[str],
     workload: Workload,
     floors: tuple[float | None, float | None],
-    bench: BenchmarkEnvironment,
+    bench: Environment,
     plan: Plan,
     tell: Tell,
 ) -> list[Row]:
@@ -293,7 +293,7 @@ async def _measure_against(
     return _rows(case, runners)
 
 
-async def measure_paging(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_paging(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
     """The first page of ListUsers against the last, one call at a time."""
     last = min(MOST_PAGES, bench.rows // PAGE_SIZE)
     environment = bench.environment()
@@ -357,7 +357,7 @@ def _list_users(page: int) -> Workload:
     )
 
 
-async def measure_start(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> list[Row]:
+async def measure_start(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
     """Time from the command to SERVING, and resident memory, of one service in one process."""
     seconds, started, called = [], [], []
     for number in range(plan.starts):
@@ -382,7 +382,7 @@ async def measure_start(bench: BenchmarkEnvironment, plan: Plan, tell: Tell) -> 
     ]
 
 
-async def _call(process: Process, port: int, bench: BenchmarkEnvironment, calls: int) -> None:
+async def _call(process: Process, port: int, bench: Environment, calls: int) -> None:
     """Make at least `calls` GetUser calls."""
     metadata = [await bench.authorization()]
     while calls > 0:

@@ -94,7 +94,7 @@ async def open_sink() -> AsyncIterator[Sink]:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchmarkEnvironment:
+class Environment:
     """What the servers run with.
 
     Attributes:
@@ -151,13 +151,13 @@ class BenchmarkEnvironment:
 
 
 @asynccontextmanager
-async def open_environment(rows: int, server_core: int | None) -> AsyncIterator[BenchmarkEnvironment]:
+async def open_environment(rows: int, server_core: int | None) -> AsyncIterator[Environment]:
     """Run PostgreSQL with `rows` users and the issuer, both on the core of this process."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(_folder())
         url = stack.enter_context(_postgres(folder, rows))
         issuer = await stack.enter_async_context(_issuer(folder))
-        yield BenchmarkEnvironment(folder, url, issuer.ready["issuer"], rows, server_core)
+        yield Environment(folder, url, issuer.ready["issuer"], rows, server_core)
 
 
 @contextmanager
