@@ -27,9 +27,7 @@ def install() -> Path:
         SystemExit: Go is not installed, or it failed.
     """
     if shutil.which("go") is None:
-        sys.exit(
-            f"grpcurl: not installed, and Go is missing to compile it; install one of them ({MODULE})"
-        )
+        sys.exit(f"grpcurl: not installed, and Go is missing to compile it; install one of them ({MODULE})")
     print(f"grpcurl: compiling {VERSION} (once)", file=sys.stderr)
     result = subprocess.run(
         ["go", "install", f"{MODULE}@{VERSION}"],
