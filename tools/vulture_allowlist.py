@@ -10,7 +10,6 @@ _.Export
 _.GetCurrentUser
 _.GetPublicInfo
 _.GetStats
-_.INCLUDE_NEW_REFRESH_TOKEN
 _.INTROSPECTION
 _.ImportUsers
 _.JWT
@@ -25,7 +24,6 @@ _.UpdateUser
 _.Watch
 _.WatchUsers
 _._translate_data
-_._validate_token_scope
 _.abort_with_status
 _.add_link
 _.add_registered_method_handlers
@@ -35,11 +33,12 @@ _.authenticate_refresh_token
 _.authenticate_user
 _.authorization_endpoint
 _.call_once
+_.capture_signals
 _.check_endpoint_auth_method
-_.check_permission
 _.check_response_type
 _.code_challenge
 _.code_challenge_method
+_.create_oauth2_request
 _.created_count
 _.critical
 _.debug
@@ -53,6 +52,7 @@ _.get_client_id
 _.get_default_redirect_uri
 _.get_redirect_uri
 _.get_scope
+_.handle_response
 _.has_client_role
 _.has_permission
 _.has_role
@@ -66,7 +66,6 @@ _.issue_token
 _.kwargs
 _.model_config
 _.query_authorization_code
-_.query_token
 _.revoke_old_credential
 _.row_count
 _.save_authorization_code
