@@ -10,7 +10,6 @@ _.Export
 _.GetCurrentUser
 _.GetPublicInfo
 _.GetStats
-_.INCLUDE_NEW_REFRESH_TOKEN
 _.INTROSPECTION
 _.ImportUsers
 _.JWT
@@ -26,7 +25,6 @@ _.Watch
 _.WatchUsers
 _.__getattr__
 _._translate_data
-_._validate_token_scope
 _.abort_with_status
 _.add_registered_method_handlers
 _.args
@@ -37,7 +35,6 @@ _.authorization_endpoint
 _.call_once
 _.capture_signals
 _.check_endpoint_auth_method
-_.check_permission
 _.check_response_type
 _.client_secret_file
 _.code_challenge
@@ -74,7 +71,6 @@ _.max_connection_age_grace_seconds
 _.max_connection_age_seconds
 _.model_config
 _.query_authorization_code
-_.query_token
 _.revoke_old_credential
 _.row_count
 _.save_authorization_code
