@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from gatehouse.cli._program import program_name
 from tests.support.cli import Cli, clean_environment, run_on_terminal, start
 
 ESCAPE = "\x1b["
-ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
 
 
 def paths(group: object, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -53,13 +54,15 @@ def test_help_lists_commands_and_exit_codes(cli: Cli, arguments: list[str]) -> N
 
 
 def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> None:
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("--help"))
-    call = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("call", "--help"))
+    on_path = f"{BIN}:{os.environ['PATH']}"
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("--help", PATH=on_path))
+    call = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("call", "--help", PATH=on_path))
 
     for code, meaning in MEANINGS.items():
         assert re.search(rf"^ {code} +{meaning} *$", shown, re.MULTILINE)
-    examples = call.partition("Examples:")[2].split("\n")[1:-2]
-    assert len([line for line in examples if line.strip()]) == 4
+    examples = [line.strip() for line in call.partition("Examples:")[2].splitlines()]
+    assert len([line for line in examples if line.startswith("gatehouse call ")]) == 4
+    assert len([line for line in examples if line]) == 4
     assert "╭" in call
 
 
@@ -121,7 +124,7 @@ def test_character_that_the_encoding_lacks_is_escaped() -> None:
     assert r"/z\xfcrich" in err
 
 
-def name_of_program(command: list[str], path: str, folder: Path = ROOT) -> str:
+def name_of_program(command: list[str], path: str, folder: Path) -> str:
     """Return how a program that is run in a folder with this PATH names itself in its examples."""
     done = subprocess.run(
         [*command, "policy", "--help"],
@@ -135,18 +138,17 @@ def name_of_program(command: list[str], path: str, folder: Path = ROOT) -> str:
 
 
 def test_printed_commands_work_in_the_shell_of_the_user(tmp_path: Path) -> None:
-    folder = Path(sys.executable).parent
-    program = str(folder / "gatehouse")
-    relative = str((folder / "gatehouse").relative_to(ROOT))
-    on_path, not_on_path = f"{folder}:/usr/bin", "/usr/bin"
+    root = BIN.parents[1]
+    program, relative = str(BIN / "gatehouse"), str((BIN / "gatehouse").relative_to(root))
+    on_path, not_on_path = f"{BIN}:/usr/bin", "/usr/bin"
 
-    assert name_of_program([program], on_path) == "gatehouse"
-    assert name_of_program([program], not_on_path) == relative
+    assert name_of_program([program], on_path, root) == "gatehouse"
+    assert name_of_program([program], not_on_path, root) == relative
     assert name_of_program([program], not_on_path, tmp_path) == program
     # `make` runs .venv/bin/gatehouse with another PATH than that of the user.
-    assert name_of_program([relative], on_path) == relative
-    assert name_of_program([sys.executable, "-m", "gatehouse"], not_on_path) == relative
-    assert name_of_program([sys.executable, "-m", "gatehouse"], on_path) == "gatehouse"
+    assert name_of_program([relative], on_path, root) == relative
+    assert name_of_program([sys.executable, "-m", "gatehouse"], not_on_path, root) == relative
+    assert name_of_program([sys.executable, "-m", "gatehouse"], on_path, root) == "gatehouse"
 
 
 def test_error_names_the_command_that_works_in_the_shell_of_the_user(cli: Cli) -> None:
