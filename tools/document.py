@@ -32,11 +32,12 @@ and database URL of each are in the output of `gatehouse config --describe`.
 
 def rows() -> Iterator[SettingRow]:
     """Yield a row for each setting; those that every service has only once."""
-    for name, field in ServiceSettings.model_fields.items():
-        default = "" if name != "database_password" else "null"
-        yield SettingRow(f"GATEHOUSE_<SERVICE>__{name.upper()}", default, field.description or "")
-    common = {f"GATEHOUSE_{name}__{key}".upper() for name in SERVICES for key in ServiceSettings.model_fields}
-    yield from (row for row in describe_settings(settings_model()) if row.name not in common)
+    settings = {row.name: row for row in describe_settings(settings_model())}
+    for key in ServiceSettings.model_fields:
+        first, *_ = (settings.pop(f"GATEHOUSE_{service}__{key}".upper()) for service in list(SERVICES))
+        default = first.default if first.default == "null" else ""
+        yield SettingRow(f"GATEHOUSE_<SERVICE>__{key.upper()}", default, first.meaning)
+    yield from settings.values()
 
 
 def page() -> str:

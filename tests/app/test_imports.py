@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-import sys, gatehouse.cli._run, gatehouse.app.serve, gatehouse.app.workers, gatehouse.users.service
+import sys, gatehouse.cli._serve, gatehouse.app.serve, gatehouse.app.workers, gatehouse.users.service
 print(*sys.modules)
 """
 

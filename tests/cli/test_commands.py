@@ -54,13 +54,13 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
         (["token", "introspect", "x"], {}, 3, "check that it is running"),
         (["token", "revoke", "x"], {}, 3, "check that it is running"),
         (["token", "decode", "garbage"], {}, 2, "cannot be decoded"),
-        (["trace", "xyz"], {}, 2, "xyz: is no trace id"),
-        (["trace", "ab"], {}, 2, "no server of traces is known: name one with --url"),
+        (["trace", "xyz"], {}, 2, "xyz: not a trace id"),
+        (["trace", "ab"], {}, 2, "no trace server is configured; use --url"),
         (["token", "decode", "a.b.c"], {}, 2, "cannot be decoded"),
         (["policy", "--format", "xml"], {}, 2, "'xml' is not one of 'table', 'json'"),
         (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: no issuer is configured"),
         (["serve", "mice"], {}, 2, "mice: unknown service; use one of users, admin"),
-        (["serve", "users"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "no certificate: set GATEHOUSE_TLS__"),
+        (["serve", "users"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "no TLS certificate; set GATEHOUSE_TLS__"),
         (
             ["serve", "users"],
             {
@@ -141,7 +141,7 @@ def test_port_in_use_is_one_line(cli: Cli) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         done = cli("issuer", "--realm", str(REALM_FILE), "--port", port)
-        assert (done.code, "cannot listen there" in done.err) == (3, True)
+        assert (done.code, "cannot listen" in done.err) == (3, True)
         server = {
             "GATEHOUSE_ISSUERS": ISSUERS,
             "GATEHOUSE_TLS__PLAINTEXT": "true",
@@ -152,7 +152,7 @@ def test_port_in_use_is_one_line(cli: Cli) -> None:
             done = cli("serve", "users", *more, **server)
             assert done.code == 3
             assert done.err == (
-                f"gatehouse: 127.0.0.1:{port}: cannot listen there; another process may have the port\n"
+                f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port\n"
             )
         done = cli("serve", "users", GATEHOUSE_TELEMETRY__METRICS_PORT=port)
         assert (done.code, "GATEHOUSE_TELEMETRY__METRICS_PORT" in done.err) == (2, True)

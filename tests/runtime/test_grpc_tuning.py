@@ -75,7 +75,9 @@ def test_grpc_has_this_experiment() -> None:
 
 
 def test_the_command_line_does_not_import_grpc_before_the_listener_is_selected() -> None:
-    program = "import sys, gatehouse.cli._run, gatehouse.runtime.grpc_tuning; sys.exit('grpc' in sys.modules)"
+    program = (
+        "import sys, gatehouse.cli._serve, gatehouse.runtime.grpc_tuning; sys.exit('grpc' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
@@ -131,7 +133,7 @@ async def test_serve_follows_the_setting(
             [{"issuer": "https://127.0.0.1:1", "audience": "api", "mode": "jwt"}]
         ),
         "GATEHOUSE_PUBLIC__DATABASE_URL": database_urls["public"],
-        "GATEHOUSE_SERVER__PUBLIC_PORT": "0",
+        "GATEHOUSE_PUBLIC__PORT": "0",
         "GATEHOUSE_TLS__PLAINTEXT": "true",
         "GATEHOUSE_SERVER__GRPC_TUNING": setting,
     }

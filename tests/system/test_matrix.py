@@ -16,6 +16,7 @@ from google.protobuf import json_format, message_factory
 from grpc import StatusCode
 
 from gatehouse.app.policy import policy_rows
+from gatehouse.app.services import SERVICES
 from gatehouse.client.calls import Outcome, call_each
 from gatehouse.client.requests import find_method
 from tests.support.eventually import eventually
@@ -169,7 +170,7 @@ async def test_an_rpc_answers_and_refuses_each_kind_of_caller_as_promised(
     system: System, tokens: dict[str, str | None], name: str
 ) -> None:
     rpc = RPCS[name]
-    method = find_method(rpc.service, name)
+    method = find_method(SERVICES[rpc.service].descriptor, name)
     request = json_format.ParseDict(rpc.request, message_factory.GetMessageClass(method.input_type)())
 
     async with system.channel(rpc.service) as channel:
@@ -225,7 +226,7 @@ async def test_a_stream_that_is_refused_before_it_has_sent_shows_why(
     system: System, tokens: dict[str, str | None]
 ) -> None:
     """In grpc.aio the request that can no longer be sent hides the status (grpc/grpc issue 36066)."""
-    method = find_method("users", "LookupUsers")
+    method = find_method(SERVICES["users"].descriptor, "LookupUsers")
 
     async def late() -> AsyncIterator[Any]:
         await asyncio.sleep(0)
