@@ -147,31 +147,31 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
 
     variables = client_variables(realm)
     names = [f"database/{role}" for role in (*SERVICES, "migrate")] + ["keycloak/admin"]
-    made = _load_secrets(folders["authority"], names + [f"client/{client}" for client in variables])
+    values = _load_secrets(folders["authority"], names + [f"client/{client}" for client in variables])
 
-    folders["postgres"].write("password", made["database/migrate"])
-    folders["migrate"].write("gatehouse_database__migrate_password", made["database/migrate"])
+    folders["postgres"].write("password", values["database/migrate"])
+    folders["migrate"].write("gatehouse_database__migrate_password", values["database/migrate"])
     for name, spec in SERVICES.items():
         for folder in (folders["migrate"], folders[name]):
-            folder.write(f"gatehouse_{name}__database_password", made[f"database/{name}"])
+            folder.write(f"gatehouse_{name}__database_password", values[f"database/{name}"])
         if spec.needs_issuer:
-            folders[name].write("api_client_secret", made["client/gatehouse-api"])
+            folders[name].write("api_client_secret", values["client/gatehouse-api"])
     for (name, section), client in CLIENTS.items():
-        folders[name].write(f"gatehouse_{name}__{section}__client_secret", made[f"client/{client}"])
+        folders[name].write(f"gatehouse_{name}__{section}__client_secret", values[f"client/{client}"])
 
-    environment = {"KC_BOOTSTRAP_ADMIN_PASSWORD": made["keycloak/admin"]}
-    environment |= {variable: made[f"client/{client}"] for client, variable in variables.items()}
+    environment = {"KC_BOOTSTRAP_ADMIN_PASSWORD": values["keycloak/admin"]}
+    environment |= {variable: values[f"client/{client}"] for client, variable in variables.items()}
     folders["keycloak"].write("environment", "".join(f"{k}={v}\n" for k, v in environment.items()))
 
     # A caller does not need the client that may manage users.
-    clients = {client: made[f"client/{client}"] for client in variables if client != "gatehouse-role-sync"}
+    clients = {client: values[f"client/{client}"] for client in variables if client != "gatehouse-role-sync"}
     users = load_realm(realm, {}).users.values()
     common: dict[str, object] = {
         "issuer": ports.issuer,
         "ca_file": "ca.crt",
         "clients": clients,
         "passwords": {user.username: user.password for user in users if user.password},
-        "issuer_admin_password": made["keycloak/admin"],
+        "issuer_admin_password": values["keycloak/admin"],
     }
     for name, profile in profiles(ports).items():
         folders["client"].write(name, json.dumps({**common, **profile}, indent=2) + "\n")

@@ -113,7 +113,7 @@ async def stop_process(process: asyncio.subprocess.Process, *, terminate: bool =
 
     Args:
         process: The process.
-        terminate: Whether to send SIGTERM; False if the process was told to exit in another way.
+        terminate: Whether to send SIGTERM; False if the process exits for another reason.
     """
     if process.returncode is not None:
         return

@@ -31,9 +31,9 @@ async def test_gatehouse_calls_services_with_the_copied_profile(host: Host) -> N
     denied = await call(host, "admin", "GetStats", "--as", "bob")
     assert denied.returncode == 1
     assert "\ngatehouse: PERMISSION_DENIED: " in denied.stderr
-    nobody = await call(host, "users", "ListUsers")
-    assert nobody.returncode == 1
-    assert "\ngatehouse: UNAUTHENTICATED: " in nobody.stderr
+    anonymous = await call(host, "users", "ListUsers")
+    assert anonymous.returncode == 1
+    assert "\ngatehouse: UNAUTHENTICATED: " in anonymous.stderr
     for row in policy_rows():
         if row.rule.public:
             assert (await call(host, row.service, row.method)).returncode == 0
@@ -60,8 +60,8 @@ async def test_tokens_from_inside_and_outside_have_the_same_issuer_and_access(
     assert issuers == {f"http://localhost:{port_of('keycloak', 8080)}/realms/gatehouse"}
     codes = {await host.code("users", "GetCurrentUser", token) for token in tokens}
     assert codes == {grpc.StatusCode.OK}
-    async with open_issuer_client(host.profile) as client:
-        assert {(await client.introspect(token))["active"] for token in tokens} == {True}
+    async with open_issuer_client(host.profile) as issuer:
+        assert {(await issuer.introspect(token))["active"] for token in tokens} == {True}
 
 
 def test_token_can_be_revoked_from_inside(host: Host) -> None:

@@ -66,7 +66,7 @@ def test_groups_differ_and_others_cannot_read_anything(tmp_path: Path) -> None:
     run(tmp_path)
     for path in tmp_path.rglob("*"):
         assert not stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXO, path
-    # Everybody reaches their own folder in the volume, nobody lists it.
+    # Every server reaches its own folder in the volume, and none lists the others.
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o711
     mounted = {name: group for name, group in GROUPS.items() if name != "authority"}
     assert len(set(mounted.values())) == len(mounted)
