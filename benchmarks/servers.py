@@ -23,7 +23,7 @@ from gatehouse.app.services import settings_model
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
-from gatehouse.runtime.process import http_client, issuer_config
+from gatehouse.runtime.process import http_client
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
 from gatehouse.settings import environment, load_settings
@@ -131,9 +131,8 @@ async def chain_echo(ready_file: Path) -> None:
         signals = stack.enter_context(StopSignals())
         stack.callback(telemetry.shutdown)
         metrics = RpcMetrics(telemetry.meter)
-        configs = [issuer_config(issuer) for issuer in settings.issuers]
         http = await stack.enter_async_context(http_client(settings.issuers, telemetry))
-        verifier = MultiIssuerVerifier(configs, http=http, tracer=telemetry.tracer, observer=metrics)
+        verifier = MultiIssuerVerifier(settings.issuers, http=http, tracer=telemetry.tracer, observer=metrics)
         stack.push_async_callback(verifier.aclose)
         await verifier.start()
         server = Server(

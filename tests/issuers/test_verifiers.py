@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 
-from gatehouse.oauth import InvalidToken, IssuerConfig
+from gatehouse.oauth import InvalidToken
+from gatehouse.settings import IssuerSettings
 from tests.issuers.idp import (
     CONSOLE,
     SCOPES,
@@ -29,7 +30,7 @@ ONLINE: tuple[Mode, ...] = ("introspection", "hybrid")
 
 @asynccontextmanager
 async def verifiers(idp: Idp, mode: Mode) -> AsyncIterator[Verifier]:
-    config = IssuerConfig(
+    config = IssuerSettings(
         issuer=idp.issuer,
         audience="gatehouse-api",
         provider="keycloak",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Self
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.oauth import InvalidToken, IssuerConfig, IssuerUnavailable
+from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.settings import IssuerSettings
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import (
@@ -169,7 +172,7 @@ async def test_malformed_token_makes_no_request(
 )
 async def test_random_token_is_refused_without_other_errors(token: str, make_verifier: MakeVerifier) -> None:
     """None of these tokens names the issuer, so no request is sent."""
-    issuer = IssuerConfig(issuer="https://issuer.test", audience=AUDIENCE, mode="jwt")
+    issuer = IssuerSettings(issuer="https://issuer.test", audience=AUDIENCE, mode="jwt")
     verifier = await make_verifier(issuer, start=False)
 
     await refusal(verifier, token)
@@ -517,4 +520,24 @@ async def test_aclose_stops_all_background_work(
 async def test_aclose_before_start_does_nothing(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
     verifier = await make_verifier(config(idp, "hybrid"), start=False)
 
+    await verifier.aclose()
+
+
+async def test_two_issuers_with_the_same_url_are_refused(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    with pytest.raises(ValueError, match="two issuers have the same URL"):
+        await make_verifier(config(idp), config(idp, audience="other"))
+
+
+async def test_empty_list_of_issuers_is_refused(make_verifier: MakeVerifier) -> None:
+    with pytest.raises(ValueError, match="at least one issuer is required"):
+        await make_verifier()
+
+
+async def test_system_clock_is_the_default(http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
+    idp.clock = time.time
+    verifier = Verifier([config(idp)], http=http)
+    await verifier.start()
+    assert (await verifier.verify(idp.sign())).scopes == {"read:users"}
     await verifier.aclose()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatehouse.settings import ProviderName
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
-from gatehouse.oauth.config import ProviderName
 from gatehouse.oauth.providers import provider
 from tests.support.oauth_fixtures import MakeVerifier, config
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer

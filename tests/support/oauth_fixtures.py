@@ -15,12 +15,12 @@ import pytest
 
 from gatehouse.oauth import (
     InvalidToken,
-    IssuerConfig,
     IssuerUnavailable,
     MultiIssuerVerifier,
     PresentedToken,
     Principal,
 )
+from gatehouse.settings import IssuerSettings
 from tests.support.oauth_issuers import (
     AUDIENCE,
     CLIENT_ID,
@@ -92,10 +92,10 @@ class Verifier(MultiIssuerVerifier):
 
 
 class MakeVerifier(Protocol):
-    async def __call__(self, *configs: IssuerConfig, start: bool = True, **options: Any) -> Verifier: ...
+    async def __call__(self, *configs: IssuerSettings, start: bool = True, **options: Any) -> Verifier: ...
 
 
-def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerConfig:
+def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> IssuerSettings:
     """Return the configuration of `issuer`, with `changes`."""
     values: dict[str, Any] = {
         "issuer": issuer.issuer,
@@ -104,7 +104,7 @@ def config(issuer: LoopbackIssuer, mode: str = "jwt", /, **changes: Any) -> Issu
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
     }
-    return IssuerConfig(**(values | changes))
+    return IssuerSettings(**(values | changes))
 
 
 def reason_of(error: pytest.ExceptionInfo[Any]) -> str:
@@ -161,7 +161,7 @@ async def make_verifier(
 ) -> AsyncIterator[MakeVerifier]:
     async with AsyncExitStack() as stack:
 
-        async def make(*configs: IssuerConfig, start: bool = True, **options: Any) -> Verifier:
+        async def make(*configs: IssuerSettings, start: bool = True, **options: Any) -> Verifier:
             defaults: dict[str, Any] = {
                 "http": http,
                 "clock": manual_time.clock,

@@ -2,7 +2,6 @@
 
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import HttpFailure, send_bounded, url_fault
-from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
     InsufficientScope,
@@ -26,7 +25,6 @@ from gatehouse.oauth.presented_token import (
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import TokenVerifier
-from gatehouse.settings import is_loopback
 
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",
@@ -35,7 +33,6 @@ __all__ = [
     "InsufficientUserAuthentication",
     "InvalidRequest",
     "InvalidToken",
-    "IssuerConfig",
     "IssuerUnavailable",
     "Metadata",
     "MultiIssuerVerifier",
@@ -53,7 +50,6 @@ __all__ = [
     "backoff_seconds",
     "discover",
     "is_b64token",
-    "is_loopback",
     "parse_authorization",
     "send_bounded",
     "url_fault",

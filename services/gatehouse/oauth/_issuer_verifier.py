@@ -13,7 +13,6 @@ import httpx
 
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import get_object
-from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.introspection import ENDPOINT_GONE, IntrospectionVerifier
@@ -23,6 +22,7 @@ from gatehouse.oauth.observer import Observer, Source
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read, provider
+from gatehouse.settings import IssuerSettings
 
 # Shortest time between two checks for an introspection endpoint that may have moved.
 REDISCOVERY_SECONDS = 5.0
@@ -43,7 +43,7 @@ class IssuerVerifier:
 
     def __init__(
         self,
-        config: IssuerConfig,
+        config: IssuerSettings,
         http: httpx.AsyncClient,
         *,
         clock: Callable[[], float],

@@ -16,11 +16,11 @@ from gatehouse.oauth._cache import TokenCache
 from gatehouse.oauth._claims import check_claims
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import post_form
-from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, _read, provider
+from gatehouse.settings import IssuerSettings
 
 INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
@@ -63,7 +63,7 @@ class IntrospectionVerifier:
 
     def __init__(
         self,
-        config: IssuerConfig,
+        config: IssuerSettings,
         endpoint: Callable[[], Awaitable[str]],
         http: httpx.AsyncClient,
         clock: Callable[[], float],
@@ -72,7 +72,8 @@ class IntrospectionVerifier:
         answer_seconds: float,
     ) -> None:
         self._config = config
-        self._auth = (config.client_id or "", config.client_secret or "")
+        secret = config.client_secret
+        self._auth = (config.client_id or "", secret.get_secret_value() if secret is not None else "")
         self._endpoint = endpoint
         self._http = http
         self._clock = clock

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import jwt as pyjwt
 
 from gatehouse.oauth._claims import check_claims
-from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.keys import KeySet
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import Provider, provider
+from gatehouse.settings import IssuerSettings
 
 _ACCESS_TOKEN = "at+jwt"  # noqa: S105 - a media type
 _HEADER_TYPES = frozenset({"", "jwt", _ACCESS_TOKEN})
@@ -30,7 +30,7 @@ class JwtVerifier:
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, config: IssuerConfig, keys: KeySet, clock: Callable[[], float]) -> None:
+    def __init__(self, config: IssuerSettings, keys: KeySet, clock: Callable[[], float]) -> None:
         self._config = config
         self._keys = keys
         self._clock = clock

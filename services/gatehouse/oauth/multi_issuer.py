@@ -12,11 +12,11 @@ from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, 
 from gatehouse.oauth._cache import TokenCache, TokenHasher
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._issuer_verifier import IssuerVerifier
-from gatehouse.oauth.config import IssuerConfig
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal
+from gatehouse.settings import IssuerSettings
 
 CACHE_SIZE = 10_000
 # A caller gets an answer within a second, even if the issuer does not respond.
@@ -48,7 +48,7 @@ class MultiIssuerVerifier:
 
     def __init__(
         self,
-        issuers: Sequence[IssuerConfig],
+        issuers: Sequence[IssuerSettings],
         *,
         http: httpx.AsyncClient,
         clock: Callable[[], float] = time.time,

@@ -12,8 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from gatehouse.oauth import is_loopback
-from gatehouse.settings import TlsSettings
+from gatehouse.settings import TlsSettings, is_loopback
 
 
 class TlsError(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from gatehouse.oauth import IssuerConfig, MultiIssuerVerifier, TracedTransport
+from gatehouse.oauth import MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
@@ -24,15 +24,6 @@ from gatehouse.settings import (
     with_password,
 )
 from gatehouse.storage import Database, Readiness
-
-
-def issuer_config(settings: IssuerSettings) -> IssuerConfig:
-    """Convert the settings of an issuer, which are valid."""
-    secret = settings.client_secret
-    return IssuerConfig(
-        **settings.model_dump(exclude={"client_secret", "client_secret_file"}),
-        client_secret=secret.get_secret_value() if secret else None,
-    )
 
 
 def http_client(issuers: Sequence[IssuerSettings], telemetry: Telemetry) -> httpx.AsyncClient:
@@ -87,7 +78,7 @@ class Process:
         self._http = http_client(settings.issuers, telemetry)
         stack.push_async_callback(self._http.aclose)
         self.verifier = MultiIssuerVerifier(
-            [issuer_config(issuer) for issuer in settings.issuers],
+            settings.issuers,
             http=self._http,
             tracer=telemetry.tracer,
             observer=self._metrics,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gatehouse.oauth.config import ProviderName
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import auth0, keycloak, okta
+from gatehouse.settings import ProviderName
 
 
 class Provider(Protocol):
