@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gatehouse.settings import ProviderName
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken, Principal, VerifiedClaims
 from gatehouse.oauth.providers import provider
+from gatehouse.settings import ProviderName
 from tests.support.oauth_fixtures import MakeVerifier, config
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer
 
