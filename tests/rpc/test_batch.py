@@ -46,6 +46,12 @@ async def test_flush_runs_what_was_added_once() -> None:
     assert done == [1, 2]
 
 
+def test_without_an_event_loop_functions_run_immediately() -> None:
+    done: list[int] = []
+    Batch().add(lambda: done.append(1))
+    assert done == [1]
+
+
 @pytest.mark.parametrize("flush", [True, False])
 async def test_functions_do_not_see_the_context_of_a_call(flush: bool) -> None:
     seen: list[str] = []

@@ -26,7 +26,12 @@ class Batch:
         """Run `function` soon, in an empty context, as it shares its batch with other calls."""
         self._pending.append(function)
         if len(self._pending) == 1:
-            asyncio.get_running_loop().call_later(BATCH_SECONDS, self._run, context=Context())
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # the coroutine of a call is closed after its event loop
+                self.flush()
+            else:
+                loop.call_later(BATCH_SECONDS, self._run, context=Context())
 
     def flush(self) -> None:
         """Run now what was added."""
