@@ -13,7 +13,7 @@ import pytest
 from tests.support.compose import OURS, PROJECT, ROOT, SERVING, compose, execute, inspect, run
 
 RUNTIME, TESTBED = f"{PROJECT}-runtime:local", f"{PROJECT}-testbed:local"
-MAX_MEGABYTES = {RUNTIME: 300, TESTBED: 420}
+MAX_MEGABYTES = {RUNTIME: 300, TESTBED: 350}
 MAX_CODE_MEGABYTES = 10
 CHUNK = 4 * 1024 * 1024
 CONTAINERS = (*SERVING, "setup", "migrate")
