@@ -27,7 +27,7 @@ _EXAMPLES = """examples:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def plan_of(read: argparse.Namespace) -> Plan:
-    """Makes the plan that the command line asks for."""
+    """Return the plan for the options of the command line."""
     base = QUICK if read.quick else Plan()
     rounds, seconds = read.rounds or base.rounds, read.seconds or base.seconds
     return Plan(
@@ -63,20 +63,20 @@ def plan_of(read: argparse.Namespace) -> Plan:
 
 
 async def measure(names: Sequence[str], plan: Plan, rows: int, tell: Callable[[str], None]) -> list[Row]:
-    """Makes the measurements, the servers on one core and all else on another.
+    """Run the measurements, with the servers on one core and everything else on another.
 
     Args:
         names: Some of CASES.
         plan: How long.
         rows: Users in the database.
-        tell: Told what is going on.
+        tell: Called with messages about the progress.
 
     Raises:
         BenchmarkError: A server answered wrongly, or did not do all that it was to do.
     """
     found = cores()
     if found is None:
-        tell("this machine cannot hold processes to cores: the figures are of little worth")
+        tell("processes cannot be pinned to cores on this machine, so the results are not reliable")
     server_core, load_core = found or (None, None)
     with pinned(load_core):
         tell(f"PostgreSQL with {rows:,} users, and the issuer")
@@ -85,7 +85,7 @@ async def measure(names: Sequence[str], plan: Plan, rows: int, tell: Callable[[s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code: 0 when all was measured, whatever the figures are."""
+    """Return the exit code: 0 if everything was measured, whatever the results are."""
     read = parse(arguments)
     names = read.only or list(CASES)
     rows = read.rows or (100_000 if read.quick else 1_000_000)

@@ -34,7 +34,7 @@ ECHO = Workload(
 
 
 def get_user(rows: int) -> Workload:
-    """Makes the workload that gets random users."""
+    """Return the workload that gets random users."""
     return Workload(
         path=GET_USER_PATH,
         request=lambda n: pb.GetUserRequest(user_id=user_id(n)),
@@ -128,7 +128,7 @@ async def _take_turns(
     plan: Plan,
     tell: Tell,
 ) -> None:
-    """Presses each server once a round; who goes first changes with the round."""
+    """Measure each server once per round; the first one changes with the round."""
     metadata = [await bench.authorization()]
     for number in range(plan.rounds):
         start = number % len(runners)
@@ -192,7 +192,7 @@ async def _whole(
     sample_ratio: float,
     floor: float | None,
 ) -> AsyncIterator[Runner]:
-    """Runs a server with everything on, and makes sure at its end that everything was on."""
+    """Run a server with everything on, and check at the end that it was on."""
     label = (
         "everything on, every span" if sample_ratio == 1 else f"everything on, {sample_ratio:.0%} of spans"
     )
@@ -328,7 +328,7 @@ async def measure_paging(bench: Environment, plan: Plan, tell: Tell) -> list[Row
 
 
 async def _alternate(callers: Sequence[tuple[int, Caller]], times: int) -> dict[int, list[float]]:
-    """Makes the calls in turn; returns the seconds that each took, without those of the first turns."""
+    """Make the calls in turn; return the seconds of each, without the warm-up."""
     seconds: dict[int, list[float]] = {page: [] for page, _ in callers}
     warm_up = 10
     for turn in range(times + warm_up):
@@ -341,7 +341,7 @@ async def _alternate(callers: Sequence[tuple[int, Caller]], times: int) -> dict[
 
 
 def _list_users(page: int) -> Workload:
-    """Makes the workload of one page, whose users are known by their numbers."""
+    """Return the workload that lists one page and knows its users."""
     first = (page - 1) * PAGE_SIZE
     token = ""
     if first:

@@ -40,7 +40,7 @@ _GET_USER = (
 
 
 async def echo(request: pb.GetUserRequest, _: object) -> pb.GetUserRequest:
-    """Answers with the request: a message of one field, which protovalidate holds to be a UUID."""
+    """Return the request, a message with one field that protovalidate checks to be a UUID."""
     return request
 
 
@@ -57,7 +57,7 @@ def _add_echo(_: object, server: Any) -> None:
 
 
 async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path, *, tuned: bool) -> None:
-    """Serves handlers as the grpcio documentation does, and nothing else.
+    """Serve handlers as in the grpcio documentation, without anything else.
 
     Args:
         service: `package.Service`.
@@ -79,12 +79,12 @@ async def _serve_bare(service: str, handlers: dict[str, Any], ready_file: Path, 
 
 
 async def bare_echo(ready_file: Path, *, tuned: bool = False) -> None:
-    """An echo on grpc.aio and uvloop, and nothing around it."""
+    """Serve an echo on grpc.aio and uvloop, without anything else."""
     await _serve_bare(ECHO, _echo_handlers(), ready_file, tuned=tuned)
 
 
 async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
-    """GetUser as one handler with one query by psycopg, and nothing around it."""
+    """Serve GetUser as one handler with one psycopg query, without anything else."""
     settings = load_settings(settings_model())
     pool_size, url = settings.database.pool_size, environment()["GATEHOUSE_USERS__DATABASE_URL"]
 
@@ -124,7 +124,7 @@ async def bare_users(ready_file: Path, *, tuned: bool = False) -> None:
 
 
 async def chain_echo(ready_file: Path) -> None:
-    """The same echo behind everything that `gatehouse serve` puts around a handler, made in the same way."""
+    """Serve the same echo behind the whole chain of `gatehouse serve`."""
     settings = load_settings(settings_model())
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
     async with AsyncExitStack() as stack:
@@ -170,7 +170,7 @@ SERVERS: dict[str, Callable[[Path], Coroutine[Any, Any, None]]] = {
 
 
 def main() -> None:
-    """Serves until SIGTERM."""
+    """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers", description=__doc__)
     parser.add_argument("name", choices=SERVERS)
     parser.add_argument("--ready-file", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""UserService and AdminService as processes of their own, against any issuer that has our realm."""
+"""UserService and AdminService as processes, with any issuer that has our realm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START_SECONDS = 90.0
 
 @dataclass
 class Served:
-    """One `gatehouse serve` process; it can be killed and started anew."""
+    """One `gatehouse serve` process; it can be killed and started again."""
 
     name: str
     environment: Mapping[str, str]
@@ -37,11 +37,11 @@ class Served:
 
     @property
     def log(self) -> str:
-        """What it has written, over all its lives."""
+        """Its output over all starts."""
         return (self.folder / f"{self.name}.log").read_text(encoding="utf-8")
 
     async def start(self) -> None:
-        """Starts it, and returns when it listens."""
+        """Start it and wait until it listens."""
         ready = self.folder / f"{self.name}.json"
         ready.unlink(missing_ok=True)
         with (self.folder / f"{self.name}.log").open("ab") as stream:
@@ -59,7 +59,7 @@ class Served:
         self.ports = json.loads(ready.read_text(encoding="utf-8"))
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Sends a signal, and returns the exit code."""
+        """Send a signal and return the exit code."""
         assert self._process is not None
         if self._process.returncode is None:
             self._process.send_signal(number)
@@ -67,7 +67,7 @@ class Served:
             return await self._process.wait()
 
     async def metrics(self, http: httpx.AsyncClient) -> str:
-        """Returns what Prometheus would read."""
+        """Return its metrics in the Prometheus format."""
         answer = await http.get(f"http://127.0.0.1:{self.ports['metrics']}/metrics")
         return answer.text
 
@@ -87,7 +87,7 @@ class Pair:
         return stub
 
     async def as_admin(self, token: str) -> admin_pb2_grpc.AdminServiceAsyncStub:
-        """AdminService with an access token; to be asked for anew after a restart."""
+        """AdminService with an access token; request it again after a restart."""
         stub: admin_pb2_grpc.AdminServiceAsyncStub
         stub = admin_pb2_grpc.AdminServiceStub(await self._channel(self.admin, token))
         return stub
@@ -102,7 +102,7 @@ class Pair:
 async def serve_pair(
     issuer: str, admin_url: str, database_urls: Mapping[str, str], folder: Path, **more: str
 ) -> AsyncIterator[Pair]:
-    """Serves users and admin, with role bindings brought to the provider.
+    """Serve users and admin, and deliver role changes to the identity provider.
 
     Args:
         issuer: Its issuer URL.
@@ -145,7 +145,7 @@ async def serve_pair(
 
 
 class Forwarder:
-    """A port on loopback that leads to another, and can be closed and opened again."""
+    """A loopback port that forwards to another, and can be closed and opened again."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -154,12 +154,12 @@ class Forwarder:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def up(self) -> None:
-        """Opens the port, the same as before."""
+        """Open the port again, with the same number."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
-        """Closes the port, and breaks off what goes through it."""
+        """Close the port and its connections."""
         if self._server is not None:
             self._server.close()
             self._server = None

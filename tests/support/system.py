@@ -1,4 +1,4 @@
-"""The whole system as processes of its own: PostgreSQL with passwords, issuer, three services over TLS."""
+"""The whole system as processes: PostgreSQL with passwords, issuer, three services over TLS."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ PATIENCE_SECONDS = 120.0
 
 
 def free_port() -> int:
-    """Returns a port that nobody has now."""
+    """Return a free port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 def issuer_url(port: int) -> str:
-    """Returns the name of the issuer on a port."""
+    """Return the issuer URL for a port."""
     return f"http://127.0.0.1:{port}/realms/gatehouse"
 
 
@@ -74,7 +74,7 @@ class Program:
 
     @property
     def written(self) -> str:
-        """All that it wrote so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
@@ -83,13 +83,13 @@ class Program:
         return [line for line in found if line.get("event") == event]
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Ends it by a signal and returns its exit code."""
+        """End it with a signal and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECONDS)
 
     async def code(self) -> int:
-        """Waits for its end and returns its exit code."""
+        """Wait for its end and return its exit code."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (code := self.process.poll()) is None:
                 await asyncio.sleep(0.02)
@@ -98,7 +98,7 @@ class Program:
 
 @dataclass
 class System:
-    """The running system and short ways to it."""
+    """The running system, with helpers."""
 
     folder: Path
     postgres: Any
@@ -117,7 +117,7 @@ class System:
     # Processes.
 
     def spawn(self, *arguments: str, **settings: str) -> Program:
-        """Starts `gatehouse ARGUMENTS` with the settings of this system."""
+        """Start `gatehouse ARGUMENTS` with the settings of this system."""
         log = self.folder / f"{len(self.spawned)}-{arguments[0]}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
@@ -133,7 +133,7 @@ class System:
         return program
 
     def start_issuer(self, name: str = "issuer") -> None:
-        """Starts an issuer, always on the same port, with keys of its own."""
+        """Start an issuer, always on the same port, with new keys."""
         password = self.folder / "admin-password"
         password.write_text(ADMIN_PASSWORD)
         port = self.issuer_ports[name]
@@ -142,12 +142,12 @@ class System:
         )
 
     def start(self, *names: str, **settings: str) -> None:
-        """Starts services, each in a process of its own, on the ports of this system."""
+        """Start services, one process each, on the ports of this system."""
         for name in names:
             self.programs[name] = self.spawn("serve", name, **settings)
 
     def wait_until_serving(self) -> None:
-        """Waits until the issuer answers and every service serves."""
+        """Wait until the issuer responds and every service is SERVING."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         trusted = grpc.ssl_channel_credentials(self.ca_file.read_bytes())
         for name, port in self.ports.items():
@@ -165,11 +165,11 @@ class System:
     # The database.
 
     def stop_database(self) -> None:
-        """Stops PostgreSQL as if its machine had gone: connections are broken off."""
+        """Stop PostgreSQL without closing its connections in an orderly way."""
         self._pg_ctl("-m", "immediate", "stop")
 
     def start_database(self) -> None:
-        """Starts it again."""
+        """Start it again."""
         self.postgres.ensure_postgres_running()
 
     def _pg_ctl(self, *arguments: str) -> None:
@@ -180,12 +180,12 @@ class System:
     # The issuer.
 
     def post(self, path: str, *, issuer: str = "issuer", **form: str) -> httpx.Response:
-        """Posts to an endpoint of an issuer, such as `token`."""
+        """Post to an endpoint of an issuer, such as `token`."""
         url = f"{issuer_url(self.issuer_ports[issuer])}/protocol/openid-connect/{path}"
         return httpx.post(url, data=form, trust_env=False, timeout=30)
 
     def user_tokens(self, user: str, scope: str, issuer: str = "issuer") -> dict[str, str]:
-        """Returns the token answer of a user."""
+        """Return the token response of a user."""
         answer = self.post(
             "token",
             issuer=issuer,
@@ -200,11 +200,11 @@ class System:
         return found
 
     def user_token(self, user: str, scope: str, issuer: str = "issuer") -> str:
-        """Returns an access token of a user."""
+        """Return an access token of a user."""
         return self.user_tokens(user, scope, issuer)["access_token"]
 
     def client_token(self, client: str, scope: str) -> str:
-        """Returns an access token of a client."""
+        """Return an access token of a client."""
         answer = self.post(
             "token",
             grant_type="client_credentials",
@@ -216,7 +216,7 @@ class System:
         return str(answer.json()["access_token"])
 
     def introspect(self, token: str) -> bool:
-        """Says whether a token is active."""
+        """Return whether a token is active."""
         answer = self.post(
             "token/introspect",
             token=token,
@@ -226,13 +226,13 @@ class System:
         return answer.json()["active"] is True
 
     def revoke(self, token: str, client: str = "gatehouse-console") -> None:
-        """Revokes a token of a client."""
+        """Revoke a token of a client."""
         secret = {"client_secret": CLIENT_SECRETS[client]} if client in CLIENT_SECRETS else {}
         answer = self.post("revoke", token=token, client_id=client, **secret)
         assert answer.status_code == 200, answer.text
 
     def rotate_keys(self) -> None:
-        """Has the issuer sign with a new key from now on."""
+        """Make the issuer sign with a new key."""
         base = f"http://127.0.0.1:{self.issuer_ports['issuer']}"
         with httpx.Client(trust_env=False, timeout=30) as http:
             answer = http.post(
@@ -259,13 +259,13 @@ class System:
     # The services.
 
     def channel(self, name: str, *ports: int, tokens: Any = None) -> grpc.aio.Channel:
-        """Opens a channel to a service, or to the replicas on `ports`."""
+        """Open a channel to a service, or to the replicas on `ports`."""
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports or (self.ports[name],))
         tls = TlsSettings(ca_file=self.ca_file)
         return connect(f"ipv4:{addresses}", tls=tls, server_name="localhost", tokens=tokens)
 
     def metrics(self, name: str) -> str:
-        """Returns the metrics of a service as they are published."""
+        """Return the metrics of a service in the Prometheus format."""
         ready = json.loads(self.folder.joinpath(f"{name}.json").read_text())
         answer = httpx.get(f"http://127.0.0.1:{ready['metrics']}/metrics", trust_env=False)
         assert answer.status_code == 200
@@ -292,7 +292,7 @@ def _prepare_database(folder: Path) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def run_system() -> Iterator[System]:
-    """Runs everything until the context ends."""
+    """Run everything until the context ends."""
     # A Unix socket's path may have some 90 characters.
     folder = Path(tempfile.mkdtemp(prefix="gh-sys-"))
     tls = write_certificates(folder)
@@ -376,6 +376,6 @@ def run_system() -> Iterator[System]:
 
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
-    """The whole system, started once for each test process; who breaks a part mends it."""
+    """The whole system, started once per test process; a test that stops a part starts it again."""
     with run_system() as running:
         yield running

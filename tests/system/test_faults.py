@@ -124,7 +124,7 @@ class Watch:
                 self.failures.append(await call.code())
 
 
-async def test_the_database_goes_and_comes_back_and_readiness_follows(system: System) -> None:
+async def test_readiness_follows_an_outage_of_the_database(system: System) -> None:
     token = FixedToken(system.user_token("alice", "read:users admin"))
     async with (
         system.channel("users", tokens=token) as channel,
@@ -160,7 +160,7 @@ async def test_the_database_goes_and_comes_back_and_readiness_follows(system: Sy
     )
 
 
-async def test_keys_rotate_under_calls_and_none_fails(system: System) -> None:
+async def test_no_call_fails_when_keys_rotate(system: System) -> None:
     async with system.channel("users") as channel:
         users: Any = users_pb2_grpc.UserServiceStub(channel)
         current = [system.user_token("bob", "read:users")]
@@ -180,7 +180,7 @@ async def test_keys_rotate_under_calls_and_none_fails(system: System) -> None:
     assert load.failures == []
 
 
-async def test_an_issuer_that_hangs_makes_new_tokens_unavailable_and_known_ones_serve_on(
+async def test_cached_tokens_work_while_the_issuer_hangs(
     system: System,
 ) -> None:
     known, new = (system.user_token("bob", "read:users") for _ in range(2))
@@ -211,7 +211,7 @@ async def test_an_issuer_that_hangs_makes_new_tokens_unavailable_and_known_ones_
         await eventually(admitted)
 
 
-async def test_an_issuer_that_is_down_stops_its_own_tokens_only_and_is_found_again_with_new_keys(
+async def test_outage_of_an_issuer_affects_only_its_tokens_until_it_returns_with_new_keys(
     system: System,
 ) -> None:
     here = system.user_token("bob", "read:users")
@@ -247,7 +247,7 @@ async def test_an_issuer_that_is_down_stops_its_own_tokens_only_and_is_found_aga
         assert health == [SERVING]
 
 
-async def test_a_revoked_token_is_refused_at_once_online_and_elsewhere_within_the_budget(
+async def test_revoked_token_is_denied_at_once_online_and_within_the_budget_elsewhere(
     system: System,
 ) -> None:
     token = system.user_token("alice", "read:users admin manage:roles")
@@ -285,7 +285,7 @@ async def test_a_revoked_token_is_refused_at_once_online_and_elsewhere_within_th
             assert await watch.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_replica_that_is_told_to_end_loses_no_call_of_any_shape(system: System) -> None:
+async def test_replica_loses_no_call_at_sigterm(system: System) -> None:
     port = free_port()
     ready = system.folder / "replica.json"
     replica = system.spawn(
@@ -342,7 +342,7 @@ async def test_a_replica_that_is_told_to_end_loses_no_call_of_any_shape(system: 
     assert replica.lines("stopped")
 
 
-async def test_workers_share_a_port_drain_together_and_end_at_once_when_told_twice(system: System) -> None:
+async def test_workers_share_a_port_and_drain_together_and_stop_at_a_second_signal(system: System) -> None:
     port = free_port()
     ready = system.folder / "workers.json"
     workers = system.spawn(

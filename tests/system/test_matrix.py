@@ -28,7 +28,7 @@ EVERYTHING = "read:users write:users delete:users admin manage:roles"
 
 @dataclass(frozen=True)
 class Rpc:
-    """What an RPC asks for, and what becomes of `request` when the caller may."""
+    """What an RPC requires, and the result of `request` if the caller is allowed."""
 
     service: str
     rpc_type: str
@@ -71,7 +71,7 @@ RPCS = {
 
 @dataclass(frozen=True)
 class Caller:
-    """What a caller holds after asking for everything; `refused` is why its token is none."""
+    """What a caller has after requesting all scopes; `refused` is why its token is invalid."""
 
     scopes: str = ""
     roles: str = ""
@@ -99,7 +99,7 @@ def b64(raw: bytes) -> str:
 
 
 def tampered(token: str) -> str:
-    """Gives a token more scopes than it was signed with."""
+    """Return a token with more scopes than it was signed with."""
     header, payload, signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     claims["scope"] = EVERYTHING
@@ -141,7 +141,7 @@ def tokens(system: System) -> dict[str, str | None]:
 
 
 def expected(name: str, rpc: Rpc, caller: Caller) -> tuple[StatusCode, str, str]:
-    """What must come of a call: code, reason of ErrorInfo, `www-authenticate`."""
+    """Return the expected code, reason of ErrorInfo and `www-authenticate`."""
     asked = f', scope="{rpc.scopes}"' if rpc.scopes else ""
     if rpc.public:
         return rpc.code, "", ""
@@ -166,7 +166,7 @@ def expected(name: str, rpc: Rpc, caller: Caller) -> tuple[StatusCode, str, str]
 
 
 @pytest.mark.parametrize("name", RPCS)
-async def test_an_rpc_answers_and_refuses_each_kind_of_caller_as_promised(
+async def test_rpc_allows_and_denies_each_kind_of_caller_by_its_rule(
     system: System, tokens: dict[str, str | None], name: str
 ) -> None:
     rpc = RPCS[name]
@@ -185,14 +185,14 @@ async def test_an_rpc_answers_and_refuses_each_kind_of_caller_as_promised(
     assert got == {caller: expected(name, rpc, held) for caller, held in CALLERS.items()}
 
 
-def test_the_table_above_has_every_rpc_and_shape_of_the_policy() -> None:
+def test_table_has_every_rpc_of_the_policy() -> None:
     assert {row.method: (row.service, row.rpc_type.value) for row in policy_rows()} == {
         name: (rpc.service, rpc.rpc_type) for name, rpc in RPCS.items()
     }
     assert len({rpc.rpc_type for rpc in RPCS.values()}) == 4
 
 
-def test_the_policy_prints_the_rules_of_the_table_above() -> None:
+def test_policy_command_prints_the_rules_of_the_table() -> None:
     for row in policy_rows():
         rpc, rule = RPCS[row.method], row.rule
         assert (" ".join(sorted(rule.scopes)), " ".join(rule.roles), rule.public) == (
@@ -203,7 +203,7 @@ def test_the_policy_prints_the_rules_of_the_table_above() -> None:
         assert rule.authenticated == (not rpc.public and not rpc.scopes)
 
 
-def test_each_scope_opens_something_to_somebody_and_not_to_everybody() -> None:
+def test_each_scope_allows_some_callers_and_denies_others() -> None:
     for scope in EVERYTHING.split():
         holders = [name for name, caller in CALLERS.items() if scope in caller.scopes.split()]
         good = [name for name, caller in CALLERS.items() if not caller.refused]
@@ -211,7 +211,7 @@ def test_each_scope_opens_something_to_somebody_and_not_to_everybody() -> None:
         assert any(scope in rpc.scopes.split() for rpc in RPCS.values())
 
 
-async def test_a_disabled_user_gets_no_token(system: System) -> None:
+async def test_disabled_user_gets_no_token(system: System) -> None:
     answer = system.post(
         "token",
         grant_type="password",
@@ -222,7 +222,7 @@ async def test_a_disabled_user_gets_no_token(system: System) -> None:
     assert answer.status_code == 400
 
 
-async def test_a_stream_that_is_refused_before_it_has_sent_shows_why(
+async def test_stream_denied_before_its_first_request_reports_the_reason(
     system: System, tokens: dict[str, str | None]
 ) -> None:
     """In grpc.aio the request that can no longer be sent hides the status (grpc/grpc issue 36066)."""

@@ -23,7 +23,7 @@ def traced() -> tuple[str, tuple[tuple[str, str], ...]]:
     return trace_id, (("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),)
 
 
-async def test_the_trace_of_one_call_spans_both_services_and_their_sql(system: System) -> None:
+async def test_trace_of_a_call_spans_both_services_and_their_sql(system: System) -> None:
     trace_id, metadata = traced()
     bearer = ("authorization", f"Bearer {system.user_token('alice', 'admin')}")
     async with system.channel("admin") as channel:
@@ -63,7 +63,7 @@ async def test_health_checks_make_no_spans(system: System) -> None:
     assert not any(b"grpc.health.v1" in raw for raw in system.exports)
 
 
-async def test_no_secret_and_no_value_of_a_request_is_in_a_log_line_span_metric_or_error(
+async def test_logs_spans_metrics_and_errors_contain_no_secret_or_request_value(
     system: System,
 ) -> None:
     trace_id, metadata = traced()
