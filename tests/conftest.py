@@ -1,7 +1,6 @@
 """Environment of all tests; the shared fixtures are in tests/support."""
 
 import os
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -22,8 +21,22 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 hypothesis.settings.register_profile("gatehouse", deadline=None)
 hypothesis.settings.load_profile("gatehouse")
 
+# They import one another, and pytest must rewrite their assertions before that.
+pytest.register_assert_rewrite("tests.support")
+# The modules with fixtures. Tests import everything else that they use.
 pytest_plugins = [
-    f"tests.support.{path.stem}" for path in sorted((Path(__file__).parent / "support").glob("[a-z]*.py"))
+    "tests.support.certificates",
+    "tests.support.cli",
+    "tests.support.database",
+    "tests.support.environment",
+    "tests.support.folders",
+    "tests.support.foreign",
+    "tests.support.issuer",
+    "tests.support.keycloak_admin",
+    "tests.support.oauth_fixtures",
+    "tests.support.role_sync",
+    "tests.support.rpc",
+    "tests.support.services",
+    "tests.support.system",
+    "tests.support.telemetry",
 ]
-# Some import others; pytest must rewrite their assertions before that.
-pytest.register_assert_rewrite(*pytest_plugins)
