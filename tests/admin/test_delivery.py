@@ -16,7 +16,7 @@ from gatehouse.admin.repository import AdminRepository
 from gatehouse.storage import Actor, Database
 from gatehouse.users.v1 import users_pb2
 from tests.support.eventually import eventually
-from tests.support.keycloak_admin import Request, Response
+from tests.support.loopback_http import Reply, Request
 from tests.support.role_sync import FAST, ISSUER, RoleSync
 from tests.support.services import run_sql
 from tests.support.telemetry import Spans
@@ -26,7 +26,7 @@ async def until_failed(role_sync: RoleSync, reason: str) -> None:
     await eventually(lambda: reason in role_sync.logged("reason"))
 
 
-async def hang(_: Request) -> Response | None:
+async def hang(_: Request) -> Reply | None:
     """Never respond."""
     await asyncio.Event().wait()
     return None
@@ -117,11 +117,11 @@ async def test_one_change_at_a_time_is_attempted_during_an_outage(role_sync: Rol
     for _ in range(5):
         user_id, _ = await role_sync.add_user()
         await role_sync.change_roles(user_id, grant=["admin"])
-    role_sync.keycloak.respond_with(Response(503))
+    role_sync.keycloak.respond_with(Reply(status=503))
     await role_sync.open_worker(schedule=replace(FAST, batch=2))
     await eventually(lambda: len(role_sync.log) >= 6)
     assert len(role_sync.keycloak.requests) <= len(role_sync.log) + 1
-    role_sync.keycloak.handler = None
+    role_sync.keycloak.override = None
     await role_sync.until_delivered()
 
 
@@ -143,13 +143,13 @@ async def test_slow_grant_of_one_worker_is_not_overtaken_by_a_revoke_of_another(
     outbox = RoleOutbox(role_sync.database, 60.0)
     received, respond = asyncio.Event(), asyncio.Event()
 
-    async def slow(request: Request) -> Response | None:
+    async def slow(request: Request) -> Reply | None:
         if request.method == "POST":
             received.set()
             await respond.wait()
         return None
 
-    role_sync.keycloak.handler = slow
+    role_sync.keycloak.override = slow
     await role_sync.open_worker(outbox=outbox)
     await role_sync.change_roles(user_id, grant=["admin"])
     await received.wait()
@@ -182,12 +182,12 @@ async def test_delivery_of_a_crashed_worker_is_repeated(role_sync: RoleSync) -> 
 
 async def test_delivery_of_a_stopped_worker_is_repeated(role_sync: RoleSync) -> None:
     user_id, subject = await role_sync.add_user()
-    role_sync.keycloak.handler = hang
+    role_sync.keycloak.override = hang
     stopped = await role_sync.open_worker()
     await role_sync.change_roles(user_id, grant=["admin"])
     await eventually(lambda: role_sync.keycloak.requests)
     await stopped.aclose()
-    role_sync.keycloak.handler = None
+    role_sync.keycloak.override = None
     await role_sync.open_worker()
     await role_sync.until_delivered()
     assert "admin" in role_sync.keycloak.user_roles[subject]
@@ -195,7 +195,7 @@ async def test_delivery_of_a_stopped_worker_is_repeated(role_sync: RoleSync) -> 
 
 async def test_attempt_times_out_and_keeps_its_lease(role_sync: RoleSync) -> None:
     user_id, _ = await role_sync.add_user()
-    role_sync.keycloak.handler = hang
+    role_sync.keycloak.override = hang
     worker = await role_sync.open_worker(schedule=replace(FAST, attempt=0.05), start=False)
     await role_sync.change_roles(user_id, grant=["admin"])
     assert await worker.deliver_due(1) == (1, True)

@@ -13,7 +13,8 @@ from gatehouse.admin.role_directory import RoleUpdateFailed
 from gatehouse.client import ClientCredentials
 from gatehouse.oauth import TokenRequestFailed
 from tests.support.issuer import SECRETS, LiveIssuer
-from tests.support.keycloak_admin import FakeKeycloak, Request, Response
+from tests.support.keycloak_admin import FakeKeycloak
+from tests.support.loopback_http import Reply, Request
 
 BOB = "00000000-0000-4000-8000-000000000b0b"
 
@@ -43,7 +44,7 @@ def tokens() -> Tokens:
 async def directory(keycloak: FakeKeycloak, tokens: Tokens) -> AsyncIterator[KeycloakRoleDirectory]:
     keycloak.user_roles[BOB] = {"user"}
     async with httpx.AsyncClient() as http:
-        yield KeycloakRoleDirectory(http, tokens, keycloak.admin_url)
+        yield KeycloakRoleDirectory(http, tokens, keycloak.base_url)
 
 
 async def grant_fails(
@@ -99,24 +100,24 @@ async def test_subject_that_would_change_the_url_is_unknown(
 @pytest.mark.parametrize(
     ("response", "reason", "outage"),
     [
-        (Response(404, {"error": "Realm not found."}), "not_found", True),
-        (Response(404, b"<html>"), "not_found", True),
-        (Response(404, [{"error": "User not found"}]), "not_found", True),
-        (Response(401, {"error": "HTTP 401 Unauthorized"}), "unauthorized", True),
-        (Response(403, {"error": "HTTP 403 Forbidden"}), "forbidden", False),
-        (Response(400, {"error": "unknown_error"}), "refused", False),
-        (Response(302, b"", {"location": "http://127.0.0.1:1/"}), "refused", False),
-        (Response(429), "unavailable", True),
-        (Response(500), "unavailable", True),
-        (Response(503, b"away"), "unavailable", True),
-        (Response(200, {"not": "a list"}), "malformed_response", False),
-        (Response(200, b"{"), "malformed_response", False),
-        (Response(200, b"[" + b" " * MAX_BODY_BYTES + b"]"), "body_too_large", False),
-        (Response(hang_up=True), "unreachable", True),
+        (Reply({"error": "Realm not found."}, 404), "not_found", True),
+        (Reply(b"<html>", 404), "not_found", True),
+        (Reply([{"error": "User not found"}], 404), "not_found", True),
+        (Reply({"error": "HTTP 401 Unauthorized"}, 401), "unauthorized", True),
+        (Reply({"error": "HTTP 403 Forbidden"}, 403), "forbidden", False),
+        (Reply({"error": "unknown_error"}, 400), "refused", False),
+        (Reply(b"", 302, {"location": "http://127.0.0.1:1/"}), "refused", False),
+        (Reply(status=429), "unavailable", True),
+        (Reply(status=500), "unavailable", True),
+        (Reply(b"away", 503), "unavailable", True),
+        (Reply({"not": "a list"}, 200), "malformed_response", False),
+        (Reply(b"{", 200), "malformed_response", False),
+        (Reply(b"[" + b" " * MAX_BODY_BYTES + b"]", 200), "body_too_large", False),
+        (Reply(hang_up=True), "unreachable", True),
     ],
 )
 async def test_response_other_than_a_list_of_roles_has_a_reason(
-    directory: KeycloakRoleDirectory, keycloak: FakeKeycloak, response: Response, reason: str, outage: bool
+    directory: KeycloakRoleDirectory, keycloak: FakeKeycloak, response: Reply, reason: str, outage: bool
 ) -> None:
     keycloak.respond_with(response)
     error = await grant_fails(directory)
@@ -126,15 +127,15 @@ async def test_response_other_than_a_list_of_roles_has_a_reason(
 async def test_malformed_entries_of_a_list_are_ignored(
     directory: KeycloakRoleDirectory, keycloak: FakeKeycloak
 ) -> None:
-    keycloak.respond_with(Response(200, ["admin", {"name": "admin"}, {"name": "admin", "id": 1}]))
+    keycloak.respond_with(Reply(["admin", {"name": "admin"}, {"name": "admin", "id": 1}]))
     assert (await grant_fails(directory)).reason == "role_unknown"
 
 
 @pytest.mark.parametrize(
-    ("response", "reason"), [(Response(503), "unavailable"), (Response(hang_up=True), "unreachable")]
+    ("response", "reason"), [(Reply(status=503), "unavailable"), (Reply(hang_up=True), "unreachable")]
 )
 async def test_write_without_a_definite_response_is_uncertain(
-    directory: KeycloakRoleDirectory, keycloak: FakeKeycloak, response: Response, reason: str
+    directory: KeycloakRoleDirectory, keycloak: FakeKeycloak, response: Reply, reason: str
 ) -> None:
     keycloak.respond_with(response, "POST")
     error = await grant_fails(directory)
@@ -144,7 +145,7 @@ async def test_write_without_a_definite_response_is_uncertain(
 async def test_role_that_is_deleted_before_the_write_is_unknown(
     directory: KeycloakRoleDirectory, keycloak: FakeKeycloak
 ) -> None:
-    keycloak.respond_with(Response(404, {"error": "Role not found"}), "POST")
+    keycloak.respond_with(Reply({"error": "Role not found"}, 404), "POST")
     assert (await grant_fails(directory)).reason == "role_unknown"
 
 
@@ -159,33 +160,33 @@ async def test_stopped_provider_is_an_outage(
 async def test_write_that_could_not_be_sent_is_certain(
     directory: KeycloakRoleDirectory, keycloak: FakeKeycloak
 ) -> None:
-    async def stop_after_last_read(request: Request) -> Response | None:
+    async def stop_after_last_read(request: Request) -> Reply | None:
         if not request.path.endswith("available"):
             return None
         keycloak.stop_listening()
-        return Response(200, [{"id": "id-of-admin", "name": "admin"}], {"connection": "close"})
+        return Reply([{"id": "id-of-admin", "name": "admin"}], 200, {"connection": "close"})
 
-    keycloak.handler = stop_after_last_read
+    keycloak.override = stop_after_last_read
     error = await grant_fails(directory)
     assert (error.reason, error.outage, error.uncertain) == ("unreachable", True, False)
 
 
 async def test_provider_that_does_not_respond_times_out(keycloak: FakeKeycloak, tokens: Tokens) -> None:
-    async def hang(_: Request) -> Response | None:
+    async def hang(_: Request) -> Reply | None:
         await asyncio.Event().wait()
         return None
 
     keycloak.user_roles[BOB] = set()
-    keycloak.handler = hang
+    keycloak.override = hang
     async with httpx.AsyncClient(timeout=httpx.Timeout(30, read=0.05)) as http:
-        error = await grant_fails(KeycloakRoleDirectory(http, tokens, keycloak.admin_url))
+        error = await grant_fails(KeycloakRoleDirectory(http, tokens, keycloak.base_url))
     assert (error.reason, error.outage, error.uncertain) == ("timeout", True, False)
 
 
 async def test_rejected_token_is_invalidated(
     directory: KeycloakRoleDirectory, keycloak: FakeKeycloak, tokens: Tokens
 ) -> None:
-    keycloak.respond_with(Response(401))
+    keycloak.respond_with(Reply(status=401))
     await grant_fails(directory)
     assert tokens.invalidated == ["canary-token"]
 

@@ -15,12 +15,22 @@ from urllib.parse import parse_qsl, unquote_plus
 
 @dataclass(frozen=True)
 class Request:
-    """A request with a form as its body."""
+    """A request. `path` is without the query."""
 
     method: str
     path: str
-    headers: Mapping[str, str]
-    form: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes = field(default=b"", repr=False)
+
+    @property
+    def form(self) -> dict[str, str]:
+        """Its body as a form."""
+        return dict(parse_qsl(self.content.decode(), keep_blank_values=True))
+
+    @property
+    def json(self) -> Any:
+        """Its body as JSON."""
+        return json.loads(self.content)
 
     @property
     def basic(self) -> tuple[str, str]:
@@ -125,6 +135,19 @@ class LoopbackServer:
         await self._server.wait_closed()
         self._server = None
 
+    def stop_listening(self) -> None:
+        """Refuse new connections."""
+        if self._server is not None:
+            self._server.close()
+
+    async def respond(self, request: Request) -> Reply:
+        """Return the reply to a request: that of the handler of its endpoint, otherwise status 404."""
+        handler = self.handlers.get(request.path)
+        if handler is None:
+            return Reply(status=404)
+        reply = handler(request)
+        return reply if isinstance(reply, Reply) else await reply
+
     def _path(self, name: str) -> str:
         return name if name.startswith("/") else f"{self.base_path}/{name}"
 
@@ -142,19 +165,11 @@ class LoopbackServer:
                 self._counts[request.path] += 1
                 if request.path in self._gates:
                     await self._gates[request.path].wait()
-                handler = self.handlers.get(request.path, _not_found)
-                reply: Any = handler(request)
-                if isinstance(reply, Awaitable):
-                    reply = await reply
-                keep_alive = await _write(writer, reply)
+                keep_alive = await _write(writer, await self.respond(request))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
-
-
-def _not_found(_: Request) -> Reply:
-    return Reply(b"", 404)
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:
@@ -163,7 +178,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     method, target, _ = first.split(" ")
     headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(method, target.partition("?")[0], headers, dict(parse_qsl(body.decode(), True)))
+    return Request(method, target.partition("?")[0], headers, body)
 
 
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:

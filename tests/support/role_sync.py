@@ -93,7 +93,7 @@ class RoleSync:
         worker = RoleDelivery(
             outbox or self.outbox,
             self.services.users,
-            KeycloakRoleDirectory(self.http, FixedToken("good"), self.keycloak.admin_url),
+            KeycloakRoleDirectory(self.http, FixedToken("good"), self.keycloak.base_url),
             notifications,
             issuer=ISSUER,
             logger=self._logger(),
