@@ -13,7 +13,7 @@ import typer
 from gatehouse.app.profile import load_full_profile
 from gatehouse.cli import ExitCode
 from gatehouse.settings import environment, read_secret_file
-from gatehouse_testbed.errors import require_extra
+from gatehouse_testbed.errors import TestbedError, require_extra
 
 Svg = Annotated[Path | None, typer.Option(help="Also save the output as a picture in this file.")]
 
@@ -102,7 +102,8 @@ def tour(svg: Svg = None) -> int:
       GATEHOUSE_PROFILE=profile.json gatehouse tour
     """
     require_extra()
-    from gatehouse_testbed.console import make_console, save_svg  # noqa: PLC0415 - other commands need none of these
+    from gatehouse.oauth import IssuerUnavailable  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_testbed.console import make_console, save_svg  # noqa: PLC0415
     from gatehouse_testbed.demo import run_until_signal  # noqa: PLC0415
     from gatehouse_testbed.tour.tour import Tour  # noqa: PLC0415
 
@@ -111,7 +112,13 @@ def tour(svg: Svg = None) -> int:
     async def work() -> bool | None:
         return await run_until_signal(Tour(load_full_profile(), console).run())
 
-    passed = asyncio.run(work())
+    try:
+        passed = asyncio.run(work())
+    except IssuerUnavailable as error:
+        raise TestbedError(
+            f"the issuer is unavailable ({error}); start the system with `gatehouse demo --keep`, and set "
+            "GATEHOUSE_PROFILE as it says"
+        ) from None
     if svg is not None and passed is not None:
         save_svg(console, svg, "gatehouse tour")
     return _exit_code(passed)

@@ -48,8 +48,8 @@ def test_ca_file_is_relative_to_the_profile(
     [
         ("canary", "invalid JSON"),
         ('{"canary_entry": "canary"}', "unknown key"),
-        ('{"plaintext": "canary"}', "plaintext: input should be a valid boolean"),
-        ("[]", "input should be an object"),
+        ('{"plaintext": "canary"}', "plaintext: must be true or false"),
+        ("[]", "must be a JSON object"),
     ],
 )
 def test_error_in_a_profile_is_one_line(

@@ -129,10 +129,10 @@ def test_refusal_of_the_issuer_is_one_line(configured: Cli, system: System) -> N
     )
     nobody = configured("token", "obtain", "--as", "dave")
     assert nobody.code == 2
-    assert nobody.err.startswith("gatehouse: dave: its password is not in the profile")
+    assert nobody.err.startswith("gatehouse: dave: no password in the profile")
     stranger = configured("token", "obtain", "--client", "stranger")
     assert stranger.code == 2
-    assert stranger.err.startswith("gatehouse: stranger: its secret is not in the profile")
+    assert stranger.err.startswith("gatehouse: stranger: no client secret in the profile")
 
 
 def test_healthcheck_distinguishes_serving_from_unreachable(configured: Cli, system: System) -> None:

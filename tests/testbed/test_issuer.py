@@ -130,7 +130,7 @@ def test_secret_of_the_realm_file_can_come_from_the_environment() -> None:
     ("text", "message"),
     [
         ("{", "invalid JSON"),
-        ("[]", "valid dictionary"),
+        ("[]", "must be a JSON object"),
         ('{"realm": "r", "clients": [{}]}', "not a realm"),
         ("${NOTHING}", "has no value"),
         ('{"realm": "r", "clients": [], "accessTokenLifespan": "x"}', "accessTokenLifespan: "),

@@ -39,7 +39,8 @@ def healthcheck(
     for service, status in found.items():
         typer.echo(f"{service}  {status}")
         if status != SERVING:
-            print_error(f"{service}: {status}; see the log of the service")
+            hint = "check that it runs at this address" if status == UNREACHABLE else "see its log"
+            print_error(f"{service}: {status}; {hint}")
     if not found:
         print_error(
             "no service responds at the addresses of the profile or the settings; start one with "

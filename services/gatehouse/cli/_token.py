@@ -16,7 +16,7 @@ from gatehouse.app.profile import load_full_profile
 from gatehouse.cli._errors import CommandError, ExitCode
 from gatehouse.cli._options import Client, Scope, User
 from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
-from gatehouse.client.profile import Profile
+from gatehouse.client.profile import ADD_TO_PROFILE, Profile
 from gatehouse.oauth import IssuerUnavailable, OAuthError
 from gatehouse.settings import ConfigurationError
 
@@ -84,8 +84,8 @@ def _password(profile: Profile, user: str) -> str:
         return secret.get_secret_value()
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{user}: its password is not in the profile, and standard input is not a terminal; add it under "
-            "`passwords` of the file that GATEHOUSE_PROFILE names"
+            f"{user}: no password in the profile, and standard input is not a terminal; {ADD_TO_PROFILE} "
+            "under `passwords`"
         )
     password: str = typer.prompt(f"Password of {user}", hide_input=True, err=True)
     return password

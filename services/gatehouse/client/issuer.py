@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from gatehouse.client.profile import Profile
+from gatehouse.client.profile import ADD_TO_PROFILE, Profile
 from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
 from gatehouse.oauth import Metadata, TokenRequestFailed, discover
 from gatehouse.settings import ConfigurationError
@@ -87,8 +87,7 @@ class IssuerClient:
         secret = self._profile.clients.get(client_id)
         if secret is None:
             raise ConfigurationError(
-                f"{client_id}: its secret is not in the profile; add it under `clients` of the file that "
-                "GATEHOUSE_PROFILE names"
+                f"{client_id}: no client secret in the profile; {ADD_TO_PROFILE} under `clients`"
             )
         return secret.get_secret_value()
 

@@ -44,6 +44,11 @@ class Profile(Section):
     """Revocation budget that the services are configured with."""
 
 
+ADD_TO_PROFILE = (
+    "set GATEHOUSE_PROFILE to the file that `make serve` or `make compose-profile` writes, or add it there"
+)
+
+
 def profile_file() -> Path | None:
     """Return the file named by `GATEHOUSE_PROFILE`, None if it is unset."""
     name = environment().get("GATEHOUSE_PROFILE")

@@ -23,6 +23,15 @@ S = TypeVar("S", bound=Settings)
 
 _PREFIX = "GATEHOUSE_"
 _OTHER_NAMES = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK"}
+# In place of pydantic's texts for errors of these types.
+_MESSAGES = {
+    "missing": "required",
+    "int_parsing": "must be an integer",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "tuple_type": "must be a JSON list",
+    "model_type": "must be a JSON object",
+}
 _SIMILAR = 0.8
 _SIMILAR_SECTION = 0.85
 
@@ -47,7 +56,10 @@ def load_settings(model: type[S]) -> S:
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
         name = f"{_PREFIX}{field[1].upper()}" if field else f"GATEHOUSE_SECRETS_DIR: {directory}"
-        raise ConfigurationError(f'{name}: must be JSON, such as {{"name": "value"}}') from None
+        example = '{"name": "value"}'
+        if name == "GATEHOUSE_ISSUERS":
+            example = f"[{example}]"
+        raise ConfigurationError(f"{name}: must be JSON, such as {example}") from None
     except OSError as error:
         raise ConfigurationError(
             f"GATEHOUSE_SECRETS_DIR: cannot read {error.filename} ({error.strerror})"
@@ -88,10 +100,8 @@ def _unknown(model: type[Settings], setting: str) -> str:
 def _suggestion(model: type[Settings], setting: str) -> str:
     """Return the setting that `setting` is probably meant to be, otherwise an empty string."""
     settings = list(_names(model))
-    if setting.startswith("issuers__"):  # such as issuers__0__client_scret
-        parent, _, key = setting.rpartition("__")
-        keys = difflib.get_close_matches(key, IssuerSettings.model_fields, n=1, cutoff=_SIMILAR)
-        similar = [f"{parent}__{key}" for key in keys]
+    if setting.startswith("issuers__"):  # it is one JSON list
+        similar = ["issuers"]
     elif "__" in setting:
         similar = difflib.get_close_matches(setting, settings, n=1, cutoff=_SIMILAR)
     else:
@@ -131,10 +141,17 @@ def _new_name(model: type[Settings], setting: str) -> str:
 def _explain(model: type[Settings], error: ValidationError) -> str:
     """Return one line for the first problem of a validation error, without the rejected value."""
     location, reason = _first_problem(error)
-    name = f"{_PREFIX}{'__'.join(location).upper()}"
+    if location[:1] == ["issuers"] and len(location) > 1:  # a key in the JSON list
+        _, index, *keys = location
+        name = f"{_PREFIX}ISSUERS[{index}]{''.join(f'.{key}' for key in keys)}"
+        similar = difflib.get_close_matches(location[-1], IssuerSettings.model_fields, n=1, cutoff=_SIMILAR)
+        unknown = f"unknown key; did you mean {similar[0]}?" if similar else "unknown key"
+    else:
+        name = f"{_PREFIX}{'__'.join(location).upper()}"
+        unknown = _unknown(model, "__".join(location))
     if reason:
         return f"{name}: {reason}; see `gatehouse config --describe`{_count_more(error)}"
-    return f"{name}: {_unknown(model, '__'.join(location))}"
+    return f"{name}: {unknown}"
 
 
 def validation_message(error: ValidationError) -> str:
@@ -152,7 +169,8 @@ def _first_problem(error: ValidationError) -> tuple[list[str], str]:
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [str(part) for part in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")
-    return location, "" if first["type"] == "extra_forbidden" else f"{message[0].lower()}{message[1:]}"
+    message = _MESSAGES.get(first["type"], f"{message[0].lower()}{message[1:]}")
+    return location, "" if first["type"] == "extra_forbidden" else message
 
 
 def _count_more(error: ValidationError) -> str:
