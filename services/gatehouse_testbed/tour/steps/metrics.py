@@ -10,11 +10,11 @@ from rich.table import Table
 from gatehouse_testbed.tour.context import TourContext
 from gatehouse_testbed.tour.metrics import CALLS, DENIALS, KEY_FETCHES, VERIFICATIONS, Metrics, fetch_metrics
 
-_HEADINGS = ("calls", "OK", "denied", "cache hits", "introspections", "key fetches")
+_HEADINGS = ("calls", "OK", "denied", "other", "cache hits", "introspections", "key fetches")
 
 
 async def show_metrics(context: TourContext) -> None:
-    """Show calls, cache hits and introspections by service, and denials by reason."""
+    """Show what each service counted since the start of the tour, and denials by reason."""
     if not context.profile.metrics:
         context.report.note("skipped: the profile has no metrics")
         return
@@ -38,10 +38,12 @@ def _cells(metrics: Metrics) -> list[str]:
     def total(wanted: str) -> int:
         return sum(number for (name, _), number in metrics.items() if name == wanted)
 
+    calls, ok, denied = total(CALLS), metrics[CALLS, "OK"], total(DENIALS)
     numbers = (
-        total(CALLS),
-        metrics[CALLS, "OK"],
-        total(DENIALS),
+        calls,
+        ok,
+        denied,
+        calls - ok - denied,
         metrics[VERIFICATIONS, "cache"],
         metrics[VERIFICATIONS, "introspection"],
         total(KEY_FETCHES),
