@@ -130,7 +130,7 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
 
     Args:
         root: Gets one folder for each name in GROUPS.
-        realm: The realm file. Each client whose secret is a variable gets a secret of its own.
+        realm: The realm file. Each client whose secret is a variable gets a new secret.
         ports: Published ports.
         now: Current time.
         owned: Whether to set the groups of the folders, which only root can do.

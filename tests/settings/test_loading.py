@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +248,6 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_SERVER", '{"canary', "must be JSON"),
         ("GATEHOUSE_ISSUERS", "canary", "must be JSON"),
         ("GATEHOUSE_ISSUERS", '{"issuer": "canary"}', "must be a JSON list"),
-        ("GATEHOUSE_ISSUERS", json.dumps([{"client_scret": CANARY}]), "did you mean client_secret?"),
         ("GATEHOUSE_ISSUERS", json.dumps([ISSUER, ISSUER]), "two entries have the same issuer"),
     ],
 )
@@ -257,7 +255,7 @@ def test_error_names_the_setting(name: str, value: str, reason: str, set_environ
     set_environment(**{name: value})
     line = load_error()
 
-    assert re.match(rf"{name}(\[0\]\.client_scret)?: ", line)
+    assert line.startswith(f"{name}: ")
     assert reason in line
 
 
@@ -347,3 +345,9 @@ def test_secrets_directory_that_is_a_file_is_refused(tmp_path: Path, set_environ
     set_environment(GATEHOUSE_SECRETS_DIR=str(tmp_path / "file"))
 
     assert load_error() == f"GATEHOUSE_SECRETS_DIR: cannot read {tmp_path}/file (Not a directory)"
+
+
+def test_unknown_key_of_an_issuer_is_refused_with_the_nearest_key(set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_ISSUERS=[{"client_scret": CANARY}])
+
+    assert load_error() == "GATEHOUSE_ISSUERS[0].client_scret: unknown key; did you mean client_secret?"

@@ -27,7 +27,7 @@ async def run_workers(
 ) -> int:
     """Run `count` processes that serve `specs`, until a signal or until one of them ends.
 
-    If a worker ends by itself, the others are stopped too: the supervisor of this process restarts all.
+    If a worker exits unexpectedly, the others are stopped too: the supervisor of this process restarts all.
 
     Args:
         settings: All settings. Worker n, from 0, publishes metrics on the configured port plus n.

@@ -63,7 +63,7 @@ def server_credentials(
 class Reloader:
     """Load a certificate and its key, and load them again when either file changes.
 
-    gRPC calls `changed` at every handshake, from a thread of its own.
+    gRPC calls `changed` at every handshake, from another thread.
 
     Args:
         certificate: PEM certificate chain.

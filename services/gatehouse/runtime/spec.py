@@ -93,7 +93,7 @@ class ServiceSpec(Generic[S]):
         schema: PostgreSQL schema of its tables.
         probe: SQL statement that succeeds if the schema is migrated and the login role may read it.
         build: Build the servicer and its background work.
-        settings: Settings class of the service, if it has settings of its own.
+        settings: Settings class of the service, if it needs more than ServiceSettings.
         needs_issuer: Whether the service is only ready when an issuer's tokens can be verified.
     """
 

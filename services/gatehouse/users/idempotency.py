@@ -20,7 +20,7 @@ class IdempotentRequest:
     """A request with an id.
 
     Attributes:
-        subject: `sub` of the caller; each caller has request ids of its own.
+        subject: `sub` of the caller; request ids are separate for each caller.
         request_id: Id that the caller chose.
         fingerprint: Hash of the request.
     """

@@ -27,7 +27,7 @@ SHORT_CODES = {
     grpc.StatusCode.PERMISSION_DENIED: "DENIED",
 }
 _STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue"}
-# Revoking a role that nobody has changes nothing.
+# Revoking a role that no user has changes nothing.
 UNUSED_ROLE = "tour-unused-role"
 
 
