@@ -22,14 +22,16 @@ class Postgres:
 
     Args:
         process: The process.
+        folder: Its data.
         log: Its output.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, log: Path) -> None:
         self._process = process
+        self.folder = folder
         self._log = log
         self._urls: Mapping[str, str] = {}
-        self.version = ""
+        self.owner_url = self.version = ""
 
     @classmethod
     async def launch(cls, folder: Path, log: Path) -> Postgres:
@@ -51,7 +53,7 @@ class Postgres:
                 stderr=stream,
                 start_new_session=True,
             )
-        return cls(process, log)
+        return cls(process, folder, log)
 
     async def prepare(self) -> None:
         """Wait until PostgreSQL runs with its database and requires passwords.
@@ -64,7 +66,7 @@ class Postgres:
             await self.aclose()
             raise TestbedError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
         answer = json.loads(line)
-        self.version, self._urls = answer["version"], answer["urls"]
+        self.version, self.owner_url, self._urls = answer["version"], answer["owner"], answer["urls"]
 
     async def migrate(self) -> list[str]:
         """Run the migrations of all services and set the password of each login role."""

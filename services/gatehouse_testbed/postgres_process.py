@@ -70,7 +70,8 @@ def main(folder: Path) -> None:
         (socket_folder,) = parse_qs(urlsplit(server.get_uri()).query)["host"]
         version = _prepare(server.get_uri(), folder, passwords[OWNER])
         urls = {role: _url(socket_folder, role, password) for role, password in passwords.items()}
-        _answer({"version": version, "urls": {name: urls[role] for name, role in roles.items()}})
+        service_urls = {name: urls[role] for name, role in roles.items()}
+        _answer({"version": version, "owner": urls[OWNER], "urls": service_urls})
         for line in sys.stdin:
             result: object = None
             match line.strip():

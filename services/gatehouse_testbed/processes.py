@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,28 @@ class GatehouseProcess:
     Attributes:
         name: Names its files and the process in errors.
         process: The process.
+        arguments: Its command and arguments.
+        settings: Its environment variables, in addition to `clean_environment`.
         log: Its output.
         ready_file: Written by the process when it is ready.
     """
 
     name: str
     process: asyncio.subprocess.Process
+    arguments: Sequence[str]
+    settings: Mapping[str, str] = field(repr=False)
     log: Path
     ready_file: Path
 
     @classmethod
     async def start(
-        cls, name: str, arguments: Sequence[str], settings: Mapping[str, str], folder: Path
+        cls,
+        name: str,
+        arguments: Sequence[str],
+        settings: Mapping[str, str],
+        folder: Path,
+        *,
+        output: int | None = None,
     ) -> GatehouseProcess:
         """Start `gatehouse ARGUMENTS --ready-file FILE`.
 
@@ -51,19 +61,21 @@ class GatehouseProcess:
             arguments: Command and arguments.
             settings: Environment variables, in addition to `clean_environment`.
             folder: Where its files are written.
+            output: File descriptor of its standard output; its log if None.
         """
         log, ready_file = folder / f"{name}.log", folder / f"{name}.json"
+        ready_file.unlink(missing_ok=True)
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gatehouse", *arguments, "--ready-file", str(ready_file)),
                 env=clean_environment() | dict(settings),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=stream,
+                stdout=stream if output is None else output,
                 stderr=stream,
                 # Ctrl-C reaches only the parent, which stops the processes in the right order.
                 start_new_session=True,
             )
-        return cls(name, process, log, ready_file)
+        return cls(name, process, arguments, settings, log, ready_file)
 
     async def ready(self) -> dict[str, Any]:
         """Wait for the ready file and return its content.

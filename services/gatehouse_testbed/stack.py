@@ -44,25 +44,27 @@ class Stack:
         profile: Addresses, clients and users.
         profile_file: The same, for `GATEHOUSE_PROFILE`.
         folder: Logs of all processes.
+        postgres: The database.
+        processes: The issuer and each service, by name.
     """
 
     profile: Profile
     profile_file: Path
     folder: Path
-    _postgres: Postgres = field(repr=False)
-    _processes: list[GatehouseProcess] = field(repr=False)
+    postgres: Postgres = field(repr=False)
+    processes: Mapping[str, GatehouseProcess] = field(repr=False)
 
     async def stop_database(self) -> None:
         """Stop PostgreSQL; its data stays."""
-        await self._postgres.stop()
+        await self.postgres.stop()
 
     async def start_database(self) -> None:
         """Start PostgreSQL again."""
-        await self._postgres.start()
+        await self.postgres.start()
 
     async def first_exit(self) -> TestbedError:
         """See processes.first_exit."""
-        return await first_exit(self._processes)
+        return await first_exit(list(self.processes.values()))
 
 
 @asynccontextmanager
@@ -161,7 +163,7 @@ class _Starter:
         profile = profile.model_copy(update={"metrics": metrics})
         file = self.folder / "profile.json"
         write_profile(profile, file)
-        return Stack(profile, file, self.folder, database, [issuer, *self.services.values()])
+        return Stack(profile, file, self.folder, database, {"issuer": issuer, **self.services})
 
     async def _start_issuer(self) -> GatehouseProcess:
         password = self.folder / "issuer-admin-password"

@@ -7,121 +7,25 @@ import contextlib
 import json
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
 import httpx
 import pytest
-from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
 from tests.support.eventually import eventually
+from tests.support.load import NOT_SERVING, SERVING, Load, Watch, health_of, reason_of
 from tests.support.services import FixedToken
 from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System, free_port
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def email() -> str:
     return f"{uuid.uuid4().hex}@example.test"
-
-
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    raw = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
-    for detail in status_pb2.Status.FromString(raw).details:
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
-
-
-@asynccontextmanager
-async def health_of(channel: grpc.aio.Channel, name: str) -> AsyncIterator[list[int]]:
-    """Watch the health of a service; yield the list of its statuses so far."""
-    seen: list[int] = []
-    stub: Any = health_pb2_grpc.HealthStub(channel)
-
-    async def follow() -> None:
-        call = stub.Watch(health_pb2.HealthCheckRequest(service=name))
-        while (answer := await call.read()) is not grpc.aio.EOF:
-            seen.append(answer.status)
-
-    task = asyncio.create_task(follow())
-    await eventually(lambda: seen or task.done())
-    yield seen
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-class Load:
-    """Make concurrent calls until the block ends, and record each failure."""
-
-    def __init__(self, *calls: Callable[[], Awaitable[Any]], workers: int = 2) -> None:
-        self._calls = calls
-        self._workers = workers
-        self._going = True
-        self.done = 0
-        self.failures: list[BaseException] = []
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [
-            asyncio.create_task(self._repeat(call)) for call in self._calls for _ in range(self._workers)
-        ]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._going = False
-        async with asyncio.timeout(60):
-            await asyncio.gather(*self._tasks)
-
-    async def more(self, count: int) -> None:
-        """Wait until this many more calls have succeeded."""
-        wanted = self.done + count
-        await eventually(lambda: self.done >= wanted or self.failures)
-
-    async def _repeat(self, call: Callable[[], Awaitable[Any]]) -> None:
-        while self._going:
-            try:
-                await call()
-            except grpc.aio.AioRpcError as error:
-                self.failures.append(error)
-            else:
-                self.done += 1
-
-
-class Watch:
-    """A watch that reconnects to any replica with the resume token of the last change."""
-
-    def __init__(self, users: Any) -> None:
-        self._users = users
-        self.seen: list[str] = []
-        self.failures: list[grpc.StatusCode] = []
-        self.opened = asyncio.Event()
-        self._task = asyncio.create_task(self._follow())
-
-    async def aclose(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _follow(self) -> None:
-        token = ""
-        while not self.failures:
-            call = self._users.WatchUsers(pb.WatchUsersRequest(resume_token=token))
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                async for answer in call:
-                    token = answer.resume_token
-                    self.opened.set()
-                    if answer.HasField("user"):
-                        self.seen.append(answer.user.user_id)
-            if await call.code() is not grpc.StatusCode.UNAVAILABLE:
-                self.failures.append(await call.code())
 
 
 async def test_readiness_follows_an_outage_of_the_database(system: System) -> None:
@@ -138,7 +42,7 @@ async def test_readiness_follows_an_outage_of_the_database(system: System) -> No
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
         try:
             await asyncio.to_thread(system.stop_database)
-            await eventually(lambda: NOT_SERVING in ready and NOT_SERVING in admin_ready)
+            await eventually(lambda: NOT_SERVING in ready.statuses and NOT_SERVING in admin_ready.statuses)
             for call in (
                 users.CountUsers(pb.CountUsersRequest(), timeout=20),
                 admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest(), timeout=20),
@@ -149,11 +53,11 @@ async def test_readiness_follows_an_outage_of_the_database(system: System) -> No
                 assert reason_of(caught.value) == "DATABASE_UNAVAILABLE"
         finally:
             await asyncio.to_thread(system.start_database)
-        await eventually(lambda: ready[-1] == SERVING and admin_ready[-1] == SERVING)
+        await eventually(lambda: ready.statuses[-1] == admin_ready.statuses[-1] == SERVING)
         # Not one of the old connections is tried again.
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
         await admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest())
-    assert (ready, alive, admin_ready) == (
+    assert (ready.statuses, alive.statuses, admin_ready.statuses) == (
         [SERVING, NOT_SERVING, SERVING],
         [SERVING],
         [SERVING, NOT_SERVING, SERVING],
@@ -244,7 +148,7 @@ async def test_outage_of_an_issuer_affects_only_its_tokens_until_it_returns_with
         await eventually(admitted)
         # What the issuer no longer knows is over.
         assert await code(unseen) is grpc.StatusCode.UNAUTHENTICATED
-        assert health == [SERVING]
+        assert health.statuses == [SERVING]
 
 
 async def test_revoked_token_is_denied_at_once_online_and_within_the_budget_elsewhere(
@@ -303,7 +207,7 @@ async def test_replica_loses_no_call_at_sigterm(system: System) -> None:
         system.channel("users", port, system.ports["users"], tokens=source) as channel,
         health_of(alone, "") as health,
     ):
-        await eventually(lambda: SERVING in health)
+        await eventually(lambda: SERVING in health.statuses)
         users: Any = users_pb2_grpc.UserServiceStub(channel)
         made: list[str] = []
 
@@ -331,7 +235,7 @@ async def test_replica_loses_no_call_at_sigterm(system: System) -> None:
         async with Load(unary, lookups, imports) as load:
             await load.more(10)
             replica.process.send_signal(signal.SIGTERM)
-            await eventually(lambda: NOT_SERVING in health)
+            await eventually(lambda: NOT_SERVING in health.statuses)
             await load.more(10)
             assert await replica.code() == 0
             await load.more(10)
