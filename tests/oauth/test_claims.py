@@ -13,9 +13,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken
-from gatehouse.oauth._claims import check_claims, numeric_date
+from gatehouse.oauth._claims import REQUIRED, ClaimsVerifier, numeric_date
 from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.presented_token import MAX_TOKEN_CHARS, PresentedToken, decode_base64url, is_b64token
+from gatehouse.settings import IssuerSettings
 from tests.support.oauth_issuers import b64
 
 JSON = st.recursive(
@@ -24,6 +25,15 @@ JSON = st.recursive(
     max_leaves=8,
 )
 SECONDS = st.floats(min_value=0, max_value=4e9)
+ISSUER = "https://issuer.test"
+
+
+def judge(now: float = 0.0, **changes: Any) -> ClaimsVerifier:
+    """Return what checks the claims of an issuer with audience `a` at the time `now`."""
+    config = IssuerSettings(**({"issuer": ISSUER, "audience": "a", "mode": "jwt"} | changes))
+    return ClaimsVerifier(config, lambda: now)
+
+
 # For slow strategies whose further examples repeat the same branches.
 few = settings(max_examples=30)
 
@@ -129,13 +139,13 @@ def test_numeric_date_must_be_a_finite_number(value: Any) -> None:
 def test_token_is_valid_from_nbf_minus_leeway_until_exp_plus_leeway(
     now: float, exp: float, begins: float | None, leeway: float
 ) -> None:
-    claims: dict[str, Any] = {"iss": "i", "aud": "a", "exp": exp}
+    claims: dict[str, Any] = {"iss": ISSUER, "aud": "a", "exp": exp}
     if begins is not None:
         claims["nbf"] = begins
     valid = now < exp + leeway and (begins is None or now >= begins - leeway)
 
     try:
-        check_claims(claims, issuer="i", audience="a", now=now, leeway=leeway, issuer_required=True)
+        judge(now, leeway_seconds=leeway).check(claims)
     except InvalidToken:
         assert not valid
     else:
@@ -143,30 +153,25 @@ def test_token_is_valid_from_nbf_minus_leeway_until_exp_plus_leeway(
 
 
 @given(
-    claims=st.fixed_dictionaries({}, optional=dict.fromkeys(("iss", "aud", "exp", "nbf", "iat", "cnf"), JSON))
+    claims=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("iss", "aud", "exp", "nbf", "iat", "auth_time", "jti", "cnf"), JSON)
+    )
 )
 def test_malformed_claims_are_refused_without_other_errors(claims: dict[str, Any]) -> None:
     with pytest.raises(InvalidToken):
-        check_claims(claims, issuer="i", audience="a\0", now=0, leeway=60, issuer_required=True)
+        judge(audience="a\0").check(claims)
 
 
 @pytest.mark.parametrize(
     ("claims", "required", "accepted"),
-    [({}, False, True), ({}, True, False), ({"iss": "i"}, False, True), ({"iss": "x"}, False, False)]
+    [({}, False, True), ({}, True, False), ({"iss": ISSUER}, False, True), ({"iss": "x"}, False, False)]
     + [({"iss": None}, False, False)],
 )
 def test_missing_issuer_is_accepted_only_in_an_introspection_response(
     claims: dict[str, Any], required: bool, accepted: bool
 ) -> None:
     with nullcontext() if accepted else pytest.raises(InvalidToken, match="issuer_mismatch"):
-        check_claims(
-            {"aud": "a", "exp": 10} | claims,
-            issuer="i",
-            audience="a",
-            now=0,
-            leeway=0,
-            issuer_required=required,
-        )
+        judge().check({"aud": "a", "exp": 10} | claims, REQUIRED if required else ("aud", "exp"))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ def test_defaults_are_safe() -> None:
     [
         ({"issuer": ""}, "issuer must be an https URL"),
         ({"audience": ""}, "at least 1 character"),
+        ({"audience": []}, "at least 1 item"),
+        ({"audience": ["gatehouse-api", ""]}, "at least 1 character"),
+        ({"audience": ["gatehouse-api", 1]}, "valid string"),
+        ({"audience": {"gatehouse-api": 1}}, "must be a string or a list of strings"),
         ({"algorithms": ()}, "at least 1 item"),
         ({"algorithms": ("ES256", "HS256")}, "should be 'ES256'"),
         ({"algorithms": ("none",)}, "should be 'ES256'"),
@@ -70,6 +74,7 @@ def test_invalid_issuer_is_refused(changes: dict[str, Any], message: str) -> Non
         {"issuer": "http://id.test", "allow_http": True},
         {"issuer": "http://id.test", "discovery_url": "https://inside.test/metadata"},
         {"revocation_budget_seconds": 0, "leeway_seconds": 0},
+        {"audience": ["gatehouse-api", "gatehouse-legacy"]},
     ],
     ids=str,
 )

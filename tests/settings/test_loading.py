@@ -248,7 +248,11 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_SERVER", '{"canary', "must be JSON"),
         ("GATEHOUSE_ISSUERS", "canary", "must be JSON"),
         ("GATEHOUSE_ISSUERS", '{"issuer": "canary"}', "must be a JSON list"),
-        ("GATEHOUSE_ISSUERS", json.dumps([ISSUER, ISSUER]), "two entries have the same issuer"),
+        (
+            "GATEHOUSE_ISSUERS",
+            json.dumps([ISSUER, ISSUER | {"audience": "b"}]),
+            "two entries have the same issuer; merge them, with a list as their audience",
+        ),
     ],
 )
 def test_error_names_the_setting(name: str, value: str, reason: str, set_environment: SetEnvironment) -> None:
@@ -264,7 +268,7 @@ def test_error_names_the_setting(name: str, value: str, reason: str, set_environ
     [
         ({"client_secret": ["canary"]}, ".client_secret", "valid string"),
         ({"client_secret_file": 1}, ".client_secret_file", "not a valid path"),
-        ({"audience": None}, ".audience", "valid string"),
+        ({"audience": None}, ".audience", "must be a string or a list of strings"),
         ({"mode": "canary"}, ".mode", "'jwt', 'introspection' or 'hybrid'"),
         ({"provider": "canary"}, ".provider", "'keycloak', 'auth0' or 'okta'"),
         ({"leeway_seconds": 301}, ".leeway_seconds", "less than or equal to 300"),

@@ -17,8 +17,10 @@ from gatehouse.oauth import (
     InvalidToken,
     IssuerUnavailable,
     MultiIssuerVerifier,
+    Precheck,
     PresentedToken,
     Principal,
+    no_precheck,
 )
 from gatehouse.settings import IssuerSettings
 from tests.support.oauth_issuers import (
@@ -86,9 +88,11 @@ class Stopwatch:
 class Verifier(MultiIssuerVerifier):
     """A MultiIssuerVerifier that also accepts tokens as text."""
 
-    async def verify(self, token: PresentedToken | str, *, online: bool = False) -> Principal:
+    async def verify(
+        self, token: PresentedToken | str, *, online: bool = False, precheck: Precheck = no_precheck
+    ) -> Principal:
         presented = PresentedToken(token) if isinstance(token, str) else token
-        return await super().verify(presented, online=online)
+        return await super().verify(presented, online=online, precheck=precheck)
 
 
 class MakeVerifier(Protocol):

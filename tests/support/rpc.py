@@ -17,7 +17,7 @@ from google.protobuf import wrappers_pb2
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import Tracer
 
-from gatehouse.oauth import InvalidToken, PresentedToken, Principal
+from gatehouse.oauth import InvalidToken, Precheck, PresentedToken, Principal, TokenVerifier, no_precheck
 from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.settings import ServerSettings, TlsSettings
 from tests.support.eventually import eventually
@@ -90,7 +90,9 @@ class TableVerifier:
         self.hangs = False
         self.before: Callable[[str], Awaitable[object]] | None = None
 
-    async def verify(self, token: PresentedToken, *, online: bool = False) -> Principal:
+    async def verify(
+        self, token: PresentedToken, *, online: bool = False, precheck: Precheck = no_precheck
+    ) -> Principal:
         """See TokenVerifier.verify."""
         self.asked.append((token.value, online))
         if self.before is not None:
@@ -251,6 +253,7 @@ class Env:
 async def open_env(
     *,
     services: Sequence[Service] = (),
+    token_verifier: TokenVerifier | None = None,
     tls: TlsSettings = PLAINTEXT,
     logger: Any = None,
     tracer: Tracer | None = None,
@@ -262,7 +265,10 @@ async def open_env(
     public_methods: Sequence[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Env]:
-    """Start a server with the probe service and `services`; `settings` are fields of ServerSettings."""
+    """Start a server with the probe service and `services`; `settings` are fields of ServerSettings.
+
+    `token_verifier` replaces the verifier with a table of tokens.
+    """
     probe, verifier = Probe(), TableVerifier()
     verifier.answers["good"] = principal("use:probe")
     verifier.answers["weak"] = principal("other")
@@ -274,7 +280,7 @@ async def open_env(
 
     server = Server(
         [probe.service(), *services],
-        verifier=verifier,
+        verifier=token_verifier or verifier,
         tls=tls,
         telemetry=ServerTelemetry(
             logger or structlog.wrap_logger(None, processors=[cast("Any", keep)]),

@@ -24,7 +24,7 @@ from gatehouse.oauth.presented_token import (
 )
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
-from gatehouse.oauth.verifier import TokenVerifier
+from gatehouse.oauth.verifier import Precheck, TokenVerifier, no_precheck
 
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",
@@ -39,6 +39,7 @@ __all__ = [
     "NoObserver",
     "OAuthError",
     "Observer",
+    "Precheck",
     "PresentedToken",
     "Principal",
     "Refusal",
@@ -50,6 +51,7 @@ __all__ = [
     "backoff_seconds",
     "discover",
     "is_b64token",
+    "no_precheck",
     "parse_authorization",
     "send_bounded",
     "url_fault",

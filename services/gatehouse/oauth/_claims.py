@@ -1,12 +1,19 @@
-"""Checks of the registered claims (RFC 7519 section 4.1)."""
+"""Checks of the registered claims, signed or introspected (RFC 7519 section 4.1)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from gatehouse.oauth.errors import InvalidToken
+from gatehouse.oauth.principal import Principal, VerifiedClaims
+from gatehouse.oauth.providers import Provider, provider
+from gatehouse.settings import IssuerSettings
+
+REQUIRED = frozenset({"iss", "aud", "exp"})
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
@@ -29,39 +36,96 @@ def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
     return number
 
 
-def check_claims(
-    claims: Mapping[str, Any], *, issuer: str, audience: str, now: float, leeway: float, issuer_required: bool
-) -> None:
-    """Check `iss`, `aud`, `exp`, `nbf` and `iat` (RFC 7519 section 4.1).
+class ClaimsVerifier:
+    """Checks the claims of one issuer, and turns them into principals.
 
-    A token is valid from `nbf` minus leeway until just before `exp` plus leeway.
+    Signed tokens and introspection responses are judged here, and nowhere else. Caches and streams follow
+    `Principal.expires_at`, which includes the leeway.
 
     Args:
-        claims: Claims of the token or of the introspection response.
-        issuer: Required value of `iss`.
-        audience: Value that `aud` must contain.
-        now: Seconds since the epoch.
-        leeway: Accepted clock skew in seconds.
-        issuer_required: Whether a missing `iss` is refused.
-
-    Raises:
-        InvalidToken: A claim is missing, malformed or wrong.
+        config: The issuer.
+        clock: Seconds since the epoch.
     """
-    if (issuer_required or "iss" in claims) and claims.get("iss") != issuer:
-        raise InvalidToken("issuer_mismatch")
-    aud = claims.get("aud")
-    audiences = [aud] if isinstance(aud, str) else aud
-    if not isinstance(audiences, list) or audience not in audiences:
-        raise InvalidToken("audience_mismatch")
-    exp = numeric_date(claims, "exp")
-    if exp is None:
-        raise InvalidToken("expiry_missing")
-    if now >= exp + leeway:
-        raise InvalidToken("token_expired")
-    for name in ("nbf", "iat"):
-        begins = numeric_date(claims, name)
-        if begins is not None and now < begins - leeway:
-            raise InvalidToken("token_not_yet_valid")
-    if claims.get("cnf") is not None:
-        # A sender-constrained token without its proof may be stolen (RFC 8705, RFC 9449).
-        raise InvalidToken("proof_of_possession_missing")
+
+    def __init__(self, config: IssuerSettings, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self.provider: Provider = provider(config.provider)
+
+    def check(self, claims: Mapping[str, Any], required: Collection[str] = REQUIRED) -> None:
+        """Check `iss`, `aud`, `exp`, `nbf`, `iat`, `auth_time`, `jti` and `cnf`.
+
+        A token is valid from `nbf` minus leeway until just before `exp` plus leeway.
+
+        Args:
+            claims: Claims of the token or of the introspection response.
+            required: Claims that must be present.
+
+        Raises:
+            InvalidToken: A claim is missing, malformed or wrong.
+        """
+        now, leeway = self._clock(), self._config.leeway_seconds
+        if _given(claims, "iss", required) and claims.get("iss") != self._config.issuer:
+            raise InvalidToken("issuer_mismatch")
+        if _given(claims, "aud", required) and not self._is_audience(claims.get("aud")):
+            raise InvalidToken("audience_mismatch")
+        if "exp" not in claims and "exp" in required:
+            raise InvalidToken("expiry_missing")
+        if now >= self.expires_at(claims):
+            raise InvalidToken("token_expired")
+        for name in ("nbf", "iat", "auth_time"):
+            begins = numeric_date(claims, name)
+            if begins is not None and now < begins - leeway:
+                raise InvalidToken("token_not_yet_valid")
+        if not isinstance(claims.get("jti", ""), str):
+            raise InvalidToken("claim_malformed")
+        if claims.get("cnf") is not None:
+            # A sender-constrained token without its proof may be stolen (RFC 8705, RFC 9449).
+            raise InvalidToken("proof_of_possession_missing")
+
+    def principal(
+        self,
+        claims: VerifiedClaims,
+        required: Collection[str] = REQUIRED,
+        *,
+        is_access_token: bool = False,
+    ) -> Principal:
+        """Return the principal that `claims` describe.
+
+        Args:
+            claims: See `check`.
+            required: See `check`.
+            is_access_token: Whether the header of the token names its type (RFC 9068 section 2.1).
+
+        Raises:
+            InvalidToken: A claim is missing, malformed or wrong, or the token is not an access token.
+        """
+        self.check(claims, required)
+        if not is_access_token and not self.provider.is_access_token(claims):
+            raise InvalidToken("token_type_mismatch")
+        return replace(
+            self.provider.principal_from_claims(self._config.issuer, claims),
+            expires_at=self.expires_at(claims),
+            auth_time=numeric_date(claims, "auth_time"),
+            claims=self._kept(claims),
+        )
+
+    def expires_at(self, claims: Mapping[str, Any]) -> float:
+        """Return when a token with these claims ceases to be accepted, in seconds since the epoch."""
+        exp = numeric_date(claims, "exp")
+        return math.inf if exp is None else exp + self._config.leeway_seconds
+
+    def _is_audience(self, value: object) -> bool:
+        audiences = [value] if isinstance(value, str) else value
+        if not isinstance(audiences, list) or not all(isinstance(name, str) for name in audiences):
+            return False
+        return not set(self._config.audience).isdisjoint(audiences)
+
+    def _kept(self, claims: Mapping[str, Any]) -> VerifiedClaims:
+        """Return a read-only copy of the claims that handlers may need; a cached principal is shared."""
+        kept = {name: claims[name] for name in self._config.claims if name in claims}
+        return VerifiedClaims(MappingProxyType(kept))
+
+
+def _given(claims: Mapping[str, Any], name: str, required: Collection[str]) -> bool:
+    return name in claims or name in required

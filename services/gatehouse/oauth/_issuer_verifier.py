@@ -7,21 +7,22 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
+from gatehouse.oauth._claims import ClaimsVerifier
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import get_object
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
-from gatehouse.oauth.introspection import ENDPOINT_GONE, IntrospectionVerifier
+from gatehouse.oauth.introspection import ENDPOINT_GONE, Introspected, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import _read, provider
 from gatehouse.settings import IssuerSettings
 
 # Shortest time between two checks for an introspection endpoint that may have moved.
@@ -56,7 +57,8 @@ class IssuerVerifier:
         self._http = http
         self._monotonic = monotonic
         self._sleep = sleep
-        self._provider = provider(config.provider)
+        claims = ClaimsVerifier(config, clock)
+        self._metadata_urls = claims.provider.metadata_urls(config.issuer)
         self._metadata: Metadata | None = None
         self._metadata_doubtful = False
         self._rediscovered_at = -math.inf
@@ -67,10 +69,10 @@ class IssuerVerifier:
         self._introspection: IntrospectionVerifier | None = None
         if config.mode != "introspection":
             self._keys = KeySet(self._fetch_keys, config.algorithms, monotonic, sleep, observer)
-            self._jwt = JwtVerifier(config, self._keys, clock)
+            self._jwt = JwtVerifier(config, self._keys, claims)
         if config.mode != "jwt":
             self._introspection = IntrospectionVerifier(
-                config, self._introspection_endpoint, http, clock, monotonic, sleep, answer_seconds
+                config, self._introspection_endpoint, http, claims, monotonic, sleep, answer_seconds
             )
 
     @property
@@ -100,12 +102,24 @@ class IssuerVerifier:
             await asyncio.gather(self._discoverer, return_exceptions=True)
         await self._discovery.aclose()
 
-    async def verify(self, token: PresentedToken, key: bytes, *, online: bool) -> tuple[Principal, Source]:
-        """Verify a token, and return its principal and how it was verified.
+    async def verify_signature(self, token: PresentedToken) -> Principal | None:
+        """Return the principal of a signed token, or None if the mode of this issuer is `introspection`.
+
+        Raises:
+            InvalidToken: The token is invalid.
+            IssuerUnavailable: Its key is unknown and cannot be fetched at present.
+        """
+        return None if self._jwt is None else await self._jwt.verify(token)
+
+    async def confirm(
+        self, token: PresentedToken, key: bytes, signed: Principal | None, *, online: bool
+    ) -> tuple[Principal, Source]:
+        """Ask the issuer if its mode requires it, and return the principal and how it was verified.
 
         Args:
             token: The token.
             key: Its hash.
+            signed: The result of `verify_signature`.
             online: Ask the issuer now, in any mode.
 
         Raises:
@@ -113,7 +127,6 @@ class IssuerVerifier:
             IssuerUnavailable: The token cannot be verified at present, or `online` is set and the issuer is
                 not configured for introspection.
         """
-        signed = None if self._jwt is None else await self._jwt.verify(token)
         if self._introspection is None:
             assert signed is not None  # noqa: S101 - every mode has one of the two
             if online:
@@ -125,7 +138,7 @@ class IssuerVerifier:
             if error.reason == ENDPOINT_GONE and self.config.introspection_endpoint is None:
                 self._rediscover()
             raise
-        principal = introspected if signed is None else self._merge(signed, introspected)
+        principal = introspected.principal if signed is None else self._merge(signed, introspected)
         return principal, "introspection"
 
     def _rediscover(self) -> None:
@@ -135,27 +148,27 @@ class IssuerVerifier:
             self._rediscovered_at = now
             self._discovery.begin(None, self._discover)
 
-    def _merge(self, signed: Principal, introspected: Principal) -> Principal:
+    def _merge(self, signed: Principal, introspected: Introspected) -> Principal:
         """Merge the claims of the signed token and of its introspection.
 
         Claims of the token take precedence; introspection adds others, such as a name. Roles are the current
         ones. Scopes, acr and auth_time stay those of the token, because introspection may return those of the
         current session.
         """
-        if introspected.subject != signed.subject:
+        answer = introspected.principal
+        if answer.subject != signed.subject:
             raise InvalidToken("subject_mismatch")
+        if answer.client_id and answer.client_id != signed.client_id:
+            raise InvalidToken("client_mismatch")
         merged = replace(
             signed,
-            expires_at=min(signed.expires_at, introspected.expires_at),
-            claims=_read.frozen(VerifiedClaims({**introspected.claims, **signed.claims})),
+            expires_at=min(signed.expires_at, answer.expires_at),
+            claims=VerifiedClaims(MappingProxyType({**answer.claims, **signed.claims})),
         )
-        if not self._provider.includes_roles(introspected.claims):
+        if not introspected.lists_roles:
             return merged
         return replace(
-            merged,
-            roles=introspected.roles,
-            client_roles=introspected.client_roles,
-            permissions=introspected.permissions,
+            merged, roles=answer.roles, client_roles=answer.client_roles, permissions=answer.permissions
         )
 
     async def _known_metadata(self) -> Metadata:
@@ -168,7 +181,7 @@ class IssuerVerifier:
             config.issuer,
             config.discovery_url,
             allow_http=config.allow_http,
-            urls=self._provider.metadata_urls(config.issuer),
+            urls=self._metadata_urls,
         )
         self._metadata_doubtful = False
         return self._metadata

@@ -7,19 +7,19 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from gatehouse.oauth._breaker import Breaker
 from gatehouse.oauth._cache import TokenCache
-from gatehouse.oauth._claims import check_claims
+from gatehouse.oauth._claims import ClaimsVerifier, numeric_date
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import post_form
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import Provider, _read, provider
+from gatehouse.oauth.providers import _read
 from gatehouse.settings import IssuerSettings
 
 INACTIVE_SECONDS = 10.0
@@ -40,6 +40,18 @@ _NOT_NOW = frozenset(
 )
 
 
+class Introspected(NamedTuple):
+    """A valid introspection response.
+
+    Attributes:
+        principal: Who calls.
+        lists_roles: Whether the response lists the current roles, even if there are none.
+    """
+
+    principal: Principal
+    lists_roles: bool
+
+
 class IntrospectionVerifier:
     """Verifies the tokens of one issuer by introspection. The caller caches valid tokens.
 
@@ -55,7 +67,7 @@ class IntrospectionVerifier:
         config: The issuer, with `client_id` and `client_secret`.
         endpoint: Returns the introspection endpoint; raises IssuerUnavailable while it is unknown.
         http: HTTP client.
-        clock: Seconds since the epoch.
+        claims: Checks its claims.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
         answer_seconds: Timeout of an introspection.
@@ -66,7 +78,7 @@ class IntrospectionVerifier:
         config: IssuerSettings,
         endpoint: Callable[[], Awaitable[str]],
         http: httpx.AsyncClient,
-        clock: Callable[[], float],
+        claims: ClaimsVerifier,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         answer_seconds: float,
@@ -76,10 +88,9 @@ class IntrospectionVerifier:
         self._auth = (config.client_id or "", secret.get_secret_value() if secret is not None else "")
         self._endpoint = endpoint
         self._http = http
-        self._clock = clock
+        self._claims = claims
         self._sleep = sleep
         self._answer_seconds = answer_seconds
-        self._provider: Provider = provider(config.provider)
         self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
         self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
         self._breaker = Breaker(monotonic)
@@ -89,7 +100,7 @@ class IntrospectionVerifier:
         """Stop all background work."""
         await self._recovery.aclose()
 
-    async def verify(self, token: PresentedToken, key: bytes, *, online: bool = False) -> Principal:
+    async def verify(self, token: PresentedToken, key: bytes, *, online: bool = False) -> Introspected:
         """Verify an access token.
 
         Args:
@@ -101,6 +112,9 @@ class IntrospectionVerifier:
             InvalidToken: The token is inactive, or not for this service.
             IssuerUnavailable: The issuer gave no valid response.
         """
+        if token.jws is not None:
+            # Whether genuine or forged, a token that says that it is not valid is not worth a request.
+            self._claims.check(token.jws.claims, required=())
         reason = None if online else self._inactive.get(key)
         if reason is not None:
             raise InvalidToken(reason)
@@ -114,29 +128,28 @@ class IntrospectionVerifier:
             self._inactive.put(key, refusal.reason, INACTIVE_SECONDS)
             raise
         self._inactive.discard(key)
-        return principal
+        return Introspected(principal, self._claims.provider.includes_roles(VerifiedClaims(answer)))
 
     def _principal(self, token: PresentedToken, answer: Mapping[str, Any]) -> Principal:
         if answer.get("active") is not True:
             raise InvalidToken("token_inactive")
-        claims = VerifiedClaims(answer)
-        check_claims(
-            claims,
-            issuer=self._config.issuer,
-            audience=self._config.audience,
-            now=self._clock(),
-            leeway=self._config.leeway_seconds,
-            issuer_required=False,
-        )
-        if not self._provider.is_access_token(claims):
+        # RFC 7662 section 2.2: a response need not name the issuer.
+        principal = self._claims.principal(VerifiedClaims(answer), required=("aud", "exp"))
+        if str(answer.get("token_type", "bearer")).lower() != "bearer":
             raise InvalidToken("token_type_mismatch")
-        principal = self._provider.principal_from_claims(self._config.issuer, claims)
         # The login is read from the token, which is now known to be the issuer's own. Introspection may
         # return the current login of the session instead.
         if token.jws is not None:
-            claims = VerifiedClaims(token.jws.claims)
-            return replace(principal, acr=_read.text(claims, "acr"), auth_time=_read.auth_time(claims))
-        if self._provider.INTROSPECTS_SESSION:
+            claims = token.jws.claims
+            if claims.get("sub", principal.subject) != principal.subject:
+                raise InvalidToken("subject_mismatch")
+            return replace(
+                principal,
+                expires_at=min(principal.expires_at, self._claims.expires_at(claims)),
+                acr=_read.text(claims, "acr"),
+                auth_time=numeric_date(claims, "auth_time"),
+            )
+        if self._claims.provider.INTROSPECTS_SESSION:
             return replace(principal, acr="", auth_time=None)
         return principal
 

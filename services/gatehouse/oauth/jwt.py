@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jwt as pyjwt
 
-from gatehouse.oauth._claims import check_claims
+from gatehouse.oauth._claims import ClaimsVerifier
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.keys import KeySet
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import Provider, provider
 from gatehouse.settings import IssuerSettings
 
 _ACCESS_TOKEN = "at+jwt"  # noqa: S105 - a media type
@@ -27,14 +24,12 @@ class JwtVerifier:
     Args:
         config: The issuer.
         keys: Its keys.
-        clock: Seconds since the epoch.
+        claims: Checks its claims.
     """
 
-    def __init__(self, config: IssuerSettings, keys: KeySet, clock: Callable[[], float]) -> None:
-        self._config = config
+    def __init__(self, config: IssuerSettings, keys: KeySet, claims: ClaimsVerifier) -> None:
         self._keys = keys
-        self._clock = clock
-        self._provider: Provider = provider(config.provider)
+        self._claims = claims
         self._algorithms = {name: pyjwt.get_algorithm_by_name(name) for name in config.algorithms}
 
     async def verify(self, token: PresentedToken) -> Principal:
@@ -64,16 +59,5 @@ class JwtVerifier:
         key = await self._keys.key(kid, algorithm)
         if not self._algorithms[algorithm].verify(jws.signing_input, key, jws.signature):
             raise InvalidToken("signature_mismatch")
-        claims = VerifiedClaims(jws.claims)
-        check_claims(
-            claims,
-            issuer=self._config.issuer,
-            audience=self._config.audience,
-            now=self._clock(),
-            leeway=self._config.leeway_seconds,
-            issuer_required=True,
-        )
-        is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in claims
-        if not is_rfc9068 and not self._provider.is_access_token(claims):
-            raise InvalidToken("token_type_mismatch")
-        return self._provider.principal_from_claims(self._config.issuer, claims)
+        is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in jws.claims
+        return self._claims.principal(VerifiedClaims(jws.claims), is_access_token=is_rfc9068)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import httpx
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer
 
 from gatehouse.oauth._cache import TokenCache, TokenHasher
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._issuer_verifier import IssuerVerifier
-from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, Refusal
 from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal
+from gatehouse.oauth.verifier import Precheck, no_precheck
 from gatehouse.settings import IssuerSettings
 
 CACHE_SIZE = 10_000
@@ -100,25 +102,64 @@ class MultiIssuerVerifier:
         await self._flight.aclose()
         await asyncio.gather(*(issuer.aclose() for issuer in self._issuers.values()))
 
-    async def verify(self, token: PresentedToken, *, online: bool = False) -> Principal:
+    async def verify(
+        self, token: PresentedToken, *, online: bool = False, precheck: Precheck = no_precheck
+    ) -> Principal:
         """Verify an access token; see TokenVerifier.verify."""
         key = self._hasher.hash(token.value)
-        if online:
-            # The answer to a request in progress may be older than this call, so it is not shared.
-            return await self._verify(key, token, online=True)
         cached = self._cache.get(key)
         if cached is not None and self._clock() < cached.expires_at:
-            self._observer.verified("cache")
-            return cached
-        shared = self._flight.busy(key)
-        principal = await self._flight.run(key, lambda: self._verify(key, token, online=False))
+            if not online:
+                self._observer.verified("cache")
+                return cached
+            precheck(cached)
+        issuer = self._issuer_of(token)
+        with self._recorded(issuer, key):
+            try:
+                async with asyncio.timeout(self._answer_seconds):
+                    return await self._verify(issuer, token, key, online=online, precheck=precheck)
+            except TimeoutError:
+                raise IssuerUnavailable("issuer_timeout") from None
+
+    async def _verify(
+        self, issuer: IssuerVerifier, token: PresentedToken, key: bytes, *, online: bool, precheck: Precheck
+    ) -> Principal:
+        shared = not online and self._flight.busy(key)
+        # The signature has been verified if another call with this token is waiting for the issuer.
+        signed = None if shared else await issuer.verify_signature(token)
+        if signed is not None:
+            precheck(signed)
+        if online:
+            # The response to a request in progress may be older than this call, so it is not shared.
+            return await self._confirm(issuer, token, key, signed, online=True)
+        principal = await self._flight.run(
+            key, lambda: self._confirm(issuer, token, key, signed, online=False)
+        )
         if shared:
             self._observer.verified("cache")
         return principal
 
-    async def _verify(self, key: bytes, token: PresentedToken, *, online: bool) -> Principal:
-        issuer = self._issuer_of(token)
+    async def _confirm(
+        self,
+        issuer: IssuerVerifier,
+        token: PresentedToken,
+        key: bytes,
+        signed: Principal | None,
+        *,
+        online: bool,
+    ) -> Principal:
         started = self._monotonic()
+        principal, source = await issuer.confirm(token, key, signed, online=online)
+        self._observer.verified(source)
+        # The lifetime counts from the request, not from the response.
+        elapsed = self._monotonic() - started
+        budget = issuer.config.revocation_budget_seconds
+        self._cache.put(key, principal, min(principal.expires_at - self._clock(), budget) - elapsed)
+        return principal
+
+    @contextmanager
+    def _recorded(self, issuer: IssuerVerifier, key: bytes) -> Iterator[None]:
+        """Record a verification in a span, and forget a token that turns out to be invalid."""
         with self._tracer.start_as_current_span(
             "oauth.verify",
             kind=SpanKind.INTERNAL,
@@ -127,24 +168,17 @@ class MultiIssuerVerifier:
             attributes={"oauth.issuer": issuer.config.issuer, "oauth.mode": issuer.config.mode},
         ) as span:
             try:
-                async with asyncio.timeout(self._answer_seconds):
-                    principal, source = await issuer.verify(token, key, online=online)
-            except TimeoutError:
-                _record_failure(span, "issuer_timeout", is_error=True)
-                raise IssuerUnavailable("issuer_timeout") from None
-            except InvalidToken as refusal:
-                _record_failure(span, refusal.reason, is_error=False)
-                self._cache.discard(key)
+                yield
+            except Refusal as refusal:
+                # A refusal does not make the span an error.
+                span.set_attribute("error.type", refusal.reason)
+                if isinstance(refusal, InvalidToken):
+                    self._cache.discard(key)
                 raise
             except IssuerUnavailable as error:
-                _record_failure(span, error.reason, is_error=True)
+                span.set_attribute("error.type", error.reason)
+                span.set_status(Status(StatusCode.ERROR))
                 raise
-        self._observer.verified(source)
-        # The lifetime counts from the request, not from the response.
-        elapsed = self._monotonic() - started
-        budget = issuer.config.revocation_budget_seconds
-        self._cache.put(key, principal, min(principal.expires_at - self._clock(), budget) - elapsed)
-        return principal
 
     def _issuer_of(self, token: PresentedToken) -> IssuerVerifier:
         if token.jws is None:
@@ -156,10 +190,3 @@ class MultiIssuerVerifier:
         if issuer is None:
             raise InvalidToken("issuer_unknown")
         return issuer
-
-
-def _record_failure(span: Span, reason: str, *, is_error: bool) -> None:
-    """Record why a verification failed; a refused token does not make the span an error."""
-    span.set_attribute("error.type", reason)
-    if is_error:
-        span.set_status(Status(StatusCode.ERROR))

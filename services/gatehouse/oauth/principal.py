@@ -26,10 +26,10 @@ class Principal:
         roles: Realm roles or groups of the provider.
         client_roles: Roles by the client that defines them.
         permissions: Auth0 `permissions`; empty elsewhere.
-        expires_at: `exp`, seconds since the epoch.
+        expires_at: End of its validity in seconds since the epoch: `exp` plus the leeway of the issuer.
         acr: `acr`, or "".
         auth_time: Time of the login in seconds since the epoch, or None.
-        claims: All verified claims, for handlers that need more. Never log them.
+        claims: The verified claims that the setting `claims` of the issuer lists. Never log them.
     """
 
     issuer: str
@@ -41,7 +41,7 @@ class Principal:
     permissions: frozenset[str] = frozenset()
     expires_at: float = 0.0
     acr: str = ""
-    auth_time: int | None = None
+    auth_time: float | None = None
     claims: VerifiedClaims = field(default_factory=lambda: _NO_CLAIMS, repr=False, compare=False)
 
     def has_scope(self, scope: str) -> bool:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal
 
+Precheck = Callable[[Principal], None]
+
+
+def no_precheck(_: Principal) -> None:
+    """Refuse nothing."""
+
 
 class TokenVerifier(Protocol):
     """Turns an access token into a principal."""
 
-    async def verify(self, token: PresentedToken, *, online: bool = False) -> Principal:
+    async def verify(
+        self, token: PresentedToken, *, online: bool = False, precheck: Precheck = no_precheck
+    ) -> Principal:
         """Verify an access token.
 
         Args:
             token: The token.
             online: Ask the issuer now; do not answer from a cache.
+            precheck: Called before the issuer is asked, if the caller is known; roles may be outdated.
+                Raises a Refusal if no response of the issuer can make the call acceptable.
 
         Raises:
+            Refusal: By `precheck`.
             InvalidToken: The token is expired, revoked, malformed, or not for this service.
             IssuerUnavailable: The token cannot be verified at present.
         """

@@ -10,6 +10,7 @@ from gatehouse.oauth import (
     InvalidToken,
     IssuerUnavailable,
     OAuthError,
+    Precheck,
     PresentedToken,
     Principal,
     TokenVerifier,
@@ -50,12 +51,12 @@ class AuthorizationInterceptor:
         rule = method.rule
         if rule.public:
             return call_next
-        verify, clock = self._verifier.verify, self._clock
+        verify, clock, precheck = self._verifier.verify, self._clock, self._precheck(method)
 
         async def handle(call: Call) -> None:
             try:
                 token = parse_authorization(call.metadata.authorization)
-                principal = await verify(token, online=rule.online)
+                principal = await verify(token, online=rule.online, precheck=precheck)
                 rule.check(principal, clock())
             except OAuthError as error:
                 self._metrics.denied(method, getattr(error, "reason", "other"))
@@ -67,6 +68,10 @@ class AuthorizationInterceptor:
                 await call_next(call)
 
         return handle
+
+    def _precheck(self, method: Method) -> Precheck:
+        """Return the part of the rule that needs no response of the issuer."""
+        return lambda principal: method.rule.check_token(principal, self._clock())
 
     async def _watch(self, call: Call, token: PresentedToken, principal: Principal, call_next: Next) -> None:
         """Run the rest of the chain for a stream, and cancel it when its token is no longer valid."""
@@ -95,7 +100,7 @@ class AuthorizationInterceptor:
 
     async def _until_invalid(self, call: Call, token: PresentedToken, principal: Principal) -> OAuthError:
         """Wait until the token is no longer valid, and return why."""
-        rule = call.method.rule
+        rule, precheck = call.method.rule, self._precheck(call.method)
         while True:
             remaining = principal.expires_at - self._clock()
             await asyncio.sleep(max(0.0, min(remaining, self._recheck_seconds)))
@@ -105,7 +110,7 @@ class AuthorizationInterceptor:
                 break
             try:
                 async with asyncio.timeout(remaining):
-                    principal = await self._verifier.verify(token, online=rule.online)
+                    principal = await self._verifier.verify(token, online=rule.online, precheck=precheck)
                 rule.check(principal, self._clock())
             except (IssuerUnavailable, TimeoutError):
                 # An outage does not invalidate a token; it stays valid until it expires.

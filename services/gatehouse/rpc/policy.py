@@ -81,10 +81,14 @@ class AccessRule:
             InsufficientScope: A scope is missing, or all roles are.
             InsufficientUserAuthentication: The login is too weak or too old (RFC 9470 section 3).
         """
+        self.check_token(principal, now)
+        if self.roles and not any(role in principal.roles for role in self.roles):
+            raise InsufficientScope("role_missing", sorted(self.scopes))
+
+    def check_token(self, principal: Principal, now: float) -> None:
+        """Check scopes and login, which stay the same for the life of a token; see `check`."""
         if not self.scopes <= principal.scopes:
             raise InsufficientScope("insufficient_scope", sorted(self.scopes))
-        if self.roles and self.roles.isdisjoint(principal.roles):
-            raise InsufficientScope("role_missing", sorted(self.scopes))
         if self.acr and principal.acr != self.acr:
             raise InsufficientUserAuthentication("acr_too_low", self.acr, self.max_age)
         if self.max_age is not None and (

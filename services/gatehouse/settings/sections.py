@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -146,6 +147,19 @@ class _IssuerClient(Section):
         return self
 
 
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic reports ValueError
+    return value
+
+
+Audiences = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)
+]
+
+
 class IssuerSettings(_IssuerClient):
     """An issuer whose access tokens are accepted."""
 
@@ -155,8 +169,8 @@ class IssuerSettings(_IssuerClient):
     """Provider whose claim layout to use."""
     mode: VerifyMode = "hybrid"
     """`jwt` (signature), `introspection`, or `hybrid` (signature, then introspection)."""
-    audience: str = Field(min_length=1)
-    """Value that the `aud` claim must contain."""
+    audience: Audiences
+    """Value, or list of values, of which the `aud` claim must contain one."""
     algorithms: tuple[Algorithm, ...] = Field(("ES256", "RS256"), min_length=1)
     """Accepted signature algorithms, asymmetric only."""
     discovery_url: str | None = None
@@ -174,7 +188,9 @@ class IssuerSettings(_IssuerClient):
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
     """Longest time that a revoked token can still be accepted; 0 introspects on every call."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
-    """Accepted clock skew."""
+    """Accepted clock skew, for calls, streams and caches alike."""
+    claims: tuple[str, ...] = ("email", "email_verified", "name", "preferred_username")
+    """Claims that handlers can read from the principal; all others are dropped after verification."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
     ca_file: Path | None = None
@@ -284,7 +300,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_unique(cls, issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
         if len({issuer.issuer for issuer in issuers}) < len(issuers):
-            raise ValueError("two entries have the same issuer; remove one of them")
+            raise ValueError("two entries have the same issuer; merge them, with a list as their audience")
         return issuers
 
     @classmethod

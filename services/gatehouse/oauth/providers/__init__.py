@@ -30,7 +30,7 @@ class Provider(Protocol):
         ...
 
     def principal_from_claims(self, issuer: str, claims: VerifiedClaims) -> Principal:
-        """Return the principal described by `claims`, whose `exp` has been checked."""
+        """Return the principal with the rights in `claims`; ClaimsVerifier adds times and other claims."""
         ...
 
 

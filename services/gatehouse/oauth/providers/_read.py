@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from gatehouse.oauth.errors import InvalidToken
-from gatehouse.oauth.principal import VerifiedClaims
 
 MAX_SUBJECT_CHARS = 255
 
@@ -48,14 +46,3 @@ def subject(claims: Mapping[str, Any]) -> str:
     if len(value) > MAX_SUBJECT_CHARS or not value.isprintable():
         raise InvalidToken("subject_malformed")
     return value
-
-
-def auth_time(claims: Mapping[str, Any]) -> int | None:
-    """Return `auth_time` in seconds since the epoch, or None."""
-    value = claims.get("auth_time")
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def frozen(claims: VerifiedClaims) -> VerifiedClaims:
-    """Return a read-only copy of `claims`, so that no handler can change a cached principal."""
-    return VerifiedClaims(MappingProxyType(dict(claims)))

@@ -41,10 +41,7 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
         scopes=_read.words(claims.get("scope")) | permissions,
         roles=frozenset().union(*(_read.names(value) for name, value in claims.items() if _is_roles(name))),
         permissions=permissions,
-        expires_at=float(claims["exp"]),
         acr=_read.text(claims, "acr"),
-        auth_time=_read.auth_time(claims),
-        claims=_read.frozen(claims),
     )
 
 

@@ -42,8 +42,5 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
         client_roles=MappingProxyType(
             {client: _read.names(_read.mapping(access).get("roles")) for client, access in clients.items()}
         ),
-        expires_at=float(claims["exp"]),
         acr=_read.text(claims, "acr"),
-        auth_time=_read.auth_time(claims),
-        claims=_read.frozen(claims),
     )

@@ -38,8 +38,5 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
         client_id=_read.text(claims, "cid", "client_id"),
         scopes=_read.names(claims.get("scp")) | _read.words(claims.get("scope")),
         roles=_read.names(claims.get("groups")),
-        expires_at=float(claims["exp"]),
         acr=_read.text(claims, "acr"),
-        auth_time=_read.auth_time(claims),
-        claims=_read.frozen(claims),
     )
