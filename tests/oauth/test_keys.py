@@ -39,7 +39,7 @@ DAY = 24 * 3600.0
     ],
 )
 def test_verification_key_is_used(jwk: dict[str, Any]) -> None:
-    assert set(read_keys({"keys": [jwk]}, ALL)) == {("ec", "ES256")}
+    assert set(read_keys({"keys": [jwk]}, ALL)) == {("ec", "ES256"), (None, "ES256")}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,6 @@ def test_verification_key_is_used(jwk: dict[str, Any]) -> None:
         EC.jwk(alg="ECDH-ES"),
         EC.jwk(alg=["ES256"]),
         EC.jwk(alg=1),
-        EC.jwk(kid=None),
         EC.jwk(kid=1),
         EC.jwk(kty="RSA"),
         EC.jwk(kty=None),
@@ -80,6 +79,8 @@ def test_verification_key_is_used(jwk: dict[str, Any]) -> None:
         RSA.jwk(e="Ag"),
         RSA.jwk(n="AQAB"),
         RSA.jwk(d="AAAA"),
+        RSA.jwk(p="AAAA"),
+        EC.jwk(k="AAAA"),
         SigningKey("weak", "RS256", rsa_key(1024)).jwk(),
         RSA.jwk(n="_" * 1600),
         RSA.jwk(alg="RSA-OAEP"),
@@ -99,23 +100,51 @@ def test_verification_key_is_used(jwk: dict[str, Any]) -> None:
 def test_unusable_key_is_skipped(jwk: Any) -> None:
     good = SigningKey.make("good")
 
-    assert set(read_keys({"keys": [jwk, good.jwk()]}, ALL)) == {("good", "ES256")}
+    assert set(read_keys({"keys": [jwk, good.jwk()]}, ALL)) == {("good", "ES256"), (None, "ES256")}
 
 
 def test_key_without_alg_is_used_for_the_pinned_algorithms_of_its_type() -> None:
     keys = read_keys({"keys": [RSA.jwk(alg=None)]}, ("ES256", "RS256", "PS256"))
 
-    assert set(keys) == {("rsa", "RS256"), ("rsa", "PS256")}
+    assert set(keys) == {(kid, name) for kid in ("rsa", None) for name in ("RS256", "PS256")}
 
 
 def test_key_with_an_unpinned_algorithm_is_skipped() -> None:
-    assert read_keys({"keys": [RSA.jwk(), EC.jwk()]}, ("ES256",)).keys() == {("ec", "ES256")}
+    assert read_keys({"keys": [RSA.jwk(), EC.jwk()]}, ("ES256",)).keys() == {("ec", "ES256"), (None, "ES256")}
+
+
+def test_key_without_kid_is_for_tokens_without_kid() -> None:
+    assert set(read_keys({"keys": [EC.jwk(kid=None)]}, ALL)) == {(None, "ES256")}
+
+
+def test_token_without_kid_needs_a_key_set_with_one_key_for_its_algorithm() -> None:
+    other = SigningKey.make("other")
+
+    assert read_keys({"keys": [EC.jwk(), RSA.jwk(), EC.jwk(kid="again")]}, ALL).keys() == {
+        ("ec", "ES256"),
+        ("again", "ES256"),
+        ("rsa", "RS256"),
+        (None, "ES256"),
+        (None, "RS256"),
+    }
+    assert (None, "ES256") not in read_keys({"keys": [EC.jwk(), other.jwk()]}, ALL)
+    assert (None, "ES256") not in read_keys({"keys": [EC.jwk(kid=None), other.jwk(kid=None)]}, ALL)
+
+
+def test_keys_with_the_same_kid_are_not_used() -> None:
+    impostor = SigningKey.make("ec")
+
+    assert read_keys({"keys": [EC.jwk(), impostor.jwk(), RSA.jwk()]}, ALL).keys() == {
+        ("rsa", "RS256"),
+        (None, "RS256"),
+    }
+    assert ("ec", "ES256") in read_keys({"keys": [EC.jwk(), EC.jwk()]}, ALL)
 
 
 def test_number_of_keys_is_limited() -> None:
     keys = [EC.jwk(kid=f"key-{number}") for number in range(100)]
 
-    assert len(read_keys({"keys": keys}, ALL)) == 64
+    assert {kid for kid, _ in read_keys({"keys": keys}, ALL)} == {None, *(f"key-{n}" for n in range(64))}
 
 
 @pytest.mark.parametrize("document", [{}, {"keys": None}, {"keys": {}}, {"keys": "a"}, EC.jwk()])
@@ -151,7 +180,7 @@ def test_malformed_key_is_used_or_skipped_without_errors(
     base: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     for kid, algorithm in read_keys({"keys": [base | changes]}, ALL):
-        assert kid == (base | changes)["kid"]
+        assert kid in {None, (base | changes).get("kid")}
         assert algorithm in ALL
 
 

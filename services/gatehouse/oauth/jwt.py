@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jwt as pyjwt
 
 from gatehouse.oauth._claims import ClaimsVerifier
@@ -53,11 +56,18 @@ class JwtVerifier:
         header_type = header_type.lower().removeprefix("application/")
         if header_type not in _HEADER_TYPES:
             raise InvalidToken("token_type_mismatch")
-        kid = jws.header.get("kid")
-        if not isinstance(kid, str):
-            raise InvalidToken("key_unknown")
-        key = await self._keys.key(kid, algorithm)
+        key = await self._key(jws.header, algorithm)
         if not self._algorithms[algorithm].verify(jws.signing_input, key, jws.signature):
             raise InvalidToken("signature_mismatch")
         is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in jws.claims
         return self._claims.principal(VerifiedClaims(jws.claims), is_access_token=is_rfc9068)
+
+    async def _key(self, header: Mapping[str, Any], algorithm: str) -> Any:
+        if "kid" not in header:
+            try:
+                return await self._keys.key(None, algorithm)
+            except InvalidToken:
+                raise InvalidToken("kid_missing") from None
+        if not isinstance(header["kid"], str):
+            raise InvalidToken("key_unknown")
+        return await self._keys.key(header["kid"], algorithm)

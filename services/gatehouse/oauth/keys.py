@@ -30,7 +30,9 @@ _ALGORITHMS: Mapping[tuple[str, str], Sequence[str]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
 }
 
-Snapshot = Mapping[tuple[str, str], Any]
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+Snapshot = Mapping[tuple[str | None, str], Any]
 
 
 def backoff_seconds(failures: int) -> float:
@@ -42,7 +44,11 @@ def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapsho
     """Return the keys of a JWK Set, by (`kid`, `alg`).
 
     Keys that cannot verify signatures with one of `algorithms` are skipped: another `use` or `key_ops`
-    (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, private, weak, or malformed.
+    (RFC 7517 sections 4.2, 4.3), another `alg`, symmetric, private, weak, or malformed. If different keys
+    have the same `kid`, none of them is used.
+
+    `kid` is optional (RFC 7515 section 4.1.4). The key for a token without one is under None, if there is
+    only one key for its algorithm.
 
     Raises:
         IssuerUnavailable: The document is not a JWK Set.
@@ -50,25 +56,31 @@ def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapsho
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise IssuerUnavailable("keys_malformed")
-    keys: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str | None, str], list[Any]] = {}
     for entry in entries[:MAX_KEYS]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str):
+        if not isinstance(entry, dict) or not isinstance(entry.get("kid", ""), str):
             continue
         for algorithm in _algorithms_of(entry):
-            if algorithm not in algorithms:
+            key = _read_key(entry, algorithm) if algorithm in algorithms else None
+            if key is None:
                 continue
-            try:
-                key = jwt.PyJWK(entry, algorithm).key
-            except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, OverflowError):
-                continue
-            if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS:
-                continue
-            keys[entry["kid"], algorithm] = key
-    return keys
+            for kid in {None, entry.get("kid")}:
+                same = found.setdefault((kid, algorithm), [])
+                if key not in same:
+                    same.append(key)
+    return {name: keys[0] for name, keys in found.items() if len(keys) == 1}
+
+
+def _read_key(entry: Mapping[str, Any], algorithm: str) -> Any | None:
+    try:
+        key = jwt.PyJWK(dict(entry), algorithm).key
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, OverflowError):
+        return None
+    return None if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS else key
 
 
 def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:
-    if entry.get("use", "sig") != "sig" or "d" in entry:
+    if entry.get("use", "sig") != "sig" or not _PRIVATE.isdisjoint(entry):
         return ()
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
@@ -134,8 +146,8 @@ class KeySet:
             await asyncio.gather(self._refresher, return_exceptions=True)
         await self._flight.aclose()
 
-    async def key(self, kid: str, algorithm: str) -> Any:
-        """Return the key `kid` for `algorithm`.
+    async def key(self, kid: str | None, algorithm: str) -> Any:
+        """Return the key `kid` for `algorithm`, or the only key for it if `kid` is None.
 
         Raises:
             InvalidToken: The issuer has no such key.
@@ -154,7 +166,7 @@ class KeySet:
             raise IssuerUnavailable("keys_unavailable")
         raise InvalidToken("key_unknown")
 
-    def _known(self, kid: str, algorithm: str) -> Any | None:
+    def _known(self, kid: str | None, algorithm: str) -> Any | None:
         return self._snapshot.get((kid, algorithm)) if self.ready else None
 
     def _may_fetch(self) -> bool:
