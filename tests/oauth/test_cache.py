@@ -39,6 +39,24 @@ def test_least_recently_used_entry_is_evicted_first(manual_time: ManualTime) -> 
     assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
 
 
+def test_total_size_is_limited(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(10, manual_time.monotonic, max_bytes=100)
+    keys = [HASH(f"token-{number}") for number in range(5)]
+    for key in keys[:4]:
+        cache.put(key, "value", 30, 25)
+    cache.put(keys[0], "replaced", 30, 25)
+    assert len(cache) == 4
+
+    cache.put(keys[4], "value", 30, 50)  # evicts the two that were used longest ago
+    assert [cache.get(key) is not None for key in keys] == [True, False, False, True, True]
+    manual_time.advance(30)
+    assert cache.get(keys[4]) is None
+    cache.put(keys[1], "value", 30, 51)  # the expired ones still count
+    assert len(cache) == 2
+    cache.put(keys[2], "value", 30, 101)
+    assert len(cache) == 0
+
+
 @pytest.mark.parametrize("seconds", [0, -1, -0.001])
 def test_value_without_lifetime_is_not_stored(seconds: float, manual_time: ManualTime) -> None:
     cache: TokenCache[str] = TokenCache(3, manual_time.monotonic)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+from contextlib import suppress
 from typing import Self
 
 import httpx
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth import InvalidToken, IssuerUnavailable, PresentedToken
 from gatehouse.settings import IssuerSettings
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
@@ -218,6 +220,19 @@ async def test_tokens_of_a_withdrawn_key_are_refused_within_the_budget(
     await manual_time.until_sleeping(270.0)
 
     assert await refusal(verifier, token) == "key_unknown"
+
+
+@pytest.mark.parametrize("mode", ["jwt", "hybrid"])
+async def test_verified_token_keeps_only_its_text(
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    verifier = await make_verifier(config(idp, mode))
+    for text in (idp.grant(), idp.grant(aud="other")):
+        token = PresentedToken(text)
+        assert token.jws in gc.get_referents(token)
+        with suppress(InvalidToken):
+            await verifier.verify(token)
+        assert not any(isinstance(held, tuple) for held in gc.get_referents(token))
 
 
 # Hybrid mode: signature, then introspection

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
 
@@ -34,18 +35,27 @@ class TokenHasher:
         return mac.digest()
 
 
+class _Entry(NamedTuple, Generic[V]):
+    value: V
+    ends: float
+    size: int
+
+
 class TokenCache(Generic[V]):
     """A cache that evicts the least recently used entry; no entry outlives its lifetime.
 
     Args:
         size: Maximum number of entries.
         monotonic: Clock in seconds.
+        max_bytes: Maximum size of all values together.
     """
 
-    def __init__(self, size: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, size: int, monotonic: Callable[[], float], max_bytes: float = math.inf) -> None:
         self._size = size
         self._monotonic = monotonic
-        self._entries: OrderedDict[bytes, tuple[V, float]] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[bytes, _Entry[V]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -55,22 +65,24 @@ class TokenCache(Generic[V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if self._monotonic() >= entry[1]:
-            del self._entries[key]
+        if self._monotonic() >= entry.ends:
+            self.discard(key)
             return None
         self._entries.move_to_end(key)
-        return entry[0]
+        return entry.value
 
-    def put(self, key: bytes, value: V, seconds: float) -> None:
-        """Store `value` for `seconds`; remove it if they are not positive."""
+    def put(self, key: bytes, value: V, seconds: float, size: int = 0) -> None:
+        """Store `value`, of `size` bytes, for `seconds`; remove it if they are not positive."""
+        self.discard(key)
         if seconds <= 0:
-            self.discard(key)
             return
-        self._entries[key] = (value, self._monotonic() + seconds)
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        self._entries[key] = _Entry(value, self._monotonic() + seconds, size)
+        self._bytes += size
+        while len(self._entries) > self._size or self._bytes > self._max_bytes:
+            self.discard(next(iter(self._entries)))
 
     def discard(self, key: bytes) -> None:
         """Remove `key` if it is there."""
-        self._entries.pop(key, None)
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size

@@ -21,6 +21,7 @@ from gatehouse.oauth.verifier import Precheck, no_precheck
 from gatehouse.settings import IssuerSettings
 
 CACHE_SIZE = 10_000
+CACHE_BYTES = 64 * 1024 * 1024
 # A caller gets an answer within a second, even if the issuer does not respond.
 ANSWER_SECONDS = 0.9
 # The timeout of one introspection is a little shorter, so that it is the one to be reported.
@@ -85,7 +86,7 @@ class MultiIssuerVerifier:
         self._opaque = opaque[0] if len(opaque) == 1 else None
         context = [part for c in issuers for part in (c.issuer, c.introspection_endpoint, c.client_id)]
         self._hasher = TokenHasher(context)
-        self._cache: TokenCache[Principal] = TokenCache(CACHE_SIZE, monotonic)
+        self._cache: TokenCache[Principal] = TokenCache(CACHE_SIZE, monotonic, CACHE_BYTES)
         self._flight: SingleFlight[bytes, Principal] = SingleFlight()
 
     @property
@@ -120,6 +121,8 @@ class MultiIssuerVerifier:
                     return await self._verify(issuer, token, key, online=online, precheck=precheck)
             except TimeoutError:
                 raise IssuerUnavailable("issuer_timeout") from None
+            finally:
+                token.forget_jws()
 
     async def _verify(
         self, issuer: IssuerVerifier, token: PresentedToken, key: bytes, *, online: bool, precheck: Precheck
@@ -154,7 +157,8 @@ class MultiIssuerVerifier:
         # The lifetime counts from the request, not from the response.
         elapsed = self._monotonic() - started
         budget = issuer.config.revocation_budget_seconds
-        self._cache.put(key, principal, min(principal.expires_at - self._clock(), budget) - elapsed)
+        seconds = min(principal.expires_at - self._clock(), budget) - elapsed
+        self._cache.put(key, principal, seconds, principal.size())
         return principal
 
     @contextmanager

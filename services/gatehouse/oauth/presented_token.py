@@ -68,6 +68,10 @@ class PresentedToken:
             self._jws = _split(self.value)
         return self._jws
 
+    def forget_jws(self) -> None:
+        """Release the parts, which take much more memory than the token that a stream keeps for hours."""
+        self._jws = ""
+
 
 def parse_authorization(entries: Sequence[str | bytes]) -> PresentedToken:
     """Parse the `authorization` entries of a call (RFC 6750 section 2.1).

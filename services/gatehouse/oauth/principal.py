@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NewType
@@ -10,7 +12,8 @@ from typing import Any, NewType
 VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
 """Claims whose signature or introspection response has been verified. Only verifiers create them."""
 
-_NO_ROLES: Mapping[str, frozenset[str]] = MappingProxyType({})
+_NO_NAMES: AbstractSet[str] = frozenset()
+_NO_ROLES: Mapping[str, AbstractSet[str]] = MappingProxyType({})
 _NO_CLAIMS = VerifiedClaims(MappingProxyType({}))
 
 
@@ -36,9 +39,9 @@ class Principal:
     subject: str
     client_id: str
     scopes: frozenset[str]
-    roles: frozenset[str] = frozenset()
-    client_roles: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NO_ROLES)
-    permissions: frozenset[str] = frozenset()
+    roles: AbstractSet[str] = _NO_NAMES
+    client_roles: Mapping[str, AbstractSet[str]] = field(default_factory=lambda: _NO_ROLES)
+    permissions: AbstractSet[str] = _NO_NAMES
     expires_at: float = 0.0
     acr: str = ""
     auth_time: float | None = None
@@ -59,3 +62,24 @@ class Principal:
     def has_permission(self, permission: str) -> bool:
         """Return whether the principal has `permission`: an Auth0 permission or a scope of that name."""
         return permission in self.permissions or permission in self.scopes
+
+    def size(self) -> int:
+        """Return about how many bytes of memory this principal takes."""
+        texts = (self.subject, self.client_id, self.acr)
+        names = (self.scopes, self.roles, self.client_roles, self.permissions)
+        return _OBJECT_BYTES + sum(map(_size, (*texts, *names, self.claims)))
+
+
+# The principal, its numbers, its hash of the token and its place in the cache.
+_OBJECT_BYTES = 600
+
+
+def _size(value: object) -> int:
+    size = sys.getsizeof(value)
+    if isinstance(value, str):
+        return size
+    if isinstance(value, Mapping):
+        return size + sum(100 + _size(name) + _size(inner) for name, inner in value.items())
+    if isinstance(value, list | frozenset):
+        return size + sum(map(_size, value))
+    return size

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gatehouse.oauth._names import Names
 from gatehouse.oauth.errors import InvalidToken
 
 MAX_SUBJECT_CHARS = 255
+_NO_NAMES = Names()
 
 
 def words(value: object) -> frozenset[str]:
@@ -15,9 +17,9 @@ def words(value: object) -> frozenset[str]:
     return frozenset(value.split(" ")) - {""} if isinstance(value, str) else frozenset()
 
 
-def names(value: object) -> frozenset[str]:
+def names(value: object) -> Names:
     """Return the strings in a list."""
-    return frozenset(v for v in value if isinstance(v, str)) if isinstance(value, list) else frozenset()
+    return Names(v for v in value if isinstance(v, str)) if isinstance(value, list) else _NO_NAMES
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatehouse.oauth._names import Names
 from gatehouse.oauth.discovery import oidc_url
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read
@@ -38,8 +39,8 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
         issuer=issuer,
         subject=_read.subject(claims),
         client_id=_read.text(claims, "azp", "client_id"),
-        scopes=_read.words(claims.get("scope")) | permissions,
-        roles=frozenset().union(*(_read.names(value) for name, value in claims.items() if _is_roles(name))),
+        scopes=_read.words(claims.get("scope")).union(permissions),
+        roles=Names(role for name, value in claims.items() if _is_roles(name) for role in _read.names(value)),
         permissions=permissions,
         acr=_read.text(claims, "acr"),
     )

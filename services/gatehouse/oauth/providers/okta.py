@@ -36,7 +36,7 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
         issuer=issuer,
         subject=_read.subject(claims),
         client_id=_read.text(claims, "cid", "client_id"),
-        scopes=_read.names(claims.get("scp")) | _read.words(claims.get("scope")),
+        scopes=_read.words(claims.get("scope")).union(_read.names(claims.get("scp"))),
         roles=_read.names(claims.get("groups")),
         acr=_read.text(claims, "acr"),
     )
