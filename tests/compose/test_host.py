@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from gatehouse.app.policy import policy_rows
+from gatehouse.app.protos import protos_folder
 from gatehouse.client.issuer import decode, open_issuer_client
 from gatehouse.client.profile import Profile
 from tests.support.compose import Host, compose, port_of, until
@@ -87,6 +88,17 @@ def test_grpcurl_lists_services_by_reflection(grpcurl: str, host: Host) -> None:
     assert "gatehouse.users.v1.UserService" in found.stdout.split(), found.stderr
 
 
+def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Host) -> None:
+    address, method = f"localhost:{port_of('users', 50051)}", "gatehouse.users.v1.UserService.ListUsers"
+    command = [grpcurl, "-cacert", str(host.ca_file), "-max-time", "20", address, "describe", method]
+    by_reflection = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    sources = ["-import-path", str(protos_folder()), "-proto", "gatehouse/users/v1/users.proto"]
+    command = [grpcurl, *sources, "describe", method]
+    by_files = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    for described in (by_reflection, by_files):
+        assert 'option (.gatehouse.authz.v1.access) = { scopes: [ "read:users" ] };' in described
+
+
 async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
     token = await host.user_token("alice")
     sent = ("-H", f"authorization: Bearer {token}")
@@ -94,7 +106,7 @@ async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
         grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats"
     )
     assert stats.returncode == 0, stats.stderr
-    assert "snapshot_time" in json.loads(stats.stdout)
+    assert "snapshotTime" in json.loads(stats.stdout)
 
 
 @pytest.mark.parametrize(

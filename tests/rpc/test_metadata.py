@@ -270,15 +270,38 @@ async def test_a_path_that_does_not_match_exactly_is_unimplemented(env: Env, pat
     assert [line["method"] for line in env.lines()] == ["unknown"]
 
 
-@pytest.mark.parametrize("path", [b"/\xff\xfe", b"/probe.v1.Probe/\xc3"])
-async def test_a_path_that_is_not_utf8_does_not_stop_the_server(env: Env, path: bytes) -> None:
-    """grpcio 1.84 and 1.85 stop listening for good; pyproject.toml excludes them."""
+@pytest.mark.parametrize("path", [b"/\xff\xfe", b"/probe.v1.Probe/\xc3", f"{PATH}\xe9".encode("latin-1")])
+async def test_a_path_that_is_not_utf8_is_refused_and_does_not_stop_the_server(
+    env: Env, path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gRPC refuses it before the chain; 1.84 and 1.85, which pyproject.toml excludes, then stop listening."""
     async with open_raw_client(env.port) as client:
-        await client.send(*client.headers(1, path), client.message(1, b""))
+        await client.send(
+            *client.headers(1, path, [("authorization", "Bearer good")]), client.message(1, b"")
+        )
         async with asyncio.timeout(10):
-            assert (await client.outcome(1))["grpc-status"] != "0"
+            outcome = await client.outcome(1)
+    assert outcome["grpc-status"] == "2"
+    assert (env.verifier.asked, env.probe.parsed, env.lines()) == ([], [], [])
+    assert [(r.levelname, r.getMessage(), r.exc_info) for r in caplog.records if "grpc" in r.name] == [
+        ("WARNING", "gRPC refused a call whose path is not UTF-8", None)
+    ]
     assert (await env.client.outcome("Unary", "a"))[0] is grpc.StatusCode.OK
     assert env.verifier.asked == [("good", False)]
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-request-id", "traceparent", "x-other"])
+async def test_metadata_that_is_not_utf8_is_not_logged(
+    env: Env, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_raw_client(env.port) as client:
+        frames = client.headers(1, PATH, [(name, b"Bearer canary\xff")])
+        await client.send(*frames, client.message(1, b""))
+        async with asyncio.timeout(10):
+            assert (await client.outcome(1))["grpc-status"] == "16"
+    assert "canary" not in caplog.text
+    assert [r.getMessage() for r in caplog.records if "grpc" in r.name] == []
+    assert "canary" not in str(await env.line())
 
 
 async def test_rapid_resets_do_not_affect_other_callers(env: Env) -> None:

@@ -10,7 +10,6 @@ import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,37 +214,6 @@ async def test_health_can_have_a_rule() -> None:
             await stub.Check(health_pb2.HealthCheckRequest())
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         await stub.Check(health_pb2.HealthCheckRequest(), metadata=(("authorization", "Bearer good"),))
-
-
-async def names_by_reflection(env: Any, **call: Any) -> list[str]:
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(env.client.channel)
-    answers = stub.ServerReflectionInfo(
-        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10, **call
-    )
-    return [s.name async for answer in answers for s in answer.list_services_response.service]
-
-
-async def test_reflection_lists_the_services() -> None:
-    async with open_env(reflection=True) as env:
-        assert await names_by_reflection(env) == [
-            HEALTH,
-            "grpc.reflection.v1alpha.ServerReflection",
-            PROBE,
-        ]
-
-
-async def test_reflection_is_off_by_default(env: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await names_by_reflection(env)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_reflection_can_have_a_rule() -> None:
-    async with open_env(reflection=True, method_scopes={REFLECTION: ["use:probe"]}) as env:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await names_by_reflection(env)
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        assert PROBE in await names_by_reflection(env, metadata=(("authorization", "Bearer good"),))
 
 
 async def test_an_online_rule_is_verified_online() -> None:

@@ -27,6 +27,7 @@ _COMMANDS = {
     "call": "gatehouse.cli._call:call",
     "token": "gatehouse.cli._token:token_app",
     "policy": "gatehouse.cli._policy:policy",
+    "protos": "gatehouse.cli._protos:protos",
     "config": "gatehouse.cli._config:config",
 }
 # Optional packages add commands through this entry point group.

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from opentelemetry.trace import Tracer
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.oauth import TokenVerifier
 from gatehouse.rpc._drain import Drain
+from gatehouse.rpc._grpc_log import redact_grpc_log
 from gatehouse.rpc._registration import Service, collect_handlers, find_descriptors
 from gatehouse.rpc.authorization import AuthorizationInterceptor
 from gatehouse.rpc.call import Interceptor, Method, RpcType
@@ -24,6 +24,7 @@ from gatehouse.rpc.limits import LimitsInterceptor, MetadataInterceptor
 from gatehouse.rpc.logging import LoggingInterceptor
 from gatehouse.rpc.metrics import RpcMetrics
 from gatehouse.rpc.policy import Policy, PolicyOptions
+from gatehouse.rpc.reflection import reflection_services
 from gatehouse.rpc.router import Router
 from gatehouse.rpc.tls import server_credentials
 from gatehouse.rpc.tracing import TracingInterceptor
@@ -86,18 +87,15 @@ class Server:
         handlers = collect_handlers(services)
         self.service_names = sorted({path.split("/")[1] for path in handlers})
         self._health = Health(self.service_names)
-        platform = [Service(health_pb2_grpc.add_HealthServicer_to_server, self._health)]
-        if settings.reflection:
-            names = [*self.service_names, _HEALTH, reflection.SERVICE_NAME]
-            servicer = reflection.aio.ReflectionServicer(names)
-            platform.append(Service(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer))
-        platform_handlers = collect_handlers(platform)
-        handlers |= platform_handlers
-        self.policy = Policy.of(
-            handlers,
-            find_descriptors(handlers),
-            (policy or PolicyOptions()).with_public(platform_handlers),
+        health = collect_handlers([Service(health_pb2_grpc.add_HealthServicer_to_server, self._health)])
+        reflection = collect_handlers(
+            reflection_services([*self.service_names, _HEALTH]) if settings.reflection else ()
         )
+        options = (policy or PolicyOptions()).with_public(health)
+        if not options.has_rule_for(reflection):  # a rule for v1alpha must not leave v1 public
+            options = options.with_public(reflection)
+        handlers |= health | reflection
+        self.policy = Policy.of(handlers, find_descriptors(handlers), options)
         methods = [
             Method(
                 path=path,
@@ -135,6 +133,7 @@ class Server:
         Raises:
             OSError: The port is not available.
         """
+        redact_grpc_log()
         host = self._settings.host
         server = grpc.aio.server(options=self._options(reuse_port=reuse_port))
         server.add_generic_rpc_handlers((self._router,))

@@ -69,7 +69,7 @@ class ServerSettings(Section):
     host: str = "127.0.0.1"
     """Address to listen on."""
     reflection: bool = False
-    """Serve gRPC reflection, without authentication."""
+    """Serve gRPC reflection (v1 and v1alpha), without authentication."""
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024)
