@@ -23,6 +23,7 @@ from gatehouse.app.services import settings_model
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
+from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.process import http_client
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
@@ -129,10 +130,13 @@ async def chain_echo(ready_file: Path) -> None:
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        stack.push_async_callback(telemetry.aclose, 1.0)
+        stack.callback(telemetry.shutdown)
         metrics = RpcMetrics(telemetry.meter)
+        observer = IssuerTelemetry(telemetry.logger, telemetry.meter)
         http = await stack.enter_async_context(http_client(settings.issuers, telemetry))
-        verifier = MultiIssuerVerifier(settings.issuers, http=http, tracer=telemetry.tracer, observer=metrics)
+        verifier = MultiIssuerVerifier(
+            settings.issuers, http=http, tracer=telemetry.tracer, observer=observer
+        )
         stack.push_async_callback(verifier.aclose)
         await verifier.start()
         server = Server(
@@ -142,7 +146,7 @@ async def chain_echo(ready_file: Path) -> None:
             telemetry=ServerTelemetry(telemetry.logger, telemetry.tracer, metrics),
             settings=settings.server,
             policy=PolicyOptions(method_scopes={ECHO_PATH[1:]: ["read:users"]}),
-            readiness=lambda: verifier.ready,
+            problems=lambda: () if verifier.ready else observer.problems() or ("STARTING",),
         )
         port = await server.start()
         stack.push_async_callback(server.stop)

@@ -34,7 +34,8 @@ async def serve(statuses: Mapping[str, str]) -> AsyncIterator[str]:
 
 
 async def check(profile: Profile, *services: str, name: str = "") -> dict[str, str]:
-    return await asyncio.to_thread(check_health, profile, services, name, 10.0)
+    found = await asyncio.to_thread(check_health, profile, services, name, 10.0)
+    return {service: health.status for service, health in found.items()}
 
 
 async def test_each_service_has_its_own_status() -> None:

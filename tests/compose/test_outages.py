@@ -35,7 +35,8 @@ def killed(service: str) -> Iterator[None]:
 
 
 async def health(host: Host, name: str = "") -> dict[str, str]:
-    return await asyncio.to_thread(check_health, host.profile, OURS, name, 5.0)
+    found = await asyncio.to_thread(check_health, host.profile, OURS, name, 5.0)
+    return {service: health.status for service, health in found.items()}
 
 
 async def all_serve(host: Host) -> None:

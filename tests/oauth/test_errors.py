@@ -47,4 +47,4 @@ def test_refusal_states_what_the_caller_needs() -> None:
 
 def test_no_observer_ignores_notifications() -> None:
     NoObserver().verified("cache")
-    NoObserver().keys_refreshed(ok=False)
+    NoObserver().issuer_asked("https://id.test", "keys", None)

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatehouse.oauth import IssuerUnavailable
+from gatehouse.oauth import HttpFailure, IssuerUnavailable
 from gatehouse.oauth._http import (
     FETCH_SECONDS,
     MAX_BODY_BYTES,
     Answer,
-    HttpFailure,
     get_object,
     post_form,
     url_fault,

@@ -93,7 +93,7 @@ async def test_a_watch_of_an_unknown_service_stays_open(env: Env) -> None:
 
 async def test_a_watch_sends_the_final_status_even_if_it_is_still_sending() -> None:
     health = Health([PROBE])
-    health.set_ready(ready=True)
+    health.set_problems(())
     context: Any = None
     watch = health.Watch(request(), context)
     assert (await anext(watch)).status == SERVING
@@ -129,7 +129,7 @@ async def test_a_stopping_server_stays_not_serving() -> None:
         stopping = asyncio.create_task(env.server.stop(30))
         ready = True
         assert await watch.read() is grpc.aio.EOF
-        env.server._health.set_ready(ready=True)
+        env.server._health.set_problems(())
         release.set()
         assert (await call)[0] is grpc.StatusCode.OK
         await stopping

@@ -123,15 +123,3 @@ async def test_health_checks_are_not_counted(metrics: MetricsReader) -> None:
     async with open_env(metrics=metrics.rpc) as env:
         await health_pb2_grpc.HealthStub(env.client.channel).Check(health_pb2.HealthCheckRequest())
     assert metrics.samples(DURATION) == {}
-
-
-def test_verifications_and_key_refreshes_are_counted_by_source_and_outcome(metrics: MetricsReader) -> None:
-    metrics.rpc.verified("cache")
-    metrics.rpc.verified("cache")
-    metrics.rpc.verified("introspection")
-    metrics.rpc.keys_refreshed(ok=True)
-    metrics.rpc.keys_refreshed(ok=False)
-    assert metrics.value("gatehouse_token_verifications_total", source="cache") == 2
-    assert metrics.value("gatehouse_token_verifications_total", source="introspection") == 1
-    assert metrics.value("gatehouse_keys_refreshes_total", outcome="ok") == 1
-    assert metrics.value("gatehouse_keys_refreshes_total", outcome="failed") == 1

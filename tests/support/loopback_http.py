@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -71,6 +72,7 @@ class LoopbackServer:
     Attributes:
         requests: All requests so far.
         handlers: Handler of each endpoint, by absolute path.
+        tls: Certificate to serve https with, None for http.
     """
 
     base_path = ""
@@ -79,6 +81,7 @@ class LoopbackServer:
         self.port = 0
         self.requests: list[Request] = []
         self.handlers: dict[str, Handler] = {}
+        self.tls: ssl.SSLContext | None = None
         self._counts: Counter[str] = Counter()
         self._gates: dict[str, asyncio.Event] = {}
         self._server: asyncio.Server | None = None
@@ -87,7 +90,7 @@ class LoopbackServer:
     @property
     def base_url(self) -> str:
         """URL of `base_path`."""
-        return f"http://127.0.0.1:{self.port}{self.base_path}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}{self.base_path}"
 
     def url(self, name: str) -> str:
         """Return the URL of the endpoint `name`."""
@@ -120,7 +123,7 @@ class LoopbackServer:
 
     async def start(self) -> None:
         """Listen, on the same port as before."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

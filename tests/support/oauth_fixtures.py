@@ -17,6 +17,7 @@ from gatehouse.oauth import (
     InvalidToken,
     IssuerUnavailable,
     MultiIssuerVerifier,
+    OAuthError,
     Precheck,
     PresentedToken,
     Principal,
@@ -40,17 +41,17 @@ def tls_context() -> ssl.SSLContext:
 
 
 class CountingObserver:
-    """An observer that counts verifications and records the result of each key refresh."""
+    """An observer that counts verifications and records the result of each request to an issuer."""
 
     def __init__(self) -> None:
         self.verifications: Counter[str] = Counter()
-        self.refreshes: list[bool] = []
+        self.asked: list[tuple[str, str]] = []
 
     def verified(self, source: str) -> None:
         self.verifications[source] += 1
 
-    def keys_refreshed(self, *, ok: bool) -> None:
-        self.refreshes.append(ok)
+    def issuer_asked(self, issuer: str, use: str, error: OAuthError | None) -> None:
+        self.asked.append((use, "" if error is None else str(error)))
 
 
 class Stopwatch:

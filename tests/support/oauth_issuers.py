@@ -8,6 +8,7 @@ import functools
 import heapq
 import itertools
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -216,9 +217,12 @@ class LoopbackIssuer(LoopbackServer):
 
 
 @asynccontextmanager
-async def loopback_issuer(clock: Callable[[], float] = time.time) -> AsyncIterator[LoopbackIssuer]:
-    """Run a LoopbackIssuer."""
+async def loopback_issuer(
+    clock: Callable[[], float] = time.time, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[LoopbackIssuer]:
+    """Run a LoopbackIssuer, over https with `tls`."""
     issuer = LoopbackIssuer(clock)
+    issuer.tls = tls
     await issuer.start()
     try:
         yield issuer

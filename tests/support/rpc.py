@@ -24,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.sync_calls import SyncStreamStreamCall, SyncStreamUnaryCall
 
 PROBE = "probe.v1.Probe"
+PROBLEM = "database: DATABASE_UNAVAILABLE"
 # A server stream can be written by a generator or by `context.write`.
 METHODS = ["Unary", "ServerStream", "ServerStreamByWrite", "ClientStream", "BidiStream"]
 PLAINTEXT = TlsSettings(plaintext=True)
@@ -289,7 +290,7 @@ async def open_env(
         ),
         settings=ServerSettings(**{"health_poll_seconds": 0.02, **settings}),
         policy=PolicyOptions(method_scopes or {}, default_scopes, public_methods),
-        readiness=readiness,
+        problems=lambda: () if readiness() else (PROBLEM,),
     )
     port = await server.start(port)
     target = f"127.0.0.1:{port}"

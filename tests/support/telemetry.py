@@ -51,7 +51,8 @@ class MetricsReader:
 
     def __post_init__(self) -> None:
         reader = PrometheusMetricReader(registry=self.registry)
-        self.rpc = RpcMetrics(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"))
+        self.meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
+        self.rpc = RpcMetrics(self.meter)
 
     def as_text(self) -> str:
         """Return what a scrape would read."""

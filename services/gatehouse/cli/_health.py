@@ -34,18 +34,21 @@ def healthcheck(
     """
     names = [spec.name for spec in find_services(services or ())]
     found = check_health(local_profile(), names, "liveness" if liveness else "", timeout)
+    problem = next((health.problem for health in found.values() if health.problem), "")
     if not services:
-        found = {service: status for service, status in found.items() if status != UNREACHABLE}
-    for service, status in found.items():
-        typer.echo(f"{service}  {status}")
-        if status != SERVING:
-            hint = "check that it runs at this address" if status == UNREACHABLE else "see its log"
-            print_error(f"{service}: {status}; {hint}")
+        found = {service: health for service, health in found.items() if health.status != UNREACHABLE}
+    for service, health in found.items():
+        typer.echo(f"{service}  {health.status}")
+        if health.status != SERVING:
+            hint = "check that it runs at this address" if health.status == UNREACHABLE else "see its log"
+            why = f" ({health.problem})" if health.problem else ""
+            print_error(f"{service}: {health.status}{why}; {hint}")
     if not found:
         print_error(
-            "no service responds at the addresses of the profile or the settings; start one with "
-            "`gatehouse serve NAME`, and check that `ca_file` trusts its certificate"
+            f"no service responds at the addresses of the profile or the settings ({problem}); "
+            "start one with `gatehouse serve NAME`, and check that `ca_file` trusts its certificate"
         )
-    if not found or UNREACHABLE in found.values():
+    statuses = {health.status for health in found.values()}
+    if not found or UNREACHABLE in statuses:
         return ExitCode.UNREACHABLE
-    return ExitCode.OK if set(found.values()) == {SERVING} else ExitCode.REFUSED
+    return ExitCode.OK if statuses == {SERVING} else ExitCode.REFUSED

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gatehouse.client.options import NO_PROXY
 from gatehouse.client.profile import Profile
 from gatehouse.settings import ConfigurationError
 
 SERVING, UNREACHABLE = "SERVING", "UNREACHABLE"
-_OPTIONS = (NO_PROXY,)
+# gRPC would otherwise use the proxy of the environment even for loopback.
+_OPTIONS = (("grpc.enable_http_proxy", 0),)
+# See rpc.health, which would import the server.
+_PROBLEMS_KEY = "gatehouse-problems"
 
 
-def check_health(profile: Profile, services: Sequence[str], name: str, timeout: float) -> dict[str, str]:
-    """Return the status of each service: a status of grpc.health.v1, UNREACHABLE, or a gRPC status code.
+class Health(NamedTuple):
+    """The health of a service.
+
+    Attributes:
+        status: A status of grpc.health.v1, UNREACHABLE, or a gRPC status code.
+        problem: Why it is not SERVING, "" if that is unknown.
+    """
+
+    status: str
+    problem: str = ""
+
+
+def check_health(profile: Profile, services: Sequence[str], name: str, timeout: float) -> dict[str, Health]:
+    """Return the health of each service.
 
     Args:
         profile: Targets and certificate authorities.
@@ -36,7 +50,7 @@ def check_health(profile: Profile, services: Sequence[str], name: str, timeout: 
             service: health_pb2_grpc.HealthStub(channel).Check.future(request, timeout=timeout)
             for service, channel in channels.items()
         }
-        return {service: _status(call) for service, call in calls.items()}
+        return {service: _health(call) for service, call in calls.items()}
     finally:
         for channel in channels.values():
             channel.close()
@@ -52,10 +66,12 @@ def _channel(profile: Profile, target: str) -> grpc.Channel:
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities), _OPTIONS)
 
 
-def _status(call: Any) -> str:
+def _health(call: Any) -> Health:
     try:
         status: str = health_pb2.HealthCheckResponse.ServingStatus.Name(call.result().status)
     except grpc.RpcError as error:
         code: grpc.StatusCode = error.code()
-        return UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else code.name
-    return status
+        return Health(
+            UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else code.name, error.details() or ""
+        )
+    return Health(status, dict(call.trailing_metadata() or ()).get(_PROBLEMS_KEY, ""))

@@ -17,33 +17,6 @@ DEFAULT_LIFETIME_SECONDS = 60.0
 MAX_LIFETIME_SECONDS = 24 * 3600.0
 MAX_RETRY_AFTER_SECONDS = 300.0
 
-# RFC 6749 sections 4.1.2.1 and 5.2, RFC 7009, RFC 8628, RFC 8693, RFC 9449, and Keycloak's additions. No
-# other text of a response gets into an exception.
-_ERRORS = frozenset(
-    {
-        "access_denied",
-        "authorization_pending",
-        "expired_token",
-        "insufficient_scope",
-        "invalid_client",
-        "invalid_dpop_proof",
-        "invalid_grant",
-        "invalid_request",
-        "invalid_scope",
-        "invalid_target",
-        "invalid_token",
-        "not_allowed",
-        "server_error",
-        "slow_down",
-        "temporarily_unavailable",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "unsupported_response_type",
-        "unsupported_token_type",
-        "use_dpop_nonce",
-    }
-)
-
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
@@ -85,9 +58,9 @@ async def request_token(
     token, kind = body.get("access_token"), body.get("token_type")
     # Only a b64token can be sent in a header; anything else would show up in the text of an error.
     if not isinstance(token, str) or not is_b64token(token):
-        raise TokenRequestFailed("malformed_answer")
+        raise TokenRequestFailed("malformed_answer", detail=f"{answer.url}: no usable access_token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise TokenRequestFailed("malformed_answer")
+        raise TokenRequestFailed("malformed_answer", detail=f"{answer.url}: token_type is not Bearer")
     refresh, identity, scope = body.get("refresh_token"), body.get("id_token"), body.get("scope")
     return TokenResponse(
         access_token=token,
@@ -117,7 +90,7 @@ async def introspect(
     auth = (client_id, client_secret)
     answer = await _post(http, endpoint, {"token": token}, auth, allow_http, time.time, "introspection")
     if answer.body is None:
-        raise TokenRequestFailed("malformed_answer")
+        raise TokenRequestFailed("malformed_answer", detail=answer.detail)
     return answer.body
 
 
@@ -157,15 +130,15 @@ async def _post(
 ) -> Answer:
     answer = await post_form(http, endpoint, data, auth, allow_http=allow_http, what=what)
     if answer.away:
-        raise IssuerUnavailable(f"{what}_busy", _retry_after_seconds(answer.retry_after, clock))
+        retry_after = _retry_after_seconds(answer.retry_after, clock)
+        raise IssuerUnavailable(f"{what}_busy", retry_after, detail=answer.detail)
     if not answer.ok:
         raise _refusal(answer)
     return answer
 
 
 def _refusal(answer: Answer) -> TokenRequestFailed:
-    error = (answer.body or {}).get("error")
-    return TokenRequestFailed(error if isinstance(error, str) and error in _ERRORS else "malformed_answer")
+    return TokenRequestFailed(answer.error or "malformed_answer", detail=answer.detail)
 
 
 def _lifetime(value: object) -> float:

@@ -1,7 +1,8 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
 from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._http import HttpFailure, send_bounded, url_fault
+from gatehouse.oauth._http import send_bounded, url_fault
+from gatehouse.oauth._http_failure import HttpFailure
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
     InsufficientScope,
@@ -15,7 +16,7 @@ from gatehouse.oauth.errors import (
 )
 from gatehouse.oauth.keys import backoff_seconds
 from gatehouse.oauth.multi_issuer import MultiIssuerVerifier
-from gatehouse.oauth.observer import NoObserver, Observer
+from gatehouse.oauth.observer import NoObserver, Observer, Source, Use
 from gatehouse.oauth.presented_token import (
     MAX_AUTHORIZATION_CHARS,
     PresentedToken,
@@ -44,9 +45,11 @@ __all__ = [
     "Principal",
     "Refusal",
     "SingleFlight",
+    "Source",
     "TokenRequestFailed",
     "TokenVerifier",
     "TracedTransport",
+    "Use",
     "VerifiedClaims",
     "backoff_seconds",
     "discover",

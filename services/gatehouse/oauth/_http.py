@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 
 import httpx
 
+from gatehouse.oauth._http_failure import ERROR_CODES, NOT_SENT, HttpFailure, explain, shown_url
 from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.errors import IssuerUnavailable, IssuerUnreachable
 from gatehouse.settings import url_error
@@ -19,8 +20,6 @@ MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
 _HEADERS = {"accept": "application/json"}
-# Nothing was sent if httpx raises one of these.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class Answer:
     status: int
     body: Mapping[str, Any] | None = field(repr=False)
     retry_after: str = ""
+    url: str = ""
 
     @property
     def ok(self) -> bool:
@@ -43,21 +43,17 @@ class Answer:
             self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
         )
 
+    @property
+    def error(self) -> str:
+        """The `error` code of the body (RFC 6749 section 5.2), "" if it has no well-known one."""
+        error = (self.body or {}).get("error")
+        return error if isinstance(error, str) and error in ERROR_CODES else ""
 
-class HttpFailure(Exception):
-    """No complete response arrived.
-
-    Args:
-        reason: `timeout`, `unreachable` or `body_too_large`.
-        sent: Whether the server may have received the request.
-        responded: Whether the server started to respond.
-    """
-
-    def __init__(self, reason: str, *, sent: bool, responded: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.sent = sent
-        self.responded = responded
+    @property
+    def detail(self) -> str:
+        """URL, status and error code, for operators."""
+        kind = self.error or ("" if self.body is not None else "no JSON object")
+        return f"{self.url}: HTTP {self.status}{f' ({kind})' if kind else ''}"
 
 
 async def send_bounded(
@@ -76,7 +72,7 @@ async def send_bounded(
     # A compressed body could be far larger in memory than the limit.
     request.headers["accept-encoding"] = "identity"
     body = bytearray()
-    reason, sent = "", True
+    reason, what, sent = "", "", True
     response: httpx.Response | None = None
     try:
         async with asyncio.timeout(FETCH_SECONDS):
@@ -85,17 +81,18 @@ async def send_bounded(
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > max_body_bytes:
-                        reason = "body_too_large"
+                        reason, what = "body_too_large", f"more than {max_body_bytes} bytes"
                         break
             finally:
                 await response.aclose()
     except (TimeoutError, httpx.TimeoutException) as error:
-        reason, sent = "timeout", not isinstance(error, _NOT_SENT)
+        reason, what, sent = "timeout", "no response in time", not isinstance(error, NOT_SENT)
     except (httpx.HTTPError, OSError) as error:
-        reason, sent = "unreachable", not isinstance(error, _NOT_SENT)
+        reason, what, sent = "unreachable", explain(error), not isinstance(error, NOT_SENT)
     # Raised here, because the exceptions of httpx hold the request with its secrets.
     if response is None or reason:
-        raise HttpFailure(reason, sent=sent, responded=response is not None)
+        detail = f"{shown_url(request.url)}: {what}"
+        raise HttpFailure(reason, detail=detail, sent=sent, responded=response is not None)
     return response, bytes(body)
 
 
@@ -124,9 +121,9 @@ async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, wha
     _require_safe(url, allow_http=allow_http)
     answer = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
     if not answer.ok:
-        raise IssuerUnavailable(f"{what}_failed")
+        raise IssuerUnavailable(f"{what}_failed", detail=answer.detail)
     if answer.body is None:
-        raise IssuerUnavailable(f"{what}_not_json")
+        raise IssuerUnavailable(f"{what}_not_json", detail=answer.detail)
     return answer.body
 
 
@@ -165,7 +162,7 @@ async def post_form(
 def _require_safe(url: str, *, allow_http: bool) -> None:
     fault = url_fault(url, allow_http=allow_http)
     if fault:
-        raise IssuerUnavailable(fault)
+        raise IssuerUnavailable(fault, detail=url.partition("?")[0])
 
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
@@ -173,10 +170,15 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> A
         response, body = await send_bounded(http, request)
     except HttpFailure as error:
         kind = IssuerUnavailable if error.responded else IssuerUnreachable
-        raise kind(f"{what}_{error.reason}") from None
+        raise kind(f"{what}_{error.reason}", detail=error.detail) from None
+    url = shown_url(request.url)
     if response.is_redirect:
-        raise IssuerUnavailable(f"{what}_redirected")
+        raise IssuerUnavailable(
+            f"{what}_redirected",
+            detail=f"{url}: HTTP {response.status_code}; redirects are not followed",
+        )
     return Answer(
+        url=url,
         status=response.status_code,
         body=strict_object(body) if _is_plain_json(response.headers) else None,
         retry_after=response.headers.get("retry-after", ""),

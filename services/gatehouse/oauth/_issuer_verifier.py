@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,11 +17,11 @@ from gatehouse.oauth._claims import ClaimsVerifier
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import get_object
 from gatehouse.oauth.discovery import Metadata, discover
-from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
+from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, OAuthError
 from gatehouse.oauth.introspection import ENDPOINT_GONE, Introspected, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
-from gatehouse.oauth.observer import Observer, Source
+from gatehouse.oauth.observer import Observer, Source, Use
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.settings import IssuerSettings
@@ -38,7 +39,7 @@ class IssuerVerifier:
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
-        observer: Notified of each key fetch.
+        observer: Notified of each request.
         answer_seconds: Timeout of an introspection.
     """
 
@@ -57,6 +58,7 @@ class IssuerVerifier:
         self._http = http
         self._monotonic = monotonic
         self._sleep = sleep
+        self._observer = observer
         claims = ClaimsVerifier(config, clock)
         self._metadata_urls = claims.provider.metadata_urls(config.issuer)
         self._metadata: Metadata | None = None
@@ -68,19 +70,32 @@ class IssuerVerifier:
         self._jwt: JwtVerifier | None = None
         self._introspection: IntrospectionVerifier | None = None
         if config.mode != "introspection":
-            self._keys = KeySet(self._fetch_keys, config.algorithms, monotonic, sleep, observer)
+            self._keys = KeySet(
+                self._fetch_keys, config.algorithms, monotonic, sleep, partial(self._report, "keys")
+            )
             self._jwt = JwtVerifier(config, self._keys, claims)
         if config.mode != "jwt":
             self._introspection = IntrospectionVerifier(
-                config, self._introspection_endpoint, http, claims, monotonic, sleep, answer_seconds
+                config,
+                self._introspection_endpoint,
+                http,
+                claims,
+                monotonic=monotonic,
+                sleep=sleep,
+                on_answer=partial(self._report, "introspection"),
+                answer_seconds=answer_seconds,
             )
 
     @property
     def ready(self) -> bool:
-        """Whether tokens can be verified: keys, or the introspection endpoint, are known."""
-        if self._keys is not None:
-            return self._keys.ready
-        return self._metadata is not None or self.config.introspection_endpoint is not None
+        """Whether tokens can be verified: keys, and the introspection endpoint, are known as needed."""
+        if self._keys is not None and not self._keys.ready:
+            return False
+        if self._introspection is None or self.config.introspection_endpoint is not None:
+            return True
+        if self._metadata is None:
+            return self._keys is not None  # `jwks_uri` is configured; the first introspection needs metadata
+        return self._metadata.introspection_endpoint != ""
 
     async def start(self) -> None:
         """Fetch keys or metadata once; retries run in the background."""
@@ -141,6 +156,9 @@ class IssuerVerifier:
         principal = introspected.principal if signed is None else self._merge(signed, introspected)
         return principal, "introspection"
 
+    def _report(self, use: Use, error: OAuthError | None) -> None:
+        self._observer.issuer_asked(self.config.issuer, use, error)
+
     def _rediscover(self) -> None:
         """Check in the background whether the introspection endpoint has moved."""
         now = self._monotonic()
@@ -176,31 +194,39 @@ class IssuerVerifier:
 
     async def _discover(self) -> Metadata:
         config = self.config
-        self._metadata = await discover(
+        metadata = await discover(
             self._http,
             config.issuer,
             config.discovery_url,
             allow_http=config.allow_http,
             urls=self._metadata_urls,
         )
-        self._metadata_doubtful = False
-        return self._metadata
+        self._metadata = metadata
+        endpoint = config.introspection_endpoint or metadata.introspection_endpoint
+        self._metadata_doubtful = self._introspection is not None and not endpoint
+        if self._metadata_doubtful:
+            self._report("introspection", _endpoint_missing())
+        return metadata
 
     async def _discover_until_known(self) -> None:
         failures = 0
         while True:
             try:
-                await self._known_metadata()
-            except IssuerUnavailable:
+                if failures:
+                    await self._discovery.run(None, self._discover)
+                await self._introspection_endpoint()
+            except IssuerUnavailable as error:
+                self._report("introspection", error)
                 failures += 1
                 await self._sleep(backoff_seconds(failures))
             else:
+                self._report("introspection", None)
                 return
 
     async def _introspection_endpoint(self) -> str:
         endpoint = self.config.introspection_endpoint or (await self._known_metadata()).introspection_endpoint
         if not endpoint:
-            raise IssuerUnavailable("introspection_endpoint_missing")
+            raise _endpoint_missing()
         return endpoint
 
     async def _fetch_keys(self) -> Mapping[str, Any]:
@@ -213,9 +239,13 @@ class IssuerVerifier:
                 await self._discovery.run(None, self._discover)
         uri = (await self._known_metadata()).jwks_uri
         if not uri:
-            raise IssuerUnavailable("jwks_uri_missing")
+            raise IssuerUnavailable("jwks_uri_missing", detail="not in the metadata")
         try:
             return await get_object(self._http, uri, allow_http=allow_http, what="keys")
         except IssuerUnavailable:
             self._metadata_doubtful = True
             raise
+
+
+def _endpoint_missing() -> IssuerUnavailable:
+    return IssuerUnavailable("introspection_endpoint_missing", detail="not in the metadata")

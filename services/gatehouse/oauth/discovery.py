@@ -79,14 +79,17 @@ async def discover(
 
 
 def _checked(answer: Mapping[str, Any], issuer: str, *, allow_http: bool) -> Metadata:
-    if answer.get("issuer") != issuer:
-        raise IssuerUnavailable("discovery_issuer_mismatch")
+    found = answer.get("issuer")
+    if found != issuer:
+        if not isinstance(found, str) or url_fault(found, allow_http=True):
+            found = "(no URL)"
+        raise IssuerUnavailable("discovery_issuer_mismatch", detail=f"expected {issuer}, found {found}")
     endpoints: dict[str, str] = {}
     for field in fields(Metadata)[1:]:
         value = answer.get(field.name)
         if value is None:
             continue
         if not isinstance(value, str) or url_fault(value, allow_http=allow_http):
-            raise IssuerUnavailable("discovery_malformed")
+            raise IssuerUnavailable("discovery_malformed", detail=f"{field.name} is not an https URL")
         endpoints[field.name] = value
     return Metadata(issuer=issuer, **endpoints)

@@ -86,12 +86,14 @@ class IssuerUnavailable(OAuthError):
     Args:
         reason: A short constant in snake_case, such as `introspection_timeout`.
         retry_after: Seconds from the Retry-After header (RFC 9110 section 10.2.3), or None.
+        detail: For operators: which URL, and what happened there. Callers must not see it.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, *, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+        self.detail = detail
 
 
 class IssuerUnreachable(IssuerUnavailable):
@@ -103,8 +105,10 @@ class TokenRequestFailed(OAuthError):
 
     Args:
         error: The `error` code of the response, such as `invalid_client`.
+        detail: See IssuerUnavailable.
     """
 
-    def __init__(self, error: str) -> None:
+    def __init__(self, error: str, *, detail: str = "") -> None:
         super().__init__(error)
         self.error = error
+        self.detail = detail

@@ -70,6 +70,7 @@ class IntrospectionVerifier:
         claims: Checks its claims.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
+        on_answer: Called after each request with its error, or None.
         answer_seconds: Timeout of an introspection.
     """
 
@@ -79,8 +80,10 @@ class IntrospectionVerifier:
         endpoint: Callable[[], Awaitable[str]],
         http: httpx.AsyncClient,
         claims: ClaimsVerifier,
+        *,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
+        on_answer: Callable[[IssuerUnavailable | None], None],
         answer_seconds: float,
     ) -> None:
         self._config = config
@@ -90,6 +93,7 @@ class IntrospectionVerifier:
         self._http = http
         self._claims = claims
         self._sleep = sleep
+        self._on_answer = on_answer
         self._answer_seconds = answer_seconds
         self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
         self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
@@ -186,18 +190,27 @@ class IntrospectionVerifier:
             self._breaker.close()
 
     async def _answer_in_time(self, token: str) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] | IssuerUnavailable
         try:
             async with asyncio.timeout(self._answer_seconds):
-                return await self._answer(token)
+                answer = await self._answer(token)
         except TimeoutError:
-            raise IssuerUnreachable("introspection_timeout") from None
+            detail = f"no response within {self._answer_seconds:.2g} s"
+            answer = IssuerUnreachable("introspection_timeout", detail=detail)
+        except IssuerUnavailable as error:
+            answer = error
+        if isinstance(answer, IssuerUnavailable):
+            self._on_answer(answer)
+            raise answer
+        self._on_answer(None)
+        return answer
 
     async def _answer(self, token: str) -> Mapping[str, Any]:
         try:
             endpoint = await self._endpoint()
         except IssuerUnavailable as error:
             # Without its metadata, the issuer cannot be asked about any token.
-            raise IssuerUnreachable(error.reason) from None
+            raise IssuerUnreachable(error.reason, detail=error.detail) from None
         answer = await post_form(
             self._http,
             endpoint,
@@ -207,14 +220,14 @@ class IntrospectionVerifier:
             what="introspection",
         )
         if answer.status in _NOT_NOW:
-            raise IssuerUnreachable("introspection_failed")
+            raise IssuerUnreachable("introspection_failed", detail=answer.detail)
         if answer.away:
-            raise IssuerUnavailable("introspection_failed")
+            raise IssuerUnavailable("introspection_failed", detail=answer.detail)
         if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
-            raise IssuerUnavailable(ENDPOINT_GONE)
+            raise IssuerUnavailable(ENDPOINT_GONE, detail=answer.detail)
         if not answer.ok:
             # 401 and 403 are about the credentials of this server, not about the token.
-            raise IssuerUnavailable("introspection_refused")
+            raise IssuerUnavailable("introspection_refused", detail=answer.detail)
         if answer.body is None or "active" not in answer.body:
-            raise IssuerUnavailable("introspection_malformed")
+            raise IssuerUnavailable("introspection_malformed", detail=answer.detail)
         return answer.body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,19 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gatehouse.oauth._cache import TokenCache
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
-from gatehouse.oauth.observer import NoObserver, Observer
 
 TTL_SECONDS = 300.0
 AHEAD_SECONDS = 30.0
 STALE_SECONDS = 24 * 3600.0
-COOLDOWN_SECONDS = 30.0
+MAX_BACKOFF_SECONDS = 30.0
+# Fetches for keys that are not known: five at once, and then one every six seconds.
+FETCHES = 5
+FETCH_AGAIN_SECONDS = 6.0
+ABSENT_SECONDS = 10.0
+ABSENT_SIZE = 1_000
 START_SECONDS = 5.0
 MAX_KEYS = 64
 RSA_BITS = range(2048, 8192 + 1)
@@ -37,7 +43,7 @@ Snapshot = Mapping[tuple[str | None, str], Any]
 
 def backoff_seconds(failures: int) -> float:
     """Return the delay in seconds after `failures` consecutive failures: 1 s, doubling, at most 30 s."""
-    return min(COOLDOWN_SECONDS, 2.0 ** min(failures - 1, 5))
+    return min(MAX_BACKOFF_SECONDS, 2.0 ** min(failures - 1, 5))
 
 
 def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapshot:
@@ -92,20 +98,54 @@ def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:
     return able
 
 
+def _describe(document: Mapping[str, Any], algorithms: Sequence[str]) -> str:
+    """Return which algorithms the keys of a JWK Set without a usable key are for."""
+    entries = [entry for entry in document["keys"][:MAX_KEYS] if isinstance(entry, dict)]
+    found = sorted({name for entry in entries for name in _algorithms_of(entry)})
+    names = ", ".join(found) or "no known algorithm"
+    return f"{len(entries)} keys, for {names}; accepted {', '.join(algorithms)}"
+
+
+class Allowance:
+    """A number of attempts that is used up and grows again with time.
+
+    Args:
+        size: Largest number of attempts.
+        seconds: Time until one more is allowed.
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(self, size: int, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._size = size
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._full_at = monotonic()
+
+    def take(self) -> bool:
+        """Use one attempt; return whether there was one."""
+        full_at = max(self._full_at, self._monotonic()) + self._seconds
+        if full_at - self._monotonic() > self._size * self._seconds:
+            return False
+        self._full_at = full_at
+        return True
+
+
 class KeySet:
     """The keys of one issuer.
 
     A known key is returned at once from an immutable snapshot, which is refreshed in the background before it
-    expires. During an outage the last keys are used for a day. An unknown `kid` causes at most one fetch in
-    30 seconds, counted on attempts. Fetches in the background do not count, so that a key that was created
-    just after a refresh is found at once.
+    expires. During an outage the last keys are used for a day.
+
+    An unknown `kid` causes a fetch. Anyone can invent one, so these fetches are limited. A token is refused
+    only if a fetch that began after it arrived does not have its key; this is remembered for
+    `ABSENT_SECONDS`. Without a fetch nothing is known about the key, so the token cannot be verified now.
 
     Args:
         fetch: Fetches the JWK Set; raises IssuerUnavailable.
         algorithms: Accepted `alg` values.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
-        observer: Notified of each attempt.
+        on_attempt: Called after each attempt with its error, or None.
     """
 
     def __init__(
@@ -114,16 +154,17 @@ class KeySet:
         algorithms: Sequence[str],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        observer: Observer | None = None,
+        on_attempt: Callable[[IssuerUnavailable | None], None] = lambda _: None,
     ) -> None:
         self._fetch = fetch
         self._algorithms = tuple(algorithms)
         self._monotonic = monotonic
         self._sleep = sleep
-        self._observer = observer or NoObserver()
+        self._on_attempt = on_attempt
         self._snapshot: Snapshot = {}
         self._fetched_at: float | None = None
-        self._last_fetch_at: float | None = None
+        self._fetches = Allowance(FETCHES, FETCH_AGAIN_SECONDS, monotonic)
+        self._absent: TokenCache[bool] = TokenCache(ABSENT_SIZE, monotonic)
         self._failures = 0
         self._flight: SingleFlight[None, None] = SingleFlight()
         self._refresher: asyncio.Task[None] | None = None
@@ -151,46 +192,50 @@ class KeySet:
 
         Raises:
             InvalidToken: The issuer has no such key.
-            IssuerUnavailable: The keys could not be fetched.
+            IssuerUnavailable: The keys could not be fetched, or not yet.
         """
         found = self._known(kid, algorithm)
+        if found is not None:
+            return found
+        name = hashlib.blake2b(f"{algorithm} {kid!r}".encode(), digest_size=16).digest()
         # Twice, because the response to a fetch in progress may be older than this key.
-        for _ in range(2):
-            if found is not None or not self._may_fetch():
+        for is_second in (False, True):
+            shared = self._flight.busy(None)
+            if not shared and (self._absent.get(name) or not self._fetches.take()):
                 break
             await self._flight.run(None, self._attempt)
             found = self._known(kid, algorithm)
-        if found is not None:
-            return found
+            if found is not None:
+                return found
+            if not self._failures and (is_second or not shared):
+                self._absent.put(name, value=True, seconds=ABSENT_SECONDS)
         if self._failures or not self.ready:
             raise IssuerUnavailable("keys_unavailable")
-        raise InvalidToken("key_unknown")
+        if self._absent.get(name):
+            raise InvalidToken("key_unknown")
+        raise IssuerUnavailable("keys_refresh_pending")
 
     def _known(self, kid: str | None, algorithm: str) -> Any | None:
         return self._snapshot.get((kid, algorithm)) if self.ready else None
 
-    def _may_fetch(self) -> bool:
-        if self._flight.busy(None):
-            return True  # shares the fetch in progress
-        now = self._monotonic()
-        if self._last_fetch_at is not None and now - self._last_fetch_at < COOLDOWN_SECONDS:
-            return False
-        self._last_fetch_at = now
-        return True
-
     async def _attempt(self) -> None:
+        error: IssuerUnavailable | None = None
         try:
-            snapshot = read_keys(await self._fetch(), self._algorithms)
-        except Exception:  # noqa: BLE001 - an unexpected error must not stop the refresh; the last keys stay in use
-            snapshot = {}
-        if not snapshot:
+            document = await self._fetch()
+            snapshot = read_keys(document, self._algorithms)
+            if not snapshot:
+                error = IssuerUnavailable("keys_unusable", detail=_describe(document, self._algorithms))
+        except IssuerUnavailable as failure:
+            error = failure
+        except Exception as unexpected:  # noqa: BLE001 - must not stop the refresh; the last keys stay in use
+            error = IssuerUnavailable("internal_error", detail=type(unexpected).__name__)
+        if error is None:
+            self._snapshot = snapshot
+            self._fetched_at = self._monotonic()
+            self._failures = 0
+        else:
             self._failures += 1
-            self._observer.keys_refreshed(ok=False)
-            return
-        self._snapshot = snapshot
-        self._fetched_at = self._monotonic()
-        self._failures = 0
-        self._observer.keys_refreshed(ok=True)
+        self._on_attempt(error)
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -42,7 +42,7 @@ class MultiIssuerVerifier:
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
         tracer: Creates a span for each verification that is not answered from the cache.
-        observer: Notified of verifications and key refreshes.
+        observer: Notified of verifications and of requests to issuers.
         answer_seconds: Timeout of a verification, with all its requests.
 
     Raises:
@@ -91,8 +91,8 @@ class MultiIssuerVerifier:
 
     @property
     def ready(self) -> bool:
-        """Whether the tokens of every issuer can be verified."""
-        return all(issuer.ready for issuer in self._issuers.values())
+        """Whether the tokens of at least one issuer can be verified."""
+        return any(issuer.ready for issuer in self._issuers.values())
 
     async def start(self) -> None:
         """Fetch keys and metadata; requests to an unavailable issuer are retried in the background."""

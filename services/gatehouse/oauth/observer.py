@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from gatehouse.oauth.errors import OAuthError
+
 Source = Literal["cache", "signature", "introspection"]
+Use = Literal["keys", "introspection", "token"]
 
 
 class Observer(Protocol):
-    """Is notified of each verification and each key refresh."""
+    """Is notified of each verification and of each request to an issuer."""
 
     def verified(self, source: Source) -> None:
         """A token was verified by `source`."""
         ...
 
-    def keys_refreshed(self, *, ok: bool) -> None:
-        """An attempt to fetch keys has succeeded or failed."""
+    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:
+        """An issuer was asked for its keys, about a token, or for a token; `error` says why in vain."""
         ...
 
 
@@ -25,5 +28,5 @@ class NoObserver:
     def verified(self, source: Source) -> None:
         """Do nothing."""
 
-    def keys_refreshed(self, *, ok: bool) -> None:
+    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:
         """Do nothing."""

@@ -7,7 +7,7 @@ whole drain time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -18,6 +18,8 @@ from gatehouse.rpc.call import Status
 from gatehouse.rpc.errors import StatusError
 
 LIVENESS = "liveness"
+PROBLEMS_KEY = "gatehouse-problems"
+_MAX_PROBLEMS_CHARS = 1000
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -28,6 +30,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Health(health_pb2_grpc.HealthServicer):
     """Report whether each service is ready; `liveness` is always SERVING.
 
+    A Check that returns NOT_SERVING says why in its trailing metadata, in `PROBLEMS_KEY`.
+
     Args:
         services: Names of the services; "" stands for all of them.
     """
@@ -35,31 +39,43 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self, services: Iterable[str]) -> None:
         self._status = dict.fromkeys(("", *services), NOT_SERVING)
         self._status[LIVENESS] = SERVING
+        self._problems: Sequence[str] = ("STARTING",)
         self._changed = asyncio.Event()
         self._ending = False
 
-    def set_ready(self, *, ready: bool) -> None:
-        """Set the status of all services except `liveness`; do nothing after `end`."""
+    def set_problems(self, problems: Sequence[str]) -> None:
+        """Set the status of all services except `liveness`; do nothing after `end`.
+
+        Args:
+            problems: Why they are not ready; nothing if they are.
+        """
         if not self._ending:
-            self._set(SERVING if ready else NOT_SERVING)
+            self._set(problems)
 
     def end(self) -> None:
         """Set all services to NOT_SERVING permanently, and end each Watch after it has sent that."""
         self._ending = True
-        self._set(NOT_SERVING)
+        self._set(("STOPPING",))
 
-    def _set(self, status: Any) -> None:
+    def _set(self, problems: Sequence[str]) -> None:
+        self._problems = problems
+        status = NOT_SERVING if problems else SERVING
         for name in self._status:
             if name != LIVENESS:
                 self._status[name] = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def Check(self, request: Any, context: _Context) -> Any:  # noqa: ARG002, N802 - generated names
+    async def Check(self, request: Any, context: _Context) -> Any:  # noqa: N802 - generated name
         """Return the status of a service, or NOT_FOUND."""
         status = self._status.get(request.service)
         if status is None:
             raise StatusError(Status(grpc.StatusCode.NOT_FOUND, "unknown service", "SERVICE_UNKNOWN"))
+        if status == NOT_SERVING:
+            text = "; ".join(self._problems)[:_MAX_PROBLEMS_CHARS]
+            context.set_trailing_metadata(
+                ((PROBLEMS_KEY, text.encode("ascii", "backslashreplace").decode()),)
+            )
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(self, request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ARG002, N802 - generated names

@@ -58,7 +58,7 @@ class Server:
         telemetry: Logs, traces and metrics.
         settings: Address, limits and reflection; all defaults if None.
         policy: Access rules for RPCs whose protos have none.
-        readiness: Returns whether the services are ready; polled for the health service.
+        problems: Returns why the services are not ready, nothing if they are; polled for the health service.
         interceptors: Additional interceptors, called after authorization.
 
     Raises:
@@ -75,15 +75,13 @@ class Server:
         telemetry: ServerTelemetry,
         settings: ServerSettings | None = None,
         policy: PolicyOptions | None = None,
-        readiness: Callable[[], bool] = lambda: True,
+        problems: Callable[[], Sequence[str]] = tuple,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._settings = settings = settings or ServerSettings()
-        self._metrics, self._logger = telemetry.metrics, telemetry.logger
-        self._credentials = server_credentials(
-            tls, settings.host, self._logger, self._metrics.certificate_loaded
-        )
-        self._readiness = readiness
+        self._credentials = server_credentials(tls, settings.host)
+        self._logger = telemetry.logger
+        self._problems = problems
         self._drain = Drain()
 
         handlers = collect_handlers(services)
@@ -110,6 +108,7 @@ class Server:
             )
             for path, handler in handlers.items()
         ]
+        self._metrics = telemetry.metrics
         self._log_lines = LoggingInterceptor(telemetry.logger)
         chain: list[Interceptor] = [
             TracingInterceptor(telemetry.tracer),
@@ -146,10 +145,10 @@ class Server:
                 port = server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"{address}: cannot listen; another process may use the port") from None
-        ready = self._readiness()
-        self._health.set_ready(ready=ready)
+        problems = list(self._problems())
+        self._health.set_problems(problems)
         await server.start()
-        self._running = server, asyncio.create_task(self._poll_readiness(ready=ready))
+        self._running = server, asyncio.create_task(self._poll_problems(problems))
         self._logger.info("listening", address=f"{host}:{port}", services=self.service_names)
         return port
 
@@ -202,11 +201,15 @@ class Server:
             ("grpc.so_reuseport", int(reuse_port)),
         ]
 
-    async def _poll_readiness(self, *, ready: bool) -> None:
+    async def _poll_problems(self, last: list[str]) -> None:
         while True:
             await asyncio.sleep(self._settings.health_poll_seconds)
-            if self._readiness() != ready:
-                ready = not ready
-                log = self._logger.info if ready else self._logger.warning
-                log("readiness changed", ready=ready)
-                self._health.set_ready(ready=ready)
+            problems = list(self._problems())
+            if problems == last:
+                continue
+            if not problems:
+                self._logger.info("readiness changed", ready=True)
+            elif not last:
+                self._logger.warning("readiness changed", ready=False, problems=problems)
+            self._health.set_problems(problems)
+            last = problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from gatehouse.oauth import MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
-from gatehouse.rpc.tls import server_credentials
+from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
 from gatehouse.settings import (
@@ -57,7 +57,6 @@ class Process:
 
     Raises:
         ConfigurationError: No issuer is configured, or its CA file cannot be read.
-        TlsError: The certificate of the servers cannot be used.
     """
 
     def __init__(
@@ -77,17 +76,14 @@ class Process:
                 "GATEHOUSE_ISSUERS: no issuer is configured; set a JSON list such as "
                 '[{"issuer": "https://id.example.com/realms/r", "audience": "gatehouse-api", "mode": "jwt"}]'
             )
-        # The servers do it again. Here an error is reported before anything is connected or started.
-        server_credentials(
-            settings.tls, settings.server.host, telemetry.logger, self._metrics.certificate_loaded
-        )
+        self._issuers = IssuerTelemetry(telemetry.logger, telemetry.meter)
         self._http = http_client(settings.issuers, telemetry)
         stack.push_async_callback(self._http.aclose)
         self.verifier = MultiIssuerVerifier(
             settings.issuers,
             http=self._http,
             tracer=telemetry.tracer,
-            observer=self._metrics,
+            observer=self._issuers,
         )
         stack.push_async_callback(self.verifier.aclose)
         self._pools: dict[str, Database] = {}
@@ -110,6 +106,7 @@ class Process:
         Raises:
             ConfigurationError: A setting of the service is missing or invalid.
             PolicyError: One of its RPCs has no access rule.
+            TlsError: The certificate cannot be used.
         """
         settings: ServiceSettings = getattr(self._settings, spec.name)
         database = self._open_database(spec, settings)
@@ -138,7 +135,7 @@ class Process:
             tls=self._settings.tls,
             telemetry=ServerTelemetry(self._telemetry.logger, self._tracer(), self._metrics),
             settings=self._settings.server,
-            readiness=self._ready(spec, readiness),
+            problems=lambda: self._problems(spec, readiness),
         )
         self._warn_of_online_rules(server)
         return server
@@ -173,10 +170,12 @@ class Process:
         self._stack.push_async_callback(readiness.aclose)
         return readiness
 
-    def _ready(self, spec: ServiceSpec[Any], readiness: Readiness) -> Callable[[], bool]:
-        if spec.needs_issuer:
-            return lambda: readiness.ready and self.verifier.ready
-        return lambda: readiness.ready
+    def _problems(self, spec: ServiceSpec[Any], readiness: Readiness) -> Sequence[str]:
+        """Return why a service is not ready."""
+        problems = [] if readiness.ready else [f"database: {readiness.reason or 'STARTING'}"]
+        if spec.needs_issuer and not self.verifier.ready:
+            problems += self._issuers.problems() or ["issuers: STARTING"]
+        return problems
 
     def _warn_of_online_rules(self, server: Server) -> None:
         """Warn at start about RPCs that ask the issuer on each call, if an issuer is never asked."""

@@ -34,7 +34,7 @@ class Readiness:
         self._on_change = on_change
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
-        self._reason = ""
+        self.reason = ""
         self.ready = False
 
     async def start(self) -> None:
@@ -57,11 +57,11 @@ class Readiness:
             reason = "DATABASE_TIMEOUT"
         except DomainError as error:
             reason = error.reason
-        if not reason and self._reason:
+        if not reason and self.reason:
             self._database.renew()
-        if reason != self._reason:
+        if reason != self.reason:
             self._on_change(not reason, reason)
-        self._reason, self.ready = reason, not reason
+        self.reason, self.ready = reason, not reason
 
     async def _check_forever(self) -> None:
         while True:

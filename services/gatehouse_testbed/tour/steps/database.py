@@ -47,8 +47,8 @@ async def _stop(context: TourContext, control: Control) -> None:
         f"CountUsers: {outcome.code.name}: {outcome.message}",
         ok=outcome.code is grpc.StatusCode.UNAVAILABLE,
     )
-    status = await asyncio.to_thread(check_health, context.profile, ["users"], "liveness", CALL_SECONDS)
+    found = await asyncio.to_thread(check_health, context.profile, ["users"], "liveness", CALL_SECONDS)
     context.report.check(
-        f"liveness of UserService: {status['users']}, so that an orchestrator does not restart it",
-        ok=status["users"] == "SERVING",
+        f"liveness of UserService: {found['users'].status}, so that an orchestrator does not restart it",
+        ok=found["users"].status == "SERVING",
     )
