@@ -130,7 +130,7 @@ async def chain_echo(ready_file: Path) -> None:
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-echo")
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        stack.callback(telemetry.shutdown)
+        stack.push_async_callback(telemetry.aclose, 1.0)
         metrics = RpcMetrics(telemetry.meter)
         observer = IssuerTelemetry(telemetry.logger, telemetry.meter)
         http = await stack.enter_async_context(http_client(settings.issuers, telemetry))

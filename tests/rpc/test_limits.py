@@ -33,9 +33,9 @@ class Blocked:
 
 @pytest.mark.parametrize("name", METHODS)
 async def test_calls_above_the_limit_are_refused_at_once(name: str) -> None:
-    async with open_env(max_concurrent_rpcs=3) as env:
+    async with open_env(max_concurrent_rpcs=3, max_streams=3) as env:
         blocked = Blocked(env)
-        calls = [asyncio.create_task(env.client.outcome("Unary", "a")) for _ in range(3)]
+        calls = [asyncio.create_task(env.client.outcome(name, "a")) for _ in range(3)]
         await blocked.wait_for(3)
         async with asyncio.timeout(5):
             code, trailers, _ = await env.client.outcome(name, "a", timeout=60.0)
@@ -43,6 +43,17 @@ async def test_calls_above_the_limit_are_refused_at_once(name: str) -> None:
         blocked.release.set()
         assert {code for code, _, _ in await asyncio.gather(*calls)} == {grpc.StatusCode.OK}
         assert (await env.client.outcome(name, "a"))[0] is grpc.StatusCode.OK
+
+
+async def test_streams_do_not_count_against_the_limit_of_unary_calls() -> None:
+    async with open_env(max_concurrent_rpcs=1, max_streams=3) as env:
+        blocked = Blocked(env)
+        streams = [asyncio.create_task(env.client.outcome("ServerStream", "a")) for _ in range(3)]
+        await blocked.wait_for(3)
+        unary = asyncio.create_task(env.client.outcome("Unary", "a"))
+        await blocked.wait_for(4)
+        blocked.release.set()
+        assert {code for code, _, _ in await asyncio.gather(unary, *streams)} == {grpc.StatusCode.OK}
 
 
 async def test_a_call_above_the_limit_is_refused_before_its_token_is_verified() -> None:

@@ -1,6 +1,7 @@
 """TLS: certificates are reloaded, invalid ones are errors, and plaintext must be allowed."""
 
 import asyncio
+import datetime as dt
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from gatehouse.rpc.tls import Reloader, server_credentials
 from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
 from tests.support.rpc import PROBE, Env, Text, open_env, reached
-from tests.support.services import FixedToken
+from tests.support.services import FixedToken, quiet
+from tests.support.telemetry import MetricsReader
 
 
 def probe_call(channel: grpc.aio.Channel, timeout: float = 10.0) -> Any:
@@ -128,6 +130,33 @@ async def test_a_new_certificate_is_used_and_connections_stay_open(secure: Env, 
         assert await call_probe(channel) == "a"
 
 
+async def test_channel_trusts_a_new_authority_and_calls_in_progress_continue(
+    secure: Env, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="gatehouse.client")
+    (tmp_path / "new").mkdir()
+    new = Authority(tmp_path / "new")
+    tls = TlsSettings(ca_file=authority.ca_file, reload_seconds=1e-9)
+    busy, idle = (connect(f"localhost:{secure.port}", tls=tls, tokens=FixedToken("good")) for _ in range(2))
+    async with busy, idle:
+        echo: Any = busy.stream_stream(f"/{PROBE}/BidiStream", Text.SerializeToString, Text.FromString)
+        stream = echo(timeout=60)
+        await stream.write(Text(value="a"))
+        assert (await stream.read()).value == "a"
+        authority.ca_file.write_bytes(new.ca_file.read_bytes()[:100])
+        for _ in range(2):
+            assert await call_probe(busy) == "a"
+        authority.ca_file.write_bytes(new.ca_file.read_bytes())
+        authority.write(*new.issue("second"))
+        for channel in (busy, idle):
+            assert await call_probe(channel) == "a"
+        await stream.write(Text(value="b"))
+        assert (await stream.read()).value == "b"
+    refused, *reloaded = [record.getMessage() for record in caplog.records]
+    assert refused.startswith(f"certificate authorities refused: {authority.ca_file}: contains no PEM")
+    assert reloaded == ["certificate authorities reloaded"] * 2
+
+
 async def call_probe(channel: grpc.aio.Channel) -> str:
     value: str = (await probe_call(channel)).value
     return value
@@ -167,7 +196,7 @@ async def test_the_old_certificate_is_kept_while_a_file_is_missing(secure: Env, 
 def test_files_are_checked_at_the_reload_interval(authority: Authority) -> None:
     now = 0.0
     files = authority.write(*authority.issue("first"))
-    reloader = Reloader(*files, 5.0, lambda: now)
+    reloader = Reloader(*files, 5.0, quiet(), ignore, lambda: now)
     reloader.read()
     authority.write(*authority.issue("second"))
     now = 4.9
@@ -180,7 +209,7 @@ def test_files_are_checked_at_the_reload_interval(authority: Authority) -> None:
 
 def test_invalid_files_are_checked_again(authority: Authority) -> None:
     certificate, key = authority.issue("first")
-    reloader = Reloader(*authority.write(certificate, key), 0.0, lambda: 0.0)
+    reloader = Reloader(*authority.write(certificate, key), 0.0, quiet(), ignore, lambda: 0.0)
     authority.write(certificate[:100], key)
     assert reloader.changed() is None
     authority.write(*authority.issue("second"))
@@ -188,20 +217,65 @@ def test_invalid_files_are_checked_again(authority: Authority) -> None:
     assert reloader.changed() is None
 
 
+async def test_unusable_certificates_are_refused_and_each_reason_is_logged_once(
+    authority: Authority, metrics: MetricsReader
+) -> None:
+    files = authority.write(*authority.issue("first"))
+    tls = TlsSettings(certificate_file=files[0], private_key_file=files[1], reload_seconds=1e-9)
+    async with open_env(tls=tls, metrics=metrics.rpc) as env:
+
+        def lines(event: str) -> list[dict[str, Any]]:
+            return [line for line in env.log if line["event"] == event]
+
+        for shift, reason in ((-60, "expired at"), (60, "not valid before")):
+            authority.write(*authority.issue("second", shift=dt.timedelta(days=shift)))
+            for _ in range(2):
+                assert await served_certificate(env.port) == "first"
+            assert reason in lines("certificate refused")[-1]["reason"]
+        certificate, key = authority.issue("second")
+        authority.write(certificate, authority.issue()[1])
+        assert await served_certificate(env.port) == "first"
+        assert "is not the key of" in lines("certificate refused")[-1]["reason"]
+        authority.write(certificate, key)
+        assert await served_certificate(env.port) == "second"
+    assert [line["level"] for line in lines("certificate refused")] == ["error"] * 3
+    (rotation,) = lines("certificate reloaded")
+    assert (rotation["level"], rotation["file"]) == ("info", str(files[0]))
+    assert metrics.value("gatehouse_tls_certificate_expires_in_days") == pytest.approx(30, abs=0.1)
+
+
+def test_certificate_is_used_once_it_is_valid(authority: Authority) -> None:
+    now = dt.datetime.now(dt.UTC)
+    files = authority.write(*authority.issue("first"))
+    reloader = Reloader(*files, 0.0, quiet(), ignore, lambda: 0.0, lambda: now)
+    authority.write(*authority.issue("second", shift=dt.timedelta(days=1)))
+    assert reloader.changed() is None
+    now += dt.timedelta(days=1)
+    assert reloader.changed() is not None
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+def credentials(tls: TlsSettings, host: str) -> grpc.ServerCredentials | None:
+    return server_credentials(tls, host, quiet(), ignore)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_plaintext_on_loopback_needs_one_setting(host: str) -> None:
-    assert server_credentials(TlsSettings(plaintext=True), host) is None
+    assert credentials(TlsSettings(plaintext=True), host) is None
     with pytest.raises(PlaintextRefused, match="GATEHOUSE_TLS__PLAINTEXT=true"):
-        server_credentials(TlsSettings(), host)
+        credentials(TlsSettings(), host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "gatehouse.example.com", ""])
 def test_plaintext_beyond_loopback_needs_two_settings(host: str) -> None:
     with pytest.raises(PlaintextRefused, match="GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"):
-        server_credentials(TlsSettings(plaintext=True), host)
+        credentials(TlsSettings(plaintext=True), host)
     with pytest.raises(PlaintextRefused):
-        server_credentials(TlsSettings(plaintext_beyond_loopback=True), host)
-    assert server_credentials(TlsSettings(plaintext=True, plaintext_beyond_loopback=True), host) is None
+        credentials(TlsSettings(plaintext_beyond_loopback=True), host)
+    assert credentials(TlsSettings(plaintext=True, plaintext_beyond_loopback=True), host) is None
 
 
 @pytest.mark.parametrize(
@@ -259,7 +333,7 @@ def test_one_file_alone_is_an_error(authority: Authority, missing: str) -> None:
 
 
 def load(certificate: Path | None, key: Path | None) -> None:
-    server_credentials(TlsSettings(certificate_file=certificate, private_key_file=key), "127.0.0.1")
+    credentials(TlsSettings(certificate_file=certificate, private_key_file=key), "127.0.0.1")
 
 
 def test_an_unreadable_certificate_is_an_error(tmp_path: Path) -> None:
@@ -282,6 +356,16 @@ def test_an_invalid_key_is_an_error(authority: Authority) -> None:
     with pytest.raises(TlsError) as caught:
         load(*files)
     assert single_line(caught).startswith(f"{files[1]}: contains no PEM private key")
+
+
+@pytest.mark.parametrize(("shift", "reason"), [(-60, "expired at 20"), (60, "not valid before 20")])
+def test_a_certificate_that_is_not_valid_now_is_an_error(
+    authority: Authority, shift: int, reason: str
+) -> None:
+    files = authority.write(*authority.issue(shift=dt.timedelta(days=shift)))
+    with pytest.raises(TlsError) as caught:
+        load(*files)
+    assert single_line(caught).startswith(f"{files[0]}: {reason}")
 
 
 def test_an_encrypted_key_is_an_error(authority: Authority) -> None:

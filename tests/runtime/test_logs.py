@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -18,7 +20,8 @@ from typing import Any, BinaryIO
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
-from gatehouse.runtime.logs import LogWriter, RepeatFilter, capture_standard_logging, make_logger
+from gatehouse.runtime.log_queue import LogQueue
+from gatehouse.runtime.logs import RepeatFilter, capture_standard_logging, make_logger
 from gatehouse.settings import LogSettings
 
 CANARY = "canary-0b9e"
@@ -117,6 +120,8 @@ def terminal() -> Iterator[tuple[Any, Callable[[], str]]]:
         ({"TERM": "xterm", "NO_COLOR": ""}, True),
         ({"TERM": "xterm", "NO_COLOR": "1"}, False),
         ({"TERM": "dumb"}, False),
+        ({"TERM": "dumb", "FORCE_COLOR": "1"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
     ],
 )
 @pytest.mark.parametrize("style", ["auto", "console"])
@@ -124,6 +129,7 @@ def test_terminal_gets_colors_unless_it_or_the_user_declines(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], colors: bool, style: str
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with terminal() as (stream, shown):
@@ -141,9 +147,44 @@ def test_console_format_has_no_colors_where_it_is_no_terminal(
     assert re.fullmatch(r"[\d-]+T[\d:.]+Z \[info +\] started +port=1\n", log.getvalue())
 
 
-def test_auto_format_is_json_where_it_is_no_terminal(log: Log) -> None:
+def test_auto_format_is_json_where_it_is_no_terminal(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     make_logger(settings(style="auto"), log).info("started")
     assert log.parsed()
+
+
+def test_console_format_has_colors_in_a_pipe_if_they_are_forced(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    make_logger(settings(style="console"), log).info("started", port=1)
+    assert "\x1b[" in log.getvalue()
+
+
+def test_queue_escapes_what_the_encoding_lacks() -> None:
+    stream = Chunks()
+    lines = LogQueue(stream, "latin-1")
+    lines.write("zürich €\n")
+    lines.stop()
+    assert b"".join(stream.chunks) == b"z\xfcrich \\u20ac\n"
+
+
+def test_message_of_asyncio_is_logged_without_the_text_of_the_exception(log: Log) -> None:
+    async def run() -> None:
+        task = asyncio.ensure_future(asyncio.to_thread(fail))
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    with capture_standard_logging(settings(), log):
+        asyncio.run(run())
+    (line,) = log.parsed()
+    assert (line["event"], line["error_type"]) == (
+        "Task exception was never retrieved",
+        "builtins.ValueError",
+    )
+    assert CANARY not in log.getvalue()
 
 
 class Chunks(io.BytesIO):
@@ -159,23 +200,23 @@ class Chunks(io.BytesIO):
 
 
 @pytest.mark.parametrize("size", [1, 100, 1500, 4096, 5000])
-def test_writer_writes_lines_in_order_and_in_chunks_that_a_pipe_takes_in_one_piece(size: int) -> None:
+def test_queue_writes_lines_in_order_and_in_chunks_that_a_pipe_takes_in_one_piece(size: int) -> None:
     stream = Chunks()
-    writer = LogWriter(stream)
+    writer = LogQueue(stream)
     lines = [chr(65 + number) * (size - 1) + "\n" for number in range(20)]
     for line in lines:
         writer.write(line)
-    writer.close()
+    writer.stop()
     assert b"".join(stream.chunks).decode() == "".join(lines)
     assert all(len(chunk) <= select.PIPE_BUF or chunk.count(b"\n") == 1 for chunk in stream.chunks)
     assert all(chunk.endswith(b"\n") for chunk in stream.chunks)
     assert writer.dropped == 0
 
 
-def test_writer_writes_without_being_closed() -> None:
+def test_queue_writes_without_being_closed() -> None:
     reader, stream = pipe()
     with reader, stream:
-        LogWriter(stream).write("a\n")
+        LogQueue(stream).write("a\n")
         assert reader.readline() == b"a\n"
 
 
@@ -184,11 +225,11 @@ def pipe() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(reader, "rb"), os.fdopen(writer, "wb", buffering=0)
 
 
-def test_writer_never_blocks_and_counts_the_lines_that_it_drops() -> None:
+def test_queue_never_blocks_and_counts_the_lines_that_it_drops() -> None:
     reader, stream = pipe()
     log = Log()
     with reader, stream, capture_standard_logging(settings(), log):
-        writer = LogWriter(stream, capacity=100)
+        writer = LogQueue(stream, capacity=100)
         line = "x" * 999 + "\n"
         for _ in range(1000):  # a pipe takes 64 KiB
             writer.write(line)
@@ -203,41 +244,41 @@ def test_writer_never_blocks_and_counts_the_lines_that_it_drops() -> None:
 def test_close_does_not_wait_for_a_reader_that_hangs() -> None:
     reader, stream = pipe()
     with reader, stream:
-        writer = LogWriter(stream)
+        writer = LogQueue(stream)
         for _ in range(1000):
             writer.write("x" * 999 + "\n")
         began = time.monotonic()
-        writer.close(seconds=0.1)
+        writer.stop(seconds=0.1)
         assert time.monotonic() - began < 5
         writer.write("late\n")
         assert writer.dropped == 1
-        ended = threading.Thread(target=writer.close)
+        ended = threading.Thread(target=writer.stop)
         ended.start()
         assert reader.read(1_000_000) == (b"x" * 999 + b"\n") * 1000
         ended.join()
 
 
-def test_writer_waits_for_room_in_a_non_blocking_pipe() -> None:
+def test_queue_waits_for_room_in_a_non_blocking_pipe() -> None:
     reader, stream = pipe()
     with reader, stream:
         os.set_blocking(stream.fileno(), False)
-        writer = LogWriter(stream)
+        writer = LogQueue(stream)
         for _ in range(200):
             writer.write("x" * 999 + "\n")
         assert reader.read(200_000) == (b"x" * 999 + b"\n") * 200
         assert writer.dropped == 0
-        writer.close()
+        writer.stop()
 
 
 def test_lines_for_a_closed_pipe_are_counted_and_the_writer_goes_on() -> None:
     reader, stream = pipe()
     with stream:
         reader.close()
-        writer = LogWriter(stream)
+        writer = LogQueue(stream)
         writer.write("a\n")
         wait_for(lambda: writer.dropped == 1)
         writer.write("b\n")
-        writer.close()
+        writer.stop()
         assert writer.dropped == 2
 
 
@@ -332,5 +373,5 @@ def test_line_says_how_many_were_suppressed_before_it(log: Log) -> None:
     with capture_standard_logging(settings(), log, RepeatFilter(limit=1, clock=lambda: now)):
         for _ in range(3):
             logging.getLogger("library").warning("retry")
-            now += 30
+            now += 150
     assert [line.get("suppressed") for line in log.parsed()] == [None, 1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +17,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, Tracer
 
-from gatehouse.runtime.telemetry import ExceptionTextFilter
+from gatehouse.runtime.telemetry import ExceptionTextFilter, make_telemetry
+from gatehouse.runtime.wait import run_in_thread
+from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
+from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
+from tests.support.environment import SetEnvironment
 
 CANARY = "canary-5f1d"
 
@@ -67,11 +73,13 @@ def test_everything_else_of_a_span_is_exported(tracer: Tracer, exporter: InMemor
 
 
 PROGRAM = """
-import logging, sys, warnings
+import asyncio, logging, os, sys, threading, warnings
 from gatehouse.runtime.telemetry import make_telemetry
 from gatehouse.settings import LogSettings, TelemetrySettings
 telemetry = make_telemetry(
-    TelemetrySettings(otlp_endpoint="http://127.0.0.1:1", otlp_insecure=True, metrics_port=0),
+    TelemetrySettings(
+        otlp_endpoint=os.environ.get("ENDPOINT", "http://127.0.0.1:1"), otlp_insecure=True, metrics_port=0
+    ),
     LogSettings(format="json"),
     "test",
 )
@@ -81,18 +89,27 @@ telemetry.logger.info("own")
 telemetry.tracer.start_span("work").end()
 logging.getLogger("library").error("theirs")
 warnings.warn("old", UserWarning)
-telemetry.shutdown()
+def fail():
+    raise ValueError("canary-5f1d")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+class Unraisable:
+    def __del__(self):
+        fail()
+Unraisable()
+asyncio.run(telemetry.aclose(30))
 """
 
 
-def run(program: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "GRPC_VERBOSITY": "NONE"}
+def run(program: str, **variables: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "GRPC_VERBOSITY": "NONE"} | variables
     command = [sys.executable, "-c", program]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_every_line_on_standard_output_is_a_json_object() -> None:
-    """Also those of the exporter, which finds no collector, and of Python's warnings."""
+    """Also those of the exporter, which finds no collector, of warnings, and of uncaught exceptions."""
     with run(PROGRAM + NOISE) as process:
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
@@ -100,6 +117,9 @@ def test_every_line_on_standard_output_is_a_json_object() -> None:
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
     events = [line["event"] for line in lines]
     assert events[:2] == ["own", "theirs"]
+    uncaught = [line for line in lines if line["event"] == "uncaught exception"]
+    assert [line["error_type"] for line in uncaught] == ["builtins.ValueError"] * 2
+    assert CANARY not in output.decode()
     assert any("UserWarning: old" in event for event in events)
     assert any(event.startswith("Failed to export traces") for event in events)
 
@@ -109,7 +129,7 @@ import urllib.request
 logging.getLogger("library").error("theirs")
 page = urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics").read().decode()
 print(*[line for line in page.splitlines() if line.startswith("gatehouse_log")], file=sys.stderr)
-telemetry.shutdown()
+asyncio.run(telemetry.aclose(30))
 """
 
 
@@ -123,7 +143,7 @@ HANG = """
 for _ in range(20_000):
     telemetry.logger.info("own", text="x" * 100)
 print("logged", file=sys.stderr, flush=True)
-telemetry.shutdown()
+asyncio.run(telemetry.aclose(30))
 """
 
 
@@ -133,3 +153,61 @@ def test_reader_of_standard_output_that_hangs_stops_neither_work_nor_exit() -> N
         assert process.stderr.readline() == b"logged\n"
         assert process.wait(timeout=60) == 0
         assert process.stderr.read() == b""
+
+
+SPAN = """
+telemetry.tracer.start_span("work").end()
+asyncio.run(telemetry.aclose(30))
+"""
+PROXIES = {
+    name: "http://127.0.0.1:9"
+    for lower in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    for name in (lower, lower.upper())
+}
+
+
+def test_exporter_does_not_use_the_proxy_of_the_environment() -> None:
+    exports: list[bytes] = []
+    with (
+        receive_spans(TraceStore(), exports.append) as endpoint,
+        run(PROGRAM + SPAN, ENDPOINT=endpoint, **PROXIES) as process,
+    ):
+        process.communicate(timeout=60)
+    assert [b"work" in export for export in exports] == [True]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "brotli"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "-1"},
+        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_invalid_variable_of_opentelemetry_is_a_clear_error(
+    set_environment: SetEnvironment, variables: dict[str, str]
+) -> None:
+    set_environment(**variables)
+    telemetry = TelemetrySettings(otlp_endpoint="http://127.0.0.1:1", otlp_insecure=True)
+    with pytest.raises(ConfigurationError, match=r"^a variable OTEL_\* is invalid"):
+        make_telemetry(telemetry, LogSettings(format="json"), "test")
+
+
+def test_invalid_header_for_the_collector_is_not_logged() -> None:
+    with run(PROGRAM + SPAN, OTEL_EXPORTER_OTLP_HEADERS=f"authorization {CANARY}") as process:
+        output, errors = process.communicate(timeout=60)
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in json.loads(output.splitlines()[0])["event"]
+    assert CANARY not in (output + errors).decode()
+
+
+async def test_collector_that_hangs_does_not_block_the_event_loop() -> None:
+    hanging, hurry = threading.Event(), asyncio.Event()
+    assert not await run_in_thread(hanging.wait, 0.01)
+    waiting = asyncio.create_task(run_in_thread(hanging.wait, 600, hurry))
+    await asyncio.sleep(0)
+    hurry.set()
+    assert not await waiting
+    hanging.set()
+    assert await run_in_thread(hanging.wait, 60)

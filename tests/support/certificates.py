@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,16 @@ class Authority:
         self._authority = certificates.Authority.create(dt.datetime.now(dt.UTC), name=name)
         self.ca_file.write_bytes(self._authority.pair.certificate)
 
-    def issue(self, name: str = "localhost", passphrase: bytes | None = None) -> tuple[bytes, bytes]:
-        """Return a certificate for `name`, localhost and 127.0.0.1, and its key, as PEM."""
-        names = (name, "localhost", "127.0.0.1")
-        pair = self._authority.issue(names, dt.datetime.now(dt.UTC), passphrase=passphrase)
+    def issue(
+        self,
+        name: str = "localhost",
+        passphrase: bytes | None = None,
+        shift: dt.timedelta = dt.timedelta(0),
+        others: Sequence[str] = ("localhost", "127.0.0.1"),
+    ) -> tuple[bytes, bytes]:
+        """Return a certificate for `name` and `others`, valid from now plus `shift`, and its key, as PEM."""
+        begin = dt.datetime.now(dt.UTC) + shift
+        pair = self._authority.issue((name, *others), begin, passphrase=passphrase)
         return pair.certificate, pair.private_key
 
     def server_context(self) -> ssl.SSLContext:

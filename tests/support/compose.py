@@ -87,7 +87,7 @@ def execute(service: str, *command: str, check: bool = True) -> subprocess.Compl
 def log_lines(service: str) -> list[dict[str, Any]]:
     """Return the log of one of our services."""
     text = compose("logs", "--no-color", "--no-log-prefix", service).stdout
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in text.splitlines()]
 
 
 _T = TypeVar("_T")

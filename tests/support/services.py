@@ -28,6 +28,7 @@ from gatehouse.users.repository import UserRepository
 from gatehouse.users.service import UserService
 from gatehouse.users.tables import CHANNEL
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from gatehouse.users.watches import Watches
 from tests.support.rpc import PLAINTEXT, TableVerifier, details_of, principal
 
 ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")
@@ -142,10 +143,11 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
         notifications = Notifications(urls["users"], CHANNEL)
         await notifications.start()
         stack.push_async_callback(notifications.aclose)
+        watches = Watches(feed, notifications)
+        await watches.start()
+        stack.push_async_callback(watches.aclose)
         users_server, users_target = await serve(
-            Service(
-                users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, feed, notifications)
-            )
+            Service(users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, watches))
         )
         admin_service = AdminService(
             AdminRepository(open_database("admin"), time.time),

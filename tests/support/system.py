@@ -78,8 +78,8 @@ class Program:
         return self.log.read_text(errors="replace")
 
     def lines(self, event: str = "rpc") -> list[dict[str, Any]]:
-        """Its log lines of one event."""
-        found = [json.loads(line) for line in self.written.splitlines() if line.startswith("{")]
+        """Its log lines of one event. Every line that a server writes is JSON."""
+        found = [json.loads(line) for line in self.written.splitlines()]
         return [line for line in found if line.get("event") == event]
 
     def end(self, number: int = signal.SIGTERM) -> int:

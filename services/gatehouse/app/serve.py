@@ -16,6 +16,9 @@ from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
 from gatehouse.settings import Settings
 
+# For spans at the end of the process, if calls have used up the drain time.
+MIN_EXPORT_SECONDS = 1.0
+
 
 async def serve(
     settings: Settings,
@@ -42,7 +45,12 @@ async def serve(
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-" + "-".join(names))
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        stack.callback(telemetry.shutdown)
+
+        async def close_telemetry() -> None:
+            left = settings.server.drain_seconds - signals.seconds_since_first()
+            await telemetry.aclose(max(left, MIN_EXPORT_SECONDS), signals.second)
+
+        stack.push_async_callback(close_telemetry)
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         servers = [await process.build(spec) for spec in specs]

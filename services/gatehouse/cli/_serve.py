@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def serve(
     from gatehouse.app.serve import serve as serve_specs  # noqa: PLC0415
     from gatehouse.app.workers import report_ready, run_workers  # noqa: PLC0415
     from gatehouse.runtime.files import write_json  # noqa: PLC0415
-    from gatehouse.runtime.logs import make_logger  # noqa: PLC0415
+    from gatehouse.runtime.logs import open_log  # noqa: PLC0415
 
     gc.enable()
 
@@ -52,8 +51,8 @@ def serve(
 
     async def run() -> int:
         if workers > 1:
-            logger = make_logger(settings.log, sys.stdout)
-            return await run_workers(settings, specs, workers, logger, on_ready)
+            with open_log(settings.log) as (logger, _):
+                return await run_workers(settings, specs, workers, logger, on_ready)
         await serve_specs(settings, specs, reuse_port=worker_fd is not None, on_ready=on_ready)
         return ExitCode.OK
 

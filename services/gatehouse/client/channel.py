@@ -13,9 +13,12 @@ import grpc.aio
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse.client.options import NO_PROXY
+from gatehouse.client.reloading import ReloadingChannel
 from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
 from gatehouse.oauth import OAuthError
+from gatehouse.rpc.tls import FileCheck
 from gatehouse.settings import TlsSettings
 
 # UNAVAILABLE is the only code that is safe to retry for every RPC: the server has not started the call.
@@ -53,7 +56,8 @@ def connect(
 
     Args:
         target: Target in gRPC naming: `host:port`, `dns:///name:port`, `ipv4:address:port,address:port`, ...
-        tls: Certificate authorities to trust; without TLS only if it allows plaintext to this target.
+        tls: Certificate authorities to trust, reloaded when their file changes; without TLS only if it allows
+            plaintext to this target.
         server_name: Name in the certificate of the server, if it is not that of the target.
         tokens: Source of the access token of each call. A unary call that fails with UNAUTHENTICATED is sent
             once more with another token. If there is no token, a call fails with UNAVAILABLE and is not sent.
@@ -64,12 +68,10 @@ def connect(
     Raises:
         TlsError: The CA file cannot be used, or plaintext is not allowed.
     """
-    credentials = channel_credentials(tls, target)
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.enable_retries", 1),
-        # gRPC would otherwise use the proxy of the environment even for loopback.
-        ("grpc.enable_http_proxy", 0),
+        NO_PROXY,
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -86,9 +88,16 @@ def connect(
         _StreamUnary(calls),
         _StreamStream(calls),
     ]
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+
+    def open_channel() -> grpc.aio.Channel:
+        credentials = channel_credentials(tls, target)
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+        return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+
+    if tls.plaintext or tls.ca_file is None:
+        return open_channel()
+    return ReloadingChannel(open_channel, FileCheck([tls.ca_file], tls.reload_seconds))
 
 
 class _Calls:

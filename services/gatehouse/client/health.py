@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatehouse.client.options import NO_PROXY
 from gatehouse.client.profile import Profile
 from gatehouse.settings import ConfigurationError
 
 SERVING, UNREACHABLE = "SERVING", "UNREACHABLE"
-# gRPC would otherwise use the proxy of the environment even for loopback.
-_OPTIONS = (("grpc.enable_http_proxy", 0),)
+_OPTIONS = (NO_PROXY,)
 # See rpc.health, which would import the server.
 _PROBLEMS_KEY = "gatehouse-problems"
 

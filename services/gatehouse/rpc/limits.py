@@ -68,6 +68,8 @@ async def _call_within(seconds: float, call: Call, call_next: Next) -> None:
 class LimitsInterceptor:
     """Limit the number of concurrent calls and their duration.
 
+    Streams, which may be idle for long, do not count against the limit of unary calls.
+
     Health checks have limits of their own, so that a server under load still answers them: a Check is limited
     in duration, and a Watch, which runs until the client ends it, in number.
 
@@ -77,7 +79,7 @@ class LimitsInterceptor:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._running = 0
+        self._running: Counter[bool] = Counter()  # unary calls and streams
         self._watches: Counter[str] = Counter()  # by connection
         self._too_many_on_connection, self._too_many = (
             _exhausted("TOO_MANY_WATCHES", f"too many health watches on this {where}; the limit is {limit}")
@@ -91,15 +93,16 @@ class LimitsInterceptor:
         """See Interceptor.intercept."""
         settings, streams = self._settings, method.rpc_type.streams
         seconds = settings.max_stream_deadline_seconds if streams else settings.max_deadline_seconds
+        running, limit = self._running, settings.max_streams if streams else settings.max_concurrent_rpcs
 
         async def handle(call: Call) -> None:
-            if self._running >= settings.max_concurrent_rpcs:
+            if running[streams] >= limit:
                 raise StatusError(_OVERLOADED)
-            self._running += 1
+            running[streams] += 1
             try:
                 await _call_within(seconds, call, call_next)
             finally:
-                self._running -= 1
+                running[streams] -= 1
 
         async def check(call: Call) -> None:
             await _call_within(seconds, call, call_next)

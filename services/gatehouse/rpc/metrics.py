@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class RpcMetrics:
-    """Duration by RPC and code, calls in flight, and denials by reason.
+    """Duration by RPC and code, calls in flight, denials by reason, and the certificate.
 
     The calls in flight are kept in a plain counter, which an observable instrument reads: adding to an SDK
     counter takes 16 us.
@@ -45,10 +46,21 @@ class RpcMetrics:
         self._denials = meter.create_counter(
             "gatehouse.authorization.denials", unit="{call}", description="Refused RPCs by reason"
         )
+        self._certificate_expires: dt.datetime | None = None
+        meter.create_observable_gauge(
+            "gatehouse.tls.certificate.expires_in",
+            [self._observe_certificate],
+            unit="d",
+            description="Days until the certificate of the server expires",
+        )
 
     def denied(self, method: Method, reason: str) -> None:
         """Count a denial."""
         self._denials.add(1, {"rpc.method": method.name, "reason": reason})
+
+    def certificate_loaded(self, expires: dt.datetime) -> None:
+        """Record when the certificate that new connections get expires."""
+        self._certificate_expires = expires
 
     def flush(self) -> None:
         """Record the durations of calls that have ended."""
@@ -59,6 +71,11 @@ class RpcMetrics:
             Observation(count, {"rpc.system.name": "grpc", "rpc.method": name})
             for name, count in self._in_flight.copy().items()
         ]
+
+    def _observe_certificate(self, _: CallbackOptions) -> Iterable[Observation]:
+        if self._certificate_expires is None:
+            return []
+        return [Observation((self._certificate_expires - dt.datetime.now(dt.UTC)) / dt.timedelta(days=1))]
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""

@@ -79,8 +79,10 @@ class Server:
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._settings = settings = settings or ServerSettings()
-        self._credentials = server_credentials(tls, settings.host)
-        self._logger = telemetry.logger
+        self._metrics, self._logger = telemetry.metrics, telemetry.logger
+        self._credentials = server_credentials(
+            tls, settings.host, self._logger, self._metrics.certificate_loaded
+        )
         self._problems = problems
         self._drain = Drain()
 
@@ -108,7 +110,6 @@ class Server:
             )
             for path, handler in handlers.items()
         ]
-        self._metrics = telemetry.metrics
         self._log_lines = LoggingInterceptor(telemetry.logger)
         chain: list[Interceptor] = [
             TracingInterceptor(telemetry.tracer),

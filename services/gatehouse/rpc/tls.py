@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from structlog.typing import FilteringBoundLogger
 
 from gatehouse.settings import TlsSettings, is_loopback
 
@@ -26,14 +28,15 @@ class PlaintextRefused(TlsError):
 
 
 def server_credentials(
-    tls: TlsSettings, host: str, monotonic: Callable[[], float] = time.monotonic
+    tls: TlsSettings, host: str, logger: FilteringBoundLogger, on_load: Callable[[dt.datetime], None]
 ) -> grpc.ServerCredentials | None:
     """Return the credentials of a server that listens on `host`, or None for plaintext.
 
     Args:
         tls: Certificate, or permission to use plaintext.
         host: Address to listen on.
-        monotonic: Seconds of a monotonic clock.
+        logger: Gets a line when the certificate is reloaded or refused.
+        on_load: Called with the expiry of each certificate that is loaded.
 
     Raises:
         PlaintextRefused: Plaintext is not allowed, or not for `host`.
@@ -41,7 +44,7 @@ def server_credentials(
     """
     certificate, key = tls.certificate_file, tls.private_key_file
     if certificate is not None and key is not None:
-        reloader = Reloader(certificate, key, tls.reload_seconds, monotonic)
+        reloader = Reloader(certificate, key, tls.reload_seconds, logger, on_load)
         return grpc.dynamic_ssl_server_credentials(reloader.read(), reloader.changed)  # type: ignore[arg-type] # None is "no change"
     if certificate is not None or key is not None:
         raise TlsError(
@@ -60,59 +63,126 @@ def server_credentials(
     return None
 
 
-class Reloader:
-    """Load a certificate and its key, and load them again when either file changes.
-
-    gRPC calls `changed` at every handshake, from another thread.
+class FileCheck:
+    """Whether files have changed since they were accepted.
 
     Args:
-        certificate: PEM certificate chain.
-        key: PEM private key.
-        seconds: Shortest time between two checks of the files.
+        files: The files.
+        seconds: Shortest time between two checks.
         monotonic: Seconds of a monotonic clock.
     """
 
-    def __init__(self, certificate: Path, key: Path, seconds: float, monotonic: Callable[[], float]) -> None:
-        self._files = (certificate, key)
+    def __init__(
+        self, files: Sequence[Path], seconds: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._files = files
         self._seconds = seconds
         self._monotonic = monotonic
         self._checked_at = monotonic()
-        self._versions = self._read_versions()
+        self._accepted = self._found = self._read_versions()
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Load both files.
-
-        Raises:
-            TlsError: A file cannot be read or is not PEM, or the key does not match the certificate.
-        """
-        chain_file, key_file = self._files
-        chain, key = read_pem(chain_file), read_pem(key_file)
-        certificate = parse_certificates(chain_file, chain)[0]
-        if _private_key(key_file, key).public_key() != certificate.public_key():
-            raise TlsError(f"{key_file}: is not the key of {chain_file}; provide the matching key")
-        return grpc.ssl_server_certificate_configuration([(key, chain)])
-
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new certificate, or None if it has not changed."""
+    def changed(self) -> bool:
+        """Return whether a check is due and finds files that were not accepted yet."""
         now = self._monotonic()
         if now - self._checked_at < self._seconds:
-            return None
+            return False
         self._checked_at = now
-        try:
-            versions = self._read_versions()
-            if versions == self._versions:
-                return None
-            configuration = self.read()
-        except TlsError:
-            return None  # half-written; keep the old certificate until the next check
-        self._versions = versions
-        return configuration
+        self._found = self._read_versions()
+        return self._found != self._accepted
+
+    def accept(self) -> None:
+        """Accept the files that the last check found."""
+        self._accepted = self._found
 
     def _read_versions(self) -> tuple[tuple[int, int], ...]:
         try:
             return tuple((s.st_mtime_ns, s.st_ino) for s in (path.stat() for path in self._files))
         except OSError:
             return ()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class Reloader:
+    """Load a certificate and its key, and load them again when either file changes.
+
+    A pair that cannot be used is refused, and the one before is kept. gRPC calls `changed` at every
+    handshake, from another thread.
+
+    Args:
+        certificate: PEM certificate chain.
+        key: PEM private key.
+        seconds: Shortest time between two checks of the files.
+        logger: Gets a line when the certificate is reloaded or refused.
+        on_load: Called with the expiry of each certificate that is loaded.
+        monotonic: Seconds of a monotonic clock.
+        now: Current time.
+    """
+
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        seconds: float,
+        logger: FilteringBoundLogger,
+        on_load: Callable[[dt.datetime], None],
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], dt.datetime] = _now,
+    ) -> None:
+        self._files = (certificate, key)
+        self._check = FileCheck(self._files, seconds, monotonic)
+        self._logger = logger
+        self._on_load = on_load
+        self._now = now
+        self._refused = ""
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Load both files.
+
+        Raises:
+            TlsError: A file cannot be read or is not PEM, the certificate is not valid now, or the key does
+                not match it.
+        """
+        configuration, _ = self._read()
+        return configuration
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the new certificate, or None if it has not changed or is refused."""
+        if not self._check.changed():
+            return None
+        try:
+            configuration, certificate = self._read()
+        except TlsError as error:
+            # Perhaps half-written, or valid from a later time on, so the files are read again at each check.
+            if str(error) != self._refused:
+                self._refused = str(error)
+                self._logger.error("certificate refused", reason=self._refused)  # noqa: TRY400 - expected
+            return None
+        self._check.accept()
+        self._refused = ""
+        self._logger.info(
+            "certificate reloaded",
+            file=str(self._files[0]),
+            serial_number=f"{certificate.serial_number:x}",
+            expires=certificate.not_valid_after_utc.isoformat(),
+        )
+        return configuration
+
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, x509.Certificate]:
+        chain_file, key_file = self._files
+        chain, key = read_pem(chain_file), read_pem(key_file)
+        certificate = parse_certificates(chain_file, chain)[0]
+        now, begin, end = self._now(), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now > end:
+            raise TlsError(f"{chain_file}: expired at {end.isoformat()}; provide a current certificate")
+        if now < begin:
+            raise TlsError(f"{chain_file}: not valid before {begin.isoformat()}; check it and the clock")
+        if _private_key(key_file, key).public_key() != certificate.public_key():
+            raise TlsError(f"{key_file}: is not the key of {chain_file}; provide the matching key")
+        self._on_load(end)
+        return grpc.ssl_server_certificate_configuration([(key, chain)]), certificate
 
 
 def read_pem(path: Path) -> bytes:

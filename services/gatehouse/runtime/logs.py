@@ -1,129 +1,48 @@
-"""Log lines: structlog renders them, a thread writes them to standard output.
+"""Log lines: structlog renders them, `log_queue` writes them to standard output.
 
-Lines of the standard library's `logging`, which libraries use, become lines of the same format.
+Lines of the standard library's `logging`, warnings and uncaught exceptions become lines of the same format.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import queue
-import select
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Any
 
-import orjson
 import structlog
-from opentelemetry import trace
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import FilteringBoundLogger
 
-from gatehouse.settings import LogSettings, wants_color
+from gatehouse.runtime.log_format import TextStream, add_fields, is_json, renderer
+from gatehouse.runtime.log_queue import LogQueue
+from gatehouse.settings import LogSettings
 
-QUEUED_LINES = 10_000
-GATHER_SECONDS = 0.01
-CLOSE_SECONDS = 2.0
 _logger = logging.getLogger(__name__)
 
 
-class TextStream(Protocol):
-    """The methods of a stream that structlog and `logging` use."""
-
-    def write(self, text: str, /) -> object:
-        """Write `text`, which ends in a newline."""
-        ...
-
-    def flush(self) -> object:
-        """Write what is buffered."""
-        ...
-
-    def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
-        ...
-
-
-class LogWriter:
-    """A text stream that never blocks: a thread writes the lines to `stream`.
-
-    If the reader of standard output hangs, RPCs continue. When the queue is full, lines are dropped and
-    counted. The thread collects lines for GATHER_SECONDS and writes them together, so that it interrupts the
-    event loop at most 100 times a second.
+@contextmanager
+def open_log(settings: LogSettings) -> Iterator[tuple[FilteringBoundLogger, LogQueue]]:
+    """Write all lines of this process to standard output, in one format, until the context ends.
 
     Args:
-        stream: Unbuffered binary stream; the thread is its only writer.
-        capacity: Number of lines that the queue holds.
+        settings: Level and format.
+
+    Yields:
+        The logger, and the queue behind it.
     """
-
-    def __init__(self, stream: BinaryIO, capacity: int = QUEUED_LINES) -> None:
-        self.dropped = 0
-        self._stream = stream
-        self._capacity = capacity
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
-
-    def write(self, text: str, /) -> None:
-        """Queue a line, or drop it if the queue is full."""
-        if self._closed or self._lines.qsize() >= self._capacity:
-            self.dropped += 1
-        else:
-            self._lines.put(text)
-
-    def flush(self) -> None:
-        """Do nothing: the thread writes soon."""
-
-    def isatty(self) -> bool:
-        """Return whether lines go to a terminal."""
-        return self._stream.isatty()
-
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write the queued lines, for at most `seconds`."""
-        self._closed = True
-        self._lines.put(None)
-        self._thread.join(seconds)
-
-    def _run(self) -> None:
-        reported = 0
-        open_ = True
-        while open_:
-            lines = [self._lines.get()]
-            time.sleep(GATHER_SECONDS)
-            lines += [self._lines.get() for _ in range(self._lines.qsize())]
-            open_ = None not in lines
-            for chunk in _chunks([line.encode("utf-8", "backslashreplace") for line in lines if line]):
-                self._write(chunk)
-            if open_ and self.dropped > reported:
-                _logger.warning("%d log lines were dropped", self.dropped - reported)
-                reported = self.dropped
-
-    def _write(self, data: bytes) -> None:
+    # Unbuffered, so that a thread that hangs holds no lock of sys.stdout when the process ends.
+    with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as stdout:
+        # JSON is UTF-8 (RFC 8259); lines for people are in the encoding of their terminal.
+        lines = LogQueue(stdout, "utf-8" if is_json(settings, stdout.isatty()) else sys.stdout.encoding)
         try:
-            while data:
-                written = self._stream.write(data) or 0  # None: a non-blocking pipe is full
-                if not written:
-                    time.sleep(GATHER_SECONDS)
-                data = data[written:]
-        except (OSError, ValueError):  # the disk is full, or the pipe or the stream is closed
-            self.dropped += data.count(b"\n")
-
-
-def _chunks(lines: list[bytes]) -> Iterator[bytes]:
-    """Join lines into chunks that a pipe takes in one piece (PIPE_BUF), as worker processes may share one."""
-    chunk = b""
-    for line in lines:
-        if chunk and len(chunk) + len(line) > select.PIPE_BUF:
-            yield chunk
-            chunk = b""
-        chunk += line
-    if chunk:
-        yield chunk
+            with capture_standard_logging(settings, lines), _log_uncaught_exceptions():
+                yield make_logger(settings, lines), lines
+        finally:
+            lines.stop()
 
 
 def make_logger(settings: LogSettings, stream: TextStream) -> FilteringBoundLogger:
@@ -135,7 +54,7 @@ def make_logger(settings: LogSettings, stream: TextStream) -> FilteringBoundLogg
     """
     logger = structlog.wrap_logger(
         structlog.WriteLogger(stream),  # type: ignore[arg-type] # it uses these methods only
-        processors=[structlog.processors.add_log_level, *_fields(), _renderer(settings, stream)],
+        processors=[structlog.processors.add_log_level, *add_fields(), renderer(settings, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
     return logger.bind()  # type: ignore[no-any-return] # the class that `wrapper_class` names
@@ -147,34 +66,37 @@ def capture_standard_logging(
 ) -> Iterator[None]:
     """Write the lines of `logging`, and warnings, to `stream` in the format of `make_logger`.
 
-    Lines below WARNING are never written, whatever level the settings have: HTTP libraries log headers,
-    which contain credentials, at lower levels.
+    Lines of libraries below WARNING are never written, whatever level the settings have: HTTP libraries log
+    headers, which contain credentials, at lower levels.
 
     Args:
         settings: Level and format.
         stream: Where lines go.
         repeats: Limits lines that repeat; None for the defaults of RepeatFilter.
     """
-    handler = logging.StreamHandler(stream)
+    handler = stream if isinstance(stream, LogQueue) else logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder({"suppressed"}),
-                *_fields(),
+                *add_fields(),
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(settings, stream),
+                renderer(settings, stream),
             ],
         )
     )
     handler.addFilter(repeats or RepeatFilter())
-    root = logging.getLogger()
-    before = root.level, logging.raiseExceptions
+    handler.addFilter(_remove_values)
+    root, own = logging.getLogger(), logging.getLogger("gatehouse")
+    before = root.level, own.level, logging.raiseExceptions
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
     root.addHandler(handler)
-    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[settings.level.upper()]))
+    root.setLevel(max(logging.WARNING, level))
+    own.setLevel(level)
     # Otherwise a line that cannot be formatted is printed on standard error, with its arguments.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)
@@ -183,8 +105,33 @@ def capture_standard_logging(
     finally:
         logging.captureWarnings(capture=False)
         root.removeHandler(handler)
-        level, logging.raiseExceptions = before
-        root.setLevel(level)
+        root_level, own_level, logging.raiseExceptions = before
+        root.setLevel(root_level)
+        own.setLevel(own_level)
+
+
+def _remove_values(record: logging.LogRecord) -> bool:
+    """Remove what two libraries write that may hold a secret."""
+    if record.name == "asyncio":  # a task with its exception, from the second line on
+        record.msg, record.args = record.getMessage().partition("\n")[0], None
+    elif record.name == "opentelemetry.util.re":  # the header
+        record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS: an invalid header was ignored", None
+    return True
+
+
+@contextmanager
+def _log_uncaught_exceptions() -> Iterator[None]:
+    """Log exceptions that Python would print on standard error, with their text."""
+
+    def log(error: Any) -> None:
+        _logger.error("uncaught exception", exc_info=(error.exc_type, error.exc_value, error.exc_traceback))
+
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook = sys.unraisablehook = log
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
 
 
 class RepeatFilter(logging.Filter):
@@ -199,7 +146,7 @@ class RepeatFilter(logging.Filter):
     """
 
     def __init__(
-        self, limit: int = 5, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+        self, limit: int = 5, seconds: float = 300.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
         self._limit = limit
@@ -217,50 +164,3 @@ class RepeatFilter(logging.Filter):
             began, count = now, 0
         self._periods[place] = began, count + 1
         return count < self._limit
-
-
-def _fields() -> list[Processor]:
-    return [structlog.processors.MaybeTimeStamper(fmt="iso", utc=True), _add_trace_id, _replace_exception]
-
-
-def _renderer(settings: LogSettings, stream: TextStream) -> Processor:
-    terminal = stream.isatty()
-    if settings.format == "console" or (settings.format == "auto" and terminal):
-        return structlog.dev.ConsoleRenderer(colors=terminal and wants_color())
-    return structlog.processors.JSONRenderer(_to_json)
-
-
-def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
-    try:
-        return orjson.dumps(event, default=default).decode()
-    except TypeError:  # what orjson refuses: half a surrogate pair, a number of more than 64 bits, ...
-        return json.dumps(event, default=default, skipkeys=True)
-
-
-def _add_trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    if "trace_id" not in event:
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            event["trace_id"] = trace.format_trace_id(context.trace_id)
-    return event
-
-
-def _replace_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace an exception by its type and place: its text may hold a secret."""
-    event.pop("stack_info", None)
-    exc_info = event.pop("exc_info", None)
-    if exc_info:
-        error = exc_info if isinstance(exc_info, BaseException) else None
-        if error is None:
-            error = exc_info[1] if isinstance(exc_info, tuple) else sys.exception()
-        if error is not None:
-            event["error_type"] = f"{type(error).__module__}.{type(error).__qualname__}"
-            event["error_at"] = _place(error.__traceback__)
-    return event
-
-
-def _place(trace_back: TracebackType | None) -> str:
-    place = "?"
-    for frame, line in traceback.walk_tb(trace_back):
-        place = f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}:{line}"
-    return place

@@ -14,6 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from gatehouse.oauth import MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
+from gatehouse.rpc.tls import server_credentials
 from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.spec import ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
@@ -57,6 +58,7 @@ class Process:
 
     Raises:
         ConfigurationError: No issuer is configured, or its CA file cannot be read.
+        TlsError: The certificate of the servers cannot be used.
     """
 
     def __init__(
@@ -76,6 +78,10 @@ class Process:
                 "GATEHOUSE_ISSUERS: no issuer is configured; set a JSON list such as "
                 '[{"issuer": "https://id.example.com/realms/r", "audience": "gatehouse-api", "mode": "jwt"}]'
             )
+        # The servers do it again. Here an error is reported before anything is connected or started.
+        server_credentials(
+            settings.tls, settings.server.host, telemetry.logger, self._metrics.certificate_loaded
+        )
         self._issuers = IssuerTelemetry(telemetry.logger, telemetry.meter)
         self._http = http_client(settings.issuers, telemetry)
         stack.push_async_callback(self._http.aclose)
@@ -106,7 +112,6 @@ class Process:
         Raises:
             ConfigurationError: A setting of the service is missing or invalid.
             PolicyError: One of its RPCs has no access rule.
-            TlsError: The certificate cannot be used.
         """
         settings: ServiceSettings = getattr(self._settings, spec.name)
         database = self._open_database(spec, settings)

@@ -20,6 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()
+        self._first_at: float | None = None
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -33,7 +34,15 @@ class StopSignals:
             loop.remove_signal_handler(number)
 
     def _on_signal(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+        if self.first.is_set():
+            self.second.set()
+        else:
+            self._first_at = asyncio.get_running_loop().time()
+            self.first.set()
+
+    def seconds_since_first(self) -> float:
+        """Return the time since the first signal, 0 if there was none."""
+        return 0.0 if self._first_at is None else asyncio.get_running_loop().time() - self._first_at
 
 
 async def run_until_signal(servers: Sequence[Server], signals: StopSignals) -> None:

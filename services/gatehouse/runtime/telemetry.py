@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,8 +18,13 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NoOpTracer, Status, Tracer
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.runtime.logs import LogWriter, capture_standard_logging, make_logger
+from gatehouse.client.options import NO_PROXY
+from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
+from gatehouse.runtime.logs import open_log
+from gatehouse.runtime.wait import run_in_thread
 from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +36,27 @@ class Telemetry:
         tracer: Makes spans.
         meter: Makes instruments.
         metrics_port: Port of the Prometheus endpoint; None if it is disabled.
-        shutdown: Exports the remaining spans and writes the queued log lines.
+        flush_spans: Exports the remaining spans and ends the export; blocks while the collector hangs.
+        close: Ends the metrics and writes the queued log lines; blocks for at most two seconds.
     """
 
     logger: FilteringBoundLogger
     tracer: Tracer
     meter: Meter
     metrics_port: int | None
-    shutdown: Callable[[], None]
+    flush_spans: Callable[[], None]
+    close: Callable[[], None]
+
+    async def aclose(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
+        """Export the remaining spans, then write the queued log lines, without blocking the event loop.
+
+        Args:
+            seconds: Longest time for the export; a collector that hangs gets no more.
+            hurry: Ends the wait early when it is set.
+        """
+        if not await run_in_thread(self.flush_spans, seconds, hurry):
+            _logger.warning("spans were not exported; the collector did not respond")
+        await run_in_thread(self.close, CLOSE_SECONDS, hurry)
 
 
 class ExceptionTextFilter(SpanExporter):
@@ -109,11 +128,7 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
     """
     resource = Resource.create({"service.name": service_name, "service.namespace": "gatehouse"})
     with ExitStack() as stack:
-        # Unbuffered, so that a writer thread that hangs holds no lock of sys.stdout when the process ends.
-        stdout = stack.enter_context(open(sys.stdout.fileno(), "wb", buffering=0, closefd=False))
-        writer = LogWriter(stdout)
-        stack.callback(writer.close)
-        stack.enter_context(capture_standard_logging(log, writer))
+        logger, lines = stack.enter_context(open_log(log))
         readers, port = _metric_readers(settings)
         meters = MeterProvider(
             metric_readers=readers,
@@ -123,14 +138,17 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
         )
         stack.callback(meters.shutdown)
         meter = meters.get_meter("gatehouse")
-        _observe_dropped_lines(meter, writer)
+        _observe_dropped_lines(meter, lines)
         tracer: Tracer = NoOpTracer()
+        flush_spans: Callable[[], None] = lambda: None  # noqa: E731 - as short as it gets
         if settings.otlp_endpoint is not None:
-            traces = _tracer_provider(settings, settings.otlp_endpoint, resource)
-            stack.callback(traces.shutdown)
-            tracer = traces.get_tracer("gatehouse")
-        shutdown = stack.pop_all().close
-    return Telemetry(make_logger(log, writer), tracer, meter, port, shutdown)
+            try:
+                traces = _tracer_provider(settings, settings.otlp_endpoint, resource)
+            except Exception as error:  # noqa: BLE001 - the exporter has classes of its own for this
+                raise ConfigurationError(f"a variable OTEL_* is invalid: {error}; correct it") from None
+            tracer, flush_spans = traces.get_tracer("gatehouse"), traces.shutdown
+        close = stack.pop_all().close
+    return Telemetry(logger, tracer, meter, port, flush_spans, close)
 
 
 def _tracer_provider(settings: TelemetrySettings, endpoint: str, resource: Resource) -> TracerProvider:
@@ -142,7 +160,11 @@ def _tracer_provider(settings: TelemetrySettings, endpoint: str, resource: Resou
         resource=resource,
         shutdown_on_exit=False,
     )
-    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=settings.otlp_insecure)
+    exporter = OTLPSpanExporter(
+        endpoint=endpoint,
+        insecure=settings.otlp_insecure,
+        channel_options=(NO_PROXY,),  # type: ignore[arg-type] # annotated as pairs of strings
+    )
     provider.add_span_processor(
         BatchSpanProcessor(
             ExceptionTextFilter(exporter), schedule_delay_millis=settings.export_seconds * 1000
@@ -169,9 +191,9 @@ def _metric_readers(settings: TelemetrySettings) -> tuple[list[MetricReader], in
     return [PrometheusMetricReader(registry=registry)], web.server_port
 
 
-def _observe_dropped_lines(meter: Meter, writer: LogWriter) -> None:
+def _observe_dropped_lines(meter: Meter, lines: LogQueue) -> None:
     def observe(_: CallbackOptions) -> list[Observation]:
-        return [Observation(writer.dropped)]
+        return [Observation(lines.dropped)]
 
     meter.create_observable_counter(
         "gatehouse.log.dropped", [observe], unit="{line}", description="Log lines that were dropped"

@@ -182,9 +182,19 @@ def wants_traceback() -> bool:
     return os.environ.get("GATEHOUSE_TRACEBACK") == "1"
 
 
-def wants_color() -> bool:
-    """Return whether a terminal may be written to in color (https://no-color.org, TERM)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def wants_color(*, terminal: bool) -> bool:
+    """Return whether to write colors: NO_COLOR decides first, then FORCE_COLOR, then TERM and the terminal.
+
+    See https://no-color.org and https://force-color.org.
+
+    Args:
+        terminal: Whether the output is a terminal.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (
+        terminal and os.environ.get("TERM") not in {"dumb", "unknown"}
+    )
 
 
 def environment() -> Mapping[str, str]:

@@ -77,7 +77,9 @@ class ServerSettings(Section):
     max_concurrent_streams: int = Field(100, ge=1)
     """Concurrent calls on one connection; the client queues further calls."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
-    """Concurrent calls in one process; further calls fail with RESOURCE_EXHAUSTED."""
+    """Concurrent unary calls in one process; further ones fail with RESOURCE_EXHAUSTED."""
+    max_streams: int = Field(2000, ge=1)
+    """Concurrent streams in one process, such as watches; further ones fail with RESOURCE_EXHAUSTED."""
     max_watches_per_connection: int = Field(32, ge=1)
     """Concurrent health watches on one connection; further ones fail with RESOURCE_EXHAUSTED."""
     max_watches: int = Field(1000, ge=1)

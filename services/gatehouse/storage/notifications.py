@@ -9,7 +9,7 @@ from psycopg import sql
 
 
 class Notifications:
-    """Wakes tasks that wait for a notification of PostgreSQL.
+    """Wakes one task that waits for notifications of PostgreSQL.
 
     Args:
         url: Database URL.
@@ -35,18 +35,17 @@ class Notifications:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def wait(self, seconds: float) -> None:
-        """Wait for the next notification, at most `seconds`."""
-        event = self._event
+        """Wait at most `seconds` for a notification that came after the last call of `wait`."""
         try:
             async with asyncio.timeout(seconds):
-                await event.wait()
+                await self._event.wait()
         except TimeoutError:
             return
+        self._event.clear()
 
     def wake(self) -> None:
-        """Wake all waiting tasks."""
-        event, self._event = self._event, asyncio.Event()
-        event.set()
+        """Wake the waiting task as a notification does."""
+        self._event.set()
 
     async def _listen_forever(self) -> None:
         while True:

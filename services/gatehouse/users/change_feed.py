@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,13 +54,28 @@ class Position(NamedTuple):
         return cls(xid, position)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change of a user. After a deletion only the id of `user` is set."""
+class Change(NamedTuple):
+    """A change of a user: its place in the feed, and the response that reports it to all watchers."""
 
     position: Position
-    kind: pb.UserChange.ValueType
-    user: pb.User
+    response: pb.WatchUsersResponse
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Consecutive changes.
+
+    Attributes:
+        start: Position before these changes.
+        changes: The changes, in order.
+        end: Position after them: all changes up to it have been read.
+        complete: Whether `end` is after all changes so far.
+    """
+
+    start: Position
+    changes: Sequence[Change]
+    end: Position
+    complete: bool
 
 
 async def append_changes(
@@ -88,39 +103,39 @@ class ChangeFeed:
         self._database = database
         self._clock = clock
 
-    async def end(self, timeout: float | None = None) -> Position:
-        """Return the position after all changes so far."""
-        async with self._database.read(timeout) as connection:
-            horizon = (await connection.execute(sa.select(_HORIZON))).scalar_one()
-        return Position(int(horizon) - 1, _MAX_BIGINT)
-
-    async def read(self, after: Position, limit: int) -> Sequence[Change]:
-        """Return up to `limit` changes after a position, in order.
+    async def read(self, after: Position, limit: int) -> FeedPage:
+        """Return up to `limit` changes after a position.
 
         Raises:
-            OutOfRange: Changes after this position were pruned.
+            OutOfRange: Changes after this position were pruned, or the database has lost changes before it.
         """
-        table = user_changes
-        key = sa.tuple_(table.c.xid, table.c.position)
-        statement = (
-            sa.select(table)
-            .where(key > sa.tuple_(*map(sa.literal, after)), table.c.xid < _HORIZON)
-            .order_by(table.c.xid, table.c.position)
-            .limit(limit)
+        key = sa.tuple_(user_changes.c.xid, user_changes.c.position)
+        older = sa.select(user_changes).where(key > sa.tuple_(*map(sa.literal, after)))
+        pruned, horizon, changes = await self._fetch(
+            older.order_by(user_changes.c.xid, user_changes.c.position).limit(limit)
         )
+        if not pruned <= after < Position(horizon, 0):
+            raise resume_token_too_old()
+        complete = len(changes) < limit
+        return FeedPage(after, changes, _end(horizon) if complete else changes[-1].position, complete)
+
+    async def read_latest(self, limit: int) -> FeedPage:
+        """Return the last `limit` changes, or all that were not pruned if there are fewer."""
+        newest = sa.select(user_changes).order_by(user_changes.c.xid.desc(), user_changes.c.position.desc())
+        pruned, horizon, changes = await self._fetch(newest.limit(limit + 1))
+        start = changes.pop(0).position if len(changes) > limit else pruned
+        return FeedPage(start, changes, _end(horizon), complete=True)
+
+    async def _fetch(self, query: sa.Select[Any]) -> tuple[Position, int, list[Change]]:
+        """Return the pruned position, the horizon, and the changes of `query` below it, in one snapshot."""
+        feed = sa.select(change_feed, _HORIZON.label("horizon")).subquery("feed")
+        page = query.where(user_changes.c.xid < feed.c.horizon).lateral("page")
+        statement = sa.select(feed, page).select_from(feed.outerjoin(page, sa.true()))
         async with self._database.read() as connection:
-            rows = (await connection.execute(statement)).all()
-            # Read after the rows, so that it covers everything that was pruned before they were read.
-            pruned = (await connection.execute(sa.select(change_feed))).one()
-        if after < (pruned.pruned_xid, pruned.pruned_position):
-            raise OutOfRange(
-                "RESUME_TOKEN_TOO_OLD",
-                "resume_token: older than the change feed; list the users and watch again without a token",
-            )
-        return [
-            Change(Position(row.xid, row.position), row.kind, pb.User.FromString(bytes(row.message)))
-            for row in rows
-        ]
+            rows = (await connection.execute(statement.order_by(page.c.xid, page.c.position))).all()
+        first = rows[0]  # without changes there is one row
+        changes = [_to_change(row) for row in rows if row.xid is not None]
+        return Position(first.pruned_xid, first.pruned_position), first.horizon, changes
 
     async def prune(self) -> int:
         """Delete changes older than RETENTION; return their number."""
@@ -153,3 +168,23 @@ class ChangeFeed:
                     change_feed.update().values(pruned_xid=xid, pruned_position=position)
                 )
         return len(rows)
+
+
+def resume_token_too_old() -> OutOfRange:
+    """Return the error for a position whose following changes are no longer known."""
+    return OutOfRange(
+        "RESUME_TOKEN_TOO_OLD",
+        "resume_token: the change feed no longer has the changes since then; list the users and watch again"
+        " without a token",
+    )
+
+
+def _end(horizon: int) -> Position:
+    return Position(horizon - 1, _MAX_BIGINT)
+
+
+def _to_change(row: Any) -> Change:
+    position = Position(row.xid, row.position)
+    user = pb.User.FromString(bytes(row.message))
+    response = pb.WatchUsersResponse(change=row.kind, user=user, resume_token=position.resume_token)
+    return Change(position, response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -10,21 +11,18 @@ import protovalidate
 from google.protobuf import empty_pb2
 from google.rpc import code_pb2
 
-from gatehouse.domain import InvalidArgument, NotFound, Unavailable
+from gatehouse.domain import InvalidArgument, NotFound
 from gatehouse.rpc import current_call, current_principal
-from gatehouse.runtime import wait_any
 from gatehouse.runtime.request import current_actor, remaining_seconds, requested_page
-from gatehouse.storage import Notifications
-from gatehouse.users.change_feed import ChangeFeed, Position
+from gatehouse.users.change_feed import Position
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
+from gatehouse.users.watches import Watches
 
 UPDATABLE_FIELDS = ("email", "display_name", "state")
 IMPORT_BATCH = 500
 MAX_IMPORT_ERRORS = 1000
-WATCH_BATCH = 500
-WATCH_POLL_SECONDS = 1.0
 _MAX_NAME_LENGTH = 200
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,14 +32,12 @@ class UserService(users_pb2_grpc.UserServiceServicer):
 
     Args:
         repository: Reads and writes users.
-        feed: Change feed that WatchUsers streams.
-        notifications: Wakes watchers when the feed has changed.
+        watches: The changes that WatchUsers streams.
     """
 
-    def __init__(self, repository: UserRepository, feed: ChangeFeed, notifications: Notifications) -> None:
+    def __init__(self, repository: UserRepository, watches: Watches) -> None:
         self._users = repository
-        self._feed = feed
-        self._notifications = notifications
+        self._watches = watches
         self._validator = protovalidate.Validator()
 
     async def GetUser(self, request: pb.GetUserRequest, context: _Context) -> pb.User:
@@ -162,22 +158,10 @@ class UserService(users_pb2_grpc.UserServiceServicer):
         self, request: pb.WatchUsersRequest, context: _Context
     ) -> AsyncIterator[pb.WatchUsersResponse]:
         """See the proto."""
-        if request.resume_token:
-            position = Position.parse(request.resume_token)
-        else:
-            position = await self._feed.end(remaining_seconds())
-        yield pb.WatchUsersResponse(resume_token=position.resume_token)
-        draining = current_call().draining
-        while not draining.is_set():
-            changes = await self._feed.read(position, WATCH_BATCH)
-            for change in changes:
-                position = change.position
-                yield pb.WatchUsersResponse(
-                    change=change.kind, user=change.user, resume_token=position.resume_token
-                )
-            if len(changes) < WATCH_BATCH:
-                await wait_any(self._notifications.wait(WATCH_POLL_SECONDS), draining.wait())
-        raise Unavailable("SERVER_DRAINING", "the server is shutting down; resume the watch")
+        after = Position.parse(request.resume_token) if request.resume_token else None
+        async with aclosing(self._watches.follow(after, current_call().draining)) as responses:
+            async for response in responses:
+                yield response
 
 
 def updated_fields(request: pb.UpdateUserRequest) -> Sequence[str]:

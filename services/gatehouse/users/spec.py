@@ -10,20 +10,23 @@ PRUNE_SECONDS = 3600.0
 
 
 async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
-    """Build UserService, the listener that wakes its watchers, and the jobs that prune old rows."""
+    """Build UserService, the reader of its change feed, and the jobs that prune old rows."""
     from gatehouse.storage import Notifications
     from gatehouse.users.change_feed import ChangeFeed
     from gatehouse.users.repository import UserRepository
     from gatehouse.users.service import UserService
     from gatehouse.users.tables import CHANNEL
+    from gatehouse.users.watches import Watches
 
     repository = UserRepository(context.database, context.clock)
     feed = ChangeFeed(context.database, context.clock)
     notifications = Notifications(context.database.url, CHANNEL)
+    watches = Watches(feed, notifications)
     return BuiltService(
-        UserService(repository, feed, notifications),
+        UserService(repository, watches),
         (
             notifications,
+            watches,
             Periodic(feed.prune, PRUNE_SECONDS),
             Periodic(repository.prune_request_ids, PRUNE_SECONDS),
         ),
