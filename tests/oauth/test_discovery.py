@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 
@@ -113,62 +111,13 @@ async def test_issuer_without_metadata_is_unavailable(http: httpx.AsyncClient, i
     assert idp.request_count(RFC8414) == 1
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        lambda issuer: issuer + "/",
-        lambda issuer: issuer.upper(),
-        lambda issuer: issuer.replace("http:", "https:"),
-        lambda issuer: issuer[:-1],
-        lambda issuer: issuer + "?a=b",
-        lambda issuer: issuer.replace("127.0.0.1", "localhost"),
-        lambda issuer: [issuer],
-        lambda issuer: None,
-        lambda issuer: 1,
-        lambda issuer: "",
-        lambda issuer: ...,
-    ],
-)
-@pytest.mark.parametrize("path", [METADATA, RFC8414])
-async def test_issuer_in_the_metadata_must_match_exactly(
-    name: Any, path: str, http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer(METADATA, Reply(b"", 404))
-    metadata = idp.metadata() | {"issuer": name(idp.issuer)}
-    idp.answer(path, Reply({k: v for k, v in metadata.items() if v is not ...}))
-
-    assert await failure(http, idp) == "discovery_issuer_mismatch"
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "value"),
-    [
-        *((endpoint, "http://issuer.test/x") for endpoint in ENDPOINTS),
-        ("jwks_uri", "file:///etc/passwd"),
-        ("jwks_uri", "/relative"),
-        ("jwks_uri", ""),
-        ("jwks_uri", "https://a.test:99999/"),
-        ("jwks_uri", 1),
-        ("jwks_uri", []),
-        ("jwks_uri", {}),
-        ("jwks_uri", True),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 async def test_metadata_with_an_unsafe_endpoint_is_refused(
-    endpoint: str, value: Any, http: httpx.AsyncClient, idp: LoopbackIssuer
+    endpoint: str, http: httpx.AsyncClient, idp: LoopbackIssuer
 ) -> None:
-    idp.answer(METADATA, Reply(idp.metadata() | {endpoint: value}))
+    idp.answer(METADATA, Reply(idp.metadata() | {endpoint: "http://issuer.test/x"}))
 
     assert await failure(http, idp) == "discovery_malformed"
-
-
-async def test_metadata_with_a_lone_surrogate_is_refused(
-    http: httpx.AsyncClient, idp: LoopbackIssuer
-) -> None:
-    idp.answer(METADATA, Reply(idp.metadata() | {"jwks_uri": "https://a.test/\ud800"}))
-
-    assert await failure(http, idp) == "discovery_not_json"
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

@@ -244,6 +244,15 @@ class Env:
         self.server.flush()
         return [line for line in self.log if line["event"] == "rpc"]
 
+    async def line_of(self, request_id: str) -> dict[str, Any]:
+        """Return the log line of the RPC with this `x-request-id` when it has ended."""
+
+        def find() -> list[dict[str, Any]]:
+            return [line for line in self.lines() if line["request_id"] == request_id]
+
+        await eventually(find)
+        return find()[0]
+
     async def line(self) -> dict[str, Any]:
         """Return the log line of the first RPC when it has ended."""
         await eventually(self.lines)

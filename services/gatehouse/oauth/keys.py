@@ -27,6 +27,7 @@ ABSENT_SIZE = 1_000
 START_SECONDS = 5.0
 MAX_KEYS = 64
 RSA_BITS = range(2048, 8192 + 1)
+MAX_RSA_EXPONENT = 2**32
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _ALGORITHMS: Mapping[tuple[str, str], Sequence[str]] = {
@@ -82,7 +83,12 @@ def _read_key(entry: Mapping[str, Any], algorithm: str) -> Any | None:
         key = jwt.PyJWK(dict(entry), algorithm).key
     except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, OverflowError):
         return None
-    return None if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS else key
+    return None if isinstance(key, RSAPublicKey) and not _is_sound(key) else key
+
+
+def _is_sound(key: RSAPublicKey) -> bool:
+    """Return whether an RSA key is neither weak nor so large that verification is slow."""
+    return key.key_size in RSA_BITS and key.public_numbers().e < MAX_RSA_EXPONENT
 
 
 def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:

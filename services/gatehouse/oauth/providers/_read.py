@@ -8,7 +8,7 @@ from typing import Any
 from gatehouse.oauth._names import Names
 from gatehouse.oauth.errors import InvalidToken
 
-MAX_SUBJECT_CHARS = 255
+MAX_ID_CHARS = 255
 _NO_NAMES = Names()
 
 
@@ -45,6 +45,23 @@ def subject(claims: Mapping[str, Any]) -> str:
     value = text(claims, "sub")
     if not value:
         raise InvalidToken("subject_missing")
-    if len(value) > MAX_SUBJECT_CHARS or not value.isprintable():
+    if not _is_loggable(value):
         raise InvalidToken("subject_malformed")
     return value
+
+
+def client(claims: Mapping[str, Any], *keys: str) -> str:
+    """Return the client id, the first of `keys` that is a string, or "".
+
+    Raises:
+        InvalidToken: It is not printable (RFC 6749 appendix A.1), or too long.
+    """
+    value = text(claims, *keys)
+    if not _is_loggable(value):
+        raise InvalidToken("client_malformed")
+    return value
+
+
+def _is_loggable(value: str) -> bool:
+    """Return whether a log line can contain `value`, as those of authorized calls do."""
+    return len(value) <= MAX_ID_CHARS and value.isprintable()

@@ -32,13 +32,13 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
     from the custom claim whose name ends in `/roles`, as added by an Auth0 action.
 
     Raises:
-        InvalidToken: `sub` is missing.
+        InvalidToken: `sub` is missing, or it or the client id is malformed.
     """
     permissions = _read.names(claims.get("permissions"))
     return Principal(
         issuer=issuer,
         subject=_read.subject(claims),
-        client_id=_read.text(claims, "azp", "client_id"),
+        client_id=_read.client(claims, "azp", "client_id"),
         scopes=_read.words(claims.get("scope")).union(permissions),
         roles=Names(role for name, value in claims.items() if _is_roles(name) for role in _read.names(value)),
         permissions=permissions,

@@ -30,13 +30,13 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
     """Return the principal described by Keycloak's claims, signed or introspected.
 
     Raises:
-        InvalidToken: `sub` is missing.
+        InvalidToken: `sub` is missing, or it or the client id is malformed.
     """
     clients = _read.mapping(claims.get("resource_access"))
     return Principal(
         issuer=issuer,
         subject=_read.subject(claims),
-        client_id=_read.text(claims, "azp", "client_id"),
+        client_id=_read.client(claims, "azp", "client_id"),
         scopes=_read.words(claims.get("scope")),
         roles=_read.names(_read.mapping(claims.get("realm_access")).get("roles")),
         client_roles=MappingProxyType(

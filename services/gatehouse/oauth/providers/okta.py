@@ -30,12 +30,12 @@ def principal_from_claims(issuer: str, claims: VerifiedClaims) -> Principal:
     Signed tokens have `scp` and `cid`, introspection responses `scope` and `client_id`.
 
     Raises:
-        InvalidToken: `sub` is missing.
+        InvalidToken: `sub` is missing, or it or the client id is malformed.
     """
     return Principal(
         issuer=issuer,
         subject=_read.subject(claims),
-        client_id=_read.text(claims, "cid", "client_id"),
+        client_id=_read.client(claims, "cid", "client_id"),
         scopes=_read.words(claims.get("scope")).union(_read.names(claims.get("scp"))),
         roles=_read.names(claims.get("groups")),
         acr=_read.text(claims, "acr"),

@@ -1,0 +1,377 @@
+"""Hostile claims: types, bounds, token types, issuers and audiences; the signatures are valid."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.hostile.forge import Make, Row, forged
+from tests.support.oauth_issuers import AUDIENCE
+
+REGISTERED = "RFC 7519 section 4.1"
+NUMERIC_DATE = "RFC 7519 section 2"
+# For each claim, the reason for which a value of another type is refused, and its right types.
+TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "iss": ("issuer_unknown", (str,)),
+    "sub": ("subject_missing", (str,)),
+    "aud": ("audience_mismatch", (str, list)),
+    "exp": ("claim_malformed", (int, float)),
+    "nbf": ("claim_malformed", (int, float)),
+    "iat": ("claim_malformed", (int, float)),
+    "auth_time": ("claim_malformed", (int, float)),
+    "jti": ("claim_malformed", (str,)),
+    "cnf": ("proof_of_possession_missing", (type(None),)),
+    "typ": ("token_type_mismatch", ()),
+    # A right of another type is not a right.
+    "scope": ("insufficient_scope", ()),
+    "realm_access": ("role_missing", ()),
+    "acr": ("acr_too_low", ()),
+}
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    7,
+    1.5,
+    "canary",
+    "1900000000",
+    [],
+    ["use:probe", "mfa"],
+    [[]],
+    {},
+    {"canary": 1},
+)
+
+
+def types() -> Iterator[Row]:
+    for name, (reason, right) in TYPES.items():
+        for value in VALUES:
+            if type(value) in right:
+                continue
+            yield Row(
+                f"{name} is {json.dumps(value)}",
+                REGISTERED,
+                forged(claims={name: value}),
+                reason,
+            )
+    missing = {
+        "iss": "issuer_unknown",
+        "sub": "subject_missing",
+        "aud": "audience_mismatch",
+        "exp": "expiry_missing",
+        "typ": "token_type_mismatch",
+        "scope": "insufficient_scope",
+        "realm_access": "role_missing",
+        "acr": "acr_too_low",
+        "auth_time": "login_too_old",
+        "iat": "",
+        "jti": "",
+        "azp": "",
+    }
+    for name, reason in missing.items():
+        yield Row(f"no {name}", "RFC 9068 section 2.2", forged(claims={name: ...}), reason)
+
+
+def _number(name: str, text: str) -> Make:
+    """Return a maker of a token in which a claim is a number that Python would write in another way."""
+    return lambda f: f.token(claims=json.dumps(f.claims(**{name: 12345})).replace("12345", text).encode())
+
+
+def _in_seconds(name: str, seconds: float) -> Make:
+    return lambda f: f.token(claims={name: time.time() + seconds})
+
+
+def _with_issuer(spell: Callable[[str], str]) -> Make:
+    return lambda f: f.token(claims={"iss": spell(f.issuer.issuer)})
+
+
+def malformed_dates() -> Iterator[Row]:
+    source = NUMERIC_DATE
+    for name in ("exp", "nbf", "iat", "auth_time"):
+        for text in ("-1", "-0.5", "-1e300", "1e400", "-1e400", "1" + "0" * 400):
+            label = text if len(text) < 9 else "1 with 400 zeros"
+            yield Row(f"{name} is {label}", source, _number(name, text), "claim_malformed")
+        for text in ("NaN", "Infinity", "-Infinity"):
+            yield Row(f"{name} is {text}", source, _number(name, text), "token_malformed")
+
+
+def dates() -> Iterator[Row]:
+    source = NUMERIC_DATE
+    for name in ("nbf", "iat", "auth_time"):
+        for text in ("1e300", "99999999999", str(2**63), str(time.time() + 90)):
+            label = text if len(text) < 15 else "in 90 seconds" if "." in text else "2**63"
+            yield Row(f"{name} is {label}", source, _number(name, text), "token_not_yet_valid")
+        yield Row(
+            f"{name} is in 30 seconds, within the leeway",
+            source,
+            _in_seconds(name, 30),
+        )
+    for ago in (60.5, 3600, 1e9):
+        yield Row(
+            f"exp was {ago} seconds ago",
+            source,
+            _in_seconds("exp", -ago),
+            "token_expired",
+        )
+    for text in ("0", "-0.0", "0.0", "1e-400"):
+        yield Row(f"exp is {text}", source, _number("exp", text), "token_expired")
+    yield Row(
+        "exp was 30 seconds ago, within the leeway",
+        source,
+        lambda f: f.token(claims={"exp": time.time() - 30}),
+    )
+    yield Row("exp in milliseconds", source, lambda f: f.token(claims={"exp": (time.time() + 300) * 1000}))
+    for text in ("1e300", "9007199254740993", str(2**63)):
+        yield Row(f"exp is {text}", source, _number("exp", text))
+    for name in ("nbf", "iat"):
+        yield Row(f"{name} is 0", source, _number(name, "0"))
+    yield Row(
+        "decimals",
+        source,
+        lambda f: f.token(claims={n: time.time() - 0.25 for n in ("nbf", "iat", "auth_time")}),
+    )
+    yield Row("exponents", source, _number("nbf", "1.7e9"))
+    yield Row(
+        "login 601 seconds ago",
+        "RFC 9470 section 3",
+        lambda f: f.token(claims={"auth_time": time.time() - 601}),
+        "login_too_old",
+    )
+    yield Row("login at 0", "RFC 9470 section 3", _number("auth_time", "0"), "login_too_old")
+    yield Row(
+        "login 590.5 seconds ago",
+        "RFC 9470 section 3",
+        lambda f: f.token(claims={"auth_time": time.time() - 590.5}),
+    )
+
+
+def identities() -> Iterator[Row]:
+    subjects = {
+        "empty": ("", "subject_missing"),
+        "256 characters": ("s" * 256, "subject_malformed"),
+        "NUL": ("canary\0", "subject_malformed"),
+        "line break": ("canary\nlevel=error", "subject_malformed"),
+        "terminal escape": ("\x1b[2Jcanary", "subject_malformed"),
+        "right-to-left override": ("canary\u202e", "subject_malformed"),
+        "zero-width space": ("ali\u200bce", "subject_malformed"),
+        "255 characters": ("s" * 255, ""),
+        "letters beyond ASCII": ("jos\u00e9", ""),
+    }
+    for label, (subject, reason) in subjects.items():
+        yield Row(
+            f"sub: {label}",
+            "OpenID Connect Core section 2",
+            forged(claims={"sub": subject}),
+            reason,
+        )
+    clients = {
+        "256 characters": "c" * 256,
+        "line break": "canary\nlevel=error",
+        "terminal escape": "\x1b[2Jcanary",
+        "right-to-left override": "canary\u202e",
+    }
+    for label, client in clients.items():
+        yield Row(
+            f"azp: {label}",
+            "RFC 6749 appendix A.1",
+            forged(claims={"azp": client}),
+            "client_malformed",
+        )
+
+
+def rights() -> Iterator[Row]:
+    """Rights that look like the required ones."""
+    for scope in (
+        "use:probe2",
+        "USE:PROBE",
+        "use:prob",
+        "use\tprobe",
+        "use:probe,read",
+        "use:probe\n",
+        "\u0075se:\u0440robe",
+        "use",
+        "*",
+        "",
+    ):
+        yield Row(
+            f"scope {scope!r}",
+            "RFC 6749 section 3.3",
+            forged(claims={"scope": scope}),
+            "insufficient_scope",
+        )
+    wrong: dict[str, Any] = {
+        "a string": {"roles": "operator"},
+        "an object": {"roles": {"operator": True}},
+        "nested": {"roles": [["operator"]]},
+        "two in one": {"roles": ["user\noperator\nadmin"]},
+        "other case": {"roles": ["Operator"]},
+        "with a space": {"roles": ["operator "]},
+        "numbers": {"roles": [1, None, True]},
+        "a list": ["operator"],
+    }
+    for name, value in wrong.items():
+        yield Row(
+            f"roles: {name}",
+            "RFC 9068 section 2.2.3",
+            forged(claims={"realm_access": value}),
+            "role_missing",
+        )
+    elsewhere: tuple[dict[str, Any], ...] = (
+        {"roles": ["operator"]},
+        {"groups": ["operator"]},
+        {"resource_access": {"gatehouse-api": {"roles": ["operator"]}}},
+        {"permissions": ["operator"]},
+    )
+    for claims in elsewhere:
+        yield Row(
+            f"role in another claim: {next(iter(claims))}",
+            "RFC 9068 section 2.2.3",
+            forged(claims={"realm_access": ..., **claims}),
+            "role_missing",
+        )
+    for claims in ({"scp": ["use:probe"]}, {"scopes": "use:probe"}, {"permissions": ["use:probe"]}):
+        yield Row(
+            f"scope in another claim: {next(iter(claims))}",
+            "RFC 9068 section 2.2.3",
+            forged(claims={"scope": ..., **claims}),
+            "insufficient_scope",
+        )
+    for acr in ("MFA", "mfa ", "mfa2", "0", ""):
+        yield Row(f"acr {acr!r}", "RFC 9470 section 3", forged(claims={"acr": acr}), "acr_too_low")
+
+
+def token_types() -> Iterator[Row]:
+    other = "token_type_mismatch"
+    id_token = {"typ": "ID", "nonce": "n", "at_hash": "h"}
+    logout = {
+        "typ": "Logout",
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        "exp": 4e9,
+    }
+    tokens: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        "ID token": ("RFC 8725 section 3.12", {}, id_token),
+        "ID token as at+jwt": ("RFC 9068 section 2.1", {"typ": "at+jwt"}, id_token),
+        "refresh token": ("RFC 6749 section 1.5", {}, {"typ": "Refresh"}),
+        "offline token": ("Keycloak", {}, {"typ": "Offline"}),
+        "logout token": ("OpenID Connect Back-Channel Logout section 2.4", {"typ": "logout+jwt"}, logout),
+        "logout token without typ in the header": (
+            "OpenID Connect Back-Channel Logout section 2.4",
+            {},
+            logout,
+        ),
+        "DPoP proof": ("RFC 9449 section 4.2", {"typ": "dpop+jwt"}, {"htm": "POST", "htu": "https://a.test"}),
+        "DPoP-bound token type": ("RFC 9449 section 5", {}, {"typ": "DPoP"}),
+        "client assertion": ("RFC 7523 section 3", {"typ": ...}, {"typ": ...}),
+        "action token": ("Keycloak", {}, {"typ": "verify-email"}),
+        "other case": ("Keycloak", {}, {"typ": "bearer"}),
+        "security event": ("RFC 8417 section 2.3", {"typ": "secevent+jwt"}, {}),
+    }
+    for name, (source, header, claims) in tokens.items():
+        yield Row(name, source, forged(header, claims), other)
+    bindings: tuple[dict[str, Any], ...] = ({"jkt": "canary"}, {"x5t#S256": "canary"}, {"jwk": {}})
+    for cnf in bindings:
+        yield Row(
+            f"bound to {next(iter(cnf))}, without proof",
+            "RFC 8705 section 3, RFC 9449 section 6",
+            forged(claims={"cnf": cnf}),
+            "proof_of_possession_missing",
+        )
+
+
+def issuers() -> Iterator[Row]:
+    lookalikes: dict[str, Callable[[str], str]] = {
+        "trailing slash": lambda i: i + "/",
+        "no trailing part": lambda i: i[:-1],
+        "upper case": lambda i: i.upper(),
+        "other scheme": lambda i: i.replace("http:", "https:"),
+        "no scheme": lambda i: i.removeprefix("http:"),
+        "prefix": lambda i: i + ".evil.test",
+        "suffix": lambda i: "https://evil.test/?" + i,
+        "userinfo": lambda i: i.replace("http://", "http://admin@"),
+        "host as userinfo": lambda i: i.replace("http://", "http://evil.test@"),
+        "other spelling of the address": lambda i: i.replace("127.0.0.1", "127.1"),
+        "name of the address": lambda i: i.replace("127.0.0.1", "localhost"),
+        "query": lambda i: i + "?a=b",
+        "fragment": lambda i: i + "#",
+        "dot segments": lambda i: i + "/../test",
+        "double slash": lambda i: i.replace("/realms", "//realms"),
+        "percent encoding": lambda i: i.replace("test", "t%65st"),
+        "homoglyph": lambda i: i.replace("e", "\u0435"),
+        "full-width letters": lambda i: i.replace("test", "\uff54est"),
+        "zero-width space": lambda i: i + "\u200b",
+        "space": lambda i: i + " ",
+        "line break": lambda i: i + "\n",
+        "NUL": lambda i: i + "\0",
+        "another issuer": lambda _: "https://canary.evil.test",
+        "path": lambda i: i.replace("/realms/test", "/realms/master"),
+    }
+    for name, spell in lookalikes.items():
+        yield Row(
+            f"iss: {name}",
+            "RFC 7519 section 4.1.1, RFC 8725 section 3.8",
+            _with_issuer(spell),
+            "issuer_unknown",
+        )
+
+
+def audiences() -> Iterator[Row]:
+    wrong: dict[str, Any] = {
+        "another": "canary-api",
+        "empty": "",
+        "empty list": [],
+        "prefix": AUDIENCE[:-1],
+        "suffix": AUDIENCE + "s",
+        "other case": AUDIENCE.upper(),
+        "space": AUDIENCE + " ",
+        "words": f"other {AUDIENCE}",
+        "commas": f"other,{AUDIENCE}",
+        "list of others": ["other", "account"],
+        "list in a list": [[AUDIENCE]],
+        "object": {AUDIENCE: 1},
+        "list with a number": [AUDIENCE, 1],
+        "list with null": [None, AUDIENCE],
+        "list with an object": [{"aud": AUDIENCE}, AUDIENCE],
+        "wildcard": "*",
+        "homoglyph": AUDIENCE.replace("a", "\u0430"),
+    }
+    for name, value in wrong.items():
+        yield Row(
+            f"aud: {name}",
+            "RFC 7519 section 4.1.3",
+            forged(claims={"aud": value}),
+            "audience_mismatch",
+        )
+    yield Row(
+        "audience in azp only",
+        "RFC 8725 section 3.9",
+        lambda f: f.token(claims={"aud": "other", "azp": AUDIENCE}),
+        "audience_mismatch",
+    )
+    yield Row(
+        "audience in client_id only",
+        "RFC 8725 section 3.9",
+        lambda f: f.token(claims={"aud": ..., "client_id": AUDIENCE}),
+        "audience_mismatch",
+    )
+    for right in (
+        [AUDIENCE],
+        ["other", AUDIENCE],
+        [AUDIENCE, AUDIENCE],
+        "second-audience",
+        ["second-audience"],
+    ):
+        yield Row(f"aud {right!r} is valid", "RFC 7519 section 4.1.3", forged(claims={"aud": right}))
+
+
+ROWS = [
+    *types(),
+    *malformed_dates(),
+    *dates(),
+    *identities(),
+    *rights(),
+    *token_types(),
+    *issuers(),
+    *audiences(),
+]
