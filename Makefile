@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template new-service \
-  realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record format generate \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template test-bench \
+  new-service realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record format generate \
   release-protos lock install install-testbed clean
 
 help:  ## List the targets
@@ -43,6 +43,9 @@ new-service: install  ## Add a service: make new-service NAME=billing
 
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
+
+test-bench: install  ## Check the harness of `make bench`, with a quick run
+	@$(BIN)/python -m pytest -q tests/benchmarks
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ pytest.register_assert_rewrite("tests.support")
 # The modules with fixtures. Tests import everything else that they use.
 pytest_plugins = [
     "tests.support.certificates",
+    "tests.support.child_coverage",
     "tests.support.cli",
     "tests.support.database",
     "tests.support.environment",
@@ -40,3 +41,22 @@ pytest_plugins = [
     "tests.support.system",
     "tests.support.telemetry",
 ]
+
+# A run is over when its last file is, so the files with the longest tests come first.
+LONGEST = (
+    "tests/testbed/test_demo.py",
+    "tests/system/",
+    "tests/admin/test_role_sync.py",
+    "tests/testbed/",
+    "tests/app/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with the longest tests first."""
+
+    def rank(item: pytest.Item) -> int:
+        ranks = (number for number, start in enumerate(LONGEST) if item.nodeid.startswith(start))
+        return next(ranks, len(LONGEST))
+
+    items.sort(key=rank)

@@ -56,7 +56,17 @@ def main(arguments: list[str]) -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
     workers = str(min(os.cpu_count() or 1, 4))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        workers,
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]
     command += ["--cov", "--cov-report=", *arguments]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     is_partial = any(not argument.startswith("--durations") for argument in arguments)

@@ -9,8 +9,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.eventually import eventually
 from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
 
@@ -20,25 +18,21 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-async def test_ready_file_has_the_ports_of_all_workers(tmp_path: Path) -> None:
+async def test_ready_file_has_the_ports_of_all_workers_and_they_stop_at_sigterm(
+    tmp_path: Path,
+) -> None:
     ready_file = tmp_path / "ready.json"
     command = ("serve", "users", "--workers", "2", "--ready-file", str(ready_file))
     async with run_gatehouse(*command, GATEHOUSE_TELEMETRY__METRICS_PORT="0") as workers:
         await eventually(ready_file.exists, PATIENCE_SECONDS)
         ready = read_json(ready_file)
         addresses = {line["address"] for line in await workers.until("listening", 2)}
+        workers.process.terminate()
+        await workers.until("stopped", 2)
+        assert await workers.exit_code() == 0
 
     assert addresses == {f"127.0.0.1:{ready['users']}"}
     assert len(set(ready["metrics"])) == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_stops_all_workers_gracefully(number: signal.Signals) -> None:
-    async with run_gatehouse("serve", "users", "--workers", "2") as workers:
-        await workers.until("listening", 2)
-        workers.process.send_signal(number)
-        await workers.until("stopped", 2)
-        assert await workers.exit_code() == 0
 
 
 async def test_end_of_a_worker_stops_the_others() -> None:
@@ -50,11 +44,12 @@ async def test_end_of_a_worker_stops_the_others() -> None:
         assert await workers.exit_code() == 1
 
 
-async def test_workers_need_no_file_system_to_write_to() -> None:
+async def test_workers_need_no_file_system_to_write_to_and_stop_at_sigint() -> None:
     def forbid_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     async with run_gatehouse("serve", "users", "--workers", "2", preexec=forbid_files) as workers:
         await workers.until("listening", 2)
-        workers.process.terminate()
+        workers.process.send_signal(signal.SIGINT)
+        await workers.until("stopped", 2)
         assert await workers.exit_code() == 0

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.support.child_coverage import measured
+
 ISSUER: dict[str, Any] = {"issuer": "https://issuer.test", "audience": "api", "mode": "jwt"}
 SETTINGS = {
     "GATEHOUSE_ISSUERS": json.dumps([ISSUER]),
@@ -65,7 +67,7 @@ async def run_gatehouse(
         "-m",
         "gatehouse",
         *arguments,
-        env=inherited | SETTINGS | settings,
+        env=measured(inherited | SETTINGS | settings),
         stdout=asyncio.subprocess.PIPE,
         preexec_fn=preexec,
     )

@@ -31,6 +31,7 @@ from gatehouse.client import connect
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.certificates import write_certificates
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
+from tests.support.child_coverage import measured
 from tests.support.database import LOGIN_ROLES, named
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
@@ -122,7 +123,7 @@ class System:
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gatehouse", *arguments],
-                env=self.settings | settings,
+                env=measured(self.settings | settings),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

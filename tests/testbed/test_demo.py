@@ -25,6 +25,7 @@ from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.stack import run_stack, write_profile
 from gatehouse_testbed.tour.steps import STEPS
 from gatehouse_testbed.tour.tour import Tour
+from tests.support.child_coverage import measured
 
 SKIPPED = ("traces_url", "metrics", "issuer_admin_password")
 TIMEOUT_SECONDS = 280.0
@@ -37,7 +38,7 @@ async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.su
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gatehouse", *arguments),
-        env=inherited | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environment,
+        env=measured(inherited | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -68,15 +69,17 @@ class RequestLines:
     async def __aiter__(self) -> AsyncIterator[Any]:
         request_type = message_factory.GetMessageClass(self._method.input_type)
         number = 0
-        async for line in _read_lines(self._descriptor):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                yield json_format.Parse(line, request_type())
-            except (json_format.ParseError, RecursionError) as error:
-                self.error = _invalid_request(self._method, f"line {number} of standard input", error)
-                raise self.error from None
+        try:
+            async for line in _read_lines(self._descriptor):
+                number += 1
+                if line.strip():
+                    yield json_format.Parse(line, request_type())
+        except (json_format.ParseError, RecursionError) as error:
+            self.error = _invalid_request(self._method, f"line {number} of standard input", error)
+            raise self.error from None
+        except OSError as error:
+            self.error = ConfigurationError(f"standard input: cannot be read ({error.strerror})")
+            raise self.error from None
 
 
 def _invalid_request(method: MethodDescriptor, where: str, error: Exception) -> ConfigurationError:
@@ -87,25 +90,30 @@ def _invalid_request(method: MethodDescriptor, where: str, error: Exception) -> 
 async def _read_lines(descriptor: int) -> AsyncIterator[str]:
     """Yield the lines of a file. A thread reads them, because files and terminals cannot be awaited."""
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
+    chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=16)
 
-    def put(chunk: bytes) -> bool:
-        try:
-            asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
-        except RuntimeError:  # the loop is closed
-            return False
-        return bool(chunk)
+    def put(chunk: bytes | OSError) -> None:
+        asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
 
     # The thread reads the descriptor, because a file object that is being read blocks the exit of Python.
     threading.Thread(target=_read_chunks, args=(descriptor, put), daemon=True).start()
     rest = b""
     while chunk := await chunks.get():
+        if isinstance(chunk, OSError):
+            raise chunk
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace")
     yield rest.decode(errors="replace")
 
 
-def _read_chunks(descriptor: int, put: Callable[[bytes], bool]) -> None:
-    while put(os.read(descriptor, _CHUNK_BYTES)):
-        pass
+def _read_chunks(descriptor: int, put: Callable[[bytes | OSError], None]) -> None:
+    chunk = b"-"
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        while chunk:
+            try:
+                chunk = os.read(descriptor, _CHUNK_BYTES)
+            except OSError as error:
+                put(error)
+                return
+            put(chunk)
