@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.cli import main
+from tests.support.child_coverage import measured
 from tests.support.environment import SetEnvironment
 
 
@@ -101,7 +102,7 @@ def run_on_terminal(*arguments: str, columns: int = 80, **environment: str) -> s
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-m", "gatehouse", *arguments],
-        env=clean_environment() | {"TERM": "xterm-256color"} | environment,
+        env=measured(clean_environment() | {"TERM": "xterm-256color"} | environment),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
