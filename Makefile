@@ -7,8 +7,8 @@ ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template test-bench \
-  new-service realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record format generate \
-  release-protos lock install install-testbed clean
+  new-service realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record chaos chaos-record \
+  format generate release-protos lock install install-testbed clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,8 +44,8 @@ new-service: install  ## Add a service: make new-service NAME=billing
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
-test-bench: install  ## Check the harness of `make bench`, with a quick run
-	@$(BIN)/python -m pytest -q tests/benchmarks
+test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
+	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .
@@ -70,6 +70,12 @@ bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet 
 
 bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
+
+chaos: install  ## Try faults on a running system (about 15 minutes; FAULT=NAME: one; QUICK=1: the short ones; LIST=1)
+	@$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(QUICK),--quick) $(addprefix --fault ,$(FAULT))
+
+chaos-record: install  ## Try all faults and write the table in docs/reliability.md
+	@$(BIN)/python -m tests.chaos --record docs/reliability.md
 
 generate: install  ## Generate the stubs from protos/
 	$(BIN)/python tools/generate.py

@@ -30,7 +30,8 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["make test", "make lint", "make docs", "make test-keycloak", "make test-compose"]
+    "command",
+    ["make test", "make lint", "make chaos QUICK=1", "make docs", "make test-keycloak", "make test-compose"],
 )
 def test_workflows_and_ci_script_run_the_same_targets(command: str) -> None:
     assert f"- run: {command}\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()

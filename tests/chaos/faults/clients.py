@@ -1,0 +1,175 @@
+"""Faults of clients: too many of them, slow ones, broken ones, and strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psutil
+
+from gatehouse.users.v1 import users_pb2 as pb
+from gatehouse.users.v1 import users_pb2_grpc
+from tests.chaos.environment import Environment, Target
+from tests.chaos.run import Fault, Run
+from tests.support.loopback_http import Reply, Request
+
+JUNK = 600
+WATCHES = 500
+# The limit of concurrent calls on one connection is 100.
+_PER_CONNECTION = 90
+HALF_OPEN = 200
+SLOW_READERS = 40
+_MEGABYTE = 1 << 20
+
+
+@asynccontextmanager
+async def _replica(environment: Environment) -> AsyncIterator[Target]:
+    async with environment.replicas() as target:
+        yield target
+
+
+@asynccontextmanager
+async def _introspecting(environment: Environment) -> AsyncIterator[Target]:
+    """Run a replica that introspects every token, at an issuer that takes 0.1 s to answer."""
+    issuer = environment.issuer
+    answer = issuer.handler("introspect")
+
+    async def introspect(request: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        reply = answer(request)
+        assert isinstance(reply, Reply)
+        return reply
+
+    issuers = json.loads(environment.settings()["GATEHOUSE_ISSUERS"])
+    issuers[-1]["mode"] = "introspection"
+    issuer.answer("introspect", introspect)
+    try:
+        async with environment.replicas(GATEHOUSE_ISSUERS=json.dumps(issuers)) as target:
+            yield target
+    finally:
+        issuer.answer("introspect", answer)
+
+
+@asynccontextmanager
+async def _junk(run: Run) -> AsyncIterator[None]:
+    """Send unknown tokens all at once."""
+    async with AsyncExitStack() as exits:
+        ports = [run.target.port]
+        channels = [
+            await exits.enter_async_context(run.environment.bare_channel(ports))
+            for _ in range(JUNK // _PER_CONNECTION + 1)
+        ]
+
+        async def call(number: int) -> str:
+            users: Any = users_pb2_grpc.UserServiceStub(channels[number % len(channels)])
+            metadata = (("authorization", f"Bearer {secrets.token_urlsafe(32)}"),)
+            request = pb.ListUsersRequest()
+            return str((await users.ListUsers(request, metadata=metadata, timeout=30).code()).name)
+
+        codes = await asyncio.gather(*(call(number) for number in range(JUNK)))
+        refused = set(codes) <= {"UNAUTHENTICATED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+        run.promise("every unknown token is refused", refused, sorted(set(codes)))
+        yield
+
+
+@asynccontextmanager
+async def _watches(run: Run) -> AsyncIterator[None]:
+    """Open many watches of users; all of them must get a change, and other calls must not become slow."""
+    before = _median_seconds(run, 0.0)
+    calls: list[Any] = []
+    metadata = (("authorization", f"Bearer {run.work.tokens.value}"),)
+    async with AsyncExitStack() as exits:
+        for _ in range(WATCHES // _PER_CONNECTION + 1):
+            channel = await exits.enter_async_context(run.environment.bare_channel([run.target.port]))
+            users: Any = users_pb2_grpc.UserServiceStub(channel)
+            opening = min(_PER_CONNECTION, WATCHES - len(calls))
+            calls += [users.WatchUsers(pb.WatchUsersRequest(), metadata=metadata) for _ in range(opening)]
+
+        async def change(call: Any) -> bool:
+            async for answer in call:
+                if answer.HasField("user"):
+                    return True
+            return False
+
+        try:
+            async with asyncio.timeout(60):
+                seen = await asyncio.gather(*(change(call) for call in calls), return_exceptions=True)
+        except TimeoutError:
+            seen = []
+        got = sum(one is True for one in seen)
+        run.promise(f"all {WATCHES} watches get a change", got == WATCHES, got)
+        since = time.monotonic()
+        await run.calls(20)
+        after = _median_seconds(run, since)
+        measured = f"{1000 * before:.0f} ms, then {1000 * after:.0f} ms"
+        run.promise("the median call takes at most three times as long", after <= 3 * before, measured)
+        yield
+        for call in calls:
+            call.cancel()
+
+
+def _median_seconds(run: Run, since: float) -> float:
+    reads = [o for o in run.work.load.outcomes if o.call != "create_user" and o.began >= since]
+    return statistics.median(o.ended - o.began for o in reads)
+
+
+@asynccontextmanager
+async def _slow_readers(run: Run) -> AsyncIterator[None]:
+    """Look up many users on streams whose answers are not read."""
+    process = psutil.Process(run.target.process.process.pid)
+    before = process.memory_info().rss
+    metadata = (("authorization", f"Bearer {run.work.tokens.value}"),)
+    user_id = run.work.ledger.ids[0]
+    async with run.environment.bare_channel([run.target.port]) as channel:
+        users: Any = users_pb2_grpc.UserServiceStub(channel)
+        calls = [users.LookupUsers(metadata=metadata) for _ in range(SLOW_READERS)]
+
+        async def keep_writing(call: Any) -> None:
+            request = pb.LookupUsersRequest(user_id=user_id)
+            for _ in range(2_000):
+                await call.write(request)
+
+        tasks = [asyncio.ensure_future(keep_writing(call)) for call in calls]
+        try:
+            await run.calls(20)
+            grown = (process.memory_info().rss - before) / _MEGABYTE
+            run.promise("the server grows by at most 64 MB", grown <= 64, f"{grown:.0f} MB")
+            yield
+        finally:
+            for task, call in zip(tasks, calls, strict=True):
+                task.cancel()
+                call.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _half_open(run: Run) -> AsyncIterator[None]:
+    """Open connections and send nothing, not even the start of TLS."""
+    opened = [await asyncio.open_connection("127.0.0.1", run.target.port) for _ in range(HALF_OPEN)]
+    try:
+        yield
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+FAULTS = (
+    Fault(
+        "junk-tokens",
+        f"strangers send {JUNK} unknown tokens at once, and each must be introspected",
+        _junk,
+        target=_introspecting,
+        quick=False,
+    ),
+    Fault("watch-fan-out", f"{WATCHES} clients watch the users", _watches, target=_replica, quick=False),
+    Fault(
+        "slow-readers", f"{SLOW_READERS} streams do not read their answers", _slow_readers, target=_replica
+    ),
+    Fault("half-open", f"{HALF_OPEN} connections are opened and send nothing", _half_open, target=_replica),
+)
