@@ -1,7 +1,7 @@
 """Add a service: `new_service.py NAME`, or `make new-service NAME=billing`.
 
 Writes proto, stubs, spec, service, repository, tables, migration, tests and a block of docker-compose.yml,
-and adds the service to the list in gatehouse/app/services.py. The result passes `make lint` and `make test`.
+and adds the service to the list in gatehouse/app/packages.py. The result passes `make lint` and `make test`.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ def add_service(name: str) -> None:
         (ROOT / path).write_text(render(template) if template else "")
         print(f"wrote    {path}")
     insert(
-        ROOT / "services/gatehouse/app/services.py",
+        ROOT / "services/gatehouse/app/packages.py",
         "adds services above this line",
         f'    "gatehouse.{name}",\n',
     )
     insert(ROOT / "tools/vulture_allowlist.py", "_.ListRoleBindings", f"_.List{name.capitalize()}Entries\n")
     insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
-    print("changed  services/gatehouse/app/services.py docker-compose.yml tools/vulture_allowlist.py")
+    print("changed  services/gatehouse/app/packages.py docker-compose.yml tools/vulture_allowlist.py")
 
 
 def main() -> int:

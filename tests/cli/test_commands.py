@@ -71,7 +71,12 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
             2,
             "missing.crt: cannot be read",
         ),
-        (["serve", "admin"], {"GATEHOUSE_ISSUERS": ISSUERS}, 2, "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
+        (
+            ["serve", "admin"],
+            {"GATEHOUSE_ISSUERS": ISSUERS, "GATEHOUSE_TLS__PLAINTEXT": "true"},
+            2,
+            "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID",
+        ),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "[1]"}, 2, "GATEHOUSE_ISSUERS[0]: must be a JSON object"),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "["}, 2, "GATEHOUSE_ISSUERS: must be JSON, such as [{"),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "{}"}, 2, "GATEHOUSE_ISSUERS: must be a JSON list"),

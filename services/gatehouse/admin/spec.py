@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gatehouse.admin import DEFAULT_PORT
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
@@ -108,7 +109,7 @@ def _client_credentials(
 SPEC = ServiceSpec(
     name="admin",
     descriptor=admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
-    default_port=50052,
+    default_port=DEFAULT_PORT,
     schema="admin",
     probe="SELECT FROM admin.role_bindings, admin.role_outbox LIMIT 1",
     build=build,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gatehouse.app.services import SERVICES, settings_model
 from gatehouse.client.profile import Profile, load_profile, profile_file
 from gatehouse.settings import load_settings
@@ -37,5 +39,24 @@ def local_profile() -> Profile:
     return Profile(
         targets={name: f"{host}:{getattr(settings, name).port}" for name in SERVICES},
         ca_file=settings.tls.ca_file,
+        server_name=settings.tls.server_name or _certificate_name(settings.tls.certificate_file, host),
         plaintext=settings.tls.plaintext,
     )
+
+
+def _certificate_name(file: Path | None, host: str) -> str | None:
+    """Return a host name in a certificate, or None if `host` is in it or there is none."""
+    if file is None:
+        return None
+    from cryptography import x509  # noqa: PLC0415 - takes long, and most probes need no name
+
+    try:
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return None  # the server reports what is wrong with it
+    addresses = map(str, names.get_values_for_type(x509.IPAddress))
+    hosts = names.get_values_for_type(x509.DNSName)
+    if host in {*addresses, *hosts} or not hosts:
+        return None
+    return hosts[0].replace("*", "any", 1)

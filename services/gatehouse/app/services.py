@@ -1,8 +1,4 @@
-"""The services of this application, and what is computed from all of them.
-
-This list is the only place that enumerates the services. Each entry is a package whose module `spec` defines
-`SPEC`.
-"""
+"""The specs of the services, and what is computed from all of them; the list is in `packages.py`."""
 
 from __future__ import annotations
 
@@ -13,22 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
+from gatehouse.app.packages import PACKAGES
 from gatehouse.runtime import ServiceSpec
 from gatehouse.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
     from gatehouse.storage.migrations import MigrationBranch
 
-_PACKAGES = (
-    "gatehouse.users",
-    "gatehouse.admin",
-    "gatehouse.public",
-    # `make new-service` adds services above this line.
-)
-
 
 def _load() -> Iterator[tuple[str, ServiceSpec[Any]]]:
-    for package in _PACKAGES:
+    for package in PACKAGES:
         spec: ServiceSpec[Any] = import_module(f"{package}.spec").SPEC
         yield spec.name, spec
 

@@ -53,7 +53,7 @@ def new_trace() -> tuple[str, str]:
 async def open_channel(profile: Profile, service: str) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel to a service of a profile, without access tokens."""
     tls = TlsSettings(ca_file=profile.ca_file, plaintext=profile.plaintext)
-    async with connect(profile.targets[service], tls=tls) as channel:
+    async with connect(profile.targets[service], tls=tls, server_name=profile.server_name) as channel:
         yield channel
 
 

@@ -13,10 +13,10 @@ import grpc.aio
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gatehouse.client.options import NO_PROXY
 from gatehouse.client.reloading import ReloadingChannel
 from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
+from gatehouse.grpc_options import NO_PROXY, server_name_option
 from gatehouse.oauth import OAuthError
 from gatehouse.rpc.tls import FileCheck
 from gatehouse.settings import TlsSettings
@@ -78,9 +78,8 @@ def connect(
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        *server_name_option(server_name),
     ]
-    if server_name:
-        options.append(("grpc.ssl_target_name_override", server_name))
     calls = _Calls(tracer or NoOpTracer(), deadline, tokens)
     interceptors: list[Any] = [
         _UnaryUnary(calls),

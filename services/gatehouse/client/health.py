@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gatehouse.client.options import NO_PROXY
 from gatehouse.client.profile import Profile
+from gatehouse.grpc_options import NO_PROXY, server_name_option
 from gatehouse.settings import ConfigurationError
 
 SERVING, UNREACHABLE = "SERVING", "UNREACHABLE"
-_OPTIONS = (NO_PROXY,)
 # See rpc.health, which would import the server.
 _PROBLEMS_KEY = "gatehouse-problems"
 
@@ -58,12 +57,13 @@ def check_health(profile: Profile, services: Sequence[str], name: str, timeout: 
 
 def _channel(profile: Profile, target: str) -> grpc.Channel:
     if profile.plaintext:
-        return grpc.insecure_channel(target, _OPTIONS)
+        return grpc.insecure_channel(target, [NO_PROXY])
     try:
         authorities = None if profile.ca_file is None else profile.ca_file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{profile.ca_file}: cannot be read ({error.strerror})") from None
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities), _OPTIONS)
+    options = [NO_PROXY, *server_name_option(profile.server_name)]
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities), options)
 
 
 def _health(call: Any) -> Health:

@@ -22,6 +22,8 @@ class Profile(Section):
     """gRPC target of each service, by service name."""
     ca_file: Path | None = None
     """PEM certificate authorities to trust in addition to the system's; relative to this file."""
+    server_name: str | None = None
+    """Name in the certificates of the services, if it is not that of their targets."""
     plaintext: bool = False
     """Call the services without TLS."""
     console_client: str = "gatehouse-console"

@@ -1,1 +1,3 @@
 """PublicService: what this system is and which access rules it has."""
+
+DEFAULT_PORT = 50053

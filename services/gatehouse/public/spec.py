@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from gatehouse.public import DEFAULT_PORT
 from gatehouse.public.v1 import public_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
@@ -27,7 +28,7 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
 SPEC = ServiceSpec(
     name="public",
     descriptor=public_pb2.DESCRIPTOR.services_by_name["PublicService"],
-    default_port=50053,
+    default_port=DEFAULT_PORT,
     schema="public_info",
     probe="SELECT FROM public_info.notices LIMIT 1",
     build=build,

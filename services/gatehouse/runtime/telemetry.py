@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NoOpTracer, Status, Tracer
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.client.options import NO_PROXY
+from gatehouse.grpc_options import NO_PROXY
 from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
 from gatehouse.runtime.logs import open_log
 from gatehouse.runtime.wait import run_in_thread

@@ -111,6 +111,9 @@ class TlsSettings(Section):
     """PEM private key of the servers."""
     ca_file: Path | None = None
     """PEM certificate authorities that gRPC clients trust; the system's if unset."""
+    server_name: str | None = None
+    """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; if unset, its
+    address or a name in `certificate_file`."""
     plaintext: bool = False
     """Disable TLS for servers and gRPC clients on loopback."""
     plaintext_beyond_loopback: bool = False

@@ -1,1 +1,3 @@
 """UserService: the directory of users."""
+
+DEFAULT_PORT = 50051

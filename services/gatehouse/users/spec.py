@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatehouse.runtime import BuiltService, Periodic, ServiceContext, ServiceSpec
 from gatehouse.settings import ServiceSettings
+from gatehouse.users import DEFAULT_PORT
 from gatehouse.users.v1 import users_pb2
 
 PRUNE_SECONDS = 3600.0
@@ -36,7 +37,7 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
 SPEC = ServiceSpec(
     name="users",
     descriptor=users_pb2.DESCRIPTOR.services_by_name["UserService"],
-    default_port=50051,
+    default_port=DEFAULT_PORT,
     schema="users",
     probe="SELECT FROM users.users LIMIT 1",
     build=build,
