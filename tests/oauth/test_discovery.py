@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import pytest
 
 from gatehouse.oauth import IssuerUnavailable, Metadata, discover
 from gatehouse.oauth.discovery import oidc_url, rfc8414_url
 from gatehouse.oauth.providers import okta
+from tests.support.certificates import Authority
 from tests.support.loopback_http import Reply
-from tests.support.oauth_issuers import METADATA, LoopbackIssuer
+from tests.support.oauth_issuers import METADATA, LoopbackIssuer, loopback_issuer
 
 RFC8414 = "/.well-known/oauth-authorization-server/realms/test"
 ENDPOINTS = (
@@ -118,6 +121,22 @@ async def test_metadata_with_an_unsafe_endpoint_is_refused(
     idp.answer(METADATA, Reply(idp.metadata() | {endpoint: "http://issuer.test/x"}))
 
     assert await failure(http, idp) == "discovery_malformed"
+
+
+@pytest.mark.parametrize("endpoint", ["jwks_uri", "introspection_endpoint", "token_endpoint"])
+async def test_https_issuer_cannot_name_a_plaintext_endpoint_on_loopback(
+    endpoint: str, authority: Authority
+) -> None:
+    trusted = ssl.create_default_context(cafile=str(authority.ca_file))
+    async with (
+        loopback_issuer(tls=authority.server_context()) as idp,
+        httpx.AsyncClient(trust_env=False, verify=trusted) as http,
+    ):
+        assert getattr(await discover(http, idp.issuer), endpoint).startswith("https:")
+        idp.answer(METADATA, Reply(idp.metadata() | {endpoint: "http://127.0.0.1:6379/"}))
+
+        assert await failure(http, idp) == "discovery_malformed"
+        assert await discover(http, idp.issuer, allow_http=True)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

@@ -73,23 +73,29 @@ async def discover(
             if error.reason != "discovery_failed":
                 raise
         else:
-            return _checked(answer, issuer, allow_http=allow_http)
+            return _checked(answer, issuer, url, allow_http=allow_http)
     answer = await get_object(http, urls[-1], allow_http=allow_http, what="discovery")
-    return _checked(answer, issuer, allow_http=allow_http)
+    return _checked(answer, issuer, urls[-1], allow_http=allow_http)
 
 
-def _checked(answer: Mapping[str, Any], issuer: str, *, allow_http: bool) -> Metadata:
+def _checked(answer: Mapping[str, Any], issuer: str, url: str, *, allow_http: bool) -> Metadata:
     found = answer.get("issuer")
     if found != issuer:
         if not isinstance(found, str) or url_fault(found, allow_http=True):
             found = "(no URL)"
         raise IssuerUnavailable("discovery_issuer_mismatch", detail=f"expected {issuer}, found {found}")
+    # Metadata that came over https cannot send tokens and secrets over http, not even to loopback.
+    needs_https = not allow_http and httpx.URL(url).scheme == "https"
     endpoints: dict[str, str] = {}
     for field in fields(Metadata)[1:]:
         value = answer.get(field.name)
         if value is None:
             continue
-        if not isinstance(value, str) or url_fault(value, allow_http=allow_http):
+        if (
+            not isinstance(value, str)
+            or url_fault(value, allow_http=allow_http)
+            or (needs_https and httpx.URL(value).scheme != "https")
+        ):
             raise IssuerUnavailable("discovery_malformed", detail=f"{field.name} is not an https URL")
         endpoints[field.name] = value
     return Metadata(issuer=issuer, **endpoints)

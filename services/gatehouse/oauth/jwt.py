@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import jwt as pyjwt
+from jwt.algorithms import Algorithm
 
 from gatehouse.oauth._claims import ClaimsVerifier
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.keys import KeySet
-from gatehouse.oauth.presented_token import PresentedToken
+from gatehouse.oauth.presented_token import Jws, PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.settings import IssuerSettings
 
@@ -33,7 +34,9 @@ class JwtVerifier:
     def __init__(self, config: IssuerSettings, keys: KeySet, claims: ClaimsVerifier) -> None:
         self._keys = keys
         self._claims = claims
-        self._algorithms = {name: pyjwt.get_algorithm_by_name(name) for name in config.algorithms}
+        self._algorithms: dict[str, Algorithm] = {
+            name: pyjwt.get_algorithm_by_name(name) for name in config.algorithms
+        }
 
     async def verify(self, token: PresentedToken) -> Principal:
         """Verify an access token.
@@ -56,18 +59,27 @@ class JwtVerifier:
         header_type = header_type.lower().removeprefix("application/")
         if header_type not in _HEADER_TYPES:
             raise InvalidToken("token_type_mismatch")
-        key = await self._key(jws.header, algorithm)
-        if not self._algorithms[algorithm].verify(jws.signing_input, key, jws.signature):
-            raise InvalidToken("signature_mismatch")
+        await self._verify_signature(jws, algorithm)
         is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in jws.claims
         return self._claims.principal(VerifiedClaims(jws.claims), is_access_token=is_rfc9068)
 
-    async def _key(self, header: Mapping[str, Any], algorithm: str) -> Any:
-        if "kid" not in header:
-            try:
-                return await self._keys.key(None, algorithm)
-            except InvalidToken:
-                raise InvalidToken("kid_missing") from None
-        if not isinstance(header["kid"], str):
+    async def _verify_signature(self, jws: Jws, algorithm: str) -> None:
+        kid = jws.header.get("kid")
+        if "kid" in jws.header and not isinstance(kid, str):
             raise InvalidToken("key_unknown")
-        return await self._keys.key(header["kid"], algorithm)
+        try:
+            key = await self._keys.key(kid, algorithm)
+        except InvalidToken:
+            raise InvalidToken("key_unknown" if kid is not None else "kid_missing") from None
+        if self._is_signed(jws, algorithm, key):
+            return
+        if kid is None:
+            # Without a kid, only this shows that the issuer has replaced its key.
+            with suppress(InvalidToken):
+                key = await self._keys.key(None, algorithm, other_than=key)
+                if self._is_signed(jws, algorithm, key):
+                    return
+        raise InvalidToken("signature_mismatch")
+
+    def _is_signed(self, jws: Jws, algorithm: str, key: Any) -> bool:
+        return self._algorithms[algorithm].verify(jws.signing_input, key, jws.signature or b"")

@@ -193,15 +193,20 @@ class KeySet:
             await asyncio.gather(self._refresher, return_exceptions=True)
         await self._flight.aclose()
 
-    async def key(self, kid: str | None, algorithm: str) -> Any:
+    async def key(self, kid: str | None, algorithm: str, *, other_than: object = None) -> Any:
         """Return the key `kid` for `algorithm`, or the only key for it if `kid` is None.
+
+        Args:
+            kid: Key id in the header of the token, or None.
+            algorithm: Algorithm in the header of the token.
+            other_than: A key that does not match; the issuer may have replaced it.
 
         Raises:
             InvalidToken: The issuer has no such key.
             IssuerUnavailable: The keys could not be fetched, or not yet.
         """
         found = self._known(kid, algorithm)
-        if found is not None:
+        if found not in (None, other_than):
             return found
         name = hashlib.blake2b(f"{algorithm} {kid!r}".encode(), digest_size=16).digest()
         # Twice, because the response to a fetch in progress may be older than this key.
@@ -211,7 +216,7 @@ class KeySet:
                 break
             await self._flight.run(None, self._attempt)
             found = self._known(kid, algorithm)
-            if found is not None:
+            if found not in (None, other_than):
                 return found
             if not self._failures and (is_second or not shared):
                 self._absent.put(name, value=True, seconds=ABSENT_SECONDS)
