@@ -132,9 +132,9 @@ class MultiIssuerVerifier:
         signed = None if shared else await issuer.verify_signature(token)
         if signed is not None:
             precheck(signed)
-        if online:
+        if online or issuer.config.mode == "jwt":
             # The response to a request in progress may be older than this call, so it is not shared.
-            return await self._confirm(issuer, token, key, signed, online=True)
+            return await self._confirm(issuer, token, key, signed, online=online)
         principal = await self._flight.run(
             key, lambda: self._confirm(issuer, token, key, signed, online=False)
         )
