@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SECONDS := 60
 ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template test-bench \
-  new-service realm-check realm-edit sbom compose-profile lint lint-workflows bench bench-record chaos chaos-record \
+  new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz bench bench-record chaos chaos-record \
   format generate release-protos lock install install-testbed clean
 
 help:  ## List the targets
@@ -64,6 +65,9 @@ lint-workflows:  ## Check .github/workflows with actionlint (needs Go)
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: install  ## Fuzz all parsers, SECONDS=60 each; a failure goes to tests/fuzz/corpus/
+	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(TARGETS)
 
 bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
 	@$(BIN)/python -m benchmarks

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
-# Brackets in a document, and so a bound on its depth. A key set of 64 KiB has fewer. Up to Python 3.12 the
-# recursion limit of the interpreter refuses deep documents; from 3.13 on it is far higher.
+# Code that handles claims may recurse, so the depth is bounded far below the recursion limit of Python.
+_MAX_DEPTH = 128
+# A key set of 64 KiB has fewer brackets.
 _MAX_BRACKETS = 1000
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def _refuse_constant(_: str) -> NoReturn:
@@ -26,7 +29,8 @@ def strict_object(raw: bytes) -> dict[str, Any] | None:
 
     It does not raise, because exceptions of `json` contain the text that was parsed.
     """
-    if raw.count(b"{") + raw.count(b"[") > _MAX_BRACKETS:
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > _MAX_BRACKETS or (brackets > _MAX_DEPTH and _depth(raw) > _MAX_DEPTH):
         return None
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
@@ -36,3 +40,12 @@ def strict_object(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _depth(raw: bytes) -> int:
+    """Return the depth of a document; brackets in strings count too."""
+    depth = deepest = 0
+    for bracket in _BRACKET.finditer(raw):
+        depth += 1 if bracket[0] in b"{[" else -1
+        deepest = max(deepest, depth)
+    return deepest

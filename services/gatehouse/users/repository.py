@@ -38,6 +38,23 @@ _ACTIONS = {
 }
 
 
+def parse_order(order_by: str) -> tuple[str, str]:
+    """Return the column of an order (AIP-132) and its direction: "", "asc" or "desc".
+
+    Raises:
+        InvalidArgument: The order is invalid.
+    """
+    name, _, direction = " ".join(order_by.split()).partition(" ")
+    name = name or "create_time"
+    if name not in _SORTABLE or direction not in {"", "asc", "desc"}:
+        raise InvalidArgument(
+            "order_by",
+            "ORDER_BY_INVALID",
+            "order_by: use create_time, email or display_name, optionally followed by desc",
+        )
+    return name, direction
+
+
 class UserRepository:
     """Read and write users; every change also adds an audit event and an entry of the change feed.
 
@@ -72,14 +89,7 @@ class UserRepository:
             InvalidArgument: The filter (AIP-160) or the order (AIP-132) is invalid.
             PageTokenError: The page token is invalid.
         """
-        name, _, direction = " ".join(order_by.split()).partition(" ")
-        name = name or "create_time"
-        if name not in _SORTABLE or direction not in {"", "asc", "desc"}:
-            raise InvalidArgument(
-                "order_by",
-                "ORDER_BY_INVALID",
-                "order_by: use create_time, email or display_name, optionally followed by desc",
-            )
+        name, direction = parse_order(order_by)
         return await fetch_page(
             self._database,
             sa.select(users).where(*parse_filter(filter_text)),

@@ -125,13 +125,20 @@ class Client(_Object, ClientMixin):
         return flows.get(grant_type, True)
 
 
+class Credential(_Object):
+    """A password, or another credential, which the issuer ignores."""
+
+    type: str = ""
+    value: str = Field("", repr=False)
+
+
 class User(_Object):
     """A user, or the service account of a client."""
 
     user_id: str = Field(alias="id")
     username: Annotated[str, StringConstraints(to_lower=True)]
     enabled: bool = False
-    credentials: Sequence[Mapping[str, Any]] = Field((), repr=False)
+    credentials: Sequence[Credential] = ()
     email: str = ""
     email_verified: bool = False
     first_name: str = ""
@@ -143,7 +150,20 @@ class User(_Object):
     @property
     def password(self) -> str:
         """Its password, "" if it has none."""
-        return next((str(c["value"]) for c in self.credentials if c.get("type") == "password"), "")
+        return next((one.value for one in self.credentials if one.type == "password"), "")
+
+
+class _Composites(_Object):
+    realm: frozenset[str] = frozenset()
+
+
+class _Role(_Object):
+    name: str
+    composites: _Composites = _Composites()
+
+
+class _Roles(_Object):
+    realm: Sequence[_Role] = ()
 
 
 class _RoleMapping(_Object):
@@ -169,7 +189,7 @@ class Realm(_Object):
     clients: Annotated[dict[str, Client], _by("clientId")]
     scopes: Annotated[dict[str, ClientScope], _by("name")] = Field({}, alias="clientScopes")
     users: Annotated[dict[str, User], BeforeValidator(_by_id)] = {}
-    roles: Mapping[str, Any] = {}
+    roles: _Roles = _Roles()
     scope_mappings: Sequence[_RoleMapping] = ()
     client_scope_mappings: Mapping[str, Sequence[_RoleMapping]] = {}
     default_signature_algorithm: str = "RS256"
@@ -200,10 +220,7 @@ class Realm(_Object):
     @cached_property
     def composites(self) -> Mapping[str, frozenset[str]]:
         """Realm roles, and the roles that each contains."""
-        return {
-            role["name"]: frozenset(role.get("composites", {}).get("realm", ()))
-            for role in self.roles.get("realm", ())
-        }
+        return {role.name: role.composites.realm for role in self.roles.realm}
 
     def user_named(self, username: str) -> User | None:
         """Return the user with a name; names are case-insensitive, as in Keycloak."""
@@ -266,6 +283,8 @@ def load_realm(path: Path, environment: Mapping[str, str]) -> Realm:
         raise RealmError(
             f"{path}: cannot be read ({error.strerror}); name a realm file with --realm"
         ) from None
+    except UnicodeDecodeError as error:
+        raise RealmError(f"{path}: not UTF-8 (byte {error.start}); export the realm again") from None
 
     def value(match: re.Match[str]) -> str:
         found = environment.get(match[1], match[2])
@@ -277,7 +296,7 @@ def load_realm(path: Path, environment: Mapping[str, str]) -> Realm:
         return Realm.model_validate(json.loads(_VARIABLE.sub(value, text)))
     except ValidationError as error:
         raise RealmError(f"{path}: {validation_message(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RealmError(f"{path}: invalid JSON ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise RealmError(f"{path}: not a realm ({type(error).__name__}: {error})") from None
