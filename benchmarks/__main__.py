@@ -36,8 +36,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--only", choices=CASES, action="append", help="this measurement; may be repeated")
-    parser.add_argument("--rounds", type=int, help="turns that each server has")
-    parser.add_argument("--seconds", type=float, help="measured time of a turn")
+    parser.add_argument("--rounds", type=int, help="number of rounds")
+    parser.add_argument("--seconds", type=float, help="measured time of each server in a round")
     parser.add_argument("--rows", type=int, help="users in the database (a million; with --quick 100,000)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the table there, as Markdown")
     read = parser.parse_args(arguments)
@@ -62,26 +62,28 @@ def plan_of(read: argparse.Namespace) -> Plan:
     )
 
 
-async def measure(names: Sequence[str], plan: Plan, rows: int, tell: Callable[[str], None]) -> list[Row]:
+async def measure(
+    names: Sequence[str], plan: Plan, rows: int, on_progress: Callable[[str], None]
+) -> list[Row]:
     """Run the measurements, with the servers on one core and everything else on another.
 
     Args:
         names: Some of CASES.
-        plan: How long.
-        rows: Users in the database.
-        tell: Called with messages about the progress.
+        plan: How long to measure.
+        rows: Number of users in the database.
+        on_progress: Called with messages about the progress.
 
     Raises:
-        BenchmarkError: A server answered wrongly, or did not do all that it was to do.
+        BenchmarkError: A response was wrong, or a server did not log, count or trace every call.
     """
     found = cores()
     if found is None:
-        tell("processes cannot be pinned to cores on this machine, so the results are not reliable")
+        on_progress("processes cannot be pinned to cores on this machine, so the results are not reliable")
     server_core, load_core = found or (None, None)
     with pinned(load_core):
-        tell(f"PostgreSQL with {rows:,} users, and the issuer")
+        on_progress(f"PostgreSQL with {rows:,} users, and the issuer")
         async with open_environment(rows, server_core) as bench:
-            return [row for name in names for row in await CASES[name](bench, plan, tell)]
+            return [row for name in names for row in await CASES[name](bench, plan, on_progress)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     console, progress = Console(), Console(stderr=True)
     try:
         if progress.is_terminal:
-            with progress.status("beginning") as status:
+            with progress.status("starting") as status:
                 measured = uvloop.run(measure(names, plan_of(read), rows, status.update))
         else:
             measured = uvloop.run(measure(names, plan_of(read), rows, progress.out))

@@ -12,7 +12,7 @@ from functools import partial
 import httpx
 
 from benchmarks.environment import Environment, Sink, create_time, email, open_sink, user_id
-from benchmarks.load import Caller, Sample, Workload, open_channel, press
+from benchmarks.load import Caller, Sample, Workload, apply_load, open_channel
 from benchmarks.processes import BenchmarkError, Process, run_process, seconds_to_serving
 from benchmarks.servers import ECHO_PATH, GET_USER_PATH
 from gatehouse.runtime.grpc_tuning import select_listener
@@ -22,13 +22,13 @@ from gatehouse.users.v1 import users_pb2 as pb
 LIST_USERS_PATH = "/gatehouse.users.v1.UserService/ListUsers"
 PAGE_SIZE = 100
 MOST_PAGES = 10_000
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 ECHO = Workload(
     path=ECHO_PATH,
     request=lambda n: pb.GetUserRequest(user_id=user_id(n)),
     answer=pb.GetUserRequest,
-    is_right=lambda n, answer: answer.user_id == user_id(n),
+    is_correct=lambda n, answer: answer.user_id == user_id(n),
     numbers=1_000_000,
 )
 
@@ -39,21 +39,21 @@ def get_user(rows: int) -> Workload:
         path=GET_USER_PATH,
         request=lambda n: pb.GetUserRequest(user_id=user_id(n)),
         answer=pb.User,
-        is_right=lambda n, answer: (answer.user_id, answer.email) == (user_id(n), email(n)),
+        is_correct=lambda n, answer: (answer.user_id, answer.email) == (user_id(n), email(n)),
         numbers=rows,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long it is measured.
+    """How long to measure.
 
     Attributes:
-        rounds: Turns that each server has.
-        seconds: Measured time of a turn.
-        warm_up: Seconds before it.
-        pages: Times that each page is asked for.
-        starts: Times that a service is started.
+        rounds: Number of rounds; each server is measured once per round.
+        seconds: Measured time in a round.
+        warm_up: Seconds of load before the measured time.
+        pages: Number of requests for each page.
+        starts: Number of starts of a service.
         calls: Number of calls before the memory of a service is measured again.
     """
 
@@ -76,9 +76,9 @@ class Row:
         cpu: Median of the server's CPU time for one call, in microseconds.
         busy: Median of the share of its core that the server used.
         ratio: Median of the ratios to the first line of the case, round by round.
-        cpu_ratio: The same of CPU time, least over this.
-        bound: What the ratio is held against, such as `>= 0.75`.
-        held: Whether the bound is held.
+        cpu_ratio: The same for CPU time: that of the first line over that of this one.
+        bound: Bound of the ratio, such as `>= 0.75`; "" if it has none.
+        held: Whether the ratio is within its bound.
     """
 
     case: str
@@ -98,12 +98,12 @@ class Runner:
 
     Attributes:
         label: Its name in the table.
-        process: It.
-        port: Where it listens.
-        sink: Where its spans go; None for a bare server.
-        sample_ratio: Share of calls whose span is kept.
-        floor: What its ratio is to reach.
-        samples: One for each turn.
+        process: Its process.
+        port: Its port.
+        sink: Receiver of its spans; None for a bare server.
+        sample_ratio: Fraction of calls that are traced.
+        floor: Lower bound of its ratio.
+        samples: One for each round.
     """
 
     label: str
@@ -116,7 +116,7 @@ class Runner:
 
     @property
     def calls(self) -> int:
-        """All calls that it has answered."""
+        """Number of calls that it has answered."""
         return sum(sample.all_calls for sample in self.samples)
 
 
@@ -126,15 +126,15 @@ async def _take_turns(
     workload: Workload,
     bench: Environment,
     plan: Plan,
-    tell: Tell,
+    on_progress: OnProgress,
 ) -> None:
     """Measure each server once per round; the first one changes with the round."""
     metadata = [await bench.authorization()]
     for number in range(plan.rounds):
         start = number % len(runners)
         for runner in [*runners[start:], *runners[:start]]:
-            tell(f"{case}, round {number + 1} of {plan.rounds}: {runner.label}")
-            sample = await press(
+            on_progress(f"{case}, round {number + 1} of {plan.rounds}: {runner.label}")
+            sample = await apply_load(
                 runner.process,
                 runner.port,
                 workload,
@@ -155,7 +155,7 @@ def _ratios(samples: Sequence[Sample], base: Sequence[Sample]) -> tuple[float, f
 
 
 def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
-    """Make the rows of a case: each server against the first, and the last ones against the tuned second."""
+    """Return the rows of a case: each server compared with the first, and the last ones with the second."""
     bare, tuned, *whole = runners
     rows = []
     for runner in runners:
@@ -192,7 +192,7 @@ async def _whole(
     sample_ratio: float,
     floor: float | None,
 ) -> AsyncIterator[Runner]:
-    """Run a server with everything on, and check at the end that it was on."""
+    """Run a server with logs, metrics and traces, and check at the end that it wrote all of them."""
     label = (
         "everything on, every span" if sample_ratio == 1 else f"everything on, {sample_ratio:.0%} of spans"
     )
@@ -207,13 +207,14 @@ async def _whole(
             runner = Runner(label, process, port, sink, sample_ratio, floor)
             yield runner
             counted = await _counted(process.ready["metrics"], method, runner.calls)
-        _demand(process.name, "calls in its metrics", counted, runner.calls)
-        _demand(process.name, "lines in its log", _lines(process, method), runner.calls)
+        _require_all(process.name, "calls in its metrics", counted, runner.calls)
+        _require_all(process.name, "lines in its log", _lines(process, method), runner.calls)
         if sample_ratio == 1:
-            _demand(process.name, "spans at the receiver", sink.server_spans, runner.calls)
+            _require_all(process.name, "spans at the receiver", sink.server_spans, runner.calls)
 
 
-def _demand(name: str, what: str, found: int, calls: int) -> None:
+def _require_all(name: str, what: str, found: int, calls: int) -> None:
+    """Raise BenchmarkError unless each call was counted."""
     if found != calls:
         raise BenchmarkError(f"{name}: {found} {what} for {calls} calls, so not everything was on")
 
@@ -238,19 +239,19 @@ def _lines(process: Process, method: str) -> int:
         return sum(b'"event":"rpc"' in line and method.encode() in line for line in lines)
 
 
-async def measure_echo(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
-    """Echo through the whole chain against a bare echo."""
+async def measure_echo(bench: Environment, plan: Plan, on_progress: OnProgress) -> list[Row]:
+    """Compare an echo through the whole interceptor chain with a bare echo."""
     module = ["-m", "benchmarks.servers"]
     return await _measure_against(
-        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (None, 0.88), bench, plan, tell
+        "Echo", "bare-echo", [*module, "chain-echo"], ECHO, (None, 0.88), bench, plan, on_progress
     )
 
 
-async def measure_get_user(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
-    """GetUser of `gatehouse serve users` against one bare handler with one query."""
+async def measure_get_user(bench: Environment, plan: Plan, on_progress: OnProgress) -> list[Row]:
+    """Compare GetUser of `gatehouse serve users` with a bare handler that runs one query."""
     whole = ["-m", "gatehouse", "serve", "users"]
     return await _measure_against(
-        "GetUser", "bare-users", whole, get_user(bench.rows), (None, 0.85), bench, plan, tell
+        "GetUser", "bare-users", whole, get_user(bench.rows), (None, 0.85), bench, plan, on_progress
     )
 
 
@@ -262,7 +263,7 @@ async def _measure_against(
     floors: tuple[float | None, float | None],
     bench: Environment,
     plan: Plan,
-    tell: Tell,
+    on_progress: OnProgress,
 ) -> list[Row]:
     method = workload.path[1:]
     async with AsyncExitStack() as stack:
@@ -289,12 +290,12 @@ async def _measure_against(
                     _whole(bench, f"{case.lower()}-{ratio:g}", whole, method, ratio, floor)
                 )
             )
-        await _take_turns(case, runners, workload, bench, plan, tell)
+        await _take_turns(case, runners, workload, bench, plan, on_progress)
     return _rows(case, runners)
 
 
-async def measure_paging(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
-    """The first page of ListUsers against the last, one call at a time."""
+async def measure_paging(bench: Environment, plan: Plan, on_progress: OnProgress) -> list[Row]:
+    """Compare the first page of ListUsers with the last, one call at a time."""
     last = min(MOST_PAGES, bench.rows // PAGE_SIZE)
     environment = bench.environment()
     async with run_process(
@@ -309,7 +310,7 @@ async def measure_paging(bench: Environment, plan: Plan, tell: Tell) -> list[Row
         async with open_channel(port) as channel:
             metadata = [await bench.authorization()]
             callers = [(page, Caller(channel, _list_users(page), metadata)) for page in (1, last)]
-            tell(f"ListUsers, page 1 and page {last:,} in turn, {plan.pages} times")
+            on_progress(f"ListUsers, page 1 and page {last:,} in turn, {plan.pages} times")
             seconds = await _alternate(callers, plan.pages)
     first, other = (statistics.median(seconds[page]) for page in (1, last))
     ratio = other / first
@@ -341,7 +342,7 @@ async def _alternate(callers: Sequence[tuple[int, Caller]], times: int) -> dict[
 
 
 def _list_users(page: int) -> Workload:
-    """Return the workload that lists one page and knows its users."""
+    """Return the workload that lists one page and checks its users."""
     first = (page - 1) * PAGE_SIZE
     token = ""
     if first:
@@ -352,16 +353,16 @@ def _list_users(page: int) -> Workload:
         path=LIST_USERS_PATH,
         request=lambda _: request,
         answer=pb.ListUsersResponse,
-        is_right=lambda _, answer: [user.user_id for user in answer.users] == expected,
+        is_correct=lambda _, answer: [user.user_id for user in answer.users] == expected,
         numbers=1,
     )
 
 
-async def measure_start(bench: Environment, plan: Plan, tell: Tell) -> list[Row]:
-    """Time from the command to SERVING, and resident memory, of one service in one process."""
+async def measure_start(bench: Environment, plan: Plan, on_progress: OnProgress) -> list[Row]:
+    """Measure the time from the command to SERVING, and the resident memory, of one service."""
     seconds, started, called = [], [], []
     for number in range(plan.starts):
-        tell(f"start to SERVING, {number + 1} of {plan.starts}")
+        on_progress(f"start to SERVING, {number + 1} of {plan.starts}")
         async with run_process(
             "start",
             ["-m", "gatehouse", "serve", "users"],
@@ -386,7 +387,7 @@ async def _call(process: Process, port: int, bench: Environment, calls: int) -> 
     """Make at least `calls` GetUser calls."""
     metadata = [await bench.authorization()]
     while calls > 0:
-        sample = await press(process, port, get_user(bench.rows), metadata, seconds=0.5, warm_up=0.1)
+        sample = await apply_load(process, port, get_user(bench.rows), metadata, seconds=0.5, warm_up=0.1)
         calls -= sample.all_calls
 
 

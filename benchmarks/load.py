@@ -21,7 +21,7 @@ IN_FLIGHT = 8
 DEADLINE_SECONDS = 5.0
 
 
-class WrongAnswer(BenchmarkError):
+class WrongResponse(BenchmarkError):
     """A server returned an error or the wrong response."""
 
 
@@ -33,14 +33,14 @@ class Workload:
         path: `/package.Service/Method`.
         request: Return request number n.
         answer: Class of the response.
-        is_right: Return whether a response is the correct one for request number n.
+        is_correct: Return whether a response is the correct one for request number n.
         numbers: Requests are numbered from 0 to this number, exclusive.
     """
 
     path: str
     request: Callable[[int], Message]
     answer: type[Message]
-    is_right: Callable[[int, Any], bool]
+    is_correct: Callable[[int, Any], bool]
     numbers: int
 
 
@@ -100,7 +100,7 @@ class Caller:
         """Make call number `number` and check its response.
 
         Raises:
-            WrongAnswer: The response is an error or the wrong one.
+            WrongResponse: The response is an error or the wrong one.
         """
         workload = self._workload
         try:
@@ -108,12 +108,12 @@ class Caller:
                 workload.request(number), metadata=self._metadata, timeout=DEADLINE_SECONDS
             )
         except grpc.aio.AioRpcError as error:
-            raise WrongAnswer(f"{workload.path}: {error.code().name}: {error.details()}") from None
-        if not workload.is_right(number, answer):
-            raise WrongAnswer(f"{workload.path}: wrong response to request {number}")
+            raise WrongResponse(f"{workload.path}: {error.code().name}: {error.details()}") from None
+        if not workload.is_correct(number, answer):
+            raise WrongResponse(f"{workload.path}: wrong response to request {number}")
 
 
-async def press(
+async def apply_load(
     process: Process,
     port: int,
     workload: Workload,
@@ -122,7 +122,7 @@ async def press(
     seconds: float,
     warm_up: float,
 ) -> Sample:
-    """Put a server under full load, and measure a part of that time.
+    """Put a server under full load, and measure it.
 
     Args:
         process: The server.
@@ -133,7 +133,7 @@ async def press(
         warm_up: Seconds before the measured time.
 
     Raises:
-        WrongAnswer: A response was an error or the wrong one.
+        WrongResponse: A response was an error or the wrong one.
         BenchmarkError: No call completed in the measured time.
     """
     answered = 0

@@ -1,4 +1,4 @@
-"""Output of the commands: colour on a terminal, plain text elsewhere, and pictures as SVG."""
+"""Output of the commands: color on a terminal, plain text elsewhere, and pictures as SVG."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 
 from benchmarks.cases import ECHO
-from benchmarks.load import WrongAnswer, press
+from benchmarks.load import WrongResponse, apply_load
 from benchmarks.processes import BenchmarkError, Process, run_process
 from benchmarks.servers import ECHO as ECHO_SERVICE
 from gatehouse.users.v1 import users_pb2 as pb
@@ -86,7 +86,7 @@ async def test_correct_responses_are_counted() -> None:
         return request
 
     async with echoing(right) as (process, port):
-        sample = await press(process, port, ECHO, (), seconds=0.2, warm_up=0.05)
+        sample = await apply_load(process, port, ECHO, (), seconds=0.2, warm_up=0.05)
     assert 0 < sample.calls <= sample.all_calls == answered
 
 
@@ -99,8 +99,8 @@ async def test_wrong_response_fails_the_measurement() -> None:
         return pb.GetUserRequest(user_id="another") if answered == 50 else request
 
     async with echoing(wrong_once) as (process, port):
-        with pytest.raises(WrongAnswer, match="wrong response to request"):
-            await press(process, port, ECHO, (), seconds=60, warm_up=0)
+        with pytest.raises(WrongResponse, match="wrong response to request"):
+            await apply_load(process, port, ECHO, (), seconds=60, warm_up=0)
 
 
 async def test_error_fails_the_measurement() -> None:
@@ -108,8 +108,8 @@ async def test_error_fails_the_measurement() -> None:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
     async with echoing(refuse) as (process, port):
-        with pytest.raises(WrongAnswer, match="UNAVAILABLE: down"):
-            await press(process, port, ECHO, (), seconds=60, warm_up=0)
+        with pytest.raises(WrongResponse, match="UNAVAILABLE: down"):
+            await apply_load(process, port, ECHO, (), seconds=60, warm_up=0)
 
 
 async def test_server_that_does_not_start_is_an_error_with_its_last_output(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Help and tables: on a terminal, in a pipe, without colour, in any encoding."""
+"""Help and tables: on a terminal, in a pipe, without color, in any encoding."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> No
     assert "╭" in call
 
 
-def test_terminal_shows_colour_and_a_pipe_plain_text() -> None:
+def test_terminal_shows_color_and_a_pipe_plain_text() -> None:
     with start("policy") as process:
         out, _ = process.communicate(timeout=60)
 
@@ -78,7 +78,7 @@ def test_terminal_shows_colour_and_a_pipe_plain_text() -> None:
     assert "│ gatehouse.users.v1.UserService/GetUser " in shown
 
 
-def test_colour_is_off_with_no_color() -> None:
+def test_color_is_off_with_no_color() -> None:
     shown = run_on_terminal("policy", columns=120, NO_COLOR="1")
 
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)

@@ -1,4 +1,4 @@
-"""Introspection: RFC 7662, with the behaviour of Keycloak."""
+"""Introspection: RFC 7662, with the behavior of Keycloak."""
 
 import base64
 

@@ -61,7 +61,7 @@ def test_trace_shows_start_duration_and_status_of_each_span() -> None:
     assert all(len(line) <= WIDTH for line in lines)
 
 
-def test_output_without_a_terminal_has_no_colour() -> None:
+def test_output_without_a_terminal_has_no_color() -> None:
     assert "\x1b" not in text_of(SPANS)
 
 

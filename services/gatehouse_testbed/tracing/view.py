@@ -12,7 +12,7 @@ from rich.text import Text
 from gatehouse_testbed.tracing.spans import Row, Span
 
 _BAR = 26
-_SERVICE_COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
+_SERVICE_COLORS = ("cyan", "magenta", "green", "yellow", "blue")
 # The first of these attributes that a span has is shown.
 _NOTES = ("error.type", "db.query.text", "url.path", "oauth.mode")
 _MAX_NOTE = 34
@@ -24,7 +24,7 @@ def trace_view(rows: Sequence[Row]) -> Group:
     start = min(span.start for span in spans)
     total = max(1, max(span.start + span.duration for span in spans) - start)
     services = list(dict.fromkeys(span.service for span in spans))
-    colours = {name: _SERVICE_COLOURS[n % len(_SERVICE_COLOURS)] for n, name in enumerate(services)}
+    colors = {name: _SERVICE_COLORS[n % len(_SERVICE_COLORS)] for n, name in enumerate(services)}
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column("span", no_wrap=True, overflow="ellipsis", ratio=5)
     table.add_column("", no_wrap=True, width=_BAR)
@@ -32,16 +32,16 @@ def trace_view(rows: Sequence[Row]) -> Group:
     table.add_column("code", no_wrap=True)
     table.add_column("", no_wrap=True, overflow="ellipsis", ratio=3, style="dim")
     for row in rows:
-        span, colour = row.span, colours[row.span.service]
+        span, color = row.span, colors[row.span.service]
         table.add_row(
-            Text.assemble((row.guide, "dim"), (_label(span), "bold red" if span.failed else colour)),
-            _bar(span, start, total, colour),
+            Text.assemble((row.guide, "dim"), (_label(span), "bold red" if span.failed else color)),
+            _bar(span, start, total, color),
             f"{span.duration / 1000:.1f}",
             _code(span),
             _note(span),
         )
     legend = Text.assemble(
-        *(part for name in services for part in ((f"■ {name}", colours[name]), ("   ", ""))),
+        *(part for name in services for part in ((f"■ {name}", colors[name]), ("   ", ""))),
         (f"{len(spans)} spans, {total / 1000:.1f} ms", "dim"),
     )
     return Group(Padding(legend, (0, 0, 1, 0)), table)
@@ -54,11 +54,11 @@ def _label(span: Span) -> str:
     return f"{name} (client)" if slash and span.kind == "client" else name
 
 
-def _bar(span: Span, start: int, total: int, colour: str) -> Text:
+def _bar(span: Span, start: int, total: int, color: str) -> Text:
     first = round((span.start - start) / total * (_BAR - 1))
     length = max(1, min(_BAR - first, round(span.duration / total * _BAR)))
     after = _BAR - first - length
-    return Text.assemble(("·" * first, "dim"), ("█" * length, colour), ("·" * after, "dim"))
+    return Text.assemble(("·" * first, "dim"), ("█" * length, color), ("·" * after, "dim"))
 
 
 def _code(span: Span) -> Text:
