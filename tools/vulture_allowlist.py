@@ -45,9 +45,11 @@ _.created_count
 _.delete_authorization_code
 _.demo
 _.device_authorization_endpoint
+_.doctor
 _.drain_seconds
 _.end_session_endpoint
 _.epilog
+_.event_hooks
 _.failed_count
 _.get_allowed_scope
 _.get_client_id

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.services import SERVICES
-from gatehouse.cli import ExitCode
+from gatehouse.cli import ExitCode, program_name
 from gatehouse.cli._errors import explain
 from gatehouse.settings import ConfigurationError
 from tests.support.cli import Cli, start
@@ -147,6 +147,7 @@ def test_unreachable_server_is_one_line_with_its_address(cli: Cli, tmp_path: Pat
     assert done.err.count("\n") == 1
     done = cli("healthcheck", "users", "--timeout", "1")
     assert (done.code, done.out) == (3, "users  UNREACHABLE\n")
+    assert done.err.endswith(f", or run `{program_name()} doctor users`\n")
 
 
 def test_port_in_use_is_one_line(cli: Cli) -> None:
@@ -166,7 +167,8 @@ def test_port_in_use_is_one_line(cli: Cli) -> None:
             done = cli("serve", "users", *more, **server)
             assert done.code == 3
             assert done.err == (
-                f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port\n"
+                f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port; "
+                f"run `{program_name()} doctor users` to find the cause\n"
             )
         done = cli("serve", "users", GATEHOUSE_TELEMETRY__METRICS_PORT=port)
         assert (done.code, "GATEHOUSE_TELEMETRY__METRICS_PORT" in done.err) == (2, True)

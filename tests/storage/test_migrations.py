@@ -167,7 +167,7 @@ def test_a_login_role_makes_no_temporary_table_either(empty: str) -> None:
         ("users", "DELETE FROM users.change_feed"),
         ("users", "TRUNCATE users.users"),
         ("users", "ALTER TABLE users.audit_events DROP COLUMN action"),
-        ("users", "SELECT * FROM users.alembic_version"),
+        ("users", "DELETE FROM users.alembic_version"),
         ("users", "SELECT * FROM pg_authid"),
         ("admin", "UPDATE admin.audit_events SET action = ''"),
         ("admin", "UPDATE admin.role_bindings SET role = ''"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 
 import pytest
 
+from gatehouse.app.services import SERVICES
 from tests.support.cli import Cli
 from tests.support.system import System, free_port
 
@@ -164,7 +166,8 @@ def test_second_start_on_the_same_port_is_one_line(configured: Cli, system: Syst
     for more in ((), ("--workers", "2")):
         done = configured("serve", "public", *more)
         assert done.code == 3
-        assert done.err == f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port\n"
+        assert done.err.startswith(f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use")
+        assert done.err.count("\n") == 1
     done = configured("issuer", "--port", str(system.issuer_ports["issuer"]))
     assert done.code == 3
     assert "cannot listen" in done.err
@@ -189,3 +192,31 @@ def test_role_without_privileges_cannot_migrate(configured: Cli, system: System)
     nowhere = url.replace("/gatehouse?", "/nothing?")
     done = configured("migrate", "--check", GATEHOUSE_DATABASE__MIGRATE_URL=nowhere)
     assert 'database "nothing" does not exist' in done.err
+
+
+def test_doctor_finds_nothing_wrong_with_the_running_system(configured: Cli, system: System) -> None:
+    done = configured("doctor")
+    rows = [re.split(r"  +", line, maxsplit=2) for line in done.lines[1:]]
+    found = {check: detail for check, _, detail in rows}
+
+    assert (done.code, done.err) == (0, "")
+    assert {status for _, status, _ in rows} == {"ok"}, done.out
+    for name, port in system.ports.items():
+        service = SERVICES[name].descriptor.full_name
+        assert found[f"{name}: port"] == f"127.0.0.1:{port}: served by {service}, SERVING"
+    assert found["admin: UserService"] == f"localhost:{system.ports['users']}: SERVING"
+    assert found["admin: client"] == "gatehouse-admin-service gets tokens"
+    assert found["issuers[1]: clock"] == "agrees with this machine"
+    assert "canary" not in done.out
+
+
+def test_doctor_names_a_wrong_database_password(configured: Cli, system: System) -> None:
+    url = system.settings["GATEHOUSE_USERS__DATABASE_URL"].replace("canary-database-users", "canary-wrong")
+    done = configured("doctor", "users", "--format", "json", GATEHOUSE_USERS__DATABASE_URL=url)
+    (failed,) = (row for row in json.loads(done.out) if row["status"] == "failed")
+
+    assert (done.code, done.err) == (1, "")
+    assert failed["check"] == "users: database"
+    assert 'password authentication failed for user "gatehouse_users"' in failed["detail"]
+    assert "GATEHOUSE_USERS__DATABASE_URL" in failed["detail"]
+    assert "canary" not in done.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gatehouse.admin import DEFAULT_PORT
@@ -11,12 +12,14 @@ from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
 from gatehouse.settings import ConfigurationError, OAuthClientSettings
 
 if TYPE_CHECKING:
+    from gatehouse.admin.keycloak import KeycloakRoleDirectory
     from gatehouse.client import ClientCredentials
     from gatehouse.runtime import BackgroundWork
+    from gatehouse.runtime.doctor import Result
     from gatehouse.users.v1 import users_pb2_grpc
 
-_CLIENT = "GATEHOUSE_ADMIN__CLIENT"
-_ROLE_SYNC = "GATEHOUSE_ADMIN__ROLE_SYNC"
+CLIENT = "GATEHOUSE_ADMIN__CLIENT"
+ROLE_SYNC = "GATEHOUSE_ADMIN__ROLE_SYNC"
 
 
 async def build(context: ServiceContext[AdminSettings]) -> BuiltService:
@@ -26,7 +29,7 @@ async def build(context: ServiceContext[AdminSettings]) -> BuiltService:
     from gatehouse.client import connect
     from gatehouse.users.v1 import users_pb2_grpc
 
-    tokens = _client_credentials(context, context.settings.client, _CLIENT)
+    tokens = client_credentials(context, context.settings.client, CLIENT)
     channel = await context.exit_stack.enter_async_context(
         connect(context.settings.users_target, tls=context.client_tls, tokens=tokens, tracer=context.tracer)
     )
@@ -39,7 +42,6 @@ def _role_sync(
     context: ServiceContext[AdminSettings], users: users_pb2_grpc.UserServiceAsyncStub
 ) -> list[BackgroundWork]:
     from gatehouse.admin.delivery import DeliverySchedule, RoleDelivery
-    from gatehouse.admin.keycloak import KeycloakRoleDirectory
     from gatehouse.admin.metrics import DeliveryMetrics
     from gatehouse.admin.outbox import RoleOutbox
     from gatehouse.admin.tables import CHANNEL
@@ -48,16 +50,7 @@ def _role_sync(
     settings = context.settings.role_sync
     if not settings.admin_url:
         return []
-    tokens = _client_credentials(context, settings, _ROLE_SYNC)
-    try:
-        directory = KeycloakRoleDirectory(
-            context.http, tokens, settings.admin_url, allow_http=settings.allow_http
-        )
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{_ROLE_SYNC}__ADMIN_URL: {error}; use https, or http on loopback or with "
-            f"{_ROLE_SYNC}__ALLOW_HTTP=true"
-        ) from None
+    directory = role_directory(context)
     notifications = Notifications(context.database.url, CHANNEL)
     delivery = RoleDelivery(
         RoleOutbox(context.database),
@@ -73,11 +66,39 @@ def _role_sync(
     return [notifications, delivery]
 
 
+def role_directory(context: ServiceContext[AdminSettings]) -> KeycloakRoleDirectory:
+    """Return the directory that `role_sync` names.
+
+    Raises:
+        ConfigurationError: Its URL is unset or invalid, or its client is incomplete.
+    """
+    from gatehouse.admin.keycloak import KeycloakRoleDirectory
+
+    settings = context.settings.role_sync
+    tokens = client_credentials(context, settings, ROLE_SYNC)
+    try:
+        return KeycloakRoleDirectory(
+            context.http, tokens, settings.admin_url or "", allow_http=settings.allow_http
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{ROLE_SYNC}__ADMIN_URL: {error}; use https, or http on loopback or with "
+            f"{ROLE_SYNC}__ALLOW_HTTP=true"
+        ) from None
+
+
 def _issuer(context: ServiceContext[AdminSettings], settings: OAuthClientSettings) -> str:
     return settings.issuer or context.issuers[0].issuer
 
 
-def _client_credentials(
+async def check(context: ServiceContext[AdminSettings]) -> Sequence[Result]:
+    """See gatehouse.admin.checks."""
+    from gatehouse.admin.checks import check
+
+    return await check(context)
+
+
+def client_credentials(
     context: ServiceContext[AdminSettings], settings: OAuthClientSettings, name: str
 ) -> ClientCredentials:
     """Return a token source for the client in the section `name`.
@@ -114,4 +135,5 @@ SPEC = ServiceSpec(
     probe="SELECT FROM admin.role_bindings, admin.role_outbox LIMIT 1",
     build=build,
     settings=AdminSettings,
+    checks=check,
 )

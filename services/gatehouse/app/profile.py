@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gatehouse.app.services import SERVICES, settings_model
-from gatehouse.client.profile import Profile, load_profile, profile_file
-from gatehouse.settings import load_settings
-
-_ANY_ADDRESS = {"0.0.0.0", "::", "[::]"}  # noqa: S104 - compared only
+from gatehouse.client.profile import Profile, load_profile, local_host, local_target, profile_file
+from gatehouse.settings import Settings, load_settings
 
 
 def load_full_profile() -> Profile:
@@ -32,12 +30,14 @@ def local_profile() -> Profile:
     """
     if profile_file() is not None:
         return load_full_profile()
-    settings = load_settings(settings_model())
-    host = "127.0.0.1" if settings.server.host in _ANY_ADDRESS else settings.server.host
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
+    return server_profile(load_settings(settings_model()))
+
+
+def server_profile(settings: Settings) -> Profile:
+    """Return the profile of a client on this machine, from the settings of the servers."""
+    host = local_host(settings.server.host)
     return Profile(
-        targets={name: f"{host}:{getattr(settings, name).port}" for name in SERVICES},
+        targets={name: local_target(settings.server.host, getattr(settings, name).port) for name in SERVICES},
         ca_file=settings.tls.ca_file,
         server_name=settings.tls.server_name or _certificate_name(settings.tls.certificate_file, host),
         plaintext=settings.tls.plaintext,

@@ -53,7 +53,7 @@ async def serve(
         stack.push_async_callback(close_telemetry)
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
-        servers = [await process.build(spec) for spec in specs]
+        servers = [await process.start(spec) for spec in specs]
         ports: dict[str, object] = {}
         for name, server in zip(names, servers, strict=True):
             ports[name] = await server.start(getattr(settings, name).port, reuse_port=reuse_port)

@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from gatehouse.app.packages import PACKAGES
 from gatehouse.runtime import ServiceSpec
-from gatehouse.settings import ConfigurationError, Settings
+from gatehouse.settings import ConfigurationError, Settings, setting_values
 
 if TYPE_CHECKING:
     from gatehouse.storage.migrations import MigrationBranch
@@ -37,6 +37,13 @@ def find_services(names: Sequence[str]) -> list[ServiceSpec[Any]]:
         if name not in SERVICES:
             raise ConfigurationError(f"{name}: unknown service; use one of {', '.join(SERVICES)}")
     return [SERVICES[name] for name in dict.fromkeys(names)]
+
+
+def configured_services(settings: Settings) -> list[ServiceSpec[Any]]:
+    """Return the services that have settings of their own, all services if none has."""
+    names = {row.name.partition("__")[0] for row in setting_values(settings) if row.origin != "default"}
+    configured = [spec for name, spec in SERVICES.items() if f"GATEHOUSE_{name.upper()}" in names]
+    return configured or list(SERVICES.values())
 
 
 def migration_branches() -> list[MigrationBranch]:

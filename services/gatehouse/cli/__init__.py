@@ -23,6 +23,7 @@ __all__ = ["ExitCode", "ReadyFile", "main", "print_error", "program_name"]
 _COMMANDS = {
     "serve": "gatehouse.cli._serve:serve",
     "migrate": "gatehouse.cli._migrate:migrate",
+    "doctor": "gatehouse.cli._doctor:doctor",
     "healthcheck": "gatehouse.cli._health:healthcheck",
     "call": "gatehouse.cli._call:call",
     "token": "gatehouse.cli._token:token_app",

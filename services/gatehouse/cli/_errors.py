@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from gatehouse.cli._program import program_name
+from gatehouse.cli._program import name_program
 
 
 class ExitCode(IntEnum):
@@ -50,15 +50,17 @@ class CommandError(Exception):
 def explain(error: Exception) -> tuple[str, int]:
     """Return one line that says why a command failed, and its exit code.
 
-    An error with an attribute `exit_code` is expected, and its message is for the user. The message of any
-    other error may contain a secret, so only its type and place are shown.
+    An error with an attribute `exit_code` is expected, and its message and notes (PEP 678) are for the user.
+    The message of any other error may contain a secret, so only its type and place are shown.
     """
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
-        return _usage(error) if isinstance(error, typer.TyperException) else str(error), code
+        return _usage(error) if isinstance(error, typer.TyperException) else f"{error}{notes}", code
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
-        return f"{place}{error.strerror.lower() if error.strerror else error}", ExitCode.UNREACHABLE
+        reason = error.strerror.lower() if error.strerror else error
+        return f"{place}{reason}{notes}", ExitCode.UNREACHABLE
     *_, last = traceback.extract_tb(error.__traceback__)
     place = f"{Path(last.filename).name}:{last.lineno}"
     return (
@@ -76,5 +78,5 @@ def _usage(error: Any) -> str:
 
 def print_error(message: str) -> None:
     """Print one line to standard error. Commands in backticks become the ones that the user can run."""
-    line = " ".join(message.split()).replace("`gatehouse ", f"`{program_name()} ")
+    line = name_program(" ".join(message.split()))
     sys.stderr.write(f"gatehouse: {line}\n")

@@ -42,11 +42,12 @@ def healthcheck(
         if health.status != SERVING:
             hint = "check that it runs at this address" if health.status == UNREACHABLE else "see its log"
             why = f" ({health.problem})" if health.problem else ""
-            print_error(f"{service}: {health.status}{why}; {hint}")
+            print_error(f"{service}: {health.status}{why}; {hint}, or run `gatehouse doctor {service}`")
     if not found:
         print_error(
             f"no service responds at the addresses of the profile or the settings ({problem}); "
-            "start one with `gatehouse serve NAME`, and check that `ca_file` trusts its certificate"
+            "start one with `gatehouse serve NAME`, check that `ca_file` trusts its certificate, or run "
+            "`gatehouse doctor`"
         )
     statuses = {health.status for health in found.values()}
     if not found or UNREACHABLE in statuses:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from gatehouse.settings import environment
 
@@ -20,15 +21,22 @@ def set_up_streams() -> None:
 
 
 def is_plain() -> bool:
-    """Return whether standard output is not a terminal, or a terminal without colours and boxes."""
+    """Return whether standard output is not a terminal, or a terminal without colors and boxes."""
     return not sys.stdout.isatty() or environment().get("TERM") in {"dumb", "unknown"}
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, styles: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Print a table. No value is cut.
 
     On a terminal that is too narrow for the table, each row is a name with the other values below it. Plain
     text has one line per row, with aligned columns.
+
+    Args:
+        header: Names of the columns.
+        rows: Values of each row.
+        styles: Styles of values on a terminal, such as `bold red`, by value.
     """
     widths = [max(map(len, column)) for column in zip(*(header, *rows), strict=True)]
     if is_plain():
@@ -46,11 +54,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if widths[0] + sum(min(width, _NARROW_COLUMN) for width in widths[1:]) + borders > console.width:
         for name, *values in rows:
             console.print(Text(name, "bold", overflow="fold"))
-            console.print(Padding(Text("  ".join(filter(None, values)), overflow="fold"), (0, 0, 0, 4)))
+            texts = [Text(value, styles.get(value, "")) for value in values if value]
+            console.print(Padding(Text("  ", overflow="fold").join(texts), (0, 0, 0, 4)))
         return
     table = Table(Column(header[0], no_wrap=True), *(Column(name, overflow="fold") for name in header[1:]))
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(value, styles.get(value, "")) for value in row))
     console.print(table)
 
 

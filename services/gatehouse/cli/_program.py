@@ -26,3 +26,8 @@ def program_name() -> str:
             program = program.relative_to(Path.cwd())
     path = str(program)
     return shlex.quote(path if "/" in path else f"./{path}")
+
+
+def name_program(text: str) -> str:
+    """Replace commands in backticks by the ones that the user can run."""
+    return text.replace("`gatehouse ", f"`{program_name()} ")

@@ -56,4 +56,8 @@ def serve(
         await serve_specs(settings, specs, reuse_port=worker_fd is not None, on_ready=on_ready)
         return ExitCode.OK
 
-    return run_loop(run())
+    try:
+        return run_loop(run())
+    except Exception as error:
+        error.add_note(f"run `gatehouse doctor {' '.join(spec.name for spec in specs)}` to find the cause")
+        raise

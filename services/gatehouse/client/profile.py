@@ -51,6 +51,20 @@ ADD_TO_PROFILE = (
 )
 
 
+_ANY_ADDRESS = {"0.0.0.0", "::", "[::]"}  # noqa: S104 - compared only
+
+
+def local_host(host: str) -> str:
+    """Return the host to which a client on this machine connects if a server listens on `host`."""
+    return "127.0.0.1" if host in _ANY_ADDRESS else host.strip("[]")
+
+
+def local_target(host: str, port: int) -> str:
+    """Return the target for a client on this machine of a server that listens on `host`."""
+    host = local_host(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def profile_file() -> Path | None:
     """Return the file named by `GATEHOUSE_PROFILE`, None if it is unset."""
     name = environment().get("GATEHOUSE_PROFILE")

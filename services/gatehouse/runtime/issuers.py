@@ -37,6 +37,11 @@ _HINT = "look for the request in the log of the issuer"
 _CREDENTIALS = {"introspection_refused", "invalid_client", "unauthorized_client", "access_denied"}
 
 
+def hint_for(reason: str) -> str:
+    """Return what an operator can do about the reason of an OAuthError."""
+    return next((hint for end, hint in _HINTS.items() if reason.endswith(end)), _HINT)
+
+
 @dataclass(slots=True)
 class _State:
     reason: str = ""
@@ -121,7 +126,7 @@ class IssuerTelemetry:
         fields: dict[str, Any] = {"issuer": issuer, "use": use, "reason": state.reason.upper()}
         if state.detail:
             fields["detail"] = state.detail
-        fields["hint"] = next((hint for end, hint in _HINTS.items() if state.reason.endswith(end)), _HINT)
+        fields["hint"] = hint_for(state.reason)
         log = self._logger.error if state.reason in _CREDENTIALS else self._logger.warning
         log("issuer unavailable", **fields)
 

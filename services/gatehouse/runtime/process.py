@@ -7,16 +7,18 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import Tracer
 
 from gatehouse.oauth import MultiIssuerVerifier, TracedTransport
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.rpc.tls import server_credentials
 from gatehouse.runtime.issuers import IssuerTelemetry
-from gatehouse.runtime.spec import ServiceContext, ServiceSpec
+from gatehouse.runtime.spec import BackgroundWork, ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
 from gatehouse.settings import (
     ConfigurationError,
@@ -45,6 +47,25 @@ def http_client(issuers: Sequence[IssuerSettings], telemetry: Telemetry) -> http
     return httpx.AsyncClient(
         transport=TracedTransport(telemetry.tracer, inner), follow_redirects=False, trust_env=False
     )
+
+
+def open_database(settings: Settings, spec: ServiceSpec[Any], tracer: Tracer | None = None) -> Database:
+    """Make the connection pool of a service; it connects on first use."""
+    section: ServiceSettings = getattr(settings, spec.name)
+    return Database(
+        with_password(section.database_url, section.database_password),
+        pool_size=settings.database.pool_size,
+        connect_timeout=settings.database.connect_timeout_seconds,
+        tracer=tracer,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltServer:
+    """The server of a service, and its background work; neither is started yet."""
+
+    server: Server
+    background: Sequence[BackgroundWork]
 
 
 class Process:
@@ -100,40 +121,35 @@ class Process:
             description="Connections in use",
         )
 
-    async def build(self, spec: ServiceSpec[Any]) -> Server:
-        """Build a service and start its background work.
+    def context(self, spec: ServiceSpec[Any]) -> ServiceContext[Any]:
+        """Return everything that a service may use to build itself."""
+        return ServiceContext(
+            settings=getattr(self._settings, spec.name),
+            database=self._open_database(spec),
+            issuers=self._settings.issuers,
+            http=self._http,
+            client_tls=self._settings.tls,
+            rules=self._rules,
+            logger=self._telemetry.logger,
+            tracer=self._telemetry.tracer,
+            meter=self._telemetry.meter,
+            clock=time.time,
+            exit_stack=self._stack,
+        )
+
+    async def build(self, spec: ServiceSpec[Any], context: ServiceContext[Any]) -> BuiltServer:
+        """Build a service without starting anything.
 
         Args:
             spec: The service.
-
-        Returns:
-            Its server, not started yet.
+            context: What `context` returned for it.
 
         Raises:
             ConfigurationError: A setting of the service is missing or invalid.
             PolicyError: One of its RPCs has no access rule.
         """
-        settings: ServiceSettings = getattr(self._settings, spec.name)
-        database = self._open_database(spec, settings)
-        built = await spec.build(
-            ServiceContext(
-                settings=settings,
-                database=database,
-                issuers=self._settings.issuers,
-                http=self._http,
-                client_tls=self._settings.tls,
-                rules=self._rules,
-                logger=self._telemetry.logger,
-                tracer=self._telemetry.tracer,
-                meter=self._telemetry.meter,
-                clock=time.time,
-                exit_stack=self._stack,
-            )
-        )
-        for work in built.background:
-            await work.start()
-            self._stack.push_async_callback(work.aclose)
-        readiness = await self._follow(spec, database)
+        built = await spec.build(context)
+        readiness = self._readiness(spec, context.database)
         server = Server(
             [Service(spec.register, built.servicer)],
             verifier=self.verifier,
@@ -142,38 +158,42 @@ class Process:
             settings=self._settings.server,
             problems=lambda: self._problems(spec, readiness),
         )
-        self._warn_of_online_rules(server)
-        return server
+        return BuiltServer(server, (*built.background, readiness))
+
+    async def start(self, spec: ServiceSpec[Any]) -> Server:
+        """Build a service and start its background work; see `build`.
+
+        Returns:
+            Its server, not started yet.
+        """
+        built = await self.build(spec, self.context(spec))
+        for work in built.background:
+            await work.start()
+            self._stack.push_async_callback(work.aclose)
+        self._warn_of_online_rules(built.server)
+        return built.server
 
     def _tracer(self) -> Any:
         return self._telemetry.tracer if self._settings.telemetry.otlp_endpoint else None
 
-    def _open_database(self, spec: ServiceSpec[Any], settings: ServiceSettings) -> Database:
-        shared = self._settings.database
-        database = Database(
-            with_password(settings.database_url, settings.database_password),
-            pool_size=shared.pool_size,
-            connect_timeout=shared.connect_timeout_seconds,
-            tracer=self._tracer(),
-        )
+    def _open_database(self, spec: ServiceSpec[Any]) -> Database:
+        database = open_database(self._settings, spec, self._tracer())
         self._stack.push_async_callback(database.aclose)
         self._pools[spec.name] = database
         return database
 
-    async def _follow(self, spec: ServiceSpec[Any], database: Database) -> Readiness:
+    def _readiness(self, spec: ServiceSpec[Any], database: Database) -> Readiness:
         logger = self._telemetry.logger
 
         def on_change(ready: bool, reason: str) -> None:  # noqa: FBT001 - called by position
             if ready:
                 logger.info("database ready", database=spec.name)
                 return
-            hint = {"hint": "run `gatehouse migrate`"} if reason == "DATABASE_NOT_MIGRATED" else {}
-            logger.warning("database not ready", database=spec.name, reason=reason, **hint)
+            command = "migrate" if reason == "DATABASE_NOT_MIGRATED" else f"doctor {spec.name}"
+            hint = f"run `gatehouse {command}`"
+            logger.warning("database not ready", database=spec.name, reason=reason, hint=hint)
 
-        readiness = Readiness(database, spec.probe, on_change=on_change)
-        await readiness.start()
-        self._stack.push_async_callback(readiness.aclose)
-        return readiness
+        return Readiness(database, spec.probe, on_change=on_change)
 
     def _problems(self, spec: ServiceSpec[Any], readiness: Readiness) -> Sequence[str]:
         """Return why a service is not ready."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a command that only reads the specs does not import servers
     from structlog.typing import FilteringBoundLogger
 
     from gatehouse.rpc import AccessRule
+    from gatehouse.runtime.doctor import Result
     from gatehouse.storage import Database
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -95,6 +96,7 @@ class ServiceSpec(Generic[S]):
         build: Build the servicer and its background work.
         settings: Settings class of the service, if it needs more than ServiceSettings.
         needs_issuer: Whether the service is only ready when an issuer's tokens can be verified.
+        checks: Check what only this service uses, for `gatehouse doctor`.
     """
 
     name: str
@@ -105,6 +107,7 @@ class ServiceSpec(Generic[S]):
     build: Callable[[ServiceContext[S]], Awaitable[BuiltService]]
     settings: type[S] = cast("type[Any]", ServiceSettings)  # noqa: RUF009 - a class, not a mutable default
     needs_issuer: bool = True
+    checks: Callable[[ServiceContext[S]], Awaitable[Sequence[Result]]] | None = None
 
     def register(self, servicer: object, server: object) -> None:
         """Register the servicer with the generated code of the service.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
@@ -20,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gatehouse.grpc_options import NO_PROXY
 from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
-from gatehouse.runtime.logs import open_log
+from gatehouse.runtime.logs import make_logger, open_log
 from gatehouse.runtime.wait import run_in_thread
 from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
 
@@ -115,6 +116,12 @@ def _without_exception_text(span: ReadableSpan) -> ReadableSpan:
     )
 
 
+def discard_telemetry() -> Telemetry:
+    """Return telemetry that goes nowhere, for code that needs a Telemetry and serves nothing."""
+    logger = make_logger(LogSettings(), io.StringIO())
+    return Telemetry(logger, NoOpTracer(), NoOpMeter("gatehouse"), None, lambda: None, lambda: None)
+
+
 def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: str) -> Telemetry:
     """Set up the telemetry of a process that writes its log to standard output.
 
@@ -151,20 +158,32 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
     return Telemetry(logger, tracer, meter, port, flush_spans, close)
 
 
-def _tracer_provider(settings: TelemetrySettings, endpoint: str, resource: Resource) -> TracerProvider:
+def make_exporter(settings: TelemetrySettings, endpoint: str, timeout: float | None = None) -> SpanExporter:
+    """Make the exporter of spans.
+
+    Args:
+        settings: How to connect.
+        endpoint: OTLP/gRPC endpoint.
+        timeout: Seconds for an export; that of the OpenTelemetry SDK if None.
+    """
     # Imported here because it takes a tenth of a second.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
+    return OTLPSpanExporter(
+        endpoint=endpoint,
+        insecure=settings.otlp_insecure,
+        timeout=timeout,
+        channel_options=(NO_PROXY,),  # type: ignore[arg-type] # annotated as pairs of strings
+    )
+
+
+def _tracer_provider(settings: TelemetrySettings, endpoint: str, resource: Resource) -> TracerProvider:
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
         resource=resource,
         shutdown_on_exit=False,
     )
-    exporter = OTLPSpanExporter(
-        endpoint=endpoint,
-        insecure=settings.otlp_insecure,
-        channel_options=(NO_PROXY,),  # type: ignore[arg-type] # annotated as pairs of strings
-    )
+    exporter = make_exporter(settings, endpoint)
     provider.add_span_processor(
         BatchSpanProcessor(
             ExceptionTextFilter(exporter), schedule_delay_millis=settings.export_seconds * 1000

@@ -14,10 +14,12 @@ from gatehouse.settings.loading import (
     wants_traceback,
 )
 from gatehouse.settings.report import (
+    SecretValue,
     SettingRow,
     SettingValue,
     describe_settings,
     mask_settings,
+    secret_values,
     setting_values,
 )
 from gatehouse.settings.sections import (
@@ -45,6 +47,7 @@ __all__ = [
     "LogSettings",
     "OAuthClientSettings",
     "ProviderName",
+    "SecretValue",
     "Section",
     "ServerSettings",
     "ServiceSettings",
@@ -60,6 +63,7 @@ __all__ = [
     "load_settings",
     "mask_settings",
     "read_secret_file",
+    "secret_values",
     "setting_values",
     "url_error",
     "validation_message",

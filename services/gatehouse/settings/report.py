@@ -35,6 +35,20 @@ class SettingValue(NamedTuple):
     origin: str
 
 
+class SecretValue(NamedTuple):
+    """A secret that is set, in clear.
+
+    Attributes:
+        name: Name of its setting.
+        value: The secret; None if it is a file that Gatehouse does not read itself.
+        file: The file that contains it, if it is in one.
+    """
+
+    name: str
+    value: str | None
+    file: Path | None
+
+
 def mask_settings(settings: BaseModel) -> dict[str, Any]:
     """Return settings that are safe to print: secrets and passwords in URLs are masked."""
     return {name: _mask(name, value) for name, value in settings}
@@ -130,6 +144,39 @@ def setting_values(settings: Settings) -> list[SettingValue]:
         )
         for name, value in values.items()
     ]
+
+
+def secret_values(settings: Settings) -> Iterator[SecretValue]:
+    """Yield every secret that is set, except for passwords in URLs."""
+    directory = os.environ.get("GATEHOUSE_SECRETS_DIR")
+    files = {path.name.lower(): path for path in Path(directory).iterdir()} if directory else {}
+    given = {name for name, _ in _leaves(EnvSettingsSource(type(settings))())}
+    for name, secret in _secrets(settings):
+        file = secret.file or (None if name in given else files.get(f"gatehouse_{name}"))
+        yield secret._replace(file=file)
+
+
+def _secrets(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, SecretValue]]:
+    """Yield the secrets below a section, each with the name of its setting in lower case."""
+    for name, value in section:
+        path = prefix + name
+        if isinstance(value, BaseModel):
+            yield from _secrets(value, f"{path}__")
+        elif isinstance(value, tuple):
+            for index, entry in enumerate(value):
+                if isinstance(entry, BaseModel):
+                    yield from _secrets(entry, f"{path}[{index}].")
+        elif isinstance(value, SecretStr) and not name.endswith("_url"):
+            file = getattr(section, f"{name}_file", None)
+            yield path, SecretValue(_full_name(path), value.get_secret_value(), file)
+        elif isinstance(value, Path) and name == "private_key_file":
+            yield path, SecretValue(_full_name(path), None, value)
+
+
+def _full_name(path: str) -> str:
+    """Return the name of a setting, such as `GATEHOUSE_ISSUERS[0].client_secret`."""
+    section, bracket, key = path.partition("[")
+    return f"GATEHOUSE_{section.upper()}{bracket}{key}"
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

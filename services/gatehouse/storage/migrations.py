@@ -178,6 +178,14 @@ def _migrate_branch(connection: sa.Connection, branch: MigrationBranch, revision
     )
     connection.commit()
     command.upgrade(_config(branch, connection), revision)
+    # `gatehouse doctor` compares the version as the login role.
+    _execute(
+        connection,
+        sql.SQL("GRANT SELECT ON {}.alembic_version TO {}").format(
+            sql.Identifier(branch.schema), sql.Identifier(branch.login_role)
+        ),
+    )
+    connection.commit()
     return _between(branch, before, _current(connection, branch))
 
 
@@ -189,12 +197,22 @@ def check_migrations(
     Raises:
         MigrationError: The database is unavailable.
     """
-    pending = []
     with _connect(url, lock_timeout) as connection:
-        for branch in branches:
-            head = ScriptDirectory.from_config(_config(branch)).get_current_head()
-            pending += _between(branch, _current(connection, branch), head)
-    return pending
+        return [name for branch in branches for name in pending_migrations(connection, branch)]
+
+
+def pending_migrations(connection: sa.Connection, branch: MigrationBranch) -> list[str]:
+    """Return the names of the scripts of one branch that have not been applied.
+
+    Args:
+        connection: A connection of the owner or of the branch's login role.
+        branch: The branch.
+
+    Raises:
+        MigrationError: The database is at a revision of a newer version.
+    """
+    head = ScriptDirectory.from_config(_config(branch)).get_current_head()
+    return _between(branch, _current(connection, branch), head)
 
 
 def _current(connection: sa.Connection, branch: MigrationBranch) -> str | None:

@@ -1,0 +1,103 @@
+"""Checks of the database of a service: connection, login role, and migrations. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import psycopg.errors
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gatehouse.domain import Unavailable
+from gatehouse.runtime.doctor.result import Problem, Result, Status, attempt
+from gatehouse.runtime.spec import ServiceSpec
+from gatehouse.storage import Database
+from gatehouse.storage.migrations import MigrationBranch, pending_migrations
+
+_SESSION = """
+    SELECT current_user, current_setting('server_version'), current_setting('transaction_read_only') = 'on'
+"""
+_PRIVILEGES = """
+    SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
+           has_schema_privilege(to_regnamespace(%s), 'CREATE')
+    FROM pg_roles WHERE rolname = current_user
+"""
+_MIGRATE = "run `gatehouse migrate`"
+
+
+async def check_database(spec: ServiceSpec[Any], database: Database) -> Sequence[Result]:
+    """Check the database of a service as its login role.
+
+    Args:
+        spec: The service.
+        database: Connection pool of the service.
+    """
+    connected = await attempt(f"{spec.name}: database", _check_session(spec, database))
+    results = [connected]
+    if connected.status is not Status.FAILED:
+        results.append(await attempt(f"{spec.name}: login role", _check_role(spec, database)))
+        results.append(await attempt(f"{spec.name}: migrations", _check_migrations(spec, database)))
+    return results
+
+
+async def _check_session(spec: ServiceSpec[Any], database: Database) -> str:
+    async with _connection(spec, database) as connection:
+        row: Any = (await connection.exec_driver_sql(_SESSION)).one()
+    role, version, read_only = row
+    if read_only:
+        raise Problem(
+            f"the database is read-only for {role}; connect to the primary, and check "
+            "default_transaction_read_only"
+        )
+    return f"PostgreSQL {version}, as {role}"
+
+
+async def _check_role(spec: ServiceSpec[Any], database: Database) -> str:
+    async with _connection(spec, database) as connection:
+        row: Any = (await connection.exec_driver_sql(_PRIVILEGES, (spec.schema,))).one()
+    privileged, creates = row
+    if privileged or creates:
+        reason = "is a superuser or administers roles or databases" if privileged else "may change the tables"
+        raise Problem(
+            f"the role {reason}; use {spec.login_role}, which has only the privileges that the service needs",
+            Status.WARNING,
+        )
+    return "no more privileges than needed"
+
+
+async def _check_migrations(spec: ServiceSpec[Any], database: Database) -> str:
+    branch = MigrationBranch(spec.name, spec.schema, spec.login_role)
+    async with _connection(spec, database) as connection:
+        await connection.exec_driver_sql(spec.probe)
+        pending = await connection.run_sync(pending_migrations, branch)
+    if pending:
+        raise Problem(f"pending: {', '.join(pending)}; {_MIGRATE}")
+    return "up to date"
+
+
+@asynccontextmanager
+async def _connection(spec: ServiceSpec[Any], database: Database) -> AsyncIterator[AsyncConnection]:
+    """Open a connection; raise Problem if that or a statement on it fails."""
+    setting = f"GATEHOUSE_{spec.name.upper()}__DATABASE_URL"
+    try:
+        async with database.read() as connection:
+            yield connection
+    except Unavailable as error:
+        if error.reason == "DATABASE_NOT_MIGRATED":
+            raise Problem(f"tables of {spec.name} are missing; {_MIGRATE}") from None
+        raise Problem(f"{_reason(error.__context__)}; check that it runs, and {setting}") from None
+    except sa.exc.DBAPIError as error:
+        hint = (
+            _MIGRATE if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else f"check {setting}"
+        )
+        raise Problem(f"{_reason(error)}; {hint}") from None
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return PostgreSQL's own message, which contains no password."""
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    message = original.diag.message_primary if isinstance(original, psycopg.Error) else None
+    return message or str(original).splitlines()[0]
