@@ -15,7 +15,7 @@ from benchmarks.cases import CASES, Plan, Row
 from benchmarks.environment import open_environment
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
-from gatehouse_testbed.postgres_process import embedded_environment
+from gatehouse_testbed.environments import libpq_environment
 
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2, calls=1_000)
 _EXAMPLES = """examples:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     names = read.only or list(CASES)
     rows = read.rows or (100_000 if read.quick else 1_000_000)
     # PostgreSQL is started, and filled, in this process.
-    clean = embedded_environment(os.environ)
+    clean = libpq_environment(os.environ)
     os.environ.clear()
     os.environ.update(clean)
     console, progress = Console(), Console(stderr=True)

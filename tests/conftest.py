@@ -5,10 +5,10 @@ import os
 import hypothesis
 import pytest
 
-from gatehouse_testbed.postgres_process import embedded_environment
+from gatehouse_testbed.environments import libpq_environment
 
 # Tests start PostgreSQL, and are clients of it, in this process.
-_clean = embedded_environment(os.environ)
+_clean = libpq_environment(os.environ)
 os.environ.clear()
 os.environ.update(_clean)
 # PostgreSQL is started with a fork, and the fork handlers of a running gRPC would end the child. gRPC reads

@@ -70,6 +70,7 @@ _.intercept_unary_stream
 _.intercept_unary_unary
 _.issue_token
 _.kwargs
+_.libpq_environment
 _.max_connection_age_grace_seconds
 _.max_connection_age_seconds
 _.model_config

@@ -31,6 +31,9 @@ def demo(
         bool, typer.Option("--free-ports", help="With --keep: use free ports instead.")
     ] = False,
     realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="With --keep: write addresses and process ids to this file, as JSON.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Save tour.svg, matrix.svg and trace.svg in this folder.")
     ] = None,
@@ -40,15 +43,21 @@ def demo(
     Examples:
       gatehouse demo
 
-      gatehouse demo --keep
+      gatehouse demo --keep --ready-file ready.json
     """
     started_at = time.monotonic()
     require_extra()
     from gatehouse_testbed.demo import keep_running, run_demo  # noqa: PLC0415 - other commands need none of it
 
     if keep:
-        asyncio.run(keep_running(started_at, realm=realm, free_ports=free_ports))
+        try:
+            asyncio.run(keep_running(started_at, realm=realm, free_ports=free_ports, ready_file=ready_file))
+        finally:
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
         return ExitCode.OK
+    if free_ports or ready_file is not None:
+        raise typer.BadParameter("--free-ports and --ready-file need --keep")
     return _exit_code(asyncio.run(run_demo(started_at, realm=realm, pictures=pictures)))
 
 

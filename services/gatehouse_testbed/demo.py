@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,9 @@ from rich.text import Text
 from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
 from gatehouse.cli import program_name
+from gatehouse.runtime.files import write_json
 from gatehouse_testbed.console import make_console, print_commands
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.stack import Stack, run_stack
 
@@ -68,18 +71,30 @@ async def run_demo(
     return await run_until_signal(work())
 
 
-async def keep_running(started_at: float, *, realm: Path | None = None, free_ports: bool = False) -> None:
+async def keep_running(
+    started_at: float, *, realm: Path | None = None, free_ports: bool = False, ready_file: Path | None = None
+) -> None:
     """Start the system on its default ports, import the demo users, and run until a signal.
+
+    A part that exits is reported; SIGUSR1 starts it again.
 
     Args:
         started_at: When the command started, on the monotonic clock.
         realm: Realm file of the issuer; the bundled one if None.
         free_ports: Whether to use free ports instead.
+        ready_file: Written when everything runs, and after each restart.
 
     Raises:
-        TestbedError: A part does not start, or exited.
+        TestbedError: A part does not start.
+        OSError: The ready file cannot be written.
     """
     console = make_console()
+    restart = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, restart.set)
+
+    def announce(stack: Stack) -> None:
+        if ready_file is not None:
+            write_json(ready_file, _description(stack))
 
     async def work() -> None:
         async with _stack(console, started_at, None if free_ports else Ports.default(), realm) as stack:
@@ -91,11 +106,51 @@ async def keep_running(started_at: float, *, realm: Path | None = None, free_por
             console.print("Paste into another terminal:")
             print_commands(console, _commands(stack))
             console.print()
+            announce(stack)
             console.print(Text(f"Logs: {stack.folder}. Stop everything with Ctrl-C.", "dim"))
-            raise await stack.first_exit()
+            await _watch(stack, console, restart, announce)
 
     await run_until_signal(work())
     console.print("Everything was stopped and removed.")
+
+
+async def _watch(
+    stack: Stack, console: Console, restart: asyncio.Event, announce: Callable[[Stack], None]
+) -> None:
+    """Report each part that exits, and start those parts again when `restart` is set."""
+    running = {name: asyncio.ensure_future(stack.exited(name)) for name in stack.pids}
+    exited: list[str] = []
+    while True:
+        request = asyncio.ensure_future(restart.wait())
+        done, _ = await asyncio.wait({request, *running.values()}, return_when=asyncio.FIRST_COMPLETED)
+        request.cancel()
+        for name in [name for name, waiting in running.items() if waiting in done]:
+            console.print(Text(f"{running.pop(name).result()}"), soft_wrap=True)
+            console.print(f"  start it again: kill -USR1 {os.getpid()}")
+            exited.append(name)
+        if restart.is_set():
+            restart.clear()
+            for name in [*exited]:
+                try:
+                    await stack.restart(name)
+                except TestbedError as error:
+                    console.print(Text(str(error)), soft_wrap=True)
+                    continue
+                console.print(f"{name} runs again")
+                exited.remove(name)
+                running[name] = asyncio.ensure_future(stack.exited(name))
+            announce(stack)
+
+
+def _description(stack: Stack) -> Mapping[str, object]:
+    """Return the content of the ready file."""
+    return {
+        "pid": os.getpid(),
+        "profile": str(stack.profile_file),
+        "issuer": stack.profile.issuer,
+        "targets": dict(stack.profile.targets),
+        "pids": dict(stack.pids),
+    }
 
 
 @asynccontextmanager
@@ -128,6 +183,7 @@ def _commands(stack: Stack) -> list[str]:
         "gatehouse call users WatchUsers --as alice --limit 2 --timeout 60",
         "gatehouse token decode $(gatehouse token obtain --as bob --scope read:users)",
         "gatehouse tour  # the tour of the demo, on this system",
+        f"kill {stack.pids['users']}  # stop UserService; kill -USR1 {os.getpid()} starts it again",
         f"grpcurl -cacert {ca_file} {stack.profile.targets['users']} list  # if grpcurl is installed",
     ]
 

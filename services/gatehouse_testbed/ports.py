@@ -39,9 +39,7 @@ class Ports:
         """Return ports that are free now."""
         found: set[int] = set()
         while len(found) < len(SERVICES) + 2:
-            port = secrets.choice(_FREE_PORTS)
-            if _is_free(port):
-                found.add(port)
+            found.add(free_port())
         issuer, traces, *services = found
         return cls(issuer, traces, dict(zip(SERVICES, services, strict=True)))
 
@@ -57,6 +55,13 @@ class Ports:
                     f"port {port} of {name} is taken; stop what listens there (`ss -ltnp sport = :{port}` "
                     "names it), or use free ports with `gatehouse demo --keep --free-ports`"
                 )
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    while not _is_free(port := secrets.choice(_FREE_PORTS)):
+        pass
+    return port
 
 
 def _is_free(port: int) -> bool:

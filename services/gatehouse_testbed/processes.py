@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gatehouse.settings import environment
+from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.errors import TestbedError
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.01
-
-
-def clean_environment() -> dict[str, str]:
-    """Return the environment of this process without settings of Gatehouse and of libpq."""
-    return {name: value for name, value in environment().items() if not name.startswith(("GATEHOUSE_", "PG"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class GatehouseProcess:
         name: Names its files and the process in errors.
         process: The process.
         arguments: Its command and arguments.
-        settings: Its environment variables, in addition to `clean_environment`.
+        settings: Its environment variables, in addition to `child_environment`.
         log: Its output.
         ready_file: Written by the process when it is ready.
     """
@@ -59,7 +55,7 @@ class GatehouseProcess:
         Args:
             name: Names its files and the process in errors.
             arguments: Command and arguments.
-            settings: Environment variables, in addition to `clean_environment`.
+            settings: Environment variables, in addition to `child_environment`.
             folder: Where its files are written.
             output: File descriptor of its standard output; its log if None.
         """
@@ -67,9 +63,16 @@ class GatehouseProcess:
         ready_file.unlink(missing_ok=True)
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gatehouse", *arguments, "--ready-file", str(ready_file)),
-                env=clean_environment() | dict(settings),
-                stdin=asyncio.subprocess.DEVNULL,
+                *(
+                    sys.executable,
+                    "-m",
+                    "gatehouse_testbed.child",
+                    *arguments,
+                    "--ready-file",
+                    str(ready_file),
+                ),
+                env=child_environment(environment()) | dict(settings),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=stream if output is None else output,
                 stderr=stream,
                 # Ctrl-C reaches only the parent, which stops the processes in the right order.
@@ -96,28 +99,24 @@ class GatehouseProcess:
         content: dict[str, Any] = json.loads(self.ready_file.read_bytes())
         return content
 
+    async def restart(self) -> GatehouseProcess:
+        """Start a process that has exited again, with the same ports."""
+        settings = dict(self.settings)
+        if metrics := (await self.ready()).get("metrics"):
+            settings["GATEHOUSE_TELEMETRY__METRICS_PORT"] = str(metrics)
+        return await self.start(self.name, self.arguments, settings, self.log.parent)
+
     async def exited(self) -> TestbedError:
         """Wait until the process exits; return an error with the reason."""
         await self.process.wait()
         return self._exited()
 
     def _exited(self) -> TestbedError:
-        return TestbedError(f"{self.name} exited: {last_line(self.log)}")
+        return TestbedError(exit_reason(self.name, self.process, self.log))
 
     async def stop(self) -> None:
         """See stop_process."""
         await stop_process(self.process)
-
-
-async def first_exit(processes: Sequence[GatehouseProcess]) -> TestbedError:
-    """Wait until one of the processes exits; return an error with its name and the reason."""
-    waits = [asyncio.ensure_future(process.exited()) for process in processes]
-    try:
-        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-    return done.pop().result()
 
 
 async def stop_process(process: asyncio.subprocess.Process, *, terminate: bool = True) -> None:
@@ -141,6 +140,12 @@ async def stop_process(process: asyncio.subprocess.Process, *, terminate: bool =
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def exit_reason(name: str, process: asyncio.subprocess.Process, log: Path) -> str:
+    """Return why a process exited: the signal that ended it, or the last line that it has written."""
+    code = process.returncode or 0
+    return f"{name} exited: {signal.Signals(-code).name if code < 0 else last_line(log)}"
 
 
 def last_line(log: Path) -> str:

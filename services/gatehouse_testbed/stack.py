@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,11 @@ from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
-from gatehouse_testbed.issuer import Realm, load_realm
+from gatehouse_testbed.issuer import Realm, load_realm, realm_variables
 from gatehouse_testbed.ports import HOST, Ports
 from gatehouse_testbed.postgres import Postgres
-from gatehouse_testbed.processes import GatehouseProcess, first_exit
+from gatehouse_testbed.processes import GatehouseProcess
+from gatehouse_testbed.run_folder import run_folder
 
 if TYPE_CHECKING:
     from gatehouse_testbed.certificates import TlsFiles
@@ -45,14 +44,14 @@ class Stack:
         profile_file: The same, for `GATEHOUSE_PROFILE`.
         folder: Logs of all processes.
         postgres: The database.
-        processes: The issuer and each service, by name.
+        processes: The issuer and each service, by name. `restart` replaces them.
     """
 
     profile: Profile
     profile_file: Path
     folder: Path
     postgres: Postgres = field(repr=False)
-    processes: Mapping[str, GatehouseProcess] = field(repr=False)
+    processes: dict[str, GatehouseProcess] = field(repr=False)
 
     async def stop_database(self) -> None:
         """Stop PostgreSQL; its data stays."""
@@ -62,9 +61,27 @@ class Stack:
         """Start PostgreSQL again."""
         await self.postgres.start()
 
-    async def first_exit(self) -> TestbedError:
-        """See processes.first_exit."""
-        return await first_exit(list(self.processes.values()))
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """Process id of each part, by its name."""
+        processes = {name: process.process.pid for name, process in self.processes.items()}
+        return {"postgres": self.postgres.pid, **processes}
+
+    async def exited(self, name: str) -> TestbedError:
+        """Wait until a part exits; return an error with the reason."""
+        return await (self.postgres if name == "postgres" else self.processes[name]).exited()
+
+    async def restart(self, name: str) -> None:
+        """Start a part that has exited again, and wait until it is ready.
+
+        Raises:
+            TestbedError: It does not start.
+        """
+        if name == "postgres":
+            await self.postgres.restart()
+        else:
+            self.processes[name] = await self.processes[name].restart()
+            await self.processes[name].ready()
 
 
 @asynccontextmanager
@@ -82,8 +99,7 @@ async def run_stack(
         on_progress: Called for each part when it is ready, with its name and its address.
         ports: Ports to listen on; free ports if None.
         realm: Realm file of the issuer; the bundled one if None.
-        parent: Folder for its files; the system's temporary folder if None. Its path must be short, because
-            of a Unix socket.
+        parent: Folder for its files; the system's temporary folder if None.
         issuer_settings: Replaces settings of the issuer that the services trust, see IssuerSettings.
 
     Raises:
@@ -95,8 +111,7 @@ async def run_stack(
     ports = ports or Ports.free()
     ports.check()
     async with AsyncExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="gatehouse-", dir=parent))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(run_folder(parent))
         # PostgreSQL may run as another user, who must reach its data below `folder`; the rest is private.
         private = folder / "private"
         private.mkdir(mode=0o700)
@@ -127,12 +142,12 @@ class _Starter:
         self.base_url = f"http://{HOST}:{ports.issuer}"
         self.issuer = f"{self.base_url}/realms/{realm.name}"
         self.admin_password = secrets.token_urlsafe(18)
-        self.services: dict[str, GatehouseProcess] = {}
+        self.processes: dict[str, GatehouseProcess] = {}
 
     async def run(self, postgres_folder: Path) -> Stack:
         database = await Postgres.launch(postgres_folder, self.folder / "postgres.log")
         self.stack.push_async_callback(database.aclose)
-        issuer = await self._start_issuer()
+        await self._start_issuer()
         # PostgreSQL and the issuer keep two cores busy while they start; import the rest meanwhile.
         from gatehouse_testbed.certificates import write_certificates  # noqa: PLC0415
         from gatehouse_testbed.tracing.receiver import run_trace_server  # noqa: PLC0415
@@ -140,15 +155,15 @@ class _Starter:
         tls = write_certificates(self.folder)
         otlp_endpoint = await self.stack.enter_async_context(run_trace_server(self.ports.traces))
         await database.prepare()
-        self.on_progress("issuer", (await issuer.ready())["issuer"])
+        self.on_progress("issuer", (await self.processes["issuer"].ready())["issuer"])
         self.on_progress("postgres", f"PostgreSQL {database.version}, one login role per service")
         self.on_progress("traces", f"http://{HOST}:{self.ports.traces}/api/traces/ID")
         migrating = asyncio.ensure_future(database.migrate())
         self.stack.push_async_callback(_wait, migrating)
-        self.stack.push_async_callback(self._stop_services)
+        self.stack.push_async_callback(self._stop, list(SERVICES))
         for name, url in database.urls().items():
             settings = self._settings(name, tls, otlp_endpoint, url)
-            self.services[name] = await GatehouseProcess.start(name, ["serve", name], settings, self.folder)
+            self.processes[name] = await GatehouseProcess.start(name, ["serve", name], settings, self.folder)
         profile = self._profile(tls)
         serving = [asyncio.ensure_future(self._wait_until_serving(name, profile)) for name in SERVICES]
         try:
@@ -163,22 +178,21 @@ class _Starter:
         profile = profile.model_copy(update={"metrics": metrics})
         file = self.folder / "profile.json"
         write_profile(profile, file)
-        return Stack(profile, file, self.folder, database, {"issuer": issuer, **self.services})
+        return Stack(profile, file, self.folder, database, self.processes)
 
-    async def _start_issuer(self) -> GatehouseProcess:
+    async def _start_issuer(self) -> None:
         password = self.folder / "issuer-admin-password"
         password.touch(mode=0o600)
         password.write_text(self.admin_password, encoding="utf-8")
         arguments = ["issuer", "--realm", str(self.realm_path), "--port", str(self.ports.issuer)]
         arguments += ["--admin-password-file", str(password)]
-        # The realm file may refer to variables of the environment.
-        variables = {name: value for name, value in environment().items() if name.startswith("GATEHOUSE_")}
-        issuer = await GatehouseProcess.start("issuer", arguments, variables, self.folder)
-        self.stack.push_async_callback(issuer.stop)
-        return issuer
+        names = realm_variables(self.realm_path)
+        variables = {name: value for name, value in environment().items() if name in names}
+        self.processes["issuer"] = await GatehouseProcess.start("issuer", arguments, variables, self.folder)
+        self.stack.push_async_callback(self._stop, ["issuer"])
 
-    async def _stop_services(self) -> None:
-        await asyncio.gather(*(process.stop() for process in self.services.values()))
+    async def _stop(self, names: Sequence[str]) -> None:
+        await asyncio.gather(*(self.processes[name].stop() for name in names if name in self.processes))
 
     def _settings(self, name: str, tls: TlsFiles, otlp_endpoint: str, database_url: str) -> dict[str, str]:
         issuer = {
@@ -244,7 +258,7 @@ class _Starter:
         """Wait for a service and return the port of its metrics."""
         from gatehouse_testbed.health import wait_for_health  # noqa: PLC0415 - imported while services start
 
-        ready = await self.services[name].ready()
+        ready = await self.processes[name].ready()
         await wait_for_health(profile, name, serving=True, seconds=SERVING_SECONDS)
         self.on_progress(name, f"{HOST}:{ready[name]} over TLS, SERVING")
         return int(ready["metrics"])

@@ -50,6 +50,10 @@ async def serve_app(app: Starlette, listener: socket.socket) -> AsyncIterator[No
         server_header=False,
         timeout_graceful_shutdown=1,
         limit_concurrency=1000,
+        # Otherwise uvicorn reads them from the environment (WEB_CONCURRENCY, FORWARDED_ALLOW_IPS).
+        workers=1,
+        proxy_headers=False,
+        forwarded_allow_ips="",
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))

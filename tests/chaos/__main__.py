@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gatehouse_testbed.demo import run_until_signal
+from gatehouse_testbed.environments import libpq_environment
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.postgres_process import embedded_environment
 from tests.chaos.environment import open_environment
 from tests.chaos.faults import FAULTS
 from tests.chaos.report import HEADINGS, as_json, line, page, summary
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     names = options.fault or [name for name, fault in FAULTS.items() if fault.quick or not options.quick]
     # libpq in this process connects to the embedded PostgreSQL only.
-    clean = embedded_environment(os.environ)
+    clean = libpq_environment(os.environ)
     os.environ.clear()
     os.environ.update(clean)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""A TCP route to the Unix socket of PostgreSQL that can be cut and can hang."""
+"""A route to PostgreSQL that can be cut and can hang."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 _CHUNK = 65_536
 
 
 class DatabaseRoute:
-    """Forwards TCP connections on loopback to a Unix socket.
+    """Forwards connections on loopback to another port.
 
     Args:
-        socket: Path of the Unix socket.
+        target: The port of PostgreSQL.
     """
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, target: int) -> None:
+        self._target = target
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
@@ -74,7 +73,7 @@ class DatabaseRoute:
         upstream: asyncio.StreamWriter | None = None
         try:
             await self._flowing.wait()
-            answers, upstream = await asyncio.open_unix_connection(self._socket)
+            answers, upstream = await asyncio.open_connection("127.0.0.1", self._target)
             pumps = [
                 asyncio.ensure_future(self._pump(reader, upstream)),
                 asyncio.ensure_future(self._pump(answers, writer)),
@@ -100,7 +99,8 @@ class DatabaseRoute:
                 await writer.drain()
 
 
-def socket_of(url: str) -> Path:
-    """Return the Unix socket of a database URL."""
-    (folder,) = parse_qs(urlsplit(url).query)["host"]
-    return Path(folder) / ".s.PGSQL.5432"
+def port_of(url: str) -> int:
+    """Return the port of a database URL."""
+    port = urlsplit(url).port
+    assert port is not None
+    return port

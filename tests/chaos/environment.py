@@ -22,7 +22,7 @@ from gatehouse.client import ClientCredentials, TokenSource, connect
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.stack import Stack, run_stack
-from tests.chaos.database_route import DatabaseRoute, socket_of
+from tests.chaos.database_route import DatabaseRoute, port_of
 from tests.support.oauth_issuers import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LoopbackIssuer
 
 # For several addresses gRPC would expect all of them as one name in the certificate.
@@ -236,7 +236,7 @@ async def open_environment(on_progress: Callable[[str], None]) -> AsyncIterator[
     async with AsyncExitStack() as exits:
         on_progress("starting PostgreSQL, two issuers and the services")
         stack = await exits.enter_async_context(run_stack())
-        route = DatabaseRoute(socket_of(stack.postgres.owner_url))
+        route = DatabaseRoute(port_of(stack.postgres.owner_url))
         await route.start()
         exits.push_async_callback(route.stop)
         issuer = LoopbackIssuer()

@@ -1,4 +1,4 @@
-"""Folders with a path that is short enough for Unix sockets (about 90 characters)."""
+"""Temporary folders that PostgreSQL can reach: as root, it runs as another user."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """An empty folder."""
+    """An empty folder with a short path, which other users can enter."""
     folder = Path(tempfile.mkdtemp(prefix="gh-"))
+    folder.chmod(0o711)
     try:
         yield folder
     finally:

@@ -19,18 +19,31 @@ import pytest
 from rich.console import Console
 
 from gatehouse.app.policy import policy_rows
+from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack, write_profile
 from gatehouse_testbed.tour.steps import STEPS
 from gatehouse_testbed.tour.tour import Tour
 from tests.support.child_coverage import measured
+from tests.support.eventually import eventually
 
 SKIPPED = ("traces_url", "metrics", "issuer_admin_password")
 TIMEOUT_SECONDS = 280.0
 # Without the folder of `gatehouse`.
 PATH = "/usr/bin:/bin"
+# Each of these, in the environment of a part, would change it or keep it from starting.
+HOSTILE = {
+    "OTEL_SDK_DISABLED": "true",
+    "OTEL_TRACES_SAMPLER": "always_off",
+    "PROMETHEUS_MULTIPROC_DIR": "/nonexistent",
+    "PGOPTIONS": "nonsense",
+    "SSL_CERT_FILE": "/nonexistent",
+    "TZ": "nowhere",
+    "WEB_CONCURRENCY": "auto",
+}
 
 
 async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
@@ -79,7 +92,7 @@ def leftovers(folder: Path) -> list[str]:
 
 
 async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path, tmp_path: Path) -> None:
-    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), PATH=PATH)
+    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), PATH=PATH, **HOSTILE)
     assert (code, err) == (0, ""), out + err
     steps = re.findall(r"^(\d+)  (.*?) ─+$", out, re.MULTILINE)
     assert steps == [(str(number), title) for number, (title, _) in enumerate(STEPS, 1)]
@@ -130,10 +143,11 @@ async def test_tour_of_services_that_accept_too_much_fails(short_folder: Path, t
 
 @asynccontextmanager
 async def kept_running(
-    folder: Path, **environment: str
+    folder: Path, *arguments: str, **environment: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """`gatehouse demo --keep` and the commands that it prints."""
-    process = await start(folder, "demo", "--keep", "--free-ports", **{"PATH": PATH} | environment)
+    keep = ("demo", "--keep", "--free-ports", *arguments)
+    process = await start(folder, *keep, **{"PATH": PATH} | environment)
     try:
         lines = await read_until(process, "Stop everything with Ctrl-C")
         first = lines.index("Paste into another terminal:") + 1
@@ -161,7 +175,7 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
     async with kept_running(short_folder) as (process, printed):
         exports, commands = printed[:2], printed[2:]
         assert all(line.startswith("export ") for line in exports)
-        assert all(line.startswith(("gatehouse ", "grpcurl ")) for line in commands)
+        assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ")) for line in commands)
         by_name: dict[str, str] = {line.split("  #")[0].split(" --")[0]: line for line in commands}
 
         code, out = await paste([*exports, by_name["gatehouse call users ListUsers"]])
@@ -208,16 +222,59 @@ def broken_profile(file: str, folder: Path) -> Path:
     return copy
 
 
-async def test_service_that_exits_stops_the_system_and_is_named(short_folder: Path) -> None:
-    async with kept_running(short_folder) as (process, _):
-        children = psutil.Process(process.pid).children()
-        (users,) = (child for child in children if child.cmdline()[2:5] == ["gatehouse", "serve", "users"])
-        users.kill()
-        code, _, err = await finish(process)
-    assert code == 3
-    assert err.startswith("gatehouse: users exited")
-    assert err.count("\n") == 1
+def shared_memory() -> set[str]:
+    """Return the ids of all segments of System V shared memory, on Linux."""
+    file = Path("/proc/sysvipc/shm")
+    return {line.split()[1] for line in file.read_text().splitlines()} if file.exists() else set()
+
+
+async def test_kept_system_survives_killed_parts_and_leaves_nothing_when_it_is_killed(
+    short_folder: Path, tmp_path: Path
+) -> None:
+    ready_file = tmp_path / "ready.json"
+    async with kept_running(short_folder, "--ready-file", str(ready_file)) as (demo, _):
+        ready = json.loads(ready_file.read_text())
+        pids = ready["pids"]
+        assert (ready["pid"], set(pids)) == (demo.pid, {"postgres", "issuer", *SERVICES})
+        for name in ("users", "postgres", "issuer"):
+            os.kill(pids[name], signal.SIGKILL)
+            await read_until(demo, f"{name} exited: SIGKILL")
+            await read_until(demo, f"  start it again: kill -USR1 {demo.pid}")
+        demo.send_signal(signal.SIGUSR1)
+        for _ in range(3):
+            await read_until(demo, " runs again")
+        pids = await eventually(lambda: changed_pids(ready_file, pids))
+        code, out = await paste(
+            [f"{sys.executable} -m gatehouse call admin GetStats --as alice"],
+            GATEHOUSE_PROFILE=ready["profile"],
+        )
+        assert code == 0, out
+
+        # A process that is stopped cannot end by itself.
+        psutil.Process(pids["users"]).suspend()
+        children = psutil.Process(demo.pid).children(recursive=True)
+        assert len(children) > len(pids)
+        folder = Path(ready["profile"]).parents[1]
+        server, *_, memory, _ = (folder / "pg" / "postmaster.pid").read_text().splitlines()
+        os.kill(int(server), signal.SIGKILL)
+        demo.kill()
+        stopped = [child for child in children if child.pid == pids["users"]]
+        await eventually(lambda: [child for child in children if is_running(child)] == stopped)
+        assert leftovers(short_folder)
+        with run_folder(short_folder):
+            assert not is_running(stopped[0])
     assert leftovers(short_folder) == []
+    assert memory.split()[1] not in shared_memory()
+
+
+def changed_pids(ready_file: Path, before: dict[str, int]) -> dict[str, int]:
+    """Return the process ids in the ready file, {} if they have not changed yet."""
+    pids: dict[str, int] = json.loads(ready_file.read_text())["pids"]
+    return pids if pids != before else {}
+
+
+def is_running(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.parametrize("moment", ["issuer", "SERVING after"])

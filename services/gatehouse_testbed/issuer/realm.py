@@ -300,3 +300,8 @@ def load_realm(path: Path, environment: Mapping[str, str]) -> Realm:
         raise RealmError(f"{path}: invalid JSON ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise RealmError(f"{path}: not a realm ({type(error).__name__}: {error})") from None
+
+
+def realm_variables(path: Path) -> frozenset[str]:
+    """Return the names of the variables in a realm file that can be read."""
+    return frozenset(match[1] for match in _VARIABLE.finditer(path.read_text(encoding="utf-8")))

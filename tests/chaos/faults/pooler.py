@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tests.chaos.database_route import socket_of
+from tests.chaos.database_route import port_of
 from tests.chaos.environment import Environment, Target
 from tests.chaos.run import UNAVAILABLE, Fault, Run
 from tests.support.eventually import eventually
@@ -21,7 +21,7 @@ from tests.support.system import free_port
 
 _CONFIGURATION = """
 [databases]
-gatehouse = host={socket} port=5432 dbname=gatehouse
+gatehouse = host=127.0.0.1 port={target} dbname=gatehouse
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -92,7 +92,7 @@ async def _pooled(environment: Environment) -> AsyncIterator[Target]:
         users.touch(mode=0o600)
         users.write_text(f'"{login.username}" "{unquote(login.password or "")}"\n')
         (folder / "pgbouncer.ini").write_text(
-            _CONFIGURATION.format(socket=socket_of(url).parent, port=bouncer.port, folder=folder)
+            _CONFIGURATION.format(target=port_of(url), port=bouncer.port, folder=folder)
         )
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody").pw_uid
