@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import grpc
+import pytest
 
 from gatehouse.app.services import SERVICES
 from tests.support.compose import (
@@ -87,6 +88,15 @@ def test_each_service_uses_tls_and_an_unprivileged_role_in_the_database(
     """
     rows = execute("postgres", "psql", "--tuples-only", "--no-align", "--dbname=gatehouse", "-c", ask)
     assert set(rows.stdout.split()) == {f"gatehouse_{service}|t|f" for service in OURS}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_doctor_finds_nothing_wrong_with_a_running_service(stack: None, service: str) -> None:
+    done = execute(service, "gatehouse", "doctor", "--format", "json", check=False)
+    results = json.loads(done.stdout)
+    assert {row["status"] for row in results} == {"ok"}, done.stdout
+    assert f"{service}: migrations" in {row["check"] for row in results}
+    assert done.returncode == 0
 
 
 async def test_down_leaves_nothing_and_a_second_up_works(stack: None) -> None:
