@@ -36,4 +36,4 @@ async def wait_for_health(profile: Profile, service: str, *, serving: bool, seco
     except (TimeoutError, grpc.aio.AioRpcError):
         pass
     status = "SERVING" if serving else "NOT_SERVING"
-    raise TestbedError(f"{service}: not {status} within {seconds:g} s; its log says why")
+    raise TestbedError(f"{service}: not {status} within {seconds:g} s; see its log")

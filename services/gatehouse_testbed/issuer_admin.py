@@ -36,7 +36,7 @@ class IssuerAdmin:
         """Return how long ago a tour last rotated the keys, None if never.
 
         Raises:
-            TestbedError: The issuer refuses or does not answer.
+            TestbedError: The issuer refuses or does not respond.
         """
         created = await self._tour_keys()
         return time.time() - max(created.values()) if created else None
@@ -45,7 +45,7 @@ class IssuerAdmin:
         """Add a key that signs from now on. Older keys still verify; those of tours long ago are deleted.
 
         Raises:
-            TestbedError: The issuer refuses or does not answer.
+            TestbedError: The issuer refuses or does not respond.
         """
         now = int(time.time())
         config = {

@@ -58,7 +58,7 @@ def test_trace_that_is_too_long_is_cut() -> None:
 
 @pytest.mark.parametrize("answer", [{}, {"data": [{}]}, {"data": [{"spans": [{}], "processes": {}}]}, []])
 def test_answer_of_something_else_is_refused(answer: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not an answer of Jaeger"):
+    with pytest.raises(ValueError, match="not a response of Jaeger"):
         from_jaeger(answer)
 
 

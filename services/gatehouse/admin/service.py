@@ -16,7 +16,7 @@ from gatehouse.runtime.request import current_actor, remaining_seconds, requeste
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 
 MAX_USERS_SECONDS = 5.0
-# Time that a call keeps for itself after UserService has answered.
+# Time reserved for the rest of a call, after UserService has responded.
 _RESERVED_SECONDS = 0.1
 _Context = grpc.aio.ServicerContext[Any, Any]
 Q = TypeVar("Q")
@@ -92,7 +92,7 @@ async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -
 
     Raises:
         NotFound: The user does not exist.
-        Unavailable: Any other error, including a rejected access token: it is not the caller's.
+        Unavailable: Any other error, including a rejected access token, which is that of AdminService.
     """
     remaining = remaining_seconds()
     timeout = MAX_USERS_SECONDS

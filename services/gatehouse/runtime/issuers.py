@@ -1,4 +1,4 @@
-"""What operators learn of issuers: log lines, metrics, and why tokens cannot be verified."""
+"""Log lines, metrics and hints about issuers, for operators."""
 
 from __future__ import annotations
 

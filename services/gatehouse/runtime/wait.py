@@ -25,7 +25,7 @@ async def run_in_thread(
     """Run a function that may block, without keeping the event loop or the exit of the process waiting.
 
     Args:
-        work: The function. Its thread goes on if it takes longer than this waits.
+        work: The function. Its thread continues if it takes longer than `seconds`.
         seconds: Longest time to wait.
         hurry: Ends the wait early when it is set.
 

@@ -163,7 +163,7 @@ def validation_message(error: ValidationError) -> str:
 def _first_problem(error: ValidationError) -> tuple[list[str], str]:
     """Return where the first problem is and what it is, an empty string if it is an unknown key.
 
-    An unknown key goes first: if it is a misspelt one, the right one is reported as missing.
+    An unknown key goes first: if it is a misspelled one, the right one is reported as missing.
     """
     problems = error.errors(include_url=False, include_input=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])

@@ -1,7 +1,7 @@
 """A SELECT that runs on the psycopg connection, past SQLAlchemy's execution.
 
 GetUser takes 697 us of CPU this way and 999 us with `AsyncConnection.execute`; see "Why standard parts" in
-benchmarks/README.md. Only a query of nearly every call is worth it.
+benchmarks/README.md. Use it only for a query that nearly every call runs.
 """
 
 from __future__ import annotations

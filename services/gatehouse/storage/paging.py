@@ -140,5 +140,5 @@ def _decode(value: object, column: sa.Column[Any]) -> object:
 
 
 def _is_storable(text: str) -> bool:
-    """Whether PostgreSQL can store `text`: JSON may contain NUL and unpaired surrogates."""
+    """Return whether PostgreSQL can store `text`: JSON may contain NUL and unpaired surrogates."""
     return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)

@@ -301,7 +301,7 @@ async def _lock(connection: AsyncConnection, user_id: uuid.UUID, etag: str) -> A
 
 
 async def _is_taken(connection: AsyncConnection, email: str, user_id: uuid.UUID) -> bool:
-    """Whether another user has the email.
+    """Return whether another user has the email.
 
     The unique index ensures this anyway, but PostgreSQL logs each violation of the index with the email.
     """

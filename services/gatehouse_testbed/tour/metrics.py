@@ -46,7 +46,7 @@ async def fetch_metrics(http: httpx.AsyncClient, urls: Mapping[str, str]) -> dic
         urls: Endpoint of each service, by its name.
 
     Raises:
-        TestbedError: An endpoint does not answer with metrics.
+        TestbedError: An endpoint does not return metrics.
     """
 
     async def fetch(name: str, url: str) -> Metrics:

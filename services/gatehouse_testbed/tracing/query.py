@@ -40,7 +40,7 @@ async def fetch_trace(http: httpx.AsyncClient, traces_url: str, trace_id: str) -
         trace_id: Hexadecimal digits.
 
     Raises:
-        TestbedError: The server does not answer, or not as Jaeger does.
+        TestbedError: The server does not respond, or not as Jaeger does.
     """
     url = f"{traces_url.rstrip('/')}/api/traces/{trace_id}"
     try:

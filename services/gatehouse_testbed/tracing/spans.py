@@ -96,17 +96,17 @@ def to_jaeger(trace_id: str, spans: Sequence[Span]) -> dict[str, Any]:
 
 
 def from_jaeger(answer: Mapping[str, Any]) -> list[Span]:
-    """Return the spans of an answer of Jaeger's query API.
+    """Return the spans of a response of Jaeger's query API.
 
     Raises:
-        ValueError: It is not such an answer.
+        ValueError: It is not such a response.
     """
     try:
         return [_span(raw, found["processes"]) for found in answer["data"] or () for raw in found["spans"]][
             :MAX_SPANS
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an answer of Jaeger's query API: {error}") from None
+        raise ValueError(f"not a response of Jaeger's query API: {error}") from None
 
 
 def _span(raw: Mapping[str, Any], processes: Mapping[str, Any]) -> Span:
