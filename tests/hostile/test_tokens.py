@@ -1,7 +1,7 @@
 """Hostile tokens, one row each: on the verifier, and as calls of a server with this verifier.
 
-The tables are in headers.py, encodings.py and claims.py. Each refusal must have exactly the reason of its
-row, and rows with valid tokens show that the same construction is accepted when nothing is wrong.
+The tables are in algorithms.py, headers.py, encodings.py, claims.py and purposes.py. Each refusal must have
+exactly the reason of its row, and valid tokens show that the same construction is accepted otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from google.rpc import status_pb2
 from gatehouse import oauth
 from gatehouse.oauth import OAuthError, parse_authorization
 from gatehouse.rpc import AccessRule
-from tests.hostile import claims, encodings, headers
+from tests.hostile import algorithms, claims, encodings, headers, purposes
 from tests.hostile.forge import CANARY, UNUSABLE, Forge, Row
 from tests.support.http2 import open_raw_client
 from tests.support.loopback_http import Reply
@@ -34,7 +34,7 @@ from tests.support.oauth_issuers import AUDIENCE, ManualTime, SigningKey, loopba
 from tests.support.rpc import PROBE, Env, Text, error_info, open_env
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-ROWS = [*headers.ROWS, *encodings.ROWS, *claims.ROWS]
+ROWS = [*algorithms.ROWS, *headers.ROWS, *encodings.ROWS, *claims.ROWS, *purposes.ROWS]
 RULE = AccessRule(scopes=frozenset({"use:probe"}), roles=frozenset({"operator"}), acr="mfa", max_age=600)
 _numbers = itertools.count(1)
 CODES = {
