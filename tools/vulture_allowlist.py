@@ -64,6 +64,7 @@ _.has_scope
 _.health_poll_seconds
 _.healthcheck
 _.help
+_.intercept_service
 _.intercept_stream_stream
 _.intercept_stream_unary
 _.intercept_unary_stream

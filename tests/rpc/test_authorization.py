@@ -1,4 +1,7 @@
-"""Authorization: calls are admitted or refused before their request is read, for every RPC type."""
+"""Authorization: calls are admitted or refused before their request is read, for every RPC type.
+
+Most tests run on the asyncio server and on a synchronous server with OAuth2ServerInterceptor.
+"""
 
 import asyncio
 import time
@@ -14,6 +17,7 @@ from gatehouse.rpc import AccessRule, Method, RpcMetrics, RpcType, current_call,
 from gatehouse.rpc.authorization import AuthorizationInterceptor
 from tests.support.eventually import eventually
 from tests.support.rpc import METHODS, PROBE, Env, TableVerifier, Text, error_info, open_env, principal
+from tests.support.sync_server import open_sync_env
 
 RESPONSES = {
     "Unary": ["a"],
@@ -77,10 +81,23 @@ REFUSALS: dict[str | None, tuple[grpc.StatusCode, str, str, str]] = {
 }
 
 
+@pytest.fixture(params=[open_env, open_sync_env], ids=["asyncio", "sync"])
+def open_server(request: pytest.FixtureRequest) -> Any:
+    """Start either server with the probe service."""
+    return request.param
+
+
 @pytest.fixture
-async def guarded() -> AsyncIterator[Env]:
+async def env(open_server: Any) -> AsyncIterator[Env]:
+    """A server with the probe service, whose RPCs all need the scope `use:probe`."""
+    async with open_server() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def guarded(open_server: Any) -> AsyncIterator[Env]:
     """A rule with all conditions, and a token for each way to fail it."""
-    async with open_env(method_scopes={f"{PROBE}/{name}": RULE for name in METHODS}) as env:
+    async with open_server(method_scopes={f"{PROBE}/{name}": RULE for name in METHODS}) as env:
         env.verifier.answers |= {
             "good": principal("use:probe", roles=("operator",), auth_time=2**31),
             "without-scope": principal("other:secret-scope", roles=("operator",), auth_time=2**31),
@@ -184,8 +201,8 @@ async def test_handlers_get_the_principal(env: Env) -> None:
     assert seen == ["subject-of-alice"] * len(METHODS)
 
 
-async def test_a_public_rpc_has_no_principal() -> None:
-    async with open_env(public_methods=[f"{PROBE}/Unary"]) as env:
+async def test_a_public_rpc_has_no_principal(open_server: Any) -> None:
+    async with open_server(public_methods=[f"{PROBE}/Unary"]) as env:
         seen: list[object] = []
 
         async def look(*_: object) -> None:
@@ -210,29 +227,37 @@ async def wait_forever(*_: object) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("name", ["ServerStream", "ServerStreamByWrite", "ClientStream", "BidiStream"])
-async def test_a_stream_is_cancelled_when_its_token_expires(env: Env, name: str) -> None:
-    env.verifier.answers["good"] = principal("use:probe", lifetime=0.4)
-    env.probe.on_message = wait_forever
-    async with asyncio.timeout(10):
-        code, trailers, _ = await env.client.outcome(name, "a")
+# Nothing can interrupt the thread of a synchronous handler that returns a single response.
+STREAMS = [(open_env, name) for name in METHODS if name != "Unary"] + [
+    (open_sync_env, name) for name in ("ServerStream", "ServerStreamByWrite", "BidiStream")
+]
+
+
+@pytest.mark.parametrize(("open_server", "name"), STREAMS)
+async def test_a_stream_is_cancelled_when_its_token_expires(open_server: Any, name: str) -> None:
+    async with open_server() as env:
+        env.verifier.answers["good"] = principal("use:probe", lifetime=0.4)
+        env.probe.on_message = wait_forever
+        async with asyncio.timeout(10):
+            code, trailers, _ = await env.client.outcome(name, "a")
     assert (code, error_info(trailers).reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
     assert 'error="invalid_token", error_description="token expired"' in trailers["www-authenticate"]
 
 
-async def test_a_stream_without_requests_is_cancelled_when_its_token_expires(env: Env) -> None:
+@pytest.mark.parametrize("name", ["ClientStream", "BidiStream"])
+async def test_a_stream_without_requests_is_cancelled_when_its_token_expires(env: Env, name: str) -> None:
     env.verifier.answers["good"] = principal("use:probe", lifetime=0.4)
-    stub: Any = env.client.channel.stream_stream(
-        f"/{PROBE}/BidiStream", Text.SerializeToString, Text.FromString
-    )
+    channel = env.client.channel
+    open_call: Any = channel.stream_unary if name == "ClientStream" else channel.stream_stream
+    stub = open_call(f"/{PROBE}/{name}", Text.SerializeToString, Text.FromString)
     call = stub(metadata=(("authorization", "Bearer good"),), timeout=60)
     async with asyncio.timeout(10):
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("name", ["ServerStream", "ServerStreamByWrite", "ClientStream", "BidiStream"])
-async def test_a_stream_is_cancelled_when_its_token_is_revoked(name: str) -> None:
-    async with open_env(recheck_seconds=0.02) as env:
+@pytest.mark.parametrize(("open_server", "name"), STREAMS)
+async def test_a_stream_is_cancelled_when_its_token_is_revoked(open_server: Any, name: str) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
 
         async def revoke_and_wait(*_: object) -> None:
             env.verifier.answers["good"] = InvalidToken("token_revoked")
@@ -244,8 +269,8 @@ async def test_a_stream_is_cancelled_when_its_token_is_revoked(name: str) -> Non
     assert (code, error_info(trailers).reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REVOKED")
 
 
-async def test_a_stream_is_cancelled_when_its_token_loses_the_scope() -> None:
-    async with open_env(recheck_seconds=0.02) as env:
+async def test_a_stream_is_cancelled_when_its_token_loses_the_scope(open_server: Any) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
 
         async def demote_and_wait(*_: object) -> None:
             env.verifier.answers["good"] = principal("other")
@@ -257,9 +282,9 @@ async def test_a_stream_is_cancelled_when_its_token_loses_the_scope() -> None:
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_a_stream_with_an_online_rule_is_rechecked_online() -> None:
+async def test_a_stream_with_an_online_rule_is_rechecked_online(open_server: Any) -> None:
     rules = {f"{PROBE}/ServerStream": AccessRule(scopes=frozenset({"use:probe"}), online=True)}
-    async with open_env(method_scopes=rules, recheck_seconds=0.02) as env:
+    async with open_server(method_scopes=rules, recheck_seconds=0.02) as env:
 
         async def wait_for_rechecks(*_: object) -> None:
             await eventually(lambda: len(env.verifier.asked) > 2)
@@ -269,8 +294,8 @@ async def test_a_stream_with_an_online_rule_is_rechecked_online() -> None:
         assert set(env.verifier.asked) == {("good", True)}
 
 
-async def test_a_stream_survives_an_issuer_outage_until_its_token_expires() -> None:
-    async with open_env(recheck_seconds=0.02) as env:
+async def test_a_stream_survives_an_issuer_outage_until_its_token_expires(open_server: Any) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
         env.verifier.answers["good"] = principal("use:probe", lifetime=1.0)
         asked: list[int] = []
 
@@ -287,8 +312,8 @@ async def test_a_stream_survives_an_issuer_outage_until_its_token_expires() -> N
     assert (code, error_info(trailers).reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
 
 
-async def test_a_check_that_hangs_does_not_delay_the_expiry_of_a_stream() -> None:
-    async with open_env(recheck_seconds=0.02) as env:
+async def test_a_check_that_hangs_does_not_delay_the_expiry_of_a_stream(open_server: Any) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
         env.verifier.answers["good"] = principal("use:probe", lifetime=1.0)
 
         async def hang_from_now_on(*_: object) -> None:
@@ -301,8 +326,8 @@ async def test_a_check_that_hangs_does_not_delay_the_expiry_of_a_stream() -> Non
     assert code is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_stream_ends_when_a_check_fails_unexpectedly() -> None:
-    async with open_env(recheck_seconds=0.02) as env:
+async def test_a_stream_ends_when_a_check_fails_unexpectedly(open_server: Any) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
 
         async def break_the_verifier(*_: object) -> None:
             env.verifier.answers["good"] = RuntimeError("canary")
@@ -314,6 +339,7 @@ async def test_a_stream_ends_when_a_check_fails_unexpectedly() -> None:
     assert (code, error_info(trailers).reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
+@pytest.mark.parametrize("open_server", [open_env])
 async def test_a_handler_cannot_keep_a_stream_by_catching_the_cancellation(env: Env) -> None:
     env.verifier.answers["good"] = principal("use:probe", lifetime=0.4)
 
@@ -328,17 +354,11 @@ async def test_a_handler_cannot_keep_a_stream_by_catching_the_cancellation(env: 
 
 
 async def test_a_stream_that_its_client_cancels_is_not_a_refusal(env: Env) -> None:
-    begun = asyncio.Event()
-
-    async def wait(*_: object) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    env.probe.on_message = wait
+    env.probe.on_message = wait_forever
     call = env.client.call("ServerStream", "a")
     reading = asyncio.ensure_future(call.read())
     async with asyncio.timeout(10):
-        await begun.wait()
+        await eventually(lambda: env.probe.handled)
         call.cancel()
         await asyncio.wait({reading})
         assert (await env.line())["code"] == "CANCELLED"

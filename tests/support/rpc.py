@@ -228,11 +228,21 @@ class Client:
         return await call.code(), dict(await call.trailing_metadata() or ()), responses
 
 
+def line_keeper(lines: list[dict[str, Any]]) -> Any:
+    """Return a logger that appends its lines to `lines`."""
+
+    def keep(_: object, level: str, event: dict[str, Any]) -> str:
+        lines.append({**event, "level": level})
+        raise structlog.DropEvent
+
+    return structlog.wrap_logger(None, processors=[cast("Any", keep)])
+
+
 @dataclass
 class Env:
     """A running server with the probe service, and a client for it."""
 
-    server: Server
+    server: Any
     probe: Probe
     verifier: TableVerifier
     client: Client
@@ -284,16 +294,12 @@ async def open_env(
     verifier.answers["weak"] = principal("other")
     lines: list[dict[str, Any]] = []
 
-    def keep(_: object, level: str, event: dict[str, Any]) -> str:
-        lines.append({**event, "level": level})
-        raise structlog.DropEvent
-
     server = Server(
         [probe.service(), *services],
         verifier=token_verifier or verifier,
         tls=tls,
         telemetry=ServerTelemetry(
-            logger or structlog.wrap_logger(None, processors=[cast("Any", keep)]),
+            logger or line_keeper(lines),
             tracer,
             metrics or RpcMetrics(),
         ),

@@ -11,7 +11,7 @@ import grpc.aio
 from gatehouse.rpc.call import Call, Status
 from gatehouse.rpc.errors import StatusError
 
-_NO_REQUEST = Status(
+NO_REQUEST = Status(
     grpc.StatusCode.UNIMPLEMENTED, "no request message; this RPC takes exactly one", "REQUEST_MISSING"
 )
 
@@ -65,7 +65,7 @@ class ServicerContext:
         """
         request = await self.read()
         if request is grpc.aio.EOF:
-            raise StatusError(_NO_REQUEST)
+            raise StatusError(NO_REQUEST)
         return request
 
     async def requests(self) -> AsyncIterator[Any]:
@@ -98,10 +98,18 @@ class ServicerContext:
         Raises:
             ValueError: The code is OK.
         """
+        return _Aborting(self.failed(code, details, trailing_metadata))
+
+    def failed(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> StatusError:
+        """Return the error to raise for a status, which is raised later if it is not raised now.
+
+        Raises:
+            ValueError: The code is OK.
+        """
         if code is grpc.StatusCode.OK:
             raise ValueError("abort: the code must not be OK")
         self._aborted = StatusError(Status(code, details, trailers=tuple(trailing_metadata)))
-        return _Aborting(self._aborted)
+        return self._aborted
 
     def abort_with_status(self, status: Any) -> Awaitable[NoReturn]:
         """End the call with a `grpc.Status`; see `abort`."""

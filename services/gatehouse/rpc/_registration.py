@@ -84,3 +84,20 @@ def find_descriptors(paths: Iterable[str]) -> dict[str, MethodDescriptor]:
         with contextlib.suppress(KeyError):
             found[path] = pool.FindServiceByName(service).methods_by_name[name]
     return found
+
+
+def service_descriptors(services: Iterable[str]) -> dict[str, MethodDescriptor]:
+    """Return the descriptors of all RPCs of `services` by path.
+
+    Raises:
+        PolicyError: The proto of a service is not in the default pool.
+    """
+    pool = descriptor_pool.Default()
+    found: dict[str, MethodDescriptor] = {}
+    for name in services:
+        try:
+            methods = pool.FindServiceByName(name).methods
+        except KeyError:
+            raise PolicyError(f"{name}: unknown service; import its generated module first") from None
+        found |= {f"/{name}/{method.name}": method for method in methods}
+    return found

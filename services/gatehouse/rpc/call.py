@@ -44,6 +44,11 @@ class RpcType(StrEnum):
         return self is not RpcType.UNARY
 
 
+def is_health(path: str) -> bool:
+    """Return whether an RPC belongs to the standard health service."""
+    return path.startswith("/grpc.health.v1.Health/")
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A registered RPC.
@@ -62,6 +67,14 @@ class Method:
     rule: AccessRule
     handler: grpc.RpcMethodHandler[Any, Any]
     observed: bool = True
+
+    @classmethod
+    def of(cls, path: str, rule: AccessRule, handler: grpc.RpcMethodHandler[Any, Any]) -> Method:
+        """Return the method with this handler."""
+        rpc_type = RpcType.of(
+            client_streaming=handler.request_streaming, server_streaming=handler.response_streaming
+        )
+        return cls(path, rpc_type, rule, handler, observed=not is_health(path))
 
     @property
     def name(self) -> str:

@@ -130,14 +130,15 @@ class PolicyOptions:
 
     def with_public(self, paths: Iterable[str]) -> PolicyOptions:
         """Return these options with `paths` public, except those that have a rule here."""
-        given = self._paths()
+        given = self.paths()
         return replace(self, public_methods=[*self.public_methods, *(p for p in paths if p not in given)])
 
     def has_rule_for(self, paths: Iterable[str]) -> bool:
         """Return whether one of `paths` has a rule here."""
-        return not self._paths().isdisjoint(paths)
+        return not self.paths().isdisjoint(paths)
 
-    def _paths(self) -> set[str]:
+    def paths(self) -> set[str]:
+        """Return the paths of the RPCs that have a rule here."""
         return {_path(name) for name in (*self.method_scopes, *self.public_methods)}
 
 

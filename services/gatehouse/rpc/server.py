@@ -17,7 +17,7 @@ from gatehouse.rpc._drain import Drain
 from gatehouse.rpc._grpc_log import redact_grpc_log
 from gatehouse.rpc._registration import Service, collect_handlers, find_descriptors
 from gatehouse.rpc.authorization import AuthorizationInterceptor
-from gatehouse.rpc.call import Interceptor, Method, RpcType
+from gatehouse.rpc.call import Interceptor, Method
 from gatehouse.rpc.errors import ErrorsInterceptor
 from gatehouse.rpc.health import Health
 from gatehouse.rpc.limits import LimitsInterceptor, MetadataInterceptor
@@ -98,18 +98,7 @@ class Server:
             options = options.with_public(reflection)
         handlers |= health | reflection
         self.policy = Policy.of(handlers, find_descriptors(handlers), options)
-        methods = [
-            Method(
-                path=path,
-                rpc_type=RpcType.of(
-                    client_streaming=handler.request_streaming, server_streaming=handler.response_streaming
-                ),
-                rule=self.policy[path],
-                handler=handler,
-                observed=not path.startswith(f"/{_HEALTH}/"),
-            )
-            for path, handler in handlers.items()
-        ]
+        methods = [Method.of(path, self.policy[path], handler) for path, handler in handlers.items()]
         self._log_lines = LoggingInterceptor(telemetry.logger)
         chain: list[Interceptor] = [
             TracingInterceptor(telemetry.tracer),
