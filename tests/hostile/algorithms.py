@@ -17,7 +17,6 @@ from tests.support.oauth_issuers import SigningKey, b64, rsa_key
 
 RFC8725 = "RFC 8725 section 3.1"
 NONE = "RFC 7519 section 6, RFC 8725 section 2.1"
-_ATTACKER = SigningKey.make("key-1")
 CONFUSION = "RFC 8725 section 2.1, CVE-2016-10555"
 
 

@@ -95,15 +95,25 @@ async def test_issuer_is_not_asked_about_a_token_that_is_not_enough(
         assert issuer.request_count("introspect") == 1
 
 
-async def test_issuer_is_asked_once_about_an_opaque_token_without_scope(
-    issuer: LoopbackIssuer, make_verifier: MakeVerifier
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"scope": "other"}, "INSUFFICIENT_SCOPE"),
+        ({"aud": "other"}, "AUDIENCE_MISMATCH"),
+        ({"typ": "Refresh"}, "TOKEN_TYPE_MISMATCH"),
+        ({"exp": 1}, "TOKEN_EXPIRED"),
+    ],
+    ids=str,
+)
+async def test_issuer_is_asked_once_about_an_opaque_token_that_is_not_enough(
+    claims: dict[str, Any], reason: str, issuer: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
     verifier = await verifier_of(make_verifier, issuer, "introspection")
-    issuer.activate("opaque", scope="other")
+    issuer.activate("opaque", **({"scope": "use:probe"} | claims))
     async with open_env(token_verifier=verifier, method_scopes=rule(online=True)) as env:
         for _ in range(10):
             _, trailers, _ = await env.client.outcome("Unary", "a", token="opaque")
-            assert error_info(trailers).reason == "INSUFFICIENT_SCOPE"
+            assert error_info(trailers).reason == reason
     assert issuer.request_count("introspect") == 1
 
 

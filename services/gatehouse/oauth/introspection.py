@@ -28,6 +28,8 @@ INACTIVE_SIZE = 1_000
 FAILED_SECONDS = 0.5
 FAILED_SIZE = 1_000
 PROBE_SECONDS = 1.0
+# A token that is refused for another reason is still refused when the issuer is asked again.
+_MAY_CHANGE = frozenset({"token_inactive", "token_not_yet_valid"})
 ENDPOINT_GONE = "introspection_gone"
 # The issuer as a whole, or the proxy in front of it, takes no requests at present; see Breaker.
 _NOT_NOW = frozenset(
@@ -110,7 +112,7 @@ class IntrospectionVerifier:
         Args:
             token: The token.
             key: Its hash.
-            online: Ask even if the token was refused recently.
+            online: Ask even if the token was inactive recently.
 
         Raises:
             InvalidToken: The token is inactive, or not for this service.
@@ -119,8 +121,8 @@ class IntrospectionVerifier:
         if token.jws is not None:
             # Whether genuine or forged, a token that says that it is not valid is not worth a request.
             self._claims.check(token.jws.claims, required=())
-        reason = None if online else self._inactive.get(key)
-        if reason is not None:
+        reason = self._inactive.get(key)
+        if reason is not None and not (online and reason in _MAY_CHANGE):
             raise InvalidToken(reason)
         failure = self._failed.get(key)
         if failure is not None:
