@@ -16,8 +16,9 @@ from gatehouse_testbed.environments import libpq_environment
 from gatehouse_testbed.errors import TestbedError
 from tests.chaos.environment import open_environment
 from tests.chaos.faults import FAULTS
+from tests.chaos.model import Row
 from tests.chaos.report import HEADINGS, as_json, line, page, summary
-from tests.chaos.run import Row, try_fault
+from tests.chaos.run import try_fault
 
 _EXAMPLES = """examples:
   make chaos                               all faults, about 15 minutes

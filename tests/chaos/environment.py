@@ -18,11 +18,14 @@ import httpx
 import psutil
 import psycopg
 
+from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.client import ClientCredentials, TokenSource, connect
+from gatehouse.client.issuer import open_issuer_client
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.stack import Stack, run_stack
 from tests.chaos.database_route import DatabaseRoute, port_of
+from tests.support.load import reason_of
 from tests.support.oauth_issuers import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LoopbackIssuer
 
 # For several addresses gRPC would expect all of them as one name in the certificate.
@@ -206,6 +209,21 @@ class Environment:
     def second_token(self) -> CurrentToken:
         """Return a token source of the second issuer."""
         return CurrentToken(self.grant())
+
+    async def get_stats(self) -> str:
+        """Call AdminService, which calls UserService; return the code, and the reason of an error."""
+        profile = self.stack.profile
+        async with open_issuer_client(profile) as issuer:
+            password = profile.passwords["alice"].get_secret_value()
+            response = await issuer.user_token("alice", password, "admin read:users")
+        port = int(profile.targets["admin"].rpartition(":")[2])
+        async with self.channel([port], CurrentToken(response.access_token)) as channel:
+            admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
+            try:
+                await admin.GetStats(admin_pb2.GetStatsRequest(), timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name} {reason_of(error)}"
+            return "OK"
 
     # The database.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tests.chaos.run import Promise, Row
+from tests.chaos.model import Promise, Row
 
 HEADINGS = ("fault", "calls", "failed", "detected", "recovered", "lost", "twice", "promises")
 _WIDTHS = (28, 6, 34, 9, 10, 5, 6, 0)

@@ -17,8 +17,9 @@ import psutil
 
 from tests.chaos.environment import open_environment
 from tests.chaos.faults import FAULTS
+from tests.chaos.model import UNAVAILABLE, Fault, Promise, Row, Run
 from tests.chaos.report import as_json, line, page, summary
-from tests.chaos.run import UNAVAILABLE, Fault, Promise, Row, Run, try_fault
+from tests.chaos.run import try_fault
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = Row("calm", "nothing happens", calls=10, recovery=0.1, promises=[Promise("no call fails", kept=True)])

@@ -22,7 +22,7 @@ from tests.support.load import Health, Load, Watch, health_of
 
 CALL_SECONDS = 5.0
 WORKERS = 2
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.05
 SETTLE_SECONDS = 60.0
 # A watch resumes after each of these.
 _RESUME = (

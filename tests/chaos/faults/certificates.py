@@ -10,15 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import grpc.aio
-
-from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
-from gatehouse.client.issuer import open_issuer_client
 from gatehouse_testbed.certificates import LOOPBACK, Authority, KeyPair
-from tests.chaos.environment import CurrentToken, Environment, Target
-from tests.chaos.run import Fault, Run
+from tests.chaos.environment import Environment, Target
+from tests.chaos.model import Fault, Run
 
 ROTATION_SECONDS = 10.0
 
@@ -113,35 +108,19 @@ async def _authority_replaced(run: Run) -> AsyncIterator[None]:
     ca, certificate, key = _files(run)
     authority = Authority.create(_now())
     async with _kept(ca, certificate, key):
-        await _get_stats(environment)
+        await environment.get_stats()
         ca.write_bytes(ca.read_bytes() + authority.pair.certificate)
         _put(run, authority.issue(LOOPBACK, _now()))
         ca.write_bytes(authority.pair.certificate)
         await environment.restart("users")
 
         async def answered() -> bool:
-            return await _get_stats(environment) == "OK"
+            return await environment.get_stats() == "OK"
 
         answers = await run.until(answered, ROTATION_SECONDS)
         run.promise(f"AdminService reaches UserService within {ROTATION_SECONDS:g} s", answers)
         yield
     await environment.restart("users")
-
-
-async def _get_stats(environment: Environment) -> str:
-    """Call AdminService, which calls UserService; return the name of the code."""
-    profile = environment.stack.profile
-    async with open_issuer_client(profile) as issuer:
-        password = profile.passwords["alice"].get_secret_value()
-        response = await issuer.user_token("alice", password, "admin read:users")
-    port = int(profile.targets["admin"].rpartition(":")[2])
-    async with environment.channel([port], CurrentToken(response.access_token)) as channel:
-        admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
-        try:
-            await admin.GetStats(admin_pb2.GetStatsRequest(), timeout=5)
-        except grpc.aio.AioRpcError as error:
-            return str(error.code().name)
-        return "OK"
 
 
 def _certificate_fault(name: str, summary: str, starts: dt.timedelta, lifetime: dt.timedelta) -> Fault:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import statistics
+import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,15 +18,17 @@ import psutil
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
 from tests.chaos.environment import Environment, Target
-from tests.chaos.run import Fault, Run
+from tests.chaos.model import Fault, Run
+from tests.chaos.strangers import PER_CONNECTION
+from tests.chaos.workload import CALL_SECONDS
 from tests.support.loopback_http import Reply, Request
 
+ROOT = Path(__file__).resolve().parents[3]
 JUNK = 600
 WATCHES = 500
-# The limit of concurrent calls on one connection is 100.
-_PER_CONNECTION = 90
 HALF_OPEN = 200
 SLOW_READERS = 40
+LIMIT = 10
 _MEGABYTE = 1 << 20
 
 
@@ -59,23 +63,22 @@ async def _introspecting(environment: Environment) -> AsyncIterator[Target]:
 @asynccontextmanager
 async def _junk(run: Run) -> AsyncIterator[None]:
     """Send unknown tokens all at once."""
-    async with AsyncExitStack() as exits:
-        ports = [run.target.port]
-        channels = [
-            await exits.enter_async_context(run.environment.bare_channel(ports))
-            for _ in range(JUNK // _PER_CONNECTION + 1)
-        ]
-
-        async def call(number: int) -> str:
-            users: Any = users_pb2_grpc.UserServiceStub(channels[number % len(channels)])
-            metadata = (("authorization", f"Bearer {secrets.token_urlsafe(32)}"),)
-            request = pb.ListUsersRequest()
-            return str((await users.ListUsers(request, metadata=metadata, timeout=30).code()).name)
-
-        codes = await asyncio.gather(*(call(number) for number in range(JUNK)))
+    port, ca_file = run.target.port, run.environment.ca_file
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.chaos.strangers", str(port), str(ca_file), str(JUNK)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, _ = await process.communicate()
+        codes = json.loads(out)
         refused = set(codes) <= {"UNAUTHENTICATED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
-        run.promise("every unknown token is refused", refused, sorted(set(codes)))
+        run.promise("every unknown token is refused", refused, codes)
         yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @asynccontextmanager
@@ -85,10 +88,10 @@ async def _watches(run: Run) -> AsyncIterator[None]:
     calls: list[Any] = []
     metadata = (("authorization", f"Bearer {run.work.tokens.value}"),)
     async with AsyncExitStack() as exits:
-        for _ in range(WATCHES // _PER_CONNECTION + 1):
+        for _ in range(WATCHES // PER_CONNECTION + 1):
             channel = await exits.enter_async_context(run.environment.bare_channel([run.target.port]))
             users: Any = users_pb2_grpc.UserServiceStub(channel)
-            opening = min(_PER_CONNECTION, WATCHES - len(calls))
+            opening = min(PER_CONNECTION, WATCHES - len(calls))
             calls += [users.WatchUsers(pb.WatchUsersRequest(), metadata=metadata) for _ in range(opening)]
 
         async def change(call: Any) -> bool:
@@ -149,6 +152,37 @@ async def _slow_readers(run: Run) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _limited(environment: Environment) -> AsyncIterator[Target]:
+    async with environment.replicas(GATEHOUSE_SERVER__MAX_CONCURRENT_RPCS=str(LIMIT)) as target:
+        yield target
+
+
+@asynccontextmanager
+async def _overload(run: Run) -> AsyncIterator[None]:
+    """Send more calls at a time than the server allows."""
+    metadata = (("authorization", f"Bearer {run.work.tokens.value}"),)
+    codes: Counter[str] = Counter()
+    async with run.environment.bare_channel([run.target.port]) as channel:
+        users: Any = users_pb2_grpc.UserServiceStub(channel)
+
+        async def keep_calling() -> None:
+            while True:
+                call = users.CountUsers(pb.CountUsersRequest(), metadata=metadata, timeout=CALL_SECONDS)
+                codes[(await call.code()).name] += 1
+
+        tasks = [asyncio.ensure_future(keep_calling()) for _ in range(4 * LIMIT)]
+        try:
+            refused = await run.until(lambda: codes["RESOURCE_EXHAUSTED"] >= LIMIT)
+            run.promise("calls beyond the limit are refused", refused, dict(codes))
+            yield
+            run.promise("others are answered", set(codes) == {"OK", "RESOURCE_EXHAUSTED"}, dict(codes))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def _half_open(run: Run) -> AsyncIterator[None]:
     """Open connections and send nothing, not even the start of TLS."""
     opened = [await asyncio.open_connection("127.0.0.1", run.target.port) for _ in range(HALF_OPEN)]
@@ -170,6 +204,13 @@ FAULTS = (
     Fault("watch-fan-out", f"{WATCHES} clients watch the users", _watches, target=_replica, quick=False),
     Fault(
         "slow-readers", f"{SLOW_READERS} streams do not read their answers", _slow_readers, target=_replica
+    ),
+    Fault(
+        "overload",
+        f"clients make four times as many calls at a time as the server allows, here {LIMIT}",
+        _overload,
+        target=_limited,
+        codes=frozenset({"RESOURCE_EXHAUSTED"}),
     ),
     Fault("half-open", f"{HALF_OPEN} connections are opened and send nothing", _half_open, target=_replica),
 )

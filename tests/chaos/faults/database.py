@@ -12,7 +12,7 @@ import psutil
 import psycopg
 
 from tests.chaos.environment import Environment
-from tests.chaos.run import TIMES_OUT, UNAVAILABLE, Fault, Run
+from tests.chaos.model import TIMES_OUT, UNAVAILABLE, Fault, Run
 
 _DATABASE = frozenset({"DATABASE_UNAVAILABLE", "DATABASE_BUSY", "STATEMENT_TIMEOUT"})
 _WRITES = frozenset({"create_user"})

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
-from tests.chaos.environment import SCOPE
-from tests.chaos.run import UNAVAILABLE, Fault, Run
+from tests.chaos.environment import SCOPE, TOKEN_SECONDS
+from tests.chaos.model import UNAVAILABLE, Fault, Run
 from tests.support.loopback_http import Handler, Reply, Request
 from tests.support.oauth_issuers import METADATA, SigningKey
 
@@ -16,6 +17,7 @@ from tests.support.oauth_issuers import METADATA, SigningKey
 _READS = frozenset({"get_user", "list_users", "count_users"})
 _WRITES = frozenset({"create_user"})
 _ISSUER = frozenset({"ISSUER_UNAVAILABLE"})
+_REFUSED = frozenset({"UNAUTHENTICATED"})
 _ENDPOINTS = (METADATA, "jwks", "introspect")
 
 
@@ -136,30 +138,18 @@ async def _rotated_after_junk(run: Run) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _clock_ahead(run: Run) -> AsyncIterator[None]:
-    """Let the clock of the issuer be ahead, by less than the leeway of 60 s."""
-    issuer = run.environment.issuer
-    clock = issuer.clock
-    issuer.clock = lambda: clock() + 30
-    run.work.tokens.value = issuer.grant(scope=SCOPE, nbf=int(issuer.clock()))
+async def _clock_off(run: Run, seconds: int) -> AsyncIterator[None]:
+    """Let the clock of the issuer be ahead, or behind; so are the times in its new tokens."""
+    environment = run.environment
+    issuer, clock = environment.issuer, environment.issuer.clock
+    issuer.clock = lambda: clock() + seconds
+    now = int(issuer.clock())
+    run.work.tokens.value = issuer.grant(scope=SCOPE, nbf=now, exp=now + TOKEN_SECONDS)
     try:
         yield
     finally:
         issuer.clock = clock
-
-
-@asynccontextmanager
-async def _clock_far_ahead(run: Run) -> AsyncIterator[None]:
-    """Let the clock of the issuer be ahead by more than the leeway."""
-    issuer = run.environment.issuer
-    clock = issuer.clock
-    issuer.clock = lambda: clock() + 600
-    run.work.tokens.value = issuer.grant(scope=SCOPE, nbf=int(issuer.clock()))
-    try:
-        yield
-    finally:
-        issuer.clock = clock
-        run.work.tokens.value = run.environment.grant()
+        run.work.tokens.value = environment.grant()
 
 
 FAULTS = (
@@ -219,13 +209,11 @@ FAULTS = (
         "keys-rotated",
         "three times, an issuer signs with a new key and still publishes the old ones",
         _rotated,
-        quick=False,
     ),
     Fault(
         "keys-replaced",
         "an issuer signs with a new key and publishes only this one",
         _replaced,
-        quick=False,
     ),
     Fault(
         "keys-rotated-after-junk",
@@ -233,15 +221,25 @@ FAULTS = (
         _rotated_after_junk,
         codes=UNAVAILABLE,
         affected=_READS,
-        recovers_within=10.0,
-        quick=False,
+        recovers_within=5.0,
     ),
-    Fault("issuer-clock-ahead", "the clock of an issuer is 30 s ahead, less than the leeway", _clock_ahead),
     Fault(
-        "issuer-clock-wrong",
+        "issuer-clock-ahead",
+        "the clock of an issuer is 30 s ahead, less than the leeway",
+        partial(_clock_off, seconds=30),
+    ),
+    Fault(
+        "issuer-clock-far-ahead",
         "the clock of an issuer is 10 minutes ahead",
-        _clock_far_ahead,
-        codes=frozenset({"UNAUTHENTICATED"}),
+        partial(_clock_off, seconds=600),
+        codes=_REFUSED,
+        affected=_READS,
+    ),
+    Fault(
+        "issuer-clock-behind",
+        "the clock of an issuer is two hours behind, so that its new tokens have expired",
+        partial(_clock_off, seconds=-7200),
+        codes=_REFUSED,
         affected=_READS,
     ),
 )

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from tests.chaos.database_route import port_of
 from tests.chaos.environment import Environment, Target
-from tests.chaos.run import UNAVAILABLE, Fault, Run
+from tests.chaos.model import UNAVAILABLE, Fault, Run
 from tests.support.eventually import eventually
 from tests.support.system import free_port
 

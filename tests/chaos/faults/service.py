@@ -13,10 +13,13 @@ import psutil
 
 from gatehouse_testbed.processes import GatehouseProcess
 from tests.chaos.environment import Environment, Target
-from tests.chaos.run import UNAVAILABLE, Fault, Run
+from tests.chaos.model import UNAVAILABLE, Fault, Run
 
 DRAIN_SECONDS = 5.0
 _ROUNDS = 4
+# A channel waits up to 2 s before it connects again.
+REACHED_SECONDS = 5.0
+_NO_USERS = "UNAVAILABLE USER_SERVICE_UNAVAILABLE"
 _EXPORT = "Failed to export"
 
 
@@ -88,6 +91,26 @@ async def _worker_killed(run: Run) -> AsyncIterator[None]:
     run.promise("all workers stop with code 1, so that they are started again", stopped and code == 1, code)
     yield
     await _start_again(run, port, "--workers", "2")
+
+
+@asynccontextmanager
+async def _called_service_down(run: Run) -> AsyncIterator[None]:
+    """Stop the UserService that AdminService calls."""
+    environment = run.environment
+    users = environment.stack.processes["users"]
+    await users.stop()
+    try:
+        answer = await environment.get_stats()
+        run.promise("AdminService says which service it misses", answer == _NO_USERS, answer)
+        yield
+    finally:
+        await environment.restart("users")
+
+    async def answered() -> bool:
+        return await environment.get_stats() == "OK"
+
+    recovers = await run.until(answered, REACHED_SECONDS)
+    run.promise(f"AdminService answers within {REACHED_SECONDS:g} s", recovers)
 
 
 @asynccontextmanager
@@ -181,6 +204,11 @@ FAULTS = (
         stops=True,
     ),
     Fault(
+        "called-service-down",
+        "UserService is stopped and started again below AdminService; other replicas are not affected",
+        _called_service_down,
+    ),
+    Fault(
         "collector-down",
         "the collector of spans refuses connections, then a replica is stopped",
         _terminate_one,
@@ -188,7 +216,6 @@ FAULTS = (
         logs=_EXPORT,
         stops=True,
         retries=True,
-        quick=False,
     ),
     Fault(
         "collector-hangs",
@@ -198,7 +225,6 @@ FAULTS = (
         logs=_EXPORT,
         stops=True,
         retries=True,
-        quick=False,
     ),
     Fault(
         "log-reader-hangs",
