@@ -82,7 +82,6 @@ class Environment:
         route: The way of UserService to PostgreSQL.
         issuer: A second issuer, in this process, whose behavior a fault can change.
         http: HTTP client.
-        exits: Closes what a fault leaves open until the end.
         users: UserService with both issuers and the route; it runs from the first fault to the last.
     """
 
@@ -90,9 +89,7 @@ class Environment:
     route: DatabaseRoute
     issuer: LoopbackIssuer
     http: httpx.AsyncClient
-    exits: AsyncExitStack
     users: Target = field(default_factory=lambda: Target({}))
-    _restarted: dict[str, GatehouseProcess] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -160,15 +157,6 @@ class Environment:
             yield target
         finally:
             await asyncio.gather(*(process.stop() for process in target.processes.values()))
-
-    async def restart(self, name: str) -> None:
-        """Start a part of the stack again, after stopping it if it still runs."""
-        old = self._restarted.get(name, self.stack.processes[name])
-        await old.stop()
-        new = await GatehouseProcess.start(name, old.arguments, old.settings, self.stack.folder)
-        self.exits.push_async_callback(new.stop)
-        self._restarted[name] = new
-        await new.ready()
 
     # Clients.
 
@@ -261,6 +249,6 @@ async def open_environment(on_progress: Callable[[str], None]) -> AsyncIterator[
         await issuer.start()
         exits.push_async_callback(issuer.stop)
         http = await exits.enter_async_context(httpx.AsyncClient(trust_env=False))
-        environment = Environment(stack, route, issuer, http, exits)
+        environment = Environment(stack, route, issuer, http)
         environment.users = await exits.enter_async_context(environment.replicas())
         yield environment

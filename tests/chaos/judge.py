@@ -53,7 +53,7 @@ def judge_health(run: Run) -> None:
         changed = health.since(NOT_SERVING, run.began)
         kept = changed is not None and changed - run.began <= limit
         measured = "never" if changed is None else f"{changed - run.began:.1f} s"
-        run.promise(f"health is NOT_SERVING within {limit:g} s", kept, measured)
+        run.promise(f"health is NOT_SERVING within {limit:g} s", kept, measured, timed=True)
     statuses = run.work.liveness.statuses
     run.promise("liveness stays SERVING", statuses == [SERVING], statuses)
 

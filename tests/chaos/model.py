@@ -32,11 +32,16 @@ TIMES_OUT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
 @dataclass(frozen=True)
 class Promise:
-    """What was promised, what was measured, and whether the promise was kept."""
+    """What was promised, what was measured, and whether the promise was kept.
+
+    Attributes:
+        timed: Whether it is a limit in seconds, which a busy machine can exceed.
+    """
 
     text: str
     kept: bool
     measured: str = ""
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,9 @@ class Run:
     recovered: float | None = None
     promises: list[Promise] = field(default_factory=list)
 
-    def promise(self, text: str, kept: bool, measured: object = "") -> None:
+    def promise(self, text: str, kept: bool, measured: object = "", *, timed: bool = False) -> None:
         """Record whether a promise was kept."""
-        self.promises.append(Promise(text, kept, str(measured)))
+        self.promises.append(Promise(text, kept, str(measured), timed))
 
     async def until(self, condition: Callable[[], Any], seconds: float = STEP_SECONDS) -> bool:
         """Wait until a condition holds; return whether it did within `seconds`."""
@@ -162,6 +167,7 @@ class Row:
     lost: int = 0
     doubled: int = 0
     promises: list[Promise] = field(default_factory=list)
+    trials: int = 1
     skipped: str = ""
 
     @property

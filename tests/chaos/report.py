@@ -28,7 +28,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _seconds(row.recovery),
         str(row.lost),
         str(row.doubled),
-        f"{kept} of {len(row.promises)} kept",
+        f"{kept} of {len(row.promises)} kept" + (f" in trial {row.trials}" if row.trials > 1 else ""),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from tests.chaos.environment import Environment, Target
 from tests.chaos.judge import judge_failures, judge_health, judge_log, judge_writes
@@ -17,13 +18,32 @@ from tests.support.load import NOT_SERVING, SERVING
 # A fault may go unnoticed by calls, for example if a connection is replaced before its next use.
 FAILURE_SECONDS = 5.0
 FAULT_SECONDS = 300.0
+TRIALS = 3
 
 
 async def try_fault(environment: Environment, fault: Fault) -> Row:
-    """Try a fault and judge its promises."""
+    """Try a fault and judge its promises; see `repeat`."""
     missing = fault.missing()
     if missing:
         return Row(fault.name, fault.summary, skipped=missing)
+    return await repeat(lambda: _try_once(environment, fault))
+
+
+async def repeat(trial: Callable[[], Awaitable[Row]]) -> Row:
+    """Return the result of the first trial that exceeds no limit in seconds, at most of trial TRIALS.
+
+    Other programs may have kept the machine busy. Any other broken promise is final.
+    """
+    trials = 1
+    while True:
+        row = await trial()
+        broken = [promise for promise in row.promises if not promise.kept]
+        if not broken or trials == TRIALS or not all(promise.timed for promise in broken):
+            return replace(row, trials=trials)
+        trials += 1
+
+
+async def _try_once(environment: Environment, fault: Fault) -> Row:
     try:
         async with asyncio.timeout(FAULT_SECONDS):
             return await _try(environment, fault)
@@ -83,10 +103,11 @@ async def _recover(run: Run) -> None:
         return run.work.health.statuses[-1] == SERVING and load.successes(run.ended) == load.names
 
     limit = run.fault.recovers_within
+    text = f"calls succeed within {limit:g} s after the fault"
     if await run.until(recovered):
         run.recovered = time.monotonic()
         seconds = run.recovered - run.ended
-        run.promise(f"calls succeed within {limit:g} s after the fault", seconds <= limit, f"{seconds:.1f} s")
+        run.promise(text, seconds <= limit, f"{seconds:.1f} s", timed=True)
         await run.calls()
     else:
-        run.promise(f"calls succeed within {limit:g} s after the fault", kept=False, measured="never")
+        run.promise(text, kept=False, measured="never")

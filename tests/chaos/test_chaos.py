@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.chaos.environment import open_environment
 from tests.chaos.faults import FAULTS
 from tests.chaos.model import UNAVAILABLE, Fault, Promise, Row, Run
 from tests.chaos.report import as_json, line, page, summary
-from tests.chaos.run import try_fault
+from tests.chaos.run import repeat, try_fault
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = Row("calm", "nothing happens", calls=10, recovery=0.1, promises=[Promise("no call fails", kept=True)])
@@ -32,6 +33,9 @@ BROKEN = Row(
     lost=1,
     promises=[Promise("no acknowledged write is lost", kept=False, measured="1")],
 )
+
+LATE = Promise("health is NOT_SERVING within 3 s", kept=False, timed=True)
+LOST = BROKEN.promises[0]
 
 
 async def chaos(*arguments: str) -> tuple[int | None, str, str]:
@@ -74,6 +78,27 @@ async def test_broken_promises_are_found() -> None:
         "no write is made twice",
     }
     assert "liveness stays SERVING" not in broken
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept", "trials"),
+    [
+        ([LATE, None], True, 2),
+        ([LATE, LATE, LATE, None], False, 3),
+        ([LOST, None], False, 1),
+        ([LATE, LOST, None], False, 2),
+    ],
+)
+async def test_only_a_limit_in_seconds_gives_another_trial(
+    broken: list[Promise | None], kept: bool, trials: int
+) -> None:
+    rows = iter([Row("storm", "", promises=[] if one is None else [one]) for one in broken])
+
+    async def trial() -> Row:
+        return next(rows)
+
+    row = await repeat(trial)
+    assert (row.kept, row.trials) == (kept, trials)
 
 
 async def test_interrupt_stops_everything_and_removes_all_files(short_folder: Path) -> None:

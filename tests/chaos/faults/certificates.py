@@ -97,8 +97,15 @@ async def _rotated(run: Run) -> AsyncIterator[None]:
             return authority.has_issued(await _served(run.target.port))
 
         rotated = await run.until(used, ROTATION_SECONDS)
-        run.promise(f"new connections get the new certificate within {ROTATION_SECONDS:g} s", rotated)
+        run.promise(
+            f"new connections get the new certificate within {ROTATION_SECONDS:g} s", rotated, timed=True
+        )
         yield
+
+
+async def _restart_users(environment: Environment) -> None:
+    await environment.stack.processes["users"].stop()
+    await environment.stack.restart("users")
 
 
 @asynccontextmanager
@@ -112,15 +119,15 @@ async def _authority_replaced(run: Run) -> AsyncIterator[None]:
         ca.write_bytes(ca.read_bytes() + authority.pair.certificate)
         _put(run, authority.issue(LOOPBACK, _now()))
         ca.write_bytes(authority.pair.certificate)
-        await environment.restart("users")
+        await _restart_users(environment)
 
         async def answered() -> bool:
             return await environment.get_stats() == "OK"
 
         answers = await run.until(answered, ROTATION_SECONDS)
-        run.promise(f"AdminService reaches UserService within {ROTATION_SECONDS:g} s", answers)
+        run.promise(f"AdminService reaches UserService within {ROTATION_SECONDS:g} s", answers, timed=True)
         yield
-    await environment.restart("users")
+    await _restart_users(environment)
 
 
 def _certificate_fault(name: str, summary: str, starts: dt.timedelta, lifetime: dt.timedelta) -> Fault:

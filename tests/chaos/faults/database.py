@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
 
-from tests.chaos.environment import Environment
+from gatehouse.app.services import SERVICES
+from tests.chaos.environment import Environment, Target
 from tests.chaos.model import TIMES_OUT, UNAVAILABLE, Fault, Run
 
 _DATABASE = frozenset({"DATABASE_UNAVAILABLE", "DATABASE_BUSY", "STATEMENT_TIMEOUT"})
@@ -99,6 +103,38 @@ async def _read_only(run: Run) -> AsyncIterator[None]:
     finally:
         await environment.sql("ALTER SYSTEM RESET default_transaction_read_only")
         await environment.sql("SELECT pg_reload_conf()")
+
+
+@asynccontextmanager
+async def _with_password_file(environment: Environment) -> AsyncIterator[Target]:
+    """Run a replica that reads the password of its role from a file."""
+    login = urlsplit(environment.settings()["GATEHOUSE_USERS__DATABASE_URL"])
+    url = urlunsplit(login._replace(netloc=f"{login.username}@{login.hostname}:{login.port}"))
+    folder = environment.stack.folder / "secrets"
+    folder.mkdir(exist_ok=True)
+    file = folder / "gatehouse_users__database_password"
+    file.write_text(login.password or "")
+    settings = {"GATEHOUSE_USERS__DATABASE_URL": url, "GATEHOUSE_SECRETS_DIR": str(folder)}
+    async with environment.replicas(**settings) as target:
+        target.control = file
+        yield target
+
+
+@asynccontextmanager
+async def _password_changed(run: Run) -> AsyncIterator[None]:
+    """Change the password of the role and its file, and close the connections with the old one."""
+    file: Path = run.target.control
+    old, new = file.read_text(), secrets.token_urlsafe(24)
+    role = SERVICES["users"].login_role
+    try:
+        file.write_text(new)
+        await run.environment.sql(f"ALTER ROLE {role} PASSWORD '{new}'")
+        await _terminate_backends(run.environment)
+        run.promise("calls succeed with the new password", await run.calls(succeed=True))
+        yield
+    finally:
+        file.write_text(old)
+        await run.environment.sql(f"ALTER ROLE {role} PASSWORD '{old}'")
 
 
 @asynccontextmanager
@@ -202,6 +238,15 @@ FAULTS = (
         _read_only,
         codes=UNAVAILABLE,
         affected=_WRITES,
+        quick=False,
+    ),
+    Fault(
+        "database-password-changed",
+        "the password of the role and its secret file are changed, and all connections are closed",
+        _password_changed,
+        target=_with_password_file,
+        codes=UNAVAILABLE,
+        reasons=_DATABASE,
         quick=False,
     ),
     Fault(

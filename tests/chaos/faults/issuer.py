@@ -29,7 +29,7 @@ async def _killed(run: Run) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await run.environment.restart("issuer")
+        await run.environment.stack.restart("issuer")
 
 
 @asynccontextmanager
@@ -199,6 +199,7 @@ FAULTS = (
         _refusing,
         codes=UNAVAILABLE,
         affected=_READS,
+        logs="issuer unavailable",
     ),
     Fault(
         "issuer-bad-answer",
