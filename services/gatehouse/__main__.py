@@ -6,9 +6,15 @@ import gc
 import os
 import sys
 
+# Variables for other programs: `ssl` would write the keys of TLS sessions to the file, so that others can
+# decrypt tokens; typer fails if its width is not a number.
+_IGNORED = ("SSLKEYLOGFILE", "TERMINAL_WIDTH")
+
 
 def run() -> None:
     """Run the command line of this process."""
+    for name in _IGNORED:
+        os.environ.pop(name, None)
     # gRPC reads it when it is imported. Its messages on standard error do not have the format of our log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Gatehouse uses no plugins of pydantic; looking for them takes 20 ms.

@@ -11,6 +11,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from gatehouse.settings import wants_color
 from gatehouse_testbed.errors import TestbedError
 
 WIDTH = 110
@@ -27,6 +28,9 @@ def make_console(stream: TextIO | None = None, *, record: bool = False) -> Conso
         record: Whether `save_svg` can save its output.
     """
     console = Console(file=stream, record=record, highlight=False)
+    if not wants_color(terminal=console.is_terminal):
+        # A recording keeps its colors.
+        console = Console(file=stream, record=record, highlight=False, color_system=None)
     if record or not console.is_terminal:
         console.width = WIDTH
     return console

@@ -57,6 +57,9 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
         (["trace", "xyz"], {}, 2, "xyz: not a trace id"),
         (["trace", "ab"], {}, 2, "no trace server is configured; use --url"),
         (["token", "decode", "a.b.c"], {}, 2, "cannot be decoded"),
+        (["config", "--sources", "--describe"], {}, 2, "give one of them"),
+        (["call", "users", "CountUsers", "--token", "\udcff"], {}, 2, "the token is invalid"),
+        (["call", "users", "Get\udcff"], {}, 2, "UserService has no such RPC"),
         (["policy", "--format", "xml"], {}, 2, "'xml' is not one of 'table', 'json'"),
         (["serve", "users"], {}, 2, "GATEHOUSE_ISSUERS: no issuer is configured"),
         (["serve", "mice"], {}, 2, "mice: unknown service; use one of users, admin"),
@@ -142,12 +145,33 @@ def test_unreachable_server_is_one_line_with_its_address(cli: Cli, tmp_path: Pat
     profile.write_text(json.dumps(json.loads(NOWHERE) | {"plaintext": True}))
     done = cli("call", "users", "CountUsers", "--timeout", "5", GATEHOUSE_PROFILE=str(profile))
     assert done.code == 3
-    assert done.err.startswith("gatehouse: UNAVAILABLE: ")
-    assert "check that it is running at 127.0.0.1:1" in done.err
+    assert done.err.startswith(
+        "gatehouse: UNAVAILABLE: cannot connect to 127.0.0.1:1; check that it runs there"
+    )
     assert done.err.count("\n") == 1
     done = cli("healthcheck", "users", "--timeout", "1")
     assert (done.code, done.out) == (3, "users  UNREACHABLE\n")
     assert done.err.endswith(f", or run `{program_name()} doctor users`\n")
+
+
+def test_detail_of_a_failed_connection_is_shown_on_request(cli: Cli, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    command = ("call", "users", "CountUsers", "--timeout", "20")
+    for target, text in {
+        "127.0.0.1:1": "cannot connect to 127.0.0.1:1; check that it runs there",
+        "nowhere.invalid:1": "the host name of nowhere.invalid:1 cannot be resolved",
+    }.items():
+        profile.write_text(json.dumps({"targets": {"users": target}, "ca_file": None}))
+        lines = cli(*command, "--verbose", GATEHOUSE_PROFILE=str(profile)).err.splitlines()
+        assert text in lines[0]
+        assert lines[1].startswith("gatehouse: details of gRPC: ")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        profile.write_text(json.dumps({"targets": {"users": target}}))
+        done = cli("call", "users", "CountUsers", "--timeout", "0.5", GATEHOUSE_PROFILE=str(profile))
+    assert f"{target} did not respond in time" in done.err
 
 
 def test_port_in_use_is_one_line(cli: Cli) -> None:

@@ -79,10 +79,24 @@ def test_terminal_shows_color_and_a_pipe_plain_text() -> None:
 
 
 def test_color_is_off_with_no_color() -> None:
-    shown = run_on_terminal("policy", columns=120, NO_COLOR="1")
-
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    shown = run_on_terminal("policy", columns=120, NO_COLOR="1", FORCE_COLOR="1")
+    assert ESCAPE not in shown
     assert "│" in shown
+    assert ESCAPE not in run_on_terminal("--help", NO_COLOR="1")
+
+
+def test_color_is_forced_into_a_pipe() -> None:
+    for command in ("policy", "--help"):
+        with start(command, FORCE_COLOR="1", TERM="xterm-256color") as process:
+            assert ESCAPE in process.communicate(timeout=60)[0]
+
+
+def test_help_does_not_cut_summaries() -> None:
+    with start("--help", COLUMNS="80", TERMINAL_WIDTH="wide") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert "in several that share the ports." in " ".join(out.split())
 
 
 def test_dumb_terminal_shows_plain_text() -> None:

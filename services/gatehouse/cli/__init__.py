@@ -12,7 +12,7 @@ import typer
 from gatehouse.cli._errors import MEANINGS, ExitCode, explain, print_error
 from gatehouse.cli._help import code_table, set_help
 from gatehouse.cli._options import ReadyFile
-from gatehouse.cli._output import discard_output, is_plain, set_up_streams
+from gatehouse.cli._output import discard_output, is_colored, set_up_streams
 from gatehouse.cli._program import program_name
 from gatehouse.settings import wants_traceback
 
@@ -42,7 +42,7 @@ def make_app(only: str | None = None) -> typer.Typer:
         only: The only command to load, so that it does not wait for the imports of the others; all commands
             if there is none of this name.
     """
-    plain = is_plain()
+    plain = not is_colored()  # the help of typer has colors, or no boxes either
     app = typer.Typer(
         name="gatehouse",
         add_completion=False,

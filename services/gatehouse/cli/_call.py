@@ -18,7 +18,6 @@ from gatehouse.cli._options import Client, Scope, User
 from gatehouse.cli._program import program_name
 from gatehouse.cli._token import obtain_token, read_token
 from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
-from gatehouse.client.profile import Profile
 from gatehouse.client.requests import RequestLines, find_method, parse_requests
 from gatehouse.settings import ConfigurationError
 
@@ -44,10 +43,14 @@ def call(
     limit: Annotated[
         int, typer.Option(min=0, help="Responses after which to cancel a stream; 0 for no limit.")
     ] = 0,
+    *,
     timeout: Annotated[
         float | None,
         typer.Option(min=0.1, help="Seconds; by default 10 for unary RPCs, no limit for streams."),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print what gRPC says about a failed connection.")
+    ] = False,
 ) -> int:
     """Call an RPC with a request in JSON, and print each response as a line of JSON.
 
@@ -96,7 +99,7 @@ def call(
             typer.echo(f"trace: {program_name()} trace {trace_id}", err=True)
         return outcome
 
-    return _report(asyncio.run(run()), profile, service)
+    return _report(asyncio.run(run()), profile.targets[service], verbose=verbose)
 
 
 def _print_response(response: Any) -> None:
@@ -104,21 +107,36 @@ def _print_response(response: Any) -> None:
     sys.stdout.flush()
 
 
-def _report(outcome: Outcome, profile: Profile, service: str) -> int:
+def _report(outcome: Outcome, target: str, *, verbose: bool) -> int:
     """Print why a call failed, and return the exit code."""
     if outcome.code is grpc.StatusCode.OK:
         return ExitCode.OK
-    reason = f" ({outcome.reason})" if outcome.reason else ""
     unavailable = outcome.code is grpc.StatusCode.UNAVAILABLE
     # Without a reason the status is not from the service but from the transport.
-    hint = (
-        f"; check that it is running at {profile.targets[service]}, and that `ca_file` trusts its certificate"
-        if unavailable and not reason
-        else ""
-    )
-    print_error(f"{outcome.code.name}: {outcome.message}{reason}{hint}")
+    transport = not outcome.reason and (unavailable or outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED)
+    if transport:
+        print_error(f"{outcome.code.name}: {_connection_problem(outcome, target)}")
+        if verbose:
+            print_error(f"details of gRPC: {outcome.message}")
+    else:
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        print_error(f"{outcome.code.name}: {outcome.message}{reason}")
     for field, description in outcome.violations:
         print_error(f"{field}: {description}")
     if outcome.challenge:
         print_error(f"www-authenticate: {outcome.challenge}")
     return ExitCode.UNREACHABLE if unavailable else ExitCode.REFUSED
+
+
+def _connection_problem(outcome: Outcome, target: str) -> str:
+    if outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{target} did not respond in time; check that it is running, or set a longer --timeout"
+    details = outcome.message.lower()
+    if "certificate" in details or "handshake" in details or "peer name" in details:
+        return (
+            f"no TLS connection to {target}; check that it uses TLS, that `ca_file` trusts its certificate, "
+            "and that the certificate has its name (`server_name`)"
+        )
+    if "dns resolution" in details:
+        return f"the host name of {target} cannot be resolved; check the target in the profile"
+    return f"cannot connect to {target}; check that it runs there, and that `ca_file` trusts its certificate"

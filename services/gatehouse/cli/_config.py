@@ -10,7 +10,13 @@ import typer
 from gatehouse.app.services import settings_model
 from gatehouse.cli._errors import ExitCode
 from gatehouse.cli._output import print_table
-from gatehouse.settings import describe_settings, load_settings, mask_settings, setting_values
+from gatehouse.settings import (
+    ConfigurationError,
+    describe_settings,
+    load_settings,
+    mask_settings,
+    setting_values,
+)
 
 
 def config(
@@ -32,6 +38,8 @@ def config(
       GATEHOUSE_USERS__PORT=50061 gatehouse config --sources
       gatehouse config --describe
     """
+    if describe and sources:
+        raise ConfigurationError("--sources and --describe: give one of them")
     if describe:
         print_table(("setting", "default", "meaning"), describe_settings(settings_model()))
         return ExitCode.OK

@@ -21,6 +21,7 @@ def set_help(app: typer.Typer, *, plain: bool) -> None:
     for command in app.registered_commands:
         text, _, examples = inspect.cleandoc(command.callback.__doc__ or "").partition("\nExamples:\n")
         command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        command.short_help = command.help.partition("\n\n")[0]  # otherwise the list of commands cuts it
         lines = [line.replace("gatehouse ", f"{program_name()} ") for line in examples.split("\n") if line]
         command.epilog = _preformatted(["Examples:", *lines], plain=plain)
     for group in app.registered_groups:

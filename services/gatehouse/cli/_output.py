@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from gatehouse.settings import environment
+from gatehouse.settings import environment, wants_color
 
 _NARROW_COLUMN = 24
 
@@ -20,9 +20,15 @@ def set_up_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def is_colored() -> bool:
+    """Return whether to print with colors; see wants_color."""
+    return wants_color(terminal=sys.stdout.isatty())
+
+
 def is_plain() -> bool:
-    """Return whether standard output is not a terminal, or a terminal without colors and boxes."""
-    return not sys.stdout.isatty() or environment().get("TERM") in {"dumb", "unknown"}
+    """Return whether to print without colors and without boxes, as in a pipe and on a dumb terminal."""
+    dumb = not sys.stdout.isatty() or environment().get("TERM") in {"dumb", "unknown"}
+    return dumb and not is_colored()
 
 
 def print_table(
@@ -49,7 +55,7 @@ def print_table(
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console()
+    console = Console(force_terminal=True) if is_colored() else Console(color_system=None)
     borders = 3 * len(header) + 1
     if widths[0] + sum(min(width, _NARROW_COLUMN) for width in widths[1:]) + borders > console.width:
         for name, *values in rows:

@@ -26,8 +26,15 @@ token_app = typer.Typer(help="Obtain, decode, introspect and revoke tokens.")
 
 
 def read_token(token: str) -> str:
-    """Return a token from the command line; `-` reads it from standard input."""
-    return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - not a secret
+    """Return a token from the command line; `-` reads it from standard input.
+
+    Raises:
+        ConfigurationError: It has characters that no token has, and for which gRPC never ends the call.
+    """
+    token = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - not a secret
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigurationError("the token is invalid: it may only have printable ASCII characters")
+    return token
 
 
 @asynccontextmanager

@@ -24,7 +24,8 @@ def find_method(service: ServiceDescriptor, method: str) -> MethodDescriptor:
     Raises:
         ConfigurationError: There is no such method.
     """
-    found: MethodDescriptor | None = service.methods_by_name.get(method)
+    # A look-up in `methods_by_name` fails for a name that is not UTF-8.
+    found: MethodDescriptor | None = next((m for m in service.methods if m.name == method), None)
     if found is None:
         names = ", ".join(service.methods_by_name)
         raise ConfigurationError(f"{method}: {service.name} has no such RPC; use one of {names}")
