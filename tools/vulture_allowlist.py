@@ -84,6 +84,7 @@ _.save_token
 _.set_code
 _.set_details
 _.settings_customise_sources
+_.short_help
 _.should_exit
 _.suppressed
 _.token_type

@@ -137,6 +137,6 @@ def _connection_problem(outcome: Outcome, target: str) -> str:
             f"no TLS connection to {target}; check that it uses TLS, that `ca_file` trusts its certificate, "
             "and that the certificate has its name (`server_name`)"
         )
-    if "dns resolution" in details:
+    if "resol" in details:  # "errors resolving", "DNS resolution failed"
         return f"the host name of {target} cannot be resolved; check the target in the profile"
     return f"cannot connect to {target}; check that it runs there, and that `ca_file` trusts its certificate"
