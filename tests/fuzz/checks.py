@@ -31,7 +31,7 @@ from gatehouse.oauth import (
 )
 from gatehouse.oauth._claims import ClaimsVerifier
 from gatehouse.oauth._json import strict_object
-from gatehouse.oauth.keys import read_keys
+from gatehouse.oauth._jwks import read_keys
 from gatehouse.oauth.presented_token import decode_base64url
 from gatehouse.rpc._metadata import read_metadata
 from gatehouse.storage.paging import PageTokenError, read_page_token, write_page_token

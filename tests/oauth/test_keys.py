@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
+from gatehouse.oauth._jwks import read_keys
 from gatehouse.oauth.keys import (
     ABSENT_SECONDS,
     FETCH_AGAIN_SECONDS,
     FETCHES,
     KeySet,
     backoff_seconds,
-    read_keys,
 )
 from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
 from tests.support.eventually import eventually
