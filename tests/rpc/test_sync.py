@@ -12,9 +12,10 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gatehouse import domain
+from gatehouse.background import BackgroundLoop
 from gatehouse.public.v1 import public_pb2, public_pb2_grpc
 from gatehouse.rpc import AccessRule, PolicyError, PolicyOptions, current_principal
-from gatehouse.rpc.sync import BackgroundLoop, OAuth2ServerInterceptor
+from gatehouse.rpc.sync import OAuth2ServerInterceptor
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from tests.support.eventually import eventually
 from tests.support.rpc import PROBE, Env, TableVerifier, error_info, line_keeper, principal

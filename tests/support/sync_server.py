@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 
+from gatehouse.background import BackgroundLoop
 from gatehouse.rpc import PolicyOptions
-from gatehouse.rpc.sync import BackgroundLoop, OAuth2ServerInterceptor
+from gatehouse.rpc.sync import OAuth2ServerInterceptor
 from gatehouse.settings import ServerSettings
 from tests.support.rpc import METHODS, PROBE, Client, Env, Probe, TableVerifier, Text, line_keeper, principal
 

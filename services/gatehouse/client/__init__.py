@@ -6,16 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatehouse.client.call_credentials import TokenCallCredentials
     from gatehouse.client.channel import connect
     from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
     from gatehouse.client.token_source import TokenSource
 
 __all__ = [
     "ClientCredentials",
+    "TokenCallCredentials",
     "TokenResponse",
     "TokenSource",
     "connect",
+    "create_oauth2_channel",
     "introspect",
     "request_token",
     "revoke",
@@ -23,8 +27,10 @@ __all__ = [
 
 _MODULES = {
     "ClientCredentials": "client_credentials",
+    "TokenCallCredentials": "call_credentials",
     "TokenSource": "token_source",
     "connect": "channel",
+    "create_oauth2_channel": "sync_channel",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,33 +12,13 @@ import grpc.aio
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse.client.options import channel_options
 from gatehouse.client.reloading import ReloadingChannel
 from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
-from gatehouse.grpc_options import NO_PROXY, server_name_option
 from gatehouse.oauth import OAuthError
 from gatehouse.rpc.tls import FileCheck
 from gatehouse.settings import TlsSettings
-
-# UNAVAILABLE is the only code that is safe to retry for every RPC: the server has not started the call.
-_SERVICE_CONFIG = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-    }
-)
 
 
 def connect(
@@ -68,18 +47,7 @@ def connect(
     Raises:
         TlsError: The CA file cannot be used, or plaintext is not allowed.
     """
-    options: list[tuple[str, Any]] = [
-        ("grpc.service_config", _SERVICE_CONFIG),
-        ("grpc.enable_retries", 1),
-        NO_PROXY,
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        *server_name_option(server_name),
-    ]
+    options = channel_options(server_name, max_message_bytes)
     calls = _Calls(tracer or NoOpTracer(), deadline, tokens)
     interceptors: list[Any] = [
         _UnaryUnary(calls),

@@ -5,7 +5,6 @@ the server, and waits there until the chain admits the call. So a slow issuer ho
 tokens it has to verify.
 """
 
-from gatehouse.rpc.sync.background import BackgroundLoop
 from gatehouse.rpc.sync.interceptor import OAuth2ServerInterceptor
 
-__all__ = ["BackgroundLoop", "OAuth2ServerInterceptor"]
+__all__ = ["OAuth2ServerInterceptor"]

@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 import grpc
 import protovalidate
 
+from gatehouse.background import BackgroundLoop
 from gatehouse.rpc._context import NO_REQUEST, ServicerContext
 from gatehouse.rpc._metadata import CallMetadata
 from gatehouse.rpc._registration import Handler, handler_function
 from gatehouse.rpc.call import Call, Method, Next, set_current
 from gatehouse.rpc.errors import StatusError, trailers_of
 from gatehouse.rpc.sync._interruptible import Interruptible
-from gatehouse.rpc.sync.background import BackgroundLoop
 from gatehouse.rpc.validation import parser
 
 

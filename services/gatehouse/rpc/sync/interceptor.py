@@ -8,6 +8,7 @@ import grpc
 import protovalidate
 from structlog.typing import FilteringBoundLogger
 
+from gatehouse.background import BackgroundLoop
 from gatehouse.oauth import TokenVerifier
 from gatehouse.rpc._metadata import read_metadata
 from gatehouse.rpc._registration import Handler, service_descriptors
@@ -19,7 +20,6 @@ from gatehouse.rpc.logging import LoggingInterceptor
 from gatehouse.rpc.metrics import RpcMetrics
 from gatehouse.rpc.policy import Policy, PolicyOptions
 from gatehouse.rpc.sync._method import SyncMethod, wait_for_handler
-from gatehouse.rpc.sync.background import BackgroundLoop
 from gatehouse.settings import ServerSettings
 
 

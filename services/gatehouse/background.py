@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own."""
+"""An event loop in a thread of its own, for synchronous servers and clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """An event loop in a thread of its own, for the verifier of a synchronous server.
+    """An event loop in a thread of its own, for verifiers and token sources in synchronous programs.
 
     A context manager: leaving it cancels what still runs and ends the thread.
     """
