@@ -182,6 +182,7 @@ def _commands(stack: Stack) -> list[str]:
         "gatehouse call admin GetStats --as alice  # prints the command that shows its trace",
         "gatehouse call users WatchUsers --as alice --limit 2 --timeout 60",
         "gatehouse token decode $(gatehouse token obtain --as bob --scope read:users)",
+        f"(. {shlex.quote(str(stack.settings_file))}; gatehouse doctor)  # check what the services need",
         "gatehouse tour  # the tour of the demo, on this system",
         f"kill {stack.pids['users']}  # stop UserService; kill -USR1 {os.getpid()} starts it again",
         f"grpcurl -cacert {ca_file} {stack.profile.targets['users']} list  # if grpcurl is installed",

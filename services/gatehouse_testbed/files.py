@@ -1,12 +1,15 @@
-"""The realm file and the demo users: package data in a wheel, files of the repository in a checkout."""
+"""The realm file, the demo users, and the files that a stack writes for its user."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatehouse.client.profile import Profile
 from gatehouse_testbed.errors import TestbedError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -55,3 +58,21 @@ def read_users(path: Path) -> Sequence[UserRow]:
         raise TestbedError(f"{path}: cannot be read ({error.strerror}); name a CSV file") from None
     except (KeyError, ValueError) as error:
         raise TestbedError(f"{path}: not a CSV file with email and display_name ({error})") from None
+
+
+def write_profile(profile: Profile, file: Path) -> None:
+    """Write a profile with its secrets in clear text, readable by the owner only."""
+    plain = profile.model_dump(mode="json", exclude_none=True)
+    plain["clients"] = {name: secret.get_secret_value() for name, secret in profile.clients.items()}
+    plain["passwords"] = {name: secret.get_secret_value() for name, secret in profile.passwords.items()}
+    if profile.issuer_admin_password is not None:
+        plain["issuer_admin_password"] = profile.issuer_admin_password.get_secret_value()
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(plain, indent=2), encoding="utf-8")
+
+
+def write_settings(settings: Mapping[str, str], file: Path) -> None:
+    """Write settings with their secrets as shell commands that set them, readable by the owner only."""
+    file.touch(mode=0o600)
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+    file.write_text("".join(lines), encoding="utf-8")

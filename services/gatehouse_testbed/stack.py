@@ -15,7 +15,7 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.files import realm_file
+from gatehouse_testbed.files import realm_file, write_profile, write_settings
 from gatehouse_testbed.issuer import Realm, load_realm, realm_variables
 from gatehouse_testbed.ports import HOST, Ports
 from gatehouse_testbed.postgres import Postgres
@@ -42,6 +42,7 @@ class Stack:
     Attributes:
         profile: Addresses, clients and users.
         profile_file: The same, for `GATEHOUSE_PROFILE`.
+        settings_file: Settings of all services, for a shell.
         folder: Logs of all processes.
         postgres: The database.
         processes: The issuer and each service, by name. `restart` replaces them.
@@ -49,6 +50,7 @@ class Stack:
 
     profile: Profile
     profile_file: Path
+    settings_file: Path
     folder: Path
     postgres: Postgres = field(repr=False)
     processes: dict[str, GatehouseProcess] = field(repr=False)
@@ -178,7 +180,11 @@ class _Starter:
         profile = profile.model_copy(update={"metrics": metrics})
         file = self.folder / "profile.json"
         write_profile(profile, file)
-        return Stack(profile, file, self.folder, database, self.processes)
+        settings_file = self.folder / "settings.sh"
+        write_settings(
+            {k: v for name in SERVICES for k, v in self.processes[name].settings.items()}, settings_file
+        )
+        return Stack(profile, file, settings_file, self.folder, database, self.processes)
 
     async def _start_issuer(self) -> None:
         password = self.folder / "issuer-admin-password"
@@ -262,17 +268,6 @@ class _Starter:
         await wait_for_health(profile, name, serving=True, seconds=SERVING_SECONDS)
         self.on_progress(name, f"{HOST}:{ready[name]} over TLS, SERVING")
         return int(ready["metrics"])
-
-
-def write_profile(profile: Profile, file: Path) -> None:
-    """Write a profile with its secrets in clear text, readable by the owner only."""
-    plain = profile.model_dump(mode="json", exclude_none=True)
-    plain["clients"] = {name: secret.get_secret_value() for name, secret in profile.clients.items()}
-    plain["passwords"] = {name: secret.get_secret_value() for name, secret in profile.passwords.items()}
-    if profile.issuer_admin_password is not None:
-        plain["issuer_admin_password"] = profile.issuer_admin_password.get_secret_value()
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(plain, indent=2), encoding="utf-8")
 
 
 async def _wait(work: asyncio.Future[list[str]]) -> None:

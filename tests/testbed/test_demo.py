@@ -21,10 +21,10 @@ from rich.console import Console
 from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
-from gatehouse_testbed.files import realm_file
+from gatehouse_testbed.files import realm_file, write_profile
 from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.run_folder import run_folder
-from gatehouse_testbed.stack import run_stack, write_profile
+from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.tour.steps import STEPS
 from gatehouse_testbed.tour.tour import Tour
 from tests.support.child_coverage import measured
@@ -175,7 +175,7 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
     async with kept_running(short_folder) as (process, printed):
         exports, commands = printed[:2], printed[2:]
         assert all(line.startswith("export ") for line in exports)
-        assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ")) for line in commands)
+        assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ", "(. ")) for line in commands)
         by_name: dict[str, str] = {line.split("  #")[0].split(" --")[0]: line for line in commands}
 
         code, out = await paste([*exports, by_name["gatehouse call users ListUsers"]])
@@ -186,6 +186,10 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         (decode,) = (line for line in commands if line.startswith("gatehouse token decode"))
         code, out = await paste([*exports, decode])
         assert (code, json.loads(out)["claims"]["scope"]) == (0, "read:users"), out
+
+        (doctor,) = (line for line in commands if "gatehouse doctor" in line)
+        code, out = await paste([*exports, doctor])
+        assert (code, "warning" in out, "role sync" in out) == (0, False, True), out
 
         code, out = await paste([*exports, by_name["gatehouse call admin GetStats"]])
         assert code == 0, out

@@ -27,8 +27,8 @@ from gatehouse.runtime.doctor.result import CHECK_SECONDS, Problem, Result, Stat
 from gatehouse.runtime.issuers import hint_for
 from gatehouse.settings import IssuerSettings, VerifyMode
 
-# A server may cache its Date for a second.
-_DATE_SECONDS = 1.0
+# A server may cache its Date for a second, and a busy one for a little longer.
+_DATE_SECONDS = 2.0
 
 
 def explain_oauth_error(error: OAuthError, setting: str = "") -> Problem:
