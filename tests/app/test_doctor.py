@@ -271,9 +271,11 @@ async def test_ports_of_another_program_are_reported(doctor: Doctor, other_progr
         GATEHOUSE_TELEMETRY__METRICS_PORT=str(other_program),
     )
 
-    problem = f"127.0.0.1:{other_program}: another program uses it; stop that program, or set "
-    assert found["users: port"] == ("failed", f"{problem}GATEHOUSE_USERS__PORT")
-    assert found["users: metrics"] == ("failed", f"{problem}GATEHOUSE_TELEMETRY__METRICS_PORT")
+    for check, setting in (("port", "USERS__PORT"), ("metrics", "TELEMETRY__METRICS_PORT")):
+        status, detail = found[f"users: {check}"]
+        assert status == "failed"
+        assert detail.startswith(f"127.0.0.1:{other_program}: used by another program, or by ")
+        assert detail.endswith(f"; stop it, or set GATEHOUSE_{setting}")
 
 
 async def test_address_of_another_machine_is_reported(doctor: Doctor) -> None:

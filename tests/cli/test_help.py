@@ -178,3 +178,10 @@ def test_healthcheck_imports_no_server_and_no_console() -> None:
     packages = {name.split(".")[0] for name in imported}
     assert not packages & {"rich", "httpx", "sqlalchemy", "structlog", "opentelemetry", "cryptography", "jwt"}
     assert not {name for name in imported if name.startswith(("gatehouse.rpc", "gatehouse.oauth"))}
+
+
+def test_status_of_a_check_is_colored_on_a_terminal() -> None:
+    for columns in (60, 200):  # with and without a table
+        shown = run_on_terminal("doctor", "public", columns=columns, GATEHOUSE_TLS__PLAINTEXT="true")
+        assert "\x1b[1;31mfailed\x1b[0m" in shown
+        assert "\x1b[32mok" in shown

@@ -37,7 +37,8 @@ async def check_port(settings: Settings, name: str, service: str, server_name: s
         raise Problem(f"in use; cannot check by which server: {problem}", Status.WARNING) from None
     except Problem:
         raise Problem(
-            f"{host}:{port}: another program uses it; stop that program, or set {setting}"
+            f"{host}:{port}: used by another program, or by a server with other settings; stop it, or set "
+            f"{setting}"
         ) from None
     if status != "SERVING":
         raise Problem(
@@ -71,7 +72,7 @@ async def check_metrics_port(settings: Settings, name: str) -> str:
     target = next((line for line in text.splitlines() if line.startswith("target_info{")), "")
     if 'service_namespace="gatehouse"' not in target or name not in target:
         raise Problem(
-            f"{host}:{port}: another program uses it; stop that program, or set "
+            f"{host}:{port}: used by another program, or by another service; stop it, or set "
             "GATEHOUSE_TELEMETRY__METRICS_PORT"
         )
     return f"{host}:{port}: served by Gatehouse"
