@@ -22,7 +22,7 @@ from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import CountingObserver, MakeVerifier, Stopwatch, config
-from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime, SigningKey
+from tests.support.oauth_issuers import EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey
 
 EC = SigningKey.make("ec")
 RSA = SigningKey.make("rsa", "RS256")
@@ -445,6 +445,20 @@ async def test_known_keys_are_used_during_an_outage(
     await manual_time.until_sleeping()
     manual_time.advance(30.0)
     assert await verifier.verify(key.sign(idp.claims()))
+
+
+@pytest.mark.parametrize("mode", ["jwt", "hybrid"])
+async def test_keys_are_not_fetched_for_a_token_that_is_not_valid(
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    """Clients may send expired tokens whose key was withdrawn; they need a new token, not a retry."""
+    verifier = await make_verifier(config(idp, mode))
+    withdrawn = SigningKey.make("withdrawn")
+    for number in range(20):
+        expired = withdrawn.sign(idp.claims(exp=EPOCH - 100 - number))
+        with pytest.raises(InvalidToken, match="token_expired"):
+            await verifier.verify(expired)
+    assert idp.request_count("jwks") == 1
 
 
 async def test_unknown_key_of_a_hanging_issuer_is_an_outage_within_a_second(

@@ -59,8 +59,7 @@ class IssuerVerifier:
         self._monotonic = monotonic
         self._sleep = sleep
         self._observer = observer
-        claims = ClaimsVerifier(config, clock)
-        self._metadata_urls = claims.provider.metadata_urls(config.issuer)
+        self._claims = ClaimsVerifier(config, clock)
         self._metadata: Metadata | None = None
         self._metadata_doubtful = False
         self._rediscovered_at = -math.inf
@@ -73,13 +72,13 @@ class IssuerVerifier:
             self._keys = KeySet(
                 self._fetch_keys, config.algorithms, monotonic, sleep, partial(self._report, "keys")
             )
-            self._jwt = JwtVerifier(config, self._keys, claims)
+            self._jwt = JwtVerifier(config, self._keys, self._claims)
         if config.mode != "jwt":
             self._introspection = IntrospectionVerifier(
                 config,
                 self._introspection_endpoint,
                 http,
-                claims,
+                self._claims,
                 monotonic=monotonic,
                 sleep=sleep,
                 on_answer=partial(self._report, "introspection"),
@@ -117,13 +116,19 @@ class IssuerVerifier:
             await asyncio.gather(self._discoverer, return_exceptions=True)
         await self._discovery.aclose()
 
-    async def verify_signature(self, token: PresentedToken) -> Principal | None:
-        """Return the principal of a signed token, or None if the mode of this issuer is `introspection`.
+    async def verify_offline(self, token: PresentedToken) -> Principal | None:
+        """Verify the claims that a signed token has, and its signature unless the mode is `introspection`.
+
+        Returns:
+            The principal, or None if the signature was not verified.
 
         Raises:
             InvalidToken: The token is invalid.
             IssuerUnavailable: Its key is unknown and cannot be fetched at present.
         """
+        if token.jws is not None:
+            # Whether genuine or forged, a token that says that it is not valid is not worth a request.
+            self._claims.check(token.jws.claims, required=())
         return None if self._jwt is None else await self._jwt.verify(token)
 
     async def confirm(
@@ -134,7 +139,7 @@ class IssuerVerifier:
         Args:
             token: The token.
             key: Its hash.
-            signed: The result of `verify_signature`.
+            signed: The result of `verify_offline`.
             online: Ask the issuer now, in any mode.
 
         Raises:
@@ -199,7 +204,7 @@ class IssuerVerifier:
             config.issuer,
             config.discovery_url,
             allow_http=config.allow_http,
-            urls=self._metadata_urls,
+            urls=self._claims.provider.metadata_urls(config.issuer),
         )
         self._metadata = metadata
         endpoint = config.introspection_endpoint or metadata.introspection_endpoint
