@@ -95,6 +95,7 @@ def claims() -> Iterator[AnswerRow]:
         "no roles": ({"realm_access": ...}, "role_missing"),
         "no iss": ({"iss": ...}, ""),
         "token_type bearer": ({"token_type": "bearer"}, ""),
+        "token_type is null": ({"token_type": None}, ""),
         "exp with decimals": ({"exp": 4e9 + 0.25}, ""),
         "no client": ({"azp": ..., "client_id": ...}, ""),
     }

@@ -138,7 +138,8 @@ class IntrospectionVerifier:
             raise InvalidToken("token_inactive")
         # RFC 7662 section 2.2: a response need not name the issuer.
         principal = self._claims.principal(VerifiedClaims(answer), required=("aud", "exp"))
-        if str(answer.get("token_type", "bearer")).lower() != "bearer":
+        token_type = answer.get("token_type")
+        if token_type is not None and str(token_type).lower() != "bearer":
             raise InvalidToken("token_type_mismatch")
         # The login is read from the token, which is now known to be the issuer's own. Introspection may
         # return the current login of the session instead.
