@@ -9,8 +9,21 @@ import grpc.aio
 import pytest
 
 from gatehouse import domain
+from gatehouse.rpc import Service
+from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from tests.support.eventually import eventually
-from tests.support.rpc import METHODS, PROBE, Env, Text, details_of, error_info, open_env, reached, service_of
+from tests.support.rpc import (
+    METHODS,
+    PROBE,
+    Env,
+    Text,
+    details_of,
+    error_info,
+    open_env,
+    principal,
+    reached,
+    service_of,
+)
 
 CANARY = "canary-in-an-exception"
 DOMAIN: list[tuple[domain.DomainError, grpc.StatusCode]] = [
@@ -331,3 +344,18 @@ async def test_a_unary_call_without_a_request_is_unimplemented(env: Env) -> None
     call = stub([], metadata=(("authorization", "Bearer good"),), timeout=10)
     assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
     assert env.probe.handled == []
+
+
+async def test_rpc_that_a_servicer_does_not_implement_is_unimplemented() -> None:
+    servicer: Any = users_pb2_grpc.UserServiceServicer
+    service = Service(users_pb2_grpc.add_UserServiceServicer_to_server, servicer())
+    async with open_env(services=[service]) as env:
+        env.verifier.answers["reader"] = principal("read:users")
+        stub = users_pb2_grpc.UserServiceStub(env.client.channel)
+        metadata = (("authorization", "Bearer reader"),)
+        unary = stub.CountUsers(users_pb2.CountUsersRequest(), metadata=metadata)
+        stream = stub.WatchUsers(users_pb2.WatchUsersRequest(), metadata=metadata)
+        without_token = stub.CountUsers(users_pb2.CountUsersRequest())
+        assert await unary.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert await stream.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert await without_token.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -12,6 +12,8 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
+from gatehouse.rpc.call import Status
+from gatehouse.rpc.errors import StatusError
 from gatehouse.rpc.policy import PolicyError
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -47,6 +49,8 @@ class _Registrar:
 def collect_handlers(services: Sequence[Service]) -> dict[str, Handler]:
     """Return the handlers of `services` by path, `/package.Service/Method`.
 
+    An RPC that a servicer does not implement is UNIMPLEMENTED, once its caller is authorized.
+
     Raises:
         PolicyError: A handler is not async, or a path is registered twice.
     """
@@ -56,6 +60,8 @@ def collect_handlers(services: Sequence[Service]) -> dict[str, Handler]:
         service.add(service.servicer, registrar)
         for path, handler in registrar.handlers.items():
             function = handler_function(handler)
+            if function.__module__.endswith("_pb2_grpc"):  # of the generated class, so not overridden
+                handler, function = _unimplemented(handler), _refuse  # noqa: PLW2901
             if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
                 raise PolicyError(f"{path[1:]}: the handler is not async; define it with `async def`")
             if path in found:
@@ -67,6 +73,22 @@ def collect_handlers(services: Sequence[Service]) -> dict[str, Handler]:
                 "1.64 or later"
             )
     return found
+
+
+async def _refuse(*_: object) -> None:
+    raise StatusError(Status(grpc.StatusCode.UNIMPLEMENTED, "not implemented", "METHOD_NOT_IMPLEMENTED"))
+
+
+def _unimplemented(handler: Handler) -> Handler:
+    """Return a handler of the same type that refuses all calls."""
+    factories: dict[tuple[bool, bool], Callable[..., Handler]] = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = factories[handler.request_streaming, handler.response_streaming]
+    return make(_refuse, handler.request_deserializer, handler.response_serializer)
 
 
 def handler_function(handler: Handler) -> Callable[..., Any]:
