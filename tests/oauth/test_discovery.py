@@ -139,6 +139,20 @@ async def test_https_issuer_cannot_name_a_plaintext_endpoint_on_loopback(
         assert await discover(http, idp.issuer, allow_http=True)
 
 
+async def test_issuer_on_loopback_can_be_reached_over_https_elsewhere(authority: Authority) -> None:
+    """As in docker-compose.yml: only the URLs for browsers are plain http."""
+    trusted = ssl.create_default_context(cafile=str(authority.ca_file))
+    async with (
+        loopback_issuer(tls=authority.server_context()) as idp,
+        httpx.AsyncClient(trust_env=False, verify=trusted) as http,
+    ):
+        browser = {"issuer": "http://localhost:8080", "revocation_endpoint": "http://localhost:8080/revoke"}
+        idp.answer(METADATA, Reply(idp.metadata() | browser))
+
+        found = await discover(http, browser["issuer"], idp.url(METADATA))
+        assert found.jwks_uri.startswith("https:")
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 async def test_endpoint_is_optional(endpoint: str, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
     metadata = {k: v for k, v in idp.metadata().items() if k != endpoint}

@@ -84,8 +84,9 @@ def _checked(answer: Mapping[str, Any], issuer: str, url: str, *, allow_http: bo
         if not isinstance(found, str) or url_fault(found, allow_http=True):
             found = "(no URL)"
         raise IssuerUnavailable("discovery_issuer_mismatch", detail=f"expected {issuer}, found {found}")
-    # Metadata that came over https cannot send tokens and secrets over http, not even to loopback.
-    needs_https = not allow_http and httpx.URL(url).scheme == "https"
+    # Metadata that came over https cannot send tokens and secrets over http, not even to loopback. That of an
+    # issuer with an http URL names http endpoints for browsers.
+    needs_https = not allow_http and {httpx.URL(url).scheme, httpx.URL(issuer).scheme} == {"https"}
     endpoints: dict[str, str] = {}
     for field in fields(Metadata)[1:]:
         value = answer.get(field.name)
