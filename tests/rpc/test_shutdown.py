@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,31 @@ async def test_new_calls_do_not_delay_the_shutdown() -> None:
     assert not any(task.done() for task in held)
     drain.release_calls()
     await asyncio.gather(*held)
+
+
+async def test_calls_are_held_until_clients_that_wait_for_other_calls_are_held_too() -> None:
+    """Such a client sends its next call some time later. After the server has stopped, it would be lost."""
+    drain = Drain()
+    holding = asyncio.create_task(drain.hold_calls())
+    held: list[asyncio.Task[None]] = []
+    for _ in range(4):
+        await asyncio.sleep(0.05)
+        assert not holding.done()
+        held.append(asyncio.create_task(drain.admit()))
+    await holding
+    drain.release_calls()
+    await asyncio.gather(*held)
+
+
+async def test_calls_are_held_longer_if_the_machine_is_short_of_cpu() -> None:
+    drain = Drain()
+    holding = asyncio.create_task(drain.hold_calls())
+    await asyncio.sleep(0)
+    time.sleep(0.06)  # noqa: ASYNC251 - the event loop gets no CPU
+    await asyncio.sleep(0.3)
+    assert not holding.done()
+    async with asyncio.timeout(10):
+        await holding
 
 
 async def test_held_calls_continue_if_the_shutdown_is_cancelled() -> None:
