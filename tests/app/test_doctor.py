@@ -534,6 +534,15 @@ async def test_user_service_with_another_name_in_its_certificate_is_reported(adm
     assert "its certificate is not trusted" in distrusting["admin: UserService"][1]
 
 
+async def test_rule_that_needs_introspection_is_reported_for_an_issuer_without_it(admin: Doctor) -> None:
+    admin.issuer_settings["mode"] = "jwt"
+    status, detail = (await admin("admin"))["admin: settings"]
+
+    assert status == "warning"
+    assert detail.startswith("gatehouse.admin.v1.AdminService/")
+    assert detail.endswith("; set `mode` to hybrid")
+
+
 async def test_role_sync_is_checked_without_a_change(admin: Doctor) -> None:
     users = f"{admin.issuer.base_url.replace('/realms/', '/admin/realms/')}"
     admin.settings["GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL"] = users

@@ -15,7 +15,7 @@ from gatehouse.app.policy import load_policy
 from gatehouse.app.profile import server_profile
 from gatehouse.client.profile import local_host
 from gatehouse.runtime import ServiceContext, ServiceSpec
-from gatehouse.runtime.doctor import Result, Status, attempt
+from gatehouse.runtime.doctor import Problem, Result, Status, attempt
 from gatehouse.runtime.doctor.certificates import check_handshake, check_validity
 from gatehouse.runtime.doctor.collector import check_collector
 from gatehouse.runtime.doctor.database import check_database
@@ -88,8 +88,15 @@ async def _service(settings: Settings, spec: ServiceSpec[Any]) -> Sequence[Resul
         async def build() -> str:
             process = Process(settings, discard_telemetry(), load_policy().rules, stack)
             context = process.context(spec)
-            await process.build(spec, context)
+            server = (await process.build(spec, context)).server
             contexts.append(context)
+            issuers, methods = process.online_rules(server)
+            if issuers and methods:
+                raise Problem(
+                    f"{', '.join(methods)}: unavailable with tokens of {', '.join(issuers)}, because "
+                    "their rules need introspection; set `mode` to hybrid",
+                    Status.WARNING,
+                )
             return "complete"
 
         built = await attempt(f"{name}{_SETTINGS}", build())

@@ -20,6 +20,7 @@ _HINTS = {
     "discovery_issuer_mismatch": "set `issuer` to exactly the value found, or fix what the issuer reports",
     "discovery_failed": "check `issuer`, or set `discovery_url` to the URL of the metadata",
     "discovery_not_json": "check `issuer`, or set `discovery_url` to the URL of the metadata",
+    "discovery_malformed": "fix the metadata of the issuer, or set `allow_http` if it is meant to use http",
     "keys_unusable": "set `algorithms` to those of the keys",
     "introspection_refused": "check `client_id` and `client_secret`, and that the client may introspect",
     "introspection_gone": "check `introspection_endpoint`",

@@ -202,10 +202,14 @@ class Process:
             problems += self._issuers.problems() or ["issuers: STARTING"]
         return problems
 
-    def _warn_of_online_rules(self, server: Server) -> None:
-        """Warn at start about RPCs that ask the issuer on each call, if an issuer is never asked."""
-        methods = [path[1:] for path, rule in server.policy.rules.items() if rule.online]
+    def online_rules(self, server: Server) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the issuers that are never asked about a token, and the RPCs that ask them on each call."""
         issuers = [issuer.issuer for issuer in self._settings.issuers if issuer.mode == "jwt"]
+        return issuers, [path[1:] for path, rule in server.policy.rules.items() if rule.online]
+
+    def _warn_of_online_rules(self, server: Server) -> None:
+        """Warn at start about RPCs that cannot be called with the tokens of an issuer."""
+        issuers, methods = self.online_rules(server)
         if methods and issuers:
             self._telemetry.logger.warning(
                 "online access rules need introspection", issuers=issuers, methods=methods
