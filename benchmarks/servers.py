@@ -23,8 +23,8 @@ from gatehouse.app.services import settings_model
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import PolicyOptions, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
+from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.issuers import IssuerTelemetry
-from gatehouse.runtime.process import http_client
 from gatehouse.runtime.signals import StopSignals, run_until_signal
 from gatehouse.runtime.telemetry import make_telemetry
 from gatehouse.settings import environment, load_settings
@@ -133,9 +133,9 @@ async def chain_echo(ready_file: Path) -> None:
         stack.push_async_callback(telemetry.aclose, 1.0)
         metrics = RpcMetrics(telemetry.meter)
         observer = IssuerTelemetry(telemetry.logger, telemetry.meter)
-        http = await stack.enter_async_context(http_client(settings.issuers, telemetry))
+        http_for = HttpClients(settings.issuers, telemetry.tracer, settings.tls.reload_seconds, stack)
         verifier = MultiIssuerVerifier(
-            settings.issuers, http=http, tracer=telemetry.tracer, observer=observer
+            settings.issuers, http_for=http_for, tracer=telemetry.tracer, observer=observer
         )
         stack.push_async_callback(verifier.aclose)
         await verifier.start()

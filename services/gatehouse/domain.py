@@ -64,4 +64,14 @@ class OutOfRange(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency is unavailable; the caller may retry."""
+    """A dependency is unavailable; the caller may retry.
+
+    Args:
+        reason: See DomainError.
+        message: See DomainError.
+        cause: Constant in UPPER_SNAKE_CASE for the log, if `reason` has several causes.
+    """
+
+    def __init__(self, reason: str, message: str, cause: str = "") -> None:
+        super().__init__(reason, message)
+        self.cause = cause

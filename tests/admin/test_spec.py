@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,11 +14,17 @@ import pytest
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import NoOpTracer
 
+from gatehouse.admin.service import _call_users
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.spec import build
+from gatehouse.domain import Unavailable
 from gatehouse.runtime import ServiceContext
 from gatehouse.settings import ConfigurationError, IssuerSettings, TlsSettings
 from gatehouse.storage import Database
+from gatehouse.users.v1 import users_pb2
+from tests.support.environment import SetEnvironment
+from tests.support.loopback_http import Reply
+from tests.support.oauth_issuers import LoopbackIssuer
 from tests.support.services import quiet
 
 CLIENT = {"client_id": "gatehouse-admin-service", "client_secret": "canary"}
@@ -32,7 +39,8 @@ async def context() -> AsyncIterator[ServiceContext[Any]]:
             settings=AdminSettings(),
             database=database,
             issuers=[IssuerSettings(issuer="https://id.test/realms/r", audience="gatehouse-api", mode="jwt")],
-            http=http,
+            http_for=lambda _: http,
+            issuer_asked=lambda *_: None,
             client_tls=TlsSettings(plaintext=True),
             rules={},
             logger=quiet(),
@@ -83,3 +91,41 @@ async def test_invalid_settings_are_reported_by_name(
         await build(replace(context, settings=AdminSettings.model_validate(settings)))
     assert str(caught.value).startswith(f"GATEHOUSE_ADMIN__{message}")
     assert "canary" not in str(caught.value)
+
+
+async def test_tokens_are_requested_with_audience_resource_and_the_secret_of_today(
+    context: ServiceContext[Any], idp: LoopbackIssuer, tmp_path: Path, set_environment: SetEnvironment
+) -> None:
+    file = tmp_path / "gatehouse_admin__client__client_secret"
+    file.write_text("canary-old")
+    set_environment(GATEHOUSE_SECRETS_DIR=str(tmp_path))
+    asked: list[tuple[str, str, str]] = []
+    client = {
+        "client_id": "admin",
+        "client_secret": "canary-old",
+        "issuer": idp.issuer,
+        "audience": "https://api.test",
+        "resource": "https://r.test",
+    }
+    built = await build(
+        replace(
+            context,
+            settings=AdminSettings.model_validate({"client": client, "users_target": "127.0.0.1:1"}),
+            issuer_asked=lambda issuer, use, error: asked.append((issuer, use, str(error))),
+        )
+    )
+    idp.answer("token", Reply({"error": "invalid_client"}, 401))
+    file.write_text("canary-new")
+    service: Any = built.servicer
+    with pytest.raises(Unavailable) as caught:
+        await _call_users(service._users.CountUsers, users_pb2.CountUsersRequest(), 60.0)
+
+    assert (caught.value.reason, caught.value.cause) == ("USER_SERVICE_UNAVAILABLE", "NO_ACCESS_TOKEN")
+    assert idp.last("token").basic == ("admin", "canary-new")
+    assert idp.last("token").form == {
+        "grant_type": "client_credentials",
+        "scope": "read:users",
+        "audience": "https://api.test",
+        "resource": "https://r.test",
+    }
+    assert asked == [(idp.issuer, "token of admin", "invalid_client")]

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from gatehouse.client import ClientCredentials, TokenSource
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
-from tests.support.oauth_issuers import LoopbackIssuer, ManualTime
+from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime
 
 FORM = {"grant_type": "client_credentials"}
 LIFETIME = 300.0
@@ -340,3 +341,74 @@ async def test_failure_that_is_raised_again_has_no_old_traceback(
 
 def test_repr_contains_no_secret_and_no_token(make_source: MakeSource) -> None:
     assert "secret" not in repr(make_source())
+
+
+async def test_token_endpoint_that_moves_is_discovered_again(
+    make_source: MakeSource,
+    numbered: Callable[[Request], Reply],
+    idp: LoopbackIssuer,
+    manual_time: ManualTime,
+) -> None:
+    source = make_source(token_endpoint=None, issuer=idp.issuer)
+    assert await source.token() == "token-1"
+    idp.answer("token", Reply({"error": "invalid_client"}, 401))
+    idp.answer("moved", lambda _: Reply({"access_token": "other", "token_type": "Bearer"}))
+    idp.answer(METADATA, Reply(idp.metadata() | {"token_endpoint": idp.url("moved")}))
+    manual_time.advance(LIFETIME)
+    with pytest.raises(TokenRequestFailed, match="invalid_client"):
+        await source.token()
+    manual_time.advance(1.0)
+    assert await source.token() == "other"
+
+
+async def test_known_token_endpoint_is_used_while_metadata_is_unavailable(
+    make_source: MakeSource,
+    numbered: Callable[[Request], Reply],
+    idp: LoopbackIssuer,
+    manual_time: ManualTime,
+) -> None:
+    source = make_source(token_endpoint=None, issuer=idp.issuer)
+    assert await source.token() == "token-1"
+    idp.answer("token", Reply(status=503))
+    idp.answer(METADATA, Reply(status=503))
+    manual_time.advance(LIFETIME)
+    with pytest.raises(IssuerUnavailable):
+        await source.token()
+    idp.answer("token", numbered)
+    manual_time.advance(1.0)
+    assert await source.token() == "token-3"
+
+
+async def test_audience_and_resources_are_requested(
+    make_source: MakeSource, numbered: object, idp: LoopbackIssuer
+) -> None:
+    source = make_source(
+        scope="a b", audience="https://api.test", resource="https://r.test/1 https://r.test/2"
+    )
+    await source.token()
+    assert parse_qsl(idp.last("token").content.decode()) == [
+        ("grant_type", "client_credentials"),
+        ("scope", "a b"),
+        ("audience", "https://api.test"),
+        ("resource", "https://r.test/1"),
+        ("resource", "https://r.test/2"),
+    ]
+
+
+async def test_each_request_is_reported_and_reads_the_secret_again(
+    make_source: MakeSource, idp: LoopbackIssuer, manual_time: ManualTime
+) -> None:
+    secrets, reports = ["old", "new"], []
+    idp.answer("token", Reply({"error": "invalid_client"}, 401))
+    source = make_source(
+        client_secret=lambda: secrets.pop(0),
+        on_answer=lambda error: reports.append((str(error), error.detail) if error else ""),
+    )
+    with pytest.raises(TokenRequestFailed):
+        await source.token()
+    assert idp.last("token").basic == ("worker", "old")
+    idp.answer("token", lambda _: Reply({"access_token": "good", "token_type": "Bearer"}))
+    manual_time.advance(1.0)
+    assert await source.token() == "good"
+    assert idp.last("token").basic == ("worker", "new")
+    assert reports == [("invalid_client", f"{idp.url('token')}: HTTP 401 (invalid_client)"), ""]

@@ -141,7 +141,7 @@ async def verify(mode: str, token: PresentedToken, transport: httpx.MockTranspor
     """Verify a token with an issuer that is reached through `transport`."""
     config = CONFIGS[0].model_copy(update={"mode": mode})
     async with httpx.AsyncClient(transport=transport) as http:
-        verifier = MultiIssuerVerifier([config], http=http, clock=lambda: NOW)
+        verifier = MultiIssuerVerifier([config], http_for=lambda _: http, clock=lambda: NOW)
         try:
             check_principal(await verifier.verify(token))
         finally:

@@ -13,10 +13,16 @@ import pytest
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._breaker import FAILURE_RATE, MIN_TOKENS, WINDOW_SECONDS, Breaker
 from gatehouse.oauth.introspection import FAILED_SECONDS, PROBE_SECONDS
-from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
-from tests.support.oauth_fixtures import MakeVerifier, Stopwatch, Verifier, config, tls_context
+from tests.support.oauth_fixtures import (
+    ANSWER_SECONDS,
+    MakeVerifier,
+    Stopwatch,
+    Verifier,
+    config,
+    tls_context,
+)
 from tests.support.oauth_issuers import METADATA, LoopbackIssuer, ManualTime
 
 BAD_ANSWERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._issuer_verifier import REDISCOVERY_SECONDS
 from gatehouse.oauth.introspection import FAILED_SECONDS, INACTIVE_SECONDS, INACTIVE_SIZE
-from gatehouse.oauth.multi_issuer import ANSWER_SECONDS, CACHE_SIZE
+from gatehouse.oauth.multi_issuer import CACHE_SIZE
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import (
+    ANSWER_SECONDS,
     CountingObserver,
     MakeVerifier,
     Stopwatch,
@@ -202,6 +204,45 @@ async def test_moved_endpoint_is_discovered(
     await eventually(lambda: not issuer._discovery.busy(None))
     manual_time.advance(FAILED_SECONDS)
     assert await verifier.verify("opaque")
+
+
+async def test_endpoint_that_moves_to_another_host_is_discovered(
+    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
+) -> None:
+    """Nothing answers at the old address any more."""
+    idp.answer(METADATA, Reply(idp.metadata() | {"introspection_endpoint": other_idp.url("introspect")}))
+    verifier = await make_verifier(config(idp, "introspection"))
+    await other_idp.stop()
+    idp.answer(METADATA, lambda _: Reply(idp.metadata()))
+    idp.activate("opaque")
+
+    assert await outage(verifier, "opaque") == "introspection_unreachable"
+    issuer = verifier._issuers[idp.issuer]
+    await eventually(lambda: idp.request_count(METADATA) == 2 and not issuer._discovery.busy(None))
+    manual_time.advance(FAILED_SECONDS)
+    assert await verifier.verify("opaque")
+
+
+async def test_client_secret_is_read_again_when_its_file_changes(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(CLIENT_SECRET)
+    given = config(idp, "introspection", client_secret=None, client_secret_file=file)
+    verifier = await make_verifier(given)
+    idp.activate("first")
+    assert await verifier.verify("first")
+
+    idp.secret = "canary:rotated"
+    for number, content in enumerate((CLIENT_SECRET, "", None)):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_text(content)
+        assert await outage(verifier, f"token-{number}") == "introspection_refused"
+    file.write_text("canary:rotated\n")
+    idp.activate("second")
+    assert await verifier.verify("second")
 
 
 async def test_rediscovery_is_limited_to_once_in_five_seconds(

@@ -18,10 +18,9 @@ from gatehouse.oauth.keys import (
     KeySet,
     backoff_seconds,
 )
-from gatehouse.oauth.multi_issuer import ANSWER_SECONDS
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
-from tests.support.oauth_fixtures import CountingObserver, MakeVerifier, Stopwatch, config
+from tests.support.oauth_fixtures import ANSWER_SECONDS, CountingObserver, MakeVerifier, Stopwatch, config
 from tests.support.oauth_issuers import EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey
 
 EC = SigningKey.make("ec")

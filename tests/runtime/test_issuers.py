@@ -40,12 +40,12 @@ async def test_rejected_client_is_an_error_for_each_use(metrics: MetricsReader) 
     log = JsonLog()
     telemetry = IssuerTelemetry(log.logger, metrics.meter)
     telemetry.issuer_asked(ISSUER, "introspection", IssuerUnavailable("introspection_refused"))
-    telemetry.issuer_asked(ISSUER, "token", TokenRequestFailed("invalid_client", detail="HTTP 401"))
+    telemetry.issuer_asked(ISSUER, "token of admin", TokenRequestFailed("invalid_client", detail="HTTP 401"))
     telemetry.issuer_asked(ISSUER, "keys", IssuerUnavailable("keys_timeout"))
 
     assert [(line["use"], line["level"]) for line in lines_of(log)] == [
         ("introspection", "error"),
-        ("token", "error"),
+        ("token of admin", "error"),
         ("keys", "warning"),
     ]
     assert telemetry.problems() == [

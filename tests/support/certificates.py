@@ -33,10 +33,10 @@ class Authority:
         pair = self._authority.issue((name, *others), begin, passphrase=passphrase)
         return pair.certificate, pair.private_key
 
-    def server_context(self) -> ssl.SSLContext:
-        """Return the TLS context of a server on loopback."""
+    def server_context(self, name: str = "localhost") -> ssl.SSLContext:
+        """Return the TLS context of a server called `name`, or on loopback."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.write(*self.issue()))
+        context.load_cert_chain(*self.write(*self.issue(name)))
         return context
 
     def write(self, certificate: bytes, key: bytes) -> tuple[Path, Path]:

@@ -73,6 +73,8 @@ class LoopbackServer:
         requests: All requests so far.
         handlers: Handler of each endpoint, by absolute path.
         tls: Certificate to serve https with, None for http.
+        host: Host in its URLs; names other than those of loopback can be reached through a proxy only.
+        answers_per_connection: Close a connection when one more request arrives on it.
     """
 
     base_path = ""
@@ -82,6 +84,8 @@ class LoopbackServer:
         self.requests: list[Request] = []
         self.handlers: dict[str, Handler] = {}
         self.tls: ssl.SSLContext | None = None
+        self.host = "127.0.0.1"
+        self.answers_per_connection: int | None = None
         self._counts: Counter[str] = Counter()
         self._gates: dict[str, asyncio.Event] = {}
         self._server: asyncio.Server | None = None
@@ -90,7 +94,7 @@ class LoopbackServer:
     @property
     def base_url(self) -> str:
         """URL of `base_path`."""
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}{self.base_path}"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}{self.base_path}"
 
     def url(self, name: str) -> str:
         """Return the URL of the endpoint `name`."""
@@ -162,8 +166,12 @@ class LoopbackServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             keep_alive = True
+            answers = 0
             while keep_alive:
                 request = await _read(reader)
+                if answers == self.answers_per_connection:
+                    break
+                answers += 1
                 self.requests.append(request)
                 self._counts[request.path] += 1
                 if request.path in self._gates:

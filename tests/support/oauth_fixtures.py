@@ -6,7 +6,7 @@ import asyncio
 import functools
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, Self
 
@@ -32,6 +32,8 @@ from tests.support.oauth_issuers import (
     ManualTime,
     loopback_issuer,
 )
+
+ANSWER_SECONDS: float = IssuerSettings.model_fields["timeout_seconds"].default
 
 
 @functools.cache
@@ -87,13 +89,30 @@ class Stopwatch:
 
 
 class Verifier(MultiIssuerVerifier):
-    """A MultiIssuerVerifier that also accepts tokens as text."""
+    """A MultiIssuerVerifier with one HTTP client and one timeout, which also accepts tokens as text."""
+
+    def __init__(
+        self,
+        configs: Sequence[IssuerSettings],
+        *,
+        http: httpx.AsyncClient,
+        answer_seconds: float = ANSWER_SECONDS,
+        **options: Any,
+    ) -> None:
+        changes = {"timeout_seconds": answer_seconds}
+        configs = [config.model_copy(update=changes) for config in configs]
+        super().__init__(configs, http_for=lambda _: http, **options)
 
     async def verify(
-        self, token: PresentedToken | str, *, online: bool = False, precheck: Precheck = no_precheck
+        self,
+        token: PresentedToken | str,
+        *,
+        online: bool = False,
+        precheck: Precheck = no_precheck,
+        source: str = "",
     ) -> Principal:
         presented = PresentedToken(token) if isinstance(token, str) else token
-        return await super().verify(presented, online=online, precheck=precheck)
+        return await super().verify(presented, online=online, precheck=precheck, source=source)
 
 
 class MakeVerifier(Protocol):
@@ -169,12 +188,12 @@ async def make_verifier(
         async def make(*configs: IssuerSettings, start: bool = True, **options: Any) -> Verifier:
             defaults: dict[str, Any] = {
                 "http": http,
+                # Long, so that only the tests of the timeout depend on the speed of the machine.
+                "answer_seconds": 60.0,
                 "clock": manual_time.clock,
                 "monotonic": manual_time.monotonic,
                 "sleep": manual_time.sleep,
                 "observer": observer,
-                # Long, so that only the tests of the timeout depend on the speed of the machine.
-                "answer_seconds": 60.0,
             }
             verifier = Verifier(configs, **(defaults | options))
             stack.push_async_callback(verifier.aclose)

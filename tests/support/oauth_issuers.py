@@ -132,6 +132,7 @@ class LoopbackIssuer(LoopbackServer):
         self.clock = clock
         self.keys: list[SigningKey] = [SigningKey.make("key-1")]
         self.introspections: dict[str, dict[str, Any]] = {}
+        self.secret = CLIENT_SECRET
         self._number = itertools.count(1)
         self.answer(METADATA, lambda _: Reply(self.metadata()))
         self.answer("jwks", lambda _: Reply(self.jwks()))
@@ -208,7 +209,7 @@ class LoopbackIssuer(LoopbackServer):
         self.introspections.pop(token, None)
 
     def _introspect(self, request: Request) -> Reply:
-        if request.basic != (CLIENT_ID, CLIENT_SECRET):
+        if request.basic != (CLIENT_ID, self.secret):
             return Reply({"error": "invalid_client"}, 401)
         return Reply(self.introspections.get(request.form["token"], {"active": False}))
 

@@ -92,7 +92,12 @@ class TableVerifier:
         self.before: Callable[[str], Awaitable[object]] | None = None
 
     async def verify(
-        self, token: PresentedToken, *, online: bool = False, precheck: Precheck = no_precheck
+        self,
+        token: PresentedToken,
+        *,
+        online: bool = False,
+        precheck: Precheck = no_precheck,
+        source: str = "",
     ) -> Principal:
         """See TokenVerifier.verify."""
         self.asked.append((token.value, online))

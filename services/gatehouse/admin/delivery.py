@@ -191,7 +191,8 @@ class RoleDelivery:
         span.set_attribute("error.type", error.reason)
         span.set_status(Status(StatusCode.ERROR))
         self._metrics.failed(error.reason)
-        logger.warning("role change failed", reason=error.reason, retry_seconds=round(seconds, 1))
+        detail = {"detail": error.detail} if error.detail else {}
+        logger.warning("role change failed", reason=error.reason, retry_seconds=round(seconds, 1), **detail)
         await self._outbox.reschedule(change, seconds, uncertain=error.uncertain)
 
     async def _attempt(self, change: RoleChange) -> str:
@@ -230,7 +231,9 @@ class RoleDelivery:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return None
-            raise RoleUpdateFailed("user_service_unavailable", outage=True) from None
+            raise RoleUpdateFailed(
+                "user_service_unavailable", outage=True, detail=error.code().name
+            ) from None
         if not user.subject:
             raise RoleUpdateFailed("identity_unknown")
         return Identity(user.issuer, user.subject)

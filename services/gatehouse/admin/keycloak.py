@@ -80,7 +80,7 @@ class KeycloakRoleDirectory:
             token = await self._tokens.token()
         except OAuthError as error:
             reason = "token_unavailable" if isinstance(error, IssuerUnavailable) else "token_refused"
-            raise RoleUpdateFailed(reason, outage=True) from None
+            raise RoleUpdateFailed(reason, outage=True, detail=str(error)) from None
         headers = {"accept": "application/json", "authorization": f"Bearer {token}"}
         request = self._http.build_request(method, url, headers=headers, json=body)
         writes = method != "GET"
@@ -88,7 +88,9 @@ class KeycloakRoleDirectory:
             response, raw = await send_bounded(self._http, request, max_body_bytes=MAX_BODY_BYTES)
         except HttpFailure as error:
             outage = error.reason != "body_too_large"
-            raise RoleUpdateFailed(error.reason, outage=outage, uncertain=writes and error.sent) from None
+            raise RoleUpdateFailed(
+                error.reason, outage=outage, uncertain=writes and error.sent, detail=error.detail
+            ) from None
         try:
             content = json.loads(raw)
         except (ValueError, RecursionError):
@@ -107,10 +109,11 @@ def _failure(status: int, content: object, *, writes: bool) -> RoleUpdateFailed:
         text = content.get("error") if isinstance(content, dict) else None
         reason = _NOT_FOUND_REASONS.get(str(text), "not_found")
         return RoleUpdateFailed(reason, outage=reason == "not_found")
+    detail = f"HTTP {status}"
     if status == httpx.codes.UNAUTHORIZED:
-        return RoleUpdateFailed("unauthorized", outage=True)
+        return RoleUpdateFailed("unauthorized", outage=True, detail=detail)
     if status == httpx.codes.FORBIDDEN:
-        return RoleUpdateFailed("forbidden")
+        return RoleUpdateFailed("forbidden", detail=detail)
     if status == httpx.codes.TOO_MANY_REQUESTS or httpx.codes.is_server_error(status):
-        return RoleUpdateFailed("unavailable", outage=True, uncertain=writes)
-    return RoleUpdateFailed("refused")
+        return RoleUpdateFailed("unavailable", outage=True, uncertain=writes, detail=detail)
+    return RoleUpdateFailed("refused", detail=detail)

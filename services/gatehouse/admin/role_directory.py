@@ -12,13 +12,17 @@ class RoleUpdateFailed(Exception):
         reason: Constant in snake_case for logs and metrics, such as `role_unknown`.
         outage: Whether the provider is unavailable, so that other changes would fail too.
         uncertain: Whether the provider may still apply the change.
+        detail: For the log: what happened.
     """
 
-    def __init__(self, reason: str, *, outage: bool = False, uncertain: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, outage: bool = False, uncertain: bool = False, detail: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.outage = outage
         self.uncertain = uncertain
+        self.detail = detail
 
 
 class RoleDirectory(Protocol):

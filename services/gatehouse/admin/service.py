@@ -11,6 +11,7 @@ from gatehouse.admin.outbox import Identity
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
+from gatehouse.client import NO_TOKEN
 from gatehouse.domain import NotFound, Unavailable
 from gatehouse.runtime.request import current_actor, remaining_seconds, requested_page
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
@@ -37,7 +38,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetStats(self, request: pb.GetStatsRequest, context: _Context) -> pb.GetStatsResponse:
         """See the proto."""
-        users = await _call_users(self._users.CountUsers, users_pb2.CountUsersRequest())
+        users = await _call_users(self._users.CountUsers, users_pb2.CountUsersRequest(), remaining_seconds())
         statistics = await self._repository.statistics(remaining_seconds())
         response = pb.GetStatsResponse(
             user_count=users.total_count,
@@ -75,7 +76,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def ManageRoles(self, request: pb.ManageRolesRequest, context: _Context) -> pb.ManageRolesResponse:
         """See the proto."""
-        user = await _call_users(self._users.GetUser, users_pb2.GetUserRequest(user_id=request.user_id))
+        user = await _call_users(
+            self._users.GetUser, users_pb2.GetUserRequest(user_id=request.user_id), remaining_seconds()
+        )
         bindings = await self._repository.update_roles(
             request.user_id,
             Identity(user.issuer, user.subject),
@@ -87,14 +90,18 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return pb.ManageRolesResponse(role_bindings=bindings)
 
 
-async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, remaining: float | None) -> R:
     """Call UserService within the deadline of the current call.
+
+    Args:
+        rpc: The RPC.
+        request: Its request.
+        remaining: Seconds until the deadline, None if there is none.
 
     Raises:
         NotFound: The user does not exist.
         Unavailable: Any other error, including a rejected access token, which is that of AdminService.
     """
-    remaining = remaining_seconds()
     timeout = MAX_USERS_SECONDS
     if remaining is not None:
         timeout = max(0.0, min(timeout, remaining - _RESERVED_SECONDS))
@@ -103,4 +110,9 @@ async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise NotFound("USER_NOT_FOUND", "user not found") from None
-        raise Unavailable("USER_SERVICE_UNAVAILABLE", "UserService is unavailable; retry later") from None
+        no_token = (error.details() or "").startswith(NO_TOKEN)
+        raise Unavailable(
+            "USER_SERVICE_UNAVAILABLE",
+            "UserService is unavailable; retry later",
+            "NO_ACCESS_TOKEN" if no_token else error.code().name,
+        ) from None

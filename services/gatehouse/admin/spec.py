@@ -9,7 +9,7 @@ from gatehouse.admin import DEFAULT_PORT
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
-from gatehouse.settings import ConfigurationError, OAuthClientSettings
+from gatehouse.settings import ConfigurationError, OAuthClientSettings, follow_secret
 
 if TYPE_CHECKING:
     from gatehouse.admin.keycloak import KeycloakRoleDirectory
@@ -78,7 +78,7 @@ def role_directory(context: ServiceContext[AdminSettings]) -> KeycloakRoleDirect
     tokens = client_credentials(context, settings, ROLE_SYNC)
     try:
         return KeycloakRoleDirectory(
-            context.http, tokens, settings.admin_url or "", allow_http=settings.allow_http
+            context.http_for(settings), tokens, settings.admin_url or "", allow_http=settings.allow_http
         )
     except ValueError as error:
         raise ConfigurationError(
@@ -114,14 +114,19 @@ def client_credentials(
         )
     issuer = _issuer(context, settings)
     accepted = next((other for other in context.issuers if other.issuer == issuer), None)
+    setting = f"{name.removeprefix('GATEHOUSE_')}__client_secret".lower()
+    read_secret = follow_secret(setting, settings.client_secret, settings.client_secret_file)
     tokens = ClientCredentials(
-        http=context.http,
+        http=context.http_for(settings),
         issuer=issuer,
         discovery_url=settings.discovery_url or (accepted.discovery_url if accepted else None),
         client_id=settings.client_id,
-        client_secret=settings.client_secret.get_secret_value(),
+        client_secret=lambda: read_secret() or "",
         scope=settings.scope,
+        audience=settings.audience,
+        resource=settings.resource,
         allow_http=settings.allow_http,
+        on_answer=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
     )
     context.exit_stack.push_async_callback(tokens.aclose)
     return tokens

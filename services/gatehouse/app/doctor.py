@@ -22,8 +22,9 @@ from gatehouse.runtime.doctor.database import check_database
 from gatehouse.runtime.doctor.issuers import check_issuer
 from gatehouse.runtime.doctor.ports import check_metrics_port, check_port
 from gatehouse.runtime.doctor.secrets import check_secrets
+from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.logs import capture_standard_logging
-from gatehouse.runtime.process import Process, http_client, open_database
+from gatehouse.runtime.process import Process, open_database
 from gatehouse.runtime.telemetry import discard_telemetry
 from gatehouse.settings import ConfigurationError, Settings, setting_values
 
@@ -69,11 +70,12 @@ def _certificates(settings: Settings) -> Iterator[Check]:
 
 async def _issuer(settings: Settings, index: int) -> Sequence[Result]:
     name, config = f"issuers[{index}]", settings.issuers[index]
-    try:
-        http = http_client([config], discard_telemetry())
-    except ConfigurationError as error:
-        return [Result(name, Status.FAILED, str(error))]
-    async with http:
+    async with AsyncExitStack() as stack:
+        http_for = HttpClients([config], discard_telemetry().tracer, settings.tls.reload_seconds, stack)
+        try:
+            http = http_for(config)
+        except ConfigurationError as error:
+            return [Result(name, Status.FAILED, str(error))]
         return await check_issuer(name, config, http)
 
 

@@ -48,8 +48,9 @@ async def issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
         async with open_issuer_client(profile) as client:
             yield client
     except IssuerUnavailable as error:
+        why = f"{error}: {error.detail}" if error.detail else str(error)
         raise CommandError(
-            f"the issuer gave no usable answer ({error}); check that it is running, and its URL",
+            f"the issuer gave no usable answer ({why}); check that it is running, and its URL",
             ExitCode.UNREACHABLE,
         ) from None
     except OAuthError as error:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatehouse.client.call_credentials import TokenCallCredentials
+    from gatehouse.client.call_credentials import NO_TOKEN, TokenCallCredentials
     from gatehouse.client.channel import connect
     from gatehouse.client.client_credentials import ClientCredentials
     from gatehouse.client.sync_channel import create_oauth2_channel
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gatehouse.client.token_source import TokenSource
 
 __all__ = [
+    "NO_TOKEN",
     "ClientCredentials",
     "TokenCallCredentials",
     "TokenResponse",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "NO_TOKEN": "call_credentials",
     "ClientCredentials": "client_credentials",
     "TokenCallCredentials": "call_credentials",
     "TokenSource": "token_source",

@@ -12,6 +12,9 @@ import grpc
 from gatehouse.client.token_source import TokenSource
 from gatehouse.oauth import OAuthError
 
+NO_TOKEN = "no access token"  # noqa: S105 - a text, not a secret
+"""How the details of a call begin that was not sent because there is no token."""
+
 
 class Submitter(Protocol):
     """Runs coroutines on the event loop of a token source, such as BackgroundLoop."""
@@ -77,4 +80,4 @@ class TokenCallCredentials(grpc.AuthMetadataPlugin):
 
 def reason_of(error: BaseException) -> str:
     """Return why there is no token; the text of foreign errors may contain secrets."""
-    return f"no access token: {error if isinstance(error, OAuthError) else type(error).__name__}"
+    return f"{NO_TOKEN}: {error if isinstance(error, OAuthError) else type(error).__name__}"

@@ -12,13 +12,12 @@ import grpc.aio
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gatehouse.client.call_credentials import reason_of
 from gatehouse.client.options import channel_options
 from gatehouse.client.reloading import ReloadingChannel
 from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
-from gatehouse.oauth import OAuthError
-from gatehouse.rpc.tls import FileCheck
-from gatehouse.settings import TlsSettings
+from gatehouse.settings import FileCheck, TlsSettings
 
 
 def connect(
@@ -157,10 +156,9 @@ class _Calls:
             async with timer:
                 return await self._tokens.token()
         except Exception as error:  # noqa: BLE001 - the text of foreign errors may contain secrets
-            reason = str(error) if isinstance(error, OAuthError) else type(error).__name__
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timer.expired() else grpc.StatusCode.UNAVAILABLE
             nothing = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(code, nothing, nothing, f"no access token: {reason}") from None
+            raise grpc.aio.AioRpcError(code, nothing, nothing, reason_of(error)) from None
 
     async def _other_token(self, rejected: str, seconds: float) -> str:
         """Return another token than the rejected one, an empty string if there is none."""

@@ -32,9 +32,12 @@ class ClientCredentials:
         issuer: The issuer.
         discovery_url: URL of the discovery document, if not under `issuer`.
         client_id: Client id.
-        client_secret: Client secret.
+        client_secret: Client secret, or what reads it for each request.
         scope: Scopes to request, separated by spaces.
+        audience: `audience` to request, which some issuers need.
+        resource: Values of `resource` (RFC 8707) to request, separated by spaces.
         allow_http: Allow plain HTTP to hosts other than loopback.
+        on_answer: Called after each request with its error, or None.
         clock: Seconds since the epoch.
         monotonic: Seconds of a monotonic clock.
         rng: Random numbers for the jitter.
@@ -45,20 +48,33 @@ class ClientCredentials:
         *,
         http: httpx.AsyncClient,
         client_id: str,
-        client_secret: str,
+        client_secret: str | Callable[[], str],
         scope: str = "",
+        audience: str | None = None,
+        resource: str = "",
         token_endpoint: str | None = None,
         issuer: str = "",
         discovery_url: str | None = None,
         allow_http: bool = False,
+        on_answer: Callable[[OAuthError | None], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._http = http
-        self._auth = (client_id, client_secret)
-        self._scope = scope
-        self._endpoint = token_endpoint
+        self._client_id = client_id
+        self._secret = client_secret
+        form: dict[str, str | list[str]] = {"grant_type": "client_credentials"}
+        if scope:
+            form["scope"] = scope
+        if audience:
+            form["audience"] = audience
+        if resource:
+            form["resource"] = resource.split()
+        self._form = form
+        self._configured_endpoint = token_endpoint
+        self._discovered_endpoint = ""
+        self._on_answer = on_answer
         self._issuer = issuer
         self._discovery_url = discovery_url
         self._allow_http = allow_http
@@ -113,7 +129,9 @@ class ClientCredentials:
                 delay = max(delay, error.retry_after)
             self._failure = error
             self._retry_at = self._monotonic() + delay
+            self._on_answer(error)
             raise
+        self._on_answer(None)
         self._failures = 0
         self._failure = None
         self._token = response.access_token
@@ -123,16 +141,26 @@ class ClientCredentials:
         return self._token
 
     async def _request(self) -> TokenResponse:
-        if self._endpoint is None:
+        endpoint = self._configured_endpoint or await self._discover()
+        secret = self._secret if isinstance(self._secret, str) else self._secret()
+        auth = (self._client_id, secret)
+        return await request_token(
+            self._http, endpoint, self._form, auth, allow_http=self._allow_http, clock=self._clock
+        )
+
+    async def _discover(self) -> str:
+        """Return the token endpoint. After a failure it may have moved, so it is discovered again."""
+        if self._discovered_endpoint and not self._failures:
+            return self._discovered_endpoint
+        try:
             metadata = await discover(
                 self._http, self._issuer, self._discovery_url, allow_http=self._allow_http
             )
-            if not metadata.token_endpoint:
-                raise IssuerUnavailable("token_endpoint_missing")
-            self._endpoint = metadata.token_endpoint
-        data = {"grant_type": "client_credentials"}
-        if self._scope:
-            data["scope"] = self._scope
-        return await request_token(
-            self._http, self._endpoint, data, self._auth, allow_http=self._allow_http, clock=self._clock
-        )
+        except IssuerUnavailable:
+            if not self._discovered_endpoint:
+                raise
+        else:
+            self._discovered_endpoint = metadata.token_endpoint or self._discovered_endpoint
+        if not self._discovered_endpoint:
+            raise IssuerUnavailable("token_endpoint_missing", detail="not in the metadata")
+        return self._discovered_endpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import httpx
 
 from gatehouse.client.profile import ADD_TO_PROFILE, Profile
 from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
-from gatehouse.oauth import Metadata, TokenRequestFailed, discover
+from gatehouse.oauth import Metadata, TokenRequestFailed, discover, open_http
 from gatehouse.settings import ConfigurationError
 
 
@@ -66,7 +65,8 @@ class IssuerClient:
         self, form: dict[str, str], scope: str, auth: tuple[str, str] | None = None
     ) -> TokenResponse:
         # Keycloak answers invalid_scope to an empty scope, so it is left out (RFC 6749 section 3.3).
-        form |= {"scope": scope} if scope else {}
+        wanted = {"scope": scope, "audience": self._profile.audience, "resource": self._profile.resource}
+        form |= {name: value for name, value in wanted.items() if value}
         return await request_token(self._http, self._metadata.token_endpoint, form, auth)
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
@@ -93,18 +93,12 @@ class IssuerClient:
 
 
 def issuer_http(profile: Profile) -> httpx.AsyncClient:
-    """Return an HTTP client that trusts the certificate authorities of a profile.
+    """Return an HTTP client with the certificate authorities and the proxy of a profile.
 
     Raises:
         ConfigurationError: The CA file cannot be read.
     """
-    context = ssl.create_default_context()
-    if profile.ca_file is not None:
-        try:
-            context.load_verify_locations(profile.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{profile.ca_file}: not usable as a CA file ({error})") from None
-    return httpx.AsyncClient(trust_env=False, verify=context)
+    return open_http(profile.ca_file, profile.proxy.get_secret_value() if profile.proxy else None)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError
 
-from gatehouse.settings import ConfigurationError, Section, environment, validation_message
+from gatehouse.settings import ConfigurationError, ProxyUrl, Section, environment, validation_message
 
 
 class Profile(Section):
@@ -24,6 +24,12 @@ class Profile(Section):
     """PEM certificate authorities to trust in addition to the system's; relative to this file."""
     server_name: str | None = None
     """Name in the certificates of the services, if it is not that of their targets."""
+    proxy: ProxyUrl | None = None
+    """HTTP proxy for requests to the issuer; those of the environment are never used."""
+    audience: str = ""
+    """`audience` to request, which Auth0, Kinde and Ory need."""
+    resource: str = ""
+    """`resource` (RFC 8707) to request."""
     plaintext: bool = False
     """Call the services without TLS."""
     console_client: str = "gatehouse-console"

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from gatehouse.rpc import TlsError
-from gatehouse.rpc.tls import FileCheck
+from gatehouse.settings import FileCheck
 
 _logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed, is_b64token
-from gatehouse.oauth._http import Answer, post_form
+from gatehouse.oauth._http import Answer, Form, post_form
 
 DEFAULT_LIFETIME_SECONDS = 60.0
 MAX_LIFETIME_SECONDS = 24 * 3600.0
@@ -33,7 +33,7 @@ class TokenResponse:
 async def request_token(
     http: httpx.AsyncClient,
     token_endpoint: str,
-    data: Mapping[str, str],
+    data: Form,
     auth: tuple[str, str] | None = None,
     *,
     allow_http: bool = False,
@@ -122,7 +122,7 @@ async def revoke(
 async def _post(
     http: httpx.AsyncClient,
     endpoint: str,
-    data: Mapping[str, str],
+    data: Form,
     auth: tuple[str, str] | None,
     allow_http: bool,  # noqa: FBT001 - private
     clock: Callable[[], float],

@@ -14,9 +14,10 @@ from gatehouse.oauth.errors import (
     Refusal,
     TokenRequestFailed,
 )
+from gatehouse.oauth.http_client import open_http
 from gatehouse.oauth.keys import backoff_seconds
 from gatehouse.oauth.multi_issuer import MultiIssuerVerifier
-from gatehouse.oauth.observer import NoObserver, Observer, Source, Use
+from gatehouse.oauth.observer import NoObserver, Observer, Source
 from gatehouse.oauth.presented_token import (
     MAX_AUTHORIZATION_CHARS,
     PresentedToken,
@@ -49,12 +50,12 @@ __all__ = [
     "TokenRequestFailed",
     "TokenVerifier",
     "TracedTransport",
-    "Use",
     "VerifiedClaims",
     "backoff_seconds",
     "discover",
     "is_b64token",
     "no_precheck",
+    "open_http",
     "parse_authorization",
     "send_bounded",
     "url_fault",

@@ -19,6 +19,9 @@ from gatehouse.settings import url_error
 MAX_BODY_BYTES = 64 * 1024
 FETCH_SECONDS = 5.0
 
+# A field with a list is sent once for each value.
+Form = Mapping[str, str | list[str]]
+
 _HEADERS = {"accept": "application/json"}
 
 
@@ -130,7 +133,7 @@ async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, wha
 async def post_form(
     http: httpx.AsyncClient,
     url: str,
-    data: Mapping[str, str],
+    data: Form,
     auth: tuple[str, str] | None,
     *,
     allow_http: bool,

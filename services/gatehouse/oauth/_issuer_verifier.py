@@ -18,14 +18,16 @@ from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import get_object
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, OAuthError
-from gatehouse.oauth.introspection import ENDPOINT_GONE, Introspected, IntrospectionVerifier
+from gatehouse.oauth.introspection import OVERLOAD, Introspected, IntrospectionVerifier
 from gatehouse.oauth.jwt import JwtVerifier
 from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
-from gatehouse.oauth.observer import Observer, Source, Use
+from gatehouse.oauth.observer import Observer, Source
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.settings import IssuerSettings
 
+# The timeout of one introspection is a little shorter, so that it is the one to be reported.
+INTROSPECTION_FRACTION = 0.9
 # Shortest time between two checks for an introspection endpoint that may have moved.
 REDISCOVERY_SECONDS = 5.0
 
@@ -40,7 +42,6 @@ class IssuerVerifier:
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
         observer: Notified of each request.
-        answer_seconds: Timeout of an introspection.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class IssuerVerifier:
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         observer: Observer,
-        answer_seconds: float,
     ) -> None:
         self.config = config
         self._http = http
@@ -82,7 +82,7 @@ class IssuerVerifier:
                 monotonic=monotonic,
                 sleep=sleep,
                 on_answer=partial(self._report, "introspection"),
-                answer_seconds=answer_seconds,
+                answer_seconds=config.timeout_seconds * INTROSPECTION_FRACTION,
             )
 
     @property
@@ -129,10 +129,17 @@ class IssuerVerifier:
         if token.jws is not None:
             # Whether genuine or forged, a token that says that it is not valid is not worth a request.
             self._claims.check(token.jws.claims, required=())
-        return None if self._jwt is None else await self._jwt.verify(token)
+        if self._jwt is None:
+            return None
+        try:
+            return await self._jwt.verify(token)
+        except InvalidToken as refusal:
+            # Perhaps the key set has moved, and the old one is still served.
+            self._metadata_doubtful |= refusal.reason == "key_unknown"
+            raise
 
     async def confirm(
-        self, token: PresentedToken, key: bytes, signed: Principal | None, *, online: bool
+        self, token: PresentedToken, key: bytes, signed: Principal | None, *, online: bool, source: str
     ) -> tuple[Principal, Source]:
         """Ask the issuer if its mode requires it, and return the principal and how it was verified.
 
@@ -141,6 +148,7 @@ class IssuerVerifier:
             key: Its hash.
             signed: The result of `verify_offline`.
             online: Ask the issuer now, in any mode.
+            source: See TokenVerifier.verify.
 
         Raises:
             InvalidToken: The token is invalid.
@@ -153,15 +161,15 @@ class IssuerVerifier:
                 raise IssuerUnavailable("introspection_not_configured")
             return signed, "signature"
         try:
-            introspected = await self._introspection.verify(token, key, online=online)
+            introspected = await self._introspection.verify(token, key, online=online, source=source)
         except IssuerUnavailable as error:
-            if error.reason == ENDPOINT_GONE and self.config.introspection_endpoint is None:
+            if error.reason != OVERLOAD and self.config.introspection_endpoint is None:
                 self._rediscover()
             raise
         principal = introspected.principal if signed is None else self._merge(signed, introspected)
         return principal, "introspection"
 
-    def _report(self, use: Use, error: OAuthError | None) -> None:
+    def _report(self, use: str, error: OAuthError | None) -> None:
         self._observer.issuer_asked(self.config.issuer, use, error)
 
     def _rediscover(self) -> None:

@@ -14,23 +14,29 @@ import httpx
 from gatehouse.oauth._breaker import Breaker
 from gatehouse.oauth._cache import TokenCache
 from gatehouse.oauth._claims import ClaimsVerifier, numeric_date
+from gatehouse.oauth._fair_slots import FairSlots
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import post_form
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.oauth.providers import _read
-from gatehouse.settings import IssuerSettings
+from gatehouse.settings import IssuerSettings, follow_secret
 
 INACTIVE_SECONDS = 10.0
 INACTIVE_SIZE = 1_000
 # The retries of a client's gRPC channel take longer together, so the last one asks the issuer again.
 FAILED_SECONDS = 0.5
 FAILED_SIZE = 1_000
+# Time from one probe of an unreachable issuer to the next, and shortest time between them.
 PROBE_SECONDS = 1.0
 # A token that is refused for another reason is still refused when the issuer is asked again.
 _MAY_CHANGE = frozenset({"token_inactive", "token_not_yet_valid"})
-ENDPOINT_GONE = "introspection_gone"
+MIN_PAUSE_SECONDS = 0.1
+OVERLOAD = "introspection_overload"
+# Part of the time that a token may wait for its turn. After a longer wait the rest would not be enough for
+# the request, and the issuer would be asked in vain.
+QUEUE_FRACTION = 0.5
 # The issuer as a whole, or the proxy in front of it, takes no requests at present; see Breaker.
 _NOT_NOW = frozenset(
     {
@@ -61,7 +67,8 @@ class IntrospectionVerifier:
     cannot evict valid ones.
 
     A bad response about one token fails that token only, with IssuerUnavailable because nothing is known
-    about it, and the issuer is not asked about it again for `FAILED_SECONDS`. While the issuer is
+    about it, and the issuer is not asked about it again for `FAILED_SECONDS`. At most `max_introspections`
+    tokens are introspected at once; others wait, and fail if they wait too long. While the issuer is
     unreachable, all tokens fail at once, see Breaker; until it responds, it is asked every `PROBE_SECONDS`
     about a random token.
 
@@ -89,8 +96,7 @@ class IntrospectionVerifier:
         answer_seconds: float,
     ) -> None:
         self._config = config
-        secret = config.client_secret
-        self._auth = (config.client_id or "", secret.get_secret_value() if secret is not None else "")
+        self._read_secret = follow_secret("client_secret", config.client_secret, config.client_secret_file)
         self._endpoint = endpoint
         self._http = http
         self._claims = claims
@@ -99,6 +105,8 @@ class IntrospectionVerifier:
         self._answer_seconds = answer_seconds
         self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
         self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
+        self._monotonic = monotonic
+        self._slots = FairSlots(config.max_introspections)
         self._breaker = Breaker(monotonic)
         self._recovery: SingleFlight[None, None] = SingleFlight()
 
@@ -106,13 +114,16 @@ class IntrospectionVerifier:
         """Stop all background work."""
         await self._recovery.aclose()
 
-    async def verify(self, token: PresentedToken, key: bytes, *, online: bool = False) -> Introspected:
+    async def verify(
+        self, token: PresentedToken, key: bytes, *, online: bool = False, source: str = ""
+    ) -> Introspected:
         """Verify an access token.
 
         Args:
             token: The token.
             key: Its hash.
             online: Ask even if the token was inactive recently.
+            source: Where the token comes from; sources take turns when many tokens wait.
 
         Raises:
             InvalidToken: The token is inactive, or not for this service.
@@ -124,7 +135,7 @@ class IntrospectionVerifier:
         failure = self._failed.get(key)
         if failure is not None:
             raise IssuerUnavailable(failure)
-        answer = await self._ask(key, token.value)
+        answer = await self._ask(key, token.value, source)
         try:
             principal = self._principal(token, answer)
         except InvalidToken as refusal:
@@ -157,10 +168,22 @@ class IntrospectionVerifier:
             return replace(principal, acr="", auth_time=None)
         return principal
 
-    async def _ask(self, key: bytes, token: str) -> Mapping[str, Any]:
+    async def _ask(self, key: bytes, token: str, source: str) -> Mapping[str, Any]:
+        self._fail_if_open()
+        try:
+            async with self._slots.slot(source, self._answer_seconds * QUEUE_FRACTION):
+                self._fail_if_open()  # opened while this call was waiting
+                return await self._ask_now(key, token)
+        except TimeoutError:
+            # Says nothing about the issuer, so the breaker does not count it.
+            raise IssuerUnavailable(OVERLOAD) from None
+
+    def _fail_if_open(self) -> None:
         if self._breaker.is_open():
             self._recover_in_background()  # in case an unexpected error has stopped it
             raise IssuerUnavailable("circuit_open")
+
+    async def _ask_now(self, key: bytes, token: str) -> Mapping[str, Any]:
         try:
             answer = await self._answer_in_time(token)
         except IssuerUnavailable as error:
@@ -180,10 +203,11 @@ class IntrospectionVerifier:
     async def _recover(self) -> None:
         """Ask about random tokens until the issuer responds."""
         while self._breaker.is_open():
+            started = self._monotonic()
             try:
                 await self._answer_in_time(secrets.token_urlsafe())
             except IssuerUnreachable:
-                await self._sleep(PROBE_SECONDS)
+                await self._sleep(max(MIN_PAUSE_SECONDS, started + PROBE_SECONDS - self._monotonic()))
                 continue
             except IssuerUnavailable:
                 pass  # a bad answer is a response too
@@ -215,7 +239,7 @@ class IntrospectionVerifier:
             self._http,
             endpoint,
             {"token": token, "token_type_hint": "access_token"},
-            self._auth,
+            (self._config.client_id or "", self._read_secret() or ""),
             allow_http=self._config.allow_http,
             what="introspection",
         )
@@ -224,7 +248,7 @@ class IntrospectionVerifier:
         if answer.away:
             raise IssuerUnavailable("introspection_failed", detail=answer.detail)
         if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
-            raise IssuerUnavailable(ENDPOINT_GONE, detail=answer.detail)
+            raise IssuerUnavailable("introspection_gone", detail=answer.detail)
         if not answer.ok:
             # 401 and 403 are about the credentials of this server, not about the token.
             raise IssuerUnavailable("introspection_refused", detail=answer.detail)

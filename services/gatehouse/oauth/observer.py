@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 from gatehouse.oauth.errors import OAuthError
 
 Source = Literal["cache", "signature", "introspection"]
-Use = Literal["keys", "introspection", "token"]
 
 
 class Observer(Protocol):
@@ -17,8 +16,14 @@ class Observer(Protocol):
         """A token was verified by `source`."""
         ...
 
-    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:
-        """An issuer was asked for its keys, about a token, or for a token; `error` says why in vain."""
+    def issuer_asked(self, issuer: str, use: str, error: OAuthError | None) -> None:
+        """A request to an issuer has ended.
+
+        Args:
+            issuer: The issuer.
+            use: `keys`, `introspection`, or `token of CLIENT`.
+            error: Why it failed, or None.
+        """
         ...
 
 
@@ -28,5 +33,5 @@ class NoObserver:
     def verified(self, source: Source) -> None:
         """Do nothing."""
 
-    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:
+    def issuer_asked(self, issuer: str, use: str, error: OAuthError | None) -> None:
         """Do nothing."""

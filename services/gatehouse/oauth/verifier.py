@@ -19,7 +19,12 @@ class TokenVerifier(Protocol):
     """Turns an access token into a principal."""
 
     async def verify(
-        self, token: PresentedToken, *, online: bool = False, precheck: Precheck = no_precheck
+        self,
+        token: PresentedToken,
+        *,
+        online: bool = False,
+        precheck: Precheck = no_precheck,
+        source: str = "",
     ) -> Principal:
         """Verify an access token.
 
@@ -28,6 +33,8 @@ class TokenVerifier(Protocol):
             online: Ask the issuer now; do not answer from a cache.
             precheck: Called before the issuer is asked, if the caller is known; roles may be outdated.
                 Raises a Refusal if no response of the issuer can make the call acceptable.
+            source: Where the token comes from, such as the peer of a call. When many tokens wait for the
+                issuer, sources take turns.
 
         Raises:
             Refusal: By `precheck`.

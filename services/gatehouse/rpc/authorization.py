@@ -56,7 +56,9 @@ class AuthorizationInterceptor:
         async def handle(call: Call) -> None:
             try:
                 token = parse_authorization(call.metadata.authorization)
-                principal = await verify(token, online=rule.online, precheck=precheck)
+                principal = await verify(
+                    token, online=rule.online, precheck=precheck, source=call.context.peer()
+                )
                 rule.check(principal, clock())
             except OAuthError as error:
                 self._metrics.denied(method, getattr(error, "reason", "other"))

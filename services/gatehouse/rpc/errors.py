@@ -68,7 +68,8 @@ def status_of_domain_error(error: domain.DomainError) -> Status:
     details: tuple[Any, ...] = (error_info(error.reason),)
     if isinstance(error, domain.InvalidArgument):
         details += (field_violations((error.field, error.reason, error.message)),)
-    return Status(code, error.message, error.reason, details)
+    cause = error.cause if isinstance(error, domain.Unavailable) else ""
+    return Status(code, error.message, error.reason, details, cause=cause)
 
 
 def challenge(error: Refusal | None, scopes: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.settings import TlsSettings, is_loopback
+from gatehouse.settings import FileCheck, TlsSettings, is_loopback
 
 
 class TlsError(Exception):
@@ -61,44 +61,6 @@ def server_credentials(
             "or GATEHOUSE_TLS__PLAINTEXT_BEYOND_LOOPBACK=true"
         )
     return None
-
-
-class FileCheck:
-    """Whether files have changed since they were accepted.
-
-    Args:
-        files: The files.
-        seconds: Shortest time between two checks.
-        monotonic: Seconds of a monotonic clock.
-    """
-
-    def __init__(
-        self, files: Sequence[Path], seconds: float, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._files = files
-        self._seconds = seconds
-        self._monotonic = monotonic
-        self._checked_at = monotonic()
-        self._accepted = self._found = self._read_versions()
-
-    def changed(self) -> bool:
-        """Return whether a check is due and finds files that were not accepted yet."""
-        now = self._monotonic()
-        if now - self._checked_at < self._seconds:
-            return False
-        self._checked_at = now
-        self._found = self._read_versions()
-        return self._found != self._accepted
-
-    def accept(self) -> None:
-        """Accept the files that the last check found."""
-        self._accepted = self._found
-
-    def _read_versions(self) -> tuple[tuple[int, int], ...]:
-        try:
-            return tuple((s.st_mtime_ns, s.st_ino) for s in (path.stat() for path in self._files))
-        except OSError:
-            return ()
 
 
 def _now() -> dt.datetime:

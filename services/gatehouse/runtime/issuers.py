@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from structlog.typing import FilteringBoundLogger
 
-from gatehouse.oauth import OAuthError, Source, Use
+from gatehouse.oauth import OAuthError, Source
 
 # An issuer that fails for some tokens only changes its state with each request.
 QUIET_SECONDS = 5.0
@@ -70,7 +70,7 @@ class IssuerTelemetry:
     ) -> None:
         self._logger = logger
         self._quiet_seconds = quiet_seconds
-        self._states: dict[tuple[str, Use], _State] = {}
+        self._states: dict[tuple[str, str], _State] = {}
         # A plain counter, because adding to one of the SDK takes 16 us.
         self._verifications: Counter[Source] = Counter()
         meter.create_observable_counter(
@@ -92,7 +92,7 @@ class IssuerTelemetry:
         """Count a verification; see oauth.Observer."""
         self._verifications[source] += 1
 
-    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:
+    def issuer_asked(self, issuer: str, use: str, error: OAuthError | None) -> None:
         """Record the state of an issuer; see oauth.Observer."""
         if use == "keys":
             self._refreshes.add(1, {"outcome": "ok" if error is None else "failed"})
@@ -112,10 +112,10 @@ class IssuerTelemetry:
         return [
             f"issuer {issuer}: {state.reason.upper()}"
             for (issuer, use), state in self._states.items()
-            if state.reason and use != "token"
+            if state.reason and not use.startswith("token")
         ]
 
-    def _log(self, issuer: str, use: Use, state: _State) -> None:
+    def _log(self, issuer: str, use: str, state: _State) -> None:
         state.pending = None
         if state.reason == state.logged:
             return

@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Tracer
 
-from gatehouse.oauth import MultiIssuerVerifier, TracedTransport
+from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.rpc.tls import server_credentials
+from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.spec import BackgroundWork, ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
 from gatehouse.settings import (
     ConfigurationError,
-    IssuerSettings,
     ServiceSettings,
     Settings,
     with_password,
 )
 from gatehouse.storage import Database, Readiness
-
-
-def http_client(issuers: Sequence[IssuerSettings], telemetry: Telemetry) -> httpx.AsyncClient:
-    """Make the HTTP client for issuers: trusts their certificate authorities, follows no redirect, traces.
-
-    Raises:
-        ConfigurationError: A CA file cannot be read.
-    """
-    context = ssl.create_default_context()
-    for issuer in issuers:
-        if issuer.ca_file is not None:
-            try:
-                context.load_verify_locations(issuer.ca_file)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigurationError(f"GATEHOUSE_ISSUERS: ca_file {issuer.ca_file}: {error}") from None
-    inner = httpx.AsyncHTTPTransport(verify=context, limits=httpx.Limits(max_connections=50), trust_env=False)
-    return httpx.AsyncClient(
-        transport=TracedTransport(telemetry.tracer, inner), follow_redirects=False, trust_env=False
-    )
 
 
 def open_database(settings: Settings, spec: ServiceSpec[Any], tracer: Tracer | None = None) -> Database:
@@ -104,11 +83,10 @@ class Process:
             settings.tls, settings.server.host, telemetry.logger, self._metrics.certificate_loaded
         )
         self._issuers = IssuerTelemetry(telemetry.logger, telemetry.meter)
-        self._http = http_client(settings.issuers, telemetry)
-        stack.push_async_callback(self._http.aclose)
+        self._http_for = HttpClients(settings.issuers, telemetry.tracer, settings.tls.reload_seconds, stack)
         self.verifier = MultiIssuerVerifier(
             settings.issuers,
-            http=self._http,
+            http_for=self._http_for,
             tracer=telemetry.tracer,
             observer=self._issuers,
         )
@@ -127,7 +105,8 @@ class Process:
             settings=getattr(self._settings, spec.name),
             database=self._open_database(spec),
             issuers=self._settings.issuers,
-            http=self._http,
+            http_for=self._http_for,
+            issuer_asked=self._issuers.issuer_asked,
             client_tls=self._settings.tls,
             rules=self._rules,
             logger=self._telemetry.logger,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import SecretStr, create_model
 
-from gatehouse.settings import IssuerSettings, ServiceSettings, TlsSettings
+from gatehouse.settings import IssuerSettings, OAuthClientSettings, ServiceSettings, TlsSettings
 
 if TYPE_CHECKING:  # a command that only reads the specs does not import servers and drivers
     import httpx
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a command that only reads the specs does not import servers
     from opentelemetry.trace import Tracer
     from structlog.typing import FilteringBoundLogger
 
+    from gatehouse.oauth import OAuthError
     from gatehouse.rpc import AccessRule
     from gatehouse.runtime.doctor import Result
     from gatehouse.storage import Database
@@ -60,7 +61,8 @@ class ServiceContext(Generic[S]):
         settings: Settings of this service.
         database: Connection pool of the service's login role.
         issuers: Issuers whose tokens are accepted.
-        http: HTTP client for requests to issuers.
+        http_for: Returns the HTTP client for requests to the issuer that a section names.
+        issuer_asked: Records the result of a request to an issuer; see oauth.Observer.
         client_tls: TLS of gRPC channels to other services.
         rules: Access rules of all services, by path.
         logger: Logger of the process.
@@ -73,7 +75,8 @@ class ServiceContext(Generic[S]):
     settings: S
     database: Database
     issuers: Sequence[IssuerSettings]
-    http: httpx.AsyncClient
+    http_for: Callable[[IssuerSettings | OAuthClientSettings], httpx.AsyncClient]
+    issuer_asked: Callable[[str, str, OAuthError | None], None]
     client_tls: TlsSettings
     rules: Mapping[str, AccessRule]
     logger: FilteringBoundLogger

@@ -3,7 +3,8 @@
 Nothing else in Gatehouse reads the environment.
 """
 
-from gatehouse.settings._secrets import read_secret_file
+from gatehouse.settings._files import FileCheck
+from gatehouse.settings._secrets import follow_secret, read_secret_file
 from gatehouse.settings._urls import is_loopback, url_error
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.loading import (
@@ -29,6 +30,7 @@ from gatehouse.settings.sections import (
     LogSettings,
     OAuthClientSettings,
     ProviderName,
+    ProxyUrl,
     Section,
     ServerSettings,
     ServiceSettings,
@@ -43,10 +45,12 @@ __all__ = [
     "Algorithm",
     "ConfigurationError",
     "DatabaseSettings",
+    "FileCheck",
     "IssuerSettings",
     "LogSettings",
     "OAuthClientSettings",
     "ProviderName",
+    "ProxyUrl",
     "SecretValue",
     "Section",
     "ServerSettings",
@@ -59,6 +63,7 @@ __all__ = [
     "VerifyMode",
     "describe_settings",
     "environment",
+    "follow_secret",
     "is_loopback",
     "load_settings",
     "mask_settings",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from gatehouse.settings.errors import ConfigurationError
 
@@ -26,3 +31,34 @@ def read_secret_file(file: Path, name: str) -> str:
     if not secret:
         raise ConfigurationError(f"{name}: {file} is empty; write the secret into it")
     return secret
+
+
+def follow_secret(
+    setting: str, value: SecretStr | None, file: Path | None = None
+) -> Callable[[], str | None]:
+    """Return a function that returns a setting in clear, read again if it is from a file.
+
+    Args:
+        setting: Name of the setting, such as `users__database_password`.
+        value: Its value when the settings were loaded. It stays while the file cannot be read.
+        file: The file that it is from; None for the one in the secrets directory, if it is there.
+    """
+    directory = os.environ.get("GATEHOUSE_SECRETS_DIR")
+    last = None if value is None else value.get_secret_value()
+    if last is None or (file is None and directory is None):
+        return lambda: last
+    path = file or Path(directory or "", f"gatehouse_{setting}")
+
+    def read() -> str | None:
+        nonlocal last
+        with suppress(ConfigurationError):  # while it is being replaced
+            last = read_secret_file(path, setting)
+        return last
+
+    if file is not None:
+        return read
+    try:
+        from_file = read_secret_file(path, setting) == last
+    except ConfigurationError:
+        from_file = False
+    return read if from_file else lambda: last

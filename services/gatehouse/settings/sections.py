@@ -122,6 +122,20 @@ class TlsSettings(Section):
     """Shortest time between two checks for a changed certificate or key."""
 
 
+def _check_proxy_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("must be a URL such as http://proxy:3128 or http://user:password@proxy:3128")
+    return value
+
+
+ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
+
+
 class _IssuerClient(Section):
     """Checks of the sections that name an issuer and a client there."""
 
@@ -200,6 +214,12 @@ class IssuerSettings(_IssuerClient):
     """Allow plain HTTP to hosts other than loopback."""
     ca_file: Path | None = None
     """PEM certificate authorities to trust for this issuer, in addition to the system's."""
+    proxy: ProxyUrl | None = None
+    """HTTP proxy for requests to this issuer; those of the environment are never used."""
+    timeout_seconds: float = Field(0.9, gt=0, le=5)
+    """Longest time to verify a token, with all requests to the issuer."""
+    max_introspections: int = Field(50, ge=1)
+    """Concurrent introspections of one process; further tokens wait, in turn by connection."""
 
     @model_validator(mode="after")
     def _check_client(self) -> Self:
@@ -223,8 +243,16 @@ class OAuthClientSettings(_IssuerClient):
     """File with the client secret."""
     scope: str = ""
     """Scopes to request, separated by spaces."""
+    audience: str | None = None
+    """`audience` to request, which Auth0, Kinde and Ory need."""
+    resource: str = ""
+    """Values of `resource` (RFC 8707) to request, separated by spaces."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
+    ca_file: Path | None = None
+    """PEM certificate authorities to trust for the issuer; those of the entry in `ISSUERS` if unset."""
+    proxy: ProxyUrl | None = None
+    """HTTP proxy for requests to the issuer; that of the entry in `ISSUERS` if unset."""
 
 
 class DatabaseSettings(Section):

@@ -19,7 +19,6 @@ from gatehouse.oauth import (
     OAuthError,
     Observer,
     PresentedToken,
-    Use,
     discover,
 )
 from gatehouse.oauth.providers import provider
@@ -111,8 +110,8 @@ async def _check_introspection(config: IssuerSettings, http: httpx.AsyncClient) 
 async def _verifier(
     config: IssuerSettings, mode: VerifyMode, http: httpx.AsyncClient, observer: Observer
 ) -> AsyncIterator[MultiIssuerVerifier]:
-    config = config.model_copy(update={"mode": mode})
-    verifier = MultiIssuerVerifier([config], http=http, observer=observer, answer_seconds=CHECK_SECONDS - 1)
+    config = config.model_copy(update={"mode": mode, "timeout_seconds": CHECK_SECONDS - 1})
+    verifier = MultiIssuerVerifier([config], http_for=lambda _: http, observer=observer)
     try:
         yield verifier
     finally:
@@ -123,9 +122,9 @@ class _LastErrors(NoObserver):
     """Keeps the error of the latest request for each use."""
 
     def __init__(self) -> None:
-        self.errors: dict[Use, OAuthError | None] = {}
+        self.errors: dict[str, OAuthError | None] = {}
 
-    def issuer_asked(self, issuer: str, use: Use, error: OAuthError | None) -> None:  # noqa: ARG002
+    def issuer_asked(self, issuer: str, use: str, error: OAuthError | None) -> None:  # noqa: ARG002
         """See Observer."""
         self.errors[use] = error
 
