@@ -81,6 +81,7 @@ _.revoke_old_credential
 _.row_count
 _.save_authorization_code
 _.save_token
+_.seed
 _.set_code
 _.set_details
 _.settings_customise_sources

@@ -1,4 +1,4 @@
-"""Commands that the test bed adds to `gatehouse`: demo, issuer, tour, trace."""
+"""Commands that the test bed adds to `gatehouse`: demo, issuer, seed, tour, trace."""
 
 from __future__ import annotations
 
@@ -104,6 +104,31 @@ def issuer(
     return ExitCode.OK
 
 
+def seed() -> int:
+    """Fill the directory of the system of the profile with a few users.
+
+    Examples:
+      GATEHOUSE_PROFILE=profile.json gatehouse seed
+    """
+    require_extra()
+    from gatehouse.oauth import IssuerUnavailable  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415
+
+    try:
+        created = asyncio.run(seed_directory(load_full_profile()))
+    except IssuerUnavailable as error:
+        raise _unavailable(error) from None
+    typer.echo(f"{created} users created")
+    return ExitCode.OK
+
+
+def _unavailable(error: Exception) -> TestbedError:
+    return TestbedError(
+        f"the issuer is unavailable ({error}); start the system with `gatehouse demo --keep`, and set "
+        "GATEHOUSE_PROFILE as it says"
+    )
+
+
 def tour(svg: Svg = None) -> int:
     """Run the tour on the system of the profile; exit with 1 if a check fails.
 
@@ -124,10 +149,7 @@ def tour(svg: Svg = None) -> int:
     try:
         passed = asyncio.run(work())
     except IssuerUnavailable as error:
-        raise TestbedError(
-            f"the issuer is unavailable ({error}); start the system with `gatehouse demo --keep`, and set "
-            "GATEHOUSE_PROFILE as it says"
-        ) from None
+        raise _unavailable(error) from None
     if svg is not None and passed is not None:
         save_svg(console, svg, "gatehouse tour")
     return _exit_code(passed)

@@ -74,7 +74,7 @@ async def run_demo(
 async def keep_running(
     started_at: float, *, realm: Path | None = None, free_ports: bool = False, ready_file: Path | None = None
 ) -> None:
-    """Start the system on its default ports, import the demo users, and run until a signal.
+    """Start the system on its default ports, fill the directory, and run until a signal.
 
     A part that exits is reported; SIGUSR1 starts it again.
 
@@ -99,9 +99,9 @@ async def keep_running(
     async def work() -> None:
         async with _stack(console, started_at, None if free_ports else Ports.default(), realm) as stack:
             # Imported after the start of the processes, which takes longer.
-            from gatehouse_testbed.tour.tour import import_demo_users  # noqa: PLC0415
+            from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415
 
-            await import_demo_users(stack.profile)
+            await seed_directory(stack.profile)
             console.print()
             console.print("Paste into another terminal:")
             print_commands(console, _commands(stack))

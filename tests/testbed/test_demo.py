@@ -32,6 +32,7 @@ from tests.support.eventually import eventually
 
 SKIPPED = ("traces_url", "metrics", "issuer_admin_password")
 TIMEOUT_SECONDS = 280.0
+COUNT = "gatehouse call users CountUsers --as alice"
 # Without the folder of `gatehouse`.
 PATH = "/usr/bin:/bin"
 # Each of these, in the environment of a part, would change it or keep it from starting.
@@ -201,10 +202,14 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         assert "UserService/CountUsers (client)" in out
         assert "gatehouse-users" in picture.read_text()
 
+        code, out = await paste([*exports, COUNT])
+        before = json.loads(out.splitlines()[0])["total_count"]
         profile = broken_profile(exports[1].partition("=")[2], tmp_path)
         code, out, err = await run(short_folder, "tour", GATEHOUSE_PROFILE=str(profile))
         assert (code, err) == (1, ""), out + err
-        assert "1000 rows, 0 created, 1000 already existed" in out
+        assert "1000 rows, 1000 created, 0 already existed" in out
+        code, count = await paste([*exports, COUNT])
+        assert (code, json.loads(count.splitlines()[0])["total_count"]) == (0, before), count
         assert "AdminService/GetStats by alice: expected OK, got UNIMPLEMENTED" in out
         assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
 

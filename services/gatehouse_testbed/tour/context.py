@@ -47,6 +47,8 @@ class TourContext:
         stack: Closed at the end of the tour.
         short_lived_token: Valid for one second; requested first, so that it has expired when it is used.
         metrics: Metrics of each service at the start of the tour.
+        started_at: Time of UserService at the start of the tour, in RFC 3339 format.
+        imported: Emails of the users that were imported.
         callers: Set by the matrix.
         cells: Set by the matrix.
         spans: The trace that was shown.
@@ -62,6 +64,8 @@ class TourContext:
     stack: AsyncExitStack
     short_lived_token: str = field(repr=False)
     metrics: dict[str, Metrics]
+    started_at: str = ""
+    imported: frozenset[str] = frozenset()
     callers: list[Caller] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)

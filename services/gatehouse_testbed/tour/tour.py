@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 from rich.console import Console
 
 from gatehouse.app.services import SERVICES
@@ -15,7 +16,7 @@ from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
 from gatehouse_testbed.console import save_picture, save_svg
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.files import read_users, realm_file, users_file
+from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer import load_realm
 from gatehouse_testbed.tour.callers import SHORT_LIVED, Caller, TourTokens
@@ -24,7 +25,7 @@ from gatehouse_testbed.tour.matrix import Cell, matrix_view
 from gatehouse_testbed.tour.metrics import fetch_metrics
 from gatehouse_testbed.tour.report import Report
 from gatehouse_testbed.tour.services import open_services
-from gatehouse_testbed.tour.steps import STEPS, import_rows
+from gatehouse_testbed.tour.steps import STEPS
 from gatehouse_testbed.tracing.spans import Span, tree
 from gatehouse_testbed.tracing.view import trace_view
 
@@ -61,6 +62,7 @@ class Tour:
         async with self._context() as context:
             for service in SERVICES:
                 await wait_for_health(self._profile, service, serving=True, seconds=SERVING_SECONDS)
+            context.started_at = await _server_time(context)
             for title, step in STEPS:
                 self._report.step(title)
                 try:
@@ -104,13 +106,9 @@ class Tour:
             )
 
 
-async def import_demo_users(profile: Profile) -> None:
-    """Import the demo users.
-
-    Raises:
-        TestbedError: The call fails.
-    """
-    realm = load_realm(realm_file(), environment())
-    async with open_issuer_client(profile) as issuer, open_services(profile) as services:
-        tokens = TourTokens(issuer, profile, realm)
-        await import_rows(services, tokens, read_users(users_file()), lambda _: None)
+async def _server_time(context: TourContext) -> str:
+    token = await context.tokens.of_user("alice")
+    outcome = await context.services.call("users", "CountUsers", token=token)
+    if outcome.code is not grpc.StatusCode.OK:
+        raise TestbedError(f"CountUsers by alice: {outcome.code.name}: {outcome.message}")
+    return str(outcome.responses[0].snapshot_time.ToJsonString())

@@ -27,6 +27,8 @@ async def import_users(context: TourContext) -> None:
     with context.report.progress("ImportUsers", len(rows)) as on_progress:
         answer = await import_rows(context.services, context.tokens, rows, on_progress)
     seconds = time.monotonic() - started_at
+    existed = {error.row_number for error in answer.errors}
+    context.imported = frozenset(row.email for row in rows if row.number not in existed)
     counts_match = answer.row_count == len(rows) == answer.created_count + answer.failed_count
     context.report.check(
         f"ImportUsers by {CLIENTS[0]}: {answer.row_count} rows, {answer.created_count} created, "
