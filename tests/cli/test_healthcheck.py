@@ -19,6 +19,7 @@ from gatehouse import probe
 from gatehouse.app.services import SERVICES
 from tests.support.certificates import Authority
 from tests.support.cli import Cli, start
+from tests.support.environment import PROXIES
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -60,9 +61,6 @@ def named(authority: Authority) -> Iterator[Served]:
     served = Served(authority, "users.example.com")
     yield served
     served.server.stop(0)
-
-
-PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy", "grpc_proxy"), "http://127.0.0.1:9")
 
 
 def test_healthy_service_is_found_without_loading_the_command_line(local: Served) -> None:

@@ -127,6 +127,12 @@ def test_output_is_ascii_if_the_encoding_requires_it(encoding: str) -> None:
         assert shown.isascii()
 
 
+def test_drawings_become_ascii_if_the_encoding_lacks_them() -> None:
+    with start("healthcheck", "└─ ✓ … €", PYTHONIOENCODING="ascii") as process:
+        _, err = process.communicate(timeout=60)
+    assert r"gatehouse: `- + ... \u20ac: unknown service" in err
+
+
 def test_character_that_the_encoding_lacks_is_escaped() -> None:
     environment = {"PYTHONIOENCODING": "ascii", "GATEHOUSE_SERVER__HOST": "zürich"}
     with start("config", "--sources", **environment) as process:

@@ -15,6 +15,7 @@ from gatehouse.client import connect
 from gatehouse.oauth import InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.settings import TlsSettings
 from tests.support.certificates import Authority
+from tests.support.environment import PROXIES
 from tests.support.eventually import eventually
 from tests.support.rpc import METHODS, PROBE, Client, Env, Text, open_env, principal
 from tests.support.telemetry import Spans
@@ -342,8 +343,8 @@ async def test_principal_can_change_between_calls_of_one_channel(env: Env) -> No
 
 
 async def test_proxy_of_the_environment_is_not_used(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "http_proxy", "grpc_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name, proxy in PROXIES.items():
+        monkeypatch.setenv(name, proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     async with to(env, Tokens("good")) as channel:
         assert (await outcome(channel))[0] is grpc.StatusCode.OK

@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from gatehouse.client.health import check_health
 from gatehouse.client.profile import Profile
+from tests.support.environment import PROXIES
 
 NOWHERE = "127.0.0.1:1"
 
@@ -59,8 +60,8 @@ async def test_server_without_tls_is_unreachable_over_tls() -> None:
 
 
 async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "http_proxy", "grpc_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name, proxy in PROXIES.items():
+        monkeypatch.setenv(name, proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     async with serve({"": "SERVING"}) as users:
         profile = Profile(targets={"users": users}, plaintext=True)

@@ -21,7 +21,7 @@ from gatehouse.runtime.telemetry import ExceptionTextFilter, make_telemetry
 from gatehouse.runtime.wait import run_in_thread
 from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
-from tests.support.environment import SetEnvironment
+from tests.support.environment import PROXIES, SetEnvironment
 
 CANARY = "canary-5f1d"
 
@@ -159,11 +159,6 @@ SPAN = """
 telemetry.tracer.start_span("work").end()
 asyncio.run(telemetry.aclose(30))
 """
-PROXIES = {
-    name: "http://127.0.0.1:9"
-    for lower in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
-    for name in (lower, lower.upper())
-}
 
 
 def test_exporter_does_not_use_the_proxy_of_the_environment() -> None:

@@ -8,6 +8,13 @@ from typing import Protocol
 
 import pytest
 
+# A proxy where nothing listens, by every variable that a library may read.
+PROXIES = {
+    name: "http://127.0.0.1:9"
+    for lower in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    for name in (lower, lower.upper())
+}
+
 
 class SetEnvironment(Protocol):
     """Sets environment variables; values other than strings become JSON."""

@@ -28,6 +28,7 @@ from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.tour.steps import STEPS
 from gatehouse_testbed.tour.tour import Tour
 from tests.support.child_coverage import measured
+from tests.support.environment import PROXIES
 from tests.support.eventually import eventually
 
 SKIPPED = ("traces_url", "metrics", "issuer_admin_password")
@@ -36,7 +37,7 @@ COUNT = "gatehouse call users CountUsers --as alice"
 # Without the folder of `gatehouse`.
 PATH = "/usr/bin:/bin"
 # Each of these, in the environment of a part, would change it or keep it from starting.
-HOSTILE = {
+HOSTILE = PROXIES | {
     "OTEL_SDK_DISABLED": "true",
     "OTEL_TRACES_SAMPLER": "always_off",
     "PROMETHEUS_MULTIPROC_DIR": "/nonexistent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -13,11 +14,24 @@ from gatehouse.settings import environment, wants_color
 _NARROW_COLUMN = 24
 
 
+# What tables, trees and checks are drawn with.
+_ASCII = dict(zip("─│├└✓✗■█·", "-||`+x##.", strict=True)) | {"…": "..."}
+
+
 def set_up_streams() -> None:
-    """Escape characters that the encoding of standard output lacks, instead of failing."""
+    """Replace characters that the encoding of the output lacks by ASCII, instead of failing."""
+    codecs.register_error("gatehouse", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="gatehouse")
+
+
+def _to_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    parts = [_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in missing]
+    return "".join(parts), error.end
 
 
 def is_colored() -> bool:
