@@ -89,7 +89,7 @@ async def test_response_without_a_usable_token_is_malformed(
 ) -> None:
     idp.answer("token", Reply(response(**changes)))
 
-    with pytest.raises(TokenRequestFailed, match=r"^malformed_answer$"):
+    with pytest.raises(TokenRequestFailed, match=r"^malformed_response$"):
         await request_token(http, idp.url("token"), FORM)
 
 
@@ -126,7 +126,7 @@ async def test_unknown_error_code_is_not_repeated(
 ) -> None:
     idp.answer("token", Reply(body, 400))
 
-    with pytest.raises(TokenRequestFailed, match=r"^malformed_answer$"):
+    with pytest.raises(TokenRequestFailed, match=r"^malformed_response$"):
         await request_token(http, idp.url("token"), FORM)
 
 
@@ -207,7 +207,7 @@ async def test_introspection_returns_the_response(http: httpx.AsyncClient, idp: 
     [
         (Reply({"error": "invalid_client"}, 401), "invalid_client"),
         (Reply({"error": "invalid_request"}, 403), "invalid_request"),
-        (Reply(b"<html>"), "malformed_answer"),
+        (Reply(b"<html>"), "malformed_response"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

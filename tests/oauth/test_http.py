@@ -19,10 +19,10 @@ from gatehouse.oauth import HttpFailure, IssuerUnavailable
 from gatehouse.oauth._http import (
     FETCH_SECONDS,
     MAX_BODY_BYTES,
-    Answer,
+    IssuerResponse,
     get_object,
     post_form,
-    url_fault,
+    request_url_error,
 )
 from gatehouse.oauth.errors import IssuerUnreachable
 from tests.support.eventually import eventually
@@ -53,7 +53,7 @@ async def failure(http: httpx.AsyncClient, idp: LoopbackIssuer, reply: Reply) ->
     + ["http://127.1.2.3", "http://[::1]:80/", "http://localhost/realms/r", "HTTPS://A.TEST/"],
 )
 def test_https_and_loopback_http_urls_are_accepted(url: str) -> None:
-    assert url_fault(url, allow_http=False) == ""
+    assert request_url_error(url, allow_http=False) == ""
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_https_and_loopback_http_urls_are_accepted(url: str) -> None:
     + ["ws://a.test/", "data://a.test/"],
 )
 def test_other_schemes_are_refused(url: str) -> None:
-    assert url_fault(url, allow_http=False) == "url_not_https"
+    assert request_url_error(url, allow_http=False) == "url_not_https"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_other_schemes_are_refused(url: str) -> None:
 )
 @pytest.mark.parametrize("allow_http", [True, False])
 def test_malformed_url_is_refused(url: str, allow_http: bool) -> None:
-    assert url_fault(url, allow_http=allow_http) == "url_malformed"
+    assert request_url_error(url, allow_http=allow_http) == "url_malformed"
 
 
 def test_allow_http_accepts_http_and_no_other_scheme() -> None:
-    assert url_fault("http://keycloak:8080/realms/r", allow_http=True) == ""
-    assert url_fault("ftp://keycloak/", allow_http=True) == "url_not_https"
+    assert request_url_error("http://keycloak:8080/realms/r", allow_http=True) == ""
+    assert request_url_error("ftp://keycloak/", allow_http=True) == "url_not_https"
 
 
 @given(
@@ -91,7 +91,7 @@ def test_allow_http_accepts_http_and_no_other_scheme() -> None:
 @example("https://a.test:\u0663/")
 @example("https://\u2100/")
 def test_url_check_never_raises(url: str) -> None:
-    assert url_fault(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
+    assert request_url_error(url, allow_http=False) in {"", "url_malformed", "url_not_https"}
 
 
 async def test_no_request_is_sent_to_an_unsafe_url(http: httpx.AsyncClient) -> None:
@@ -390,12 +390,12 @@ async def test_outage_holds_neither_request_nor_response(
 
 
 @pytest.mark.parametrize(
-    ("status", "ok", "away"),
+    ("status", "ok", "is_unavailable"),
     [(200, True, False), (201, False, False), (400, False, False), (401, False, False)]
     + [(429, False, True), (500, False, True), (503, False, True), (599, False, True)],
 )
-def test_answer_classifies_the_status(status: int, ok: bool, away: bool) -> None:
-    answer = Answer(status, {"secret": "canary"})
+def test_response_is_classified_by_its_status(status: int, ok: bool, is_unavailable: bool) -> None:
+    response = IssuerResponse(status, {"secret": "canary"})
 
-    assert (answer.ok, answer.away) == (ok, away)
-    assert "canary" not in repr(answer)
+    assert (response.ok, response.is_unavailable) == (ok, is_unavailable)
+    assert "canary" not in repr(response)

@@ -14,7 +14,7 @@ import httpx
 
 from gatehouse.admin.role_directory import RoleUpdateFailed
 from gatehouse.client import TokenSource
-from gatehouse.oauth import HttpFailure, IssuerUnavailable, OAuthError, send_bounded, url_fault
+from gatehouse.oauth import HttpFailure, IssuerUnavailable, OAuthError, request_url_error, send_bounded
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -39,7 +39,7 @@ class KeycloakRoleDirectory:
     def __init__(
         self, http: httpx.AsyncClient, tokens: TokenSource, admin_url: str, *, allow_http: bool = False
     ) -> None:
-        error = url_fault(admin_url, allow_http=allow_http)
+        error = request_url_error(admin_url, allow_http=allow_http)
         if error:
             raise ValueError(error)
         self._http = http

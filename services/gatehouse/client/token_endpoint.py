@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed, is_b64token
-from gatehouse.oauth._http import Answer, Form, post_form
+from gatehouse.oauth._http import Form, IssuerResponse, post_form
 
 DEFAULT_LIFETIME_SECONDS = 60.0
 MAX_LIFETIME_SECONDS = 24 * 3600.0
@@ -51,16 +51,16 @@ async def request_token(
 
     Raises:
         TokenRequestFailed: The endpoint refused (RFC 6749 section 5.2).
-        IssuerUnavailable: The endpoint gave no usable answer.
+        IssuerUnavailable: The endpoint gave no usable response.
     """
-    answer = await _post(http, token_endpoint, data, auth, allow_http, clock, "token_endpoint")
-    body = answer.body or {}
+    response = await _post(http, token_endpoint, data, auth, allow_http, clock, "token_endpoint")
+    body = response.body or {}
     token, kind = body.get("access_token"), body.get("token_type")
     # Only a b64token can be sent in a header; anything else would show up in the text of an error.
     if not isinstance(token, str) or not is_b64token(token):
-        raise TokenRequestFailed("malformed_answer", detail=f"{answer.url}: no usable access_token")
+        raise TokenRequestFailed("malformed_response", detail=f"{response.url}: no usable access_token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise TokenRequestFailed("malformed_answer", detail=f"{answer.url}: token_type is not Bearer")
+        raise TokenRequestFailed("malformed_response", detail=f"{response.url}: token_type is not Bearer")
     refresh, identity, scope = body.get("refresh_token"), body.get("id_token"), body.get("scope")
     return TokenResponse(
         access_token=token,
@@ -85,13 +85,13 @@ async def introspect(
 
     Raises:
         TokenRequestFailed: The endpoint refused.
-        IssuerUnavailable: The endpoint gave no usable answer.
+        IssuerUnavailable: The endpoint gave no usable response.
     """
     auth = (client_id, client_secret)
-    answer = await _post(http, endpoint, {"token": token}, auth, allow_http, time.time, "introspection")
-    if answer.body is None:
-        raise TokenRequestFailed("malformed_answer", detail=answer.detail)
-    return answer.body
+    response = await _post(http, endpoint, {"token": token}, auth, allow_http, time.time, "introspection")
+    if response.body is None:
+        raise TokenRequestFailed("malformed_response", detail=response.detail)
+    return response.body
 
 
 async def revoke(
@@ -107,16 +107,16 @@ async def revoke(
 
     Raises:
         TokenRequestFailed: The endpoint refused, even if with status 200.
-        IssuerUnavailable: The endpoint gave no usable answer.
+        IssuerUnavailable: The endpoint gave no usable response.
     """
     data, auth = {"token": token}, None
     if client_secret is None:
         data["client_id"] = client_id
     else:
         auth = (client_id, client_secret)
-    answer = await _post(http, endpoint, data, auth, allow_http, time.time, "revocation")
-    if answer.body is not None and "error" in answer.body:
-        raise _refusal(answer)
+    response = await _post(http, endpoint, data, auth, allow_http, time.time, "revocation")
+    if response.body is not None and "error" in response.body:
+        raise _refusal(response)
 
 
 async def _post(
@@ -127,18 +127,18 @@ async def _post(
     allow_http: bool,  # noqa: FBT001 - private
     clock: Callable[[], float],
     what: str,
-) -> Answer:
-    answer = await post_form(http, endpoint, data, auth, allow_http=allow_http, what=what)
-    if answer.away:
-        retry_after = _retry_after_seconds(answer.retry_after, clock)
-        raise IssuerUnavailable(f"{what}_busy", retry_after, detail=answer.detail)
-    if not answer.ok:
-        raise _refusal(answer)
-    return answer
+) -> IssuerResponse:
+    response = await post_form(http, endpoint, data, auth, allow_http=allow_http, what=what)
+    if response.is_unavailable:
+        retry_after = _retry_after_seconds(response.retry_after, clock)
+        raise IssuerUnavailable(f"{what}_busy", retry_after, detail=response.detail)
+    if not response.ok:
+        raise _refusal(response)
+    return response
 
 
-def _refusal(answer: Answer) -> TokenRequestFailed:
-    return TokenRequestFailed(answer.error or "malformed_answer", detail=answer.detail)
+def _refusal(response: IssuerResponse) -> TokenRequestFailed:
+    return TokenRequestFailed(response.error or "malformed_response", detail=response.detail)
 
 
 def _lifetime(value: object) -> float:

@@ -13,7 +13,7 @@ class TokenSource(Protocol):
 
         Raises:
             TokenRequestFailed: The token endpoint refused.
-            IssuerUnavailable: The token endpoint gave no usable answer.
+            IssuerUnavailable: The token endpoint gave no usable response.
         """
         ...
 

@@ -1,7 +1,7 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
 from gatehouse.oauth._flight import SingleFlight
-from gatehouse.oauth._http import send_bounded, url_fault
+from gatehouse.oauth._http import request_url_error, send_bounded
 from gatehouse.oauth._http_failure import HttpFailure
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import (
@@ -57,6 +57,6 @@ __all__ = [
     "no_precheck",
     "open_http",
     "parse_authorization",
+    "request_url_error",
     "send_bounded",
-    "url_fault",
 ]

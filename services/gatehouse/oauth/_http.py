@@ -26,7 +26,7 @@ _HEADERS = {"accept": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IssuerResponse:
     """A response of an issuer; `body` is None if it is not a JSON object."""
 
     status: int
@@ -40,8 +40,8 @@ class Answer:
         return self.status == httpx.codes.OK
 
     @property
-    def away(self) -> bool:
-        """Whether the issuer responded that it cannot answer at present: 429 or 5xx."""
+    def is_unavailable(self) -> bool:
+        """Whether the issuer responded that it is unavailable: 429 or 5xx."""
         return (
             self.status == httpx.codes.TOO_MANY_REQUESTS or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
         )
@@ -99,7 +99,7 @@ async def send_bounded(
     return response, bytes(body)
 
 
-def url_fault(url: str, *, allow_http: bool) -> str:
+def request_url_error(url: str, *, allow_http: bool) -> str:
     """Return why `url` must not be used, or ""; see gatehouse.settings.url_error."""
     try:
         _ = httpx.URL(url).host
@@ -122,12 +122,12 @@ async def get_object(http: httpx.AsyncClient, url: str, *, allow_http: bool, wha
         IssuerUnavailable: A response that is too slow, too large, an error, a redirect, or not a JSON object.
     """
     _require_safe(url, allow_http=allow_http)
-    answer = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
-    if not answer.ok:
-        raise IssuerUnavailable(f"{what}_failed", detail=answer.detail)
-    if answer.body is None:
-        raise IssuerUnavailable(f"{what}_not_json", detail=answer.detail)
-    return answer.body
+    response = await _send(http, http.build_request("GET", url, headers=_HEADERS), what)
+    if not response.ok:
+        raise IssuerUnavailable(f"{what}_failed", detail=response.detail)
+    if response.body is None:
+        raise IssuerUnavailable(f"{what}_not_json", detail=response.detail)
+    return response.body
 
 
 async def post_form(
@@ -138,7 +138,7 @@ async def post_form(
     *,
     allow_http: bool,
     what: str,
-) -> Answer:
+) -> IssuerResponse:
     """Post a form, with client id and secret as Basic credentials (RFC 6749 section 2.3.1).
 
     Args:
@@ -163,12 +163,12 @@ async def post_form(
 
 
 def _require_safe(url: str, *, allow_http: bool) -> None:
-    fault = url_fault(url, allow_http=allow_http)
-    if fault:
-        raise IssuerUnavailable(fault, detail=url.partition("?")[0])
+    error = request_url_error(url, allow_http=allow_http)
+    if error:
+        raise IssuerUnavailable(error, detail=url.partition("?")[0])
 
 
-async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> Answer:
+async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> IssuerResponse:
     try:
         response, body = await send_bounded(http, request)
     except HttpFailure as error:
@@ -180,7 +180,7 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request, what: str) -> A
             f"{what}_redirected",
             detail=f"{url}: HTTP {response.status_code}; redirects are not followed",
         )
-    return Answer(
+    return IssuerResponse(
         url=url,
         status=response.status_code,
         body=strict_object(body) if _is_plain_json(response.headers) else None,

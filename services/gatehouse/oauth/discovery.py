@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from gatehouse.oauth._http import get_object, url_fault
+from gatehouse.oauth._http import get_object, request_url_error
 from gatehouse.oauth.errors import IssuerUnavailable
 
 
@@ -61,27 +61,27 @@ async def discover(
     if discovery_url is not None:
         urls = (discovery_url,)
     elif not urls:
-        fault = url_fault(issuer, allow_http=allow_http)
-        if fault:
-            raise IssuerUnavailable(fault)
+        error = request_url_error(issuer, allow_http=allow_http)
+        if error:
+            raise IssuerUnavailable(error)
         urls = (oidc_url(issuer), rfc8414_url(issuer))
     for url in urls[:-1]:
         try:
-            answer = await get_object(http, url, allow_http=allow_http, what="discovery")
+            document = await get_object(http, url, allow_http=allow_http, what="discovery")
         except IssuerUnavailable as error:
             # Only an HTTP error leads to the next URL.
             if error.reason != "discovery_failed":
                 raise
         else:
-            return _checked(answer, issuer, url, allow_http=allow_http)
-    answer = await get_object(http, urls[-1], allow_http=allow_http, what="discovery")
-    return _checked(answer, issuer, urls[-1], allow_http=allow_http)
+            return _checked(document, issuer, url, allow_http=allow_http)
+    document = await get_object(http, urls[-1], allow_http=allow_http, what="discovery")
+    return _checked(document, issuer, urls[-1], allow_http=allow_http)
 
 
-def _checked(answer: Mapping[str, Any], issuer: str, url: str, *, allow_http: bool) -> Metadata:
-    found = answer.get("issuer")
+def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: bool) -> Metadata:
+    found = document.get("issuer")
     if found != issuer:
-        if not isinstance(found, str) or url_fault(found, allow_http=True):
+        if not isinstance(found, str) or request_url_error(found, allow_http=True):
             found = "(no URL)"
         raise IssuerUnavailable("discovery_issuer_mismatch", detail=f"expected {issuer}, found {found}")
     # Metadata that came over https cannot send tokens and secrets over http, not even to loopback. That of an
@@ -89,12 +89,12 @@ def _checked(answer: Mapping[str, Any], issuer: str, url: str, *, allow_http: bo
     needs_https = not allow_http and {httpx.URL(url).scheme, httpx.URL(issuer).scheme} == {"https"}
     endpoints: dict[str, str] = {}
     for field in fields(Metadata)[1:]:
-        value = answer.get(field.name)
+        value = document.get(field.name)
         if value is None:
             continue
         if (
             not isinstance(value, str)
-            or url_fault(value, allow_http=allow_http)
+            or request_url_error(value, allow_http=allow_http)
             or (needs_https and httpx.URL(value).scheme != "https")
         ):
             raise IssuerUnavailable("discovery_malformed", detail=f"{field.name} is not an https URL")

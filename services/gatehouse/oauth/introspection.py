@@ -245,7 +245,7 @@ class IntrospectionVerifier:
         )
         if answer.status in _NOT_NOW:
             raise IssuerUnreachable("introspection_failed", detail=answer.detail)
-        if answer.away:
+        if answer.is_unavailable:
             raise IssuerUnavailable("introspection_failed", detail=answer.detail)
         if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
             raise IssuerUnavailable("introspection_gone", detail=answer.detail)
