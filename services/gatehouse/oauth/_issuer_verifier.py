@@ -116,19 +116,13 @@ class IssuerVerifier:
             await asyncio.gather(self._discoverer, return_exceptions=True)
         await self._discovery.aclose()
 
-    async def verify_offline(self, token: PresentedToken) -> Principal | None:
-        """Verify the claims that a signed token has, and its signature unless the mode is `introspection`.
-
-        Returns:
-            The principal, or None if the signature was not verified.
+    async def verify_signature(self, token: PresentedToken) -> Principal | None:
+        """Return the principal of a signed token, or None if the mode of this issuer is `introspection`.
 
         Raises:
             InvalidToken: The token is invalid.
             IssuerUnavailable: Its key is unknown and cannot be fetched at present.
         """
-        if token.jws is not None:
-            # Whether genuine or forged, a token that says that it is not valid is not worth a request.
-            self._claims.check(token.jws.claims, required=())
         if self._jwt is None:
             return None
         try:
@@ -146,7 +140,7 @@ class IssuerVerifier:
         Args:
             token: The token.
             key: Its hash.
-            signed: The result of `verify_offline`.
+            signed: The result of `verify_signature`.
             online: Ask the issuer now, in any mode.
             source: See TokenVerifier.verify.
 

@@ -129,6 +129,9 @@ class IntrospectionVerifier:
             InvalidToken: The token is inactive, or not for this service.
             IssuerUnavailable: The issuer gave no valid response.
         """
+        if token.jws is not None:
+            # Whether genuine or forged, a token that says that it is not valid is not worth a request.
+            self._claims.check(token.jws.claims, required=())
         reason = self._inactive.get(key)
         if reason is not None and not (online and reason in _MAY_CHANGE):
             raise InvalidToken(reason)

@@ -135,7 +135,7 @@ class MultiIssuerVerifier:
     ) -> Principal:
         shared = not online and self._flight.busy(key)
         # The signature has been verified if another call with this token is waiting for the issuer.
-        signed = None if shared else await issuer.verify_offline(token)
+        signed = None if shared else await issuer.verify_signature(token)
         if signed is not None:
             precheck(signed)
         if online or issuer.config.mode == "jwt":
