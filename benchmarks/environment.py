@@ -187,7 +187,9 @@ def _postgres(folder: Path, rows: int) -> Iterator[str]:
             connection.execute("VACUUM ANALYZE users.users")
             connection.execute("CHECKPOINT")
         yield (
-            sa.make_url(uri).set(username=SERVICES["users"].login_role).render_as_string(hide_password=False)
+            sa.make_url(uri)
+            .set(username=SERVICES["users"].login_role())
+            .render_as_string(hide_password=False)
         )
     finally:
         server.cleanup()

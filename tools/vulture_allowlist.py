@@ -77,6 +77,7 @@ _.max_connection_age_seconds
 _.model_config
 _.owner_url
 _.query_authorization_code
+_.prepare_threshold
 _.revoke_old_credential
 _.row_count
 _.save_authorization_code

@@ -12,6 +12,7 @@ TIME = sa.TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
+    role = op.get_context().opts["login_role"]
     op.create_table(
         "role_bindings",
         sa.Column("user_id", UUID, nullable=False),
@@ -39,9 +40,9 @@ def upgrade() -> None:
         op.create_index(
             f"ix_audit_events_{column}", "audit_events", [column, "audit_event_id"], schema="admin"
         )
-    op.execute("GRANT SELECT, INSERT, DELETE ON admin.role_bindings TO gatehouse_admin")
+    op.execute(f"GRANT SELECT, INSERT, DELETE ON admin.role_bindings TO {role}")
     # Audit events can be added and read, but not changed.
-    op.execute("GRANT SELECT, INSERT ON admin.audit_events TO gatehouse_admin")
+    op.execute(f"GRANT SELECT, INSERT ON admin.audit_events TO {role}")
 
 
 def downgrade() -> None:

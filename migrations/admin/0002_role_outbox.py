@@ -12,6 +12,7 @@ TIME = sa.TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
+    role = op.get_context().opts["login_role"]
     op.create_table(
         "role_outbox",
         sa.Column("user_id", UUID, nullable=False),
@@ -44,7 +45,7 @@ def upgrade() -> None:
         SELECT user_id, role, gen_random_uuid(), true, '', '', '', create_time, 0, create_time
         FROM admin.role_bindings
     """)
-    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON admin.role_outbox TO gatehouse_admin")
+    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON admin.role_outbox TO {role}")
 
 
 def downgrade() -> None:

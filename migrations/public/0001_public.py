@@ -11,6 +11,7 @@ TIME = sa.TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
+    role = op.get_context().opts["login_role"]
     op.create_table(
         "notices",
         sa.Column("notice_id", postgresql.UUID(as_uuid=True), nullable=False),
@@ -25,7 +26,7 @@ def upgrade() -> None:
         INSERT INTO public_info.notices (notice_id, text, start_time)
         VALUES ('01890a5d-ac96-774b-bcce-b302099a8057', 'Welcome to Gatehouse.', '2026-01-01T00:00:00Z')
     """)
-    op.execute("GRANT SELECT ON public_info.notices TO gatehouse_public")
+    op.execute(f"GRANT SELECT ON public_info.notices TO {role}")
 
 
 def downgrade() -> None:

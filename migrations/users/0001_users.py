@@ -12,6 +12,7 @@ TIME = sa.TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
+    role = op.get_context().opts["login_role"]
     op.create_table(
         "users",
         sa.Column("user_id", UUID, nullable=False),
@@ -75,11 +76,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("audit_event_id", name="pk_audit_events"),
         schema="users",
     )
-    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON users.users TO gatehouse_users")
-    op.execute("GRANT SELECT, INSERT, DELETE ON users.user_changes, users.requests TO gatehouse_users")
-    op.execute("GRANT SELECT, UPDATE ON users.change_feed TO gatehouse_users")
+    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON users.users TO {role}")
+    op.execute(f"GRANT SELECT, INSERT, DELETE ON users.user_changes, users.requests TO {role}")
+    op.execute(f"GRANT SELECT, UPDATE ON users.change_feed TO {role}")
     # Audit events can be added and read, but not changed.
-    op.execute("GRANT SELECT, INSERT ON users.audit_events TO gatehouse_users")
+    op.execute(f"GRANT SELECT, INSERT ON users.audit_events TO {role}")
 
 
 def downgrade() -> None:

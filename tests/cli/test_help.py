@@ -112,7 +112,7 @@ def test_no_value_is_cut_however_narrow_the_terminal(columns: int) -> None:
     text = re.sub(r"\x1b\[[0-9;]*m|[\s│]", "", shown)
 
     assert "GATEHOUSE_SERVER__MAX_CONNECTION_AGE_GRACE_SECONDS" in text
-    assert '"postgresql://gatehouse_users@127.0.0.1:5432/gatehouse"' in text
+    assert '"postgresql://postgres@127.0.0.1:5432/gatehouse"' in text
     assert "…" not in text
 
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from gatehouse.app.services import settings_model
 from gatehouse.settings import (
     ConfigurationError,
+    database_parameters,
     environment,
     load_settings,
     wants_traceback,
-    with_password,
+    with_login,
 )
 from tests.support.environment import SetEnvironment
 
@@ -109,15 +109,27 @@ def test_settings_are_immutable(set_environment: SetEnvironment) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("postgresql://r@h:5/d?sslmode=require", "postgresql://r:p%2Fw%40@h:5/d?sslmode=require"),
-        ("postgresql://r@/d?host=/tmp", "postgresql://r:p%2Fw%40@/d?host=/tmp"),
-        ("postgresql://r:own@h/d", "postgresql://r:own@h/d"),
-        ("postgresql:///d", "postgresql:///d"),
+        ("postgresql://r@h:5/d?sslmode=require", ("r", "p/w@")),
+        ("postgresql://r@/d?host=/tmp", ("r", "p/w@")),
+        ("postgresql:///d?user=r", ("r", "p/w@")),
+        ("postgresql://r:own@h/d", ("r", "own")),
+        ("postgresql://r@h/d?password=own", ("r", "own")),
+        ("postgresql:///d", (None, None)),
     ],
 )
-def test_password_is_added_to_a_database_url_without_one(url: str, expected: str) -> None:
-    assert with_password(SecretStr(url), SecretStr("p/w@")) == expected
-    assert with_password(SecretStr(url), None) == url
+def test_password_is_added_to_a_database_url_without_one(url: str, expected: tuple[str, str]) -> None:
+    parameters = database_parameters(with_login(url, password="p/w@"))
+    assert (parameters.get("user"), parameters.get("password")) == expected
+    assert with_login(url) == url
+
+
+def test_role_is_added_to_a_database_url_without_a_user() -> None:
+    assert database_parameters(with_login("postgresql:///d", "r", "p/w@")) == {
+        "user": "r",
+        "password": "p/w@",
+        "dbname": "d",
+    }
+    assert with_login("postgresql://own@/d", "r") == "postgresql://own@/d"
 
 
 def test_traceback_is_printed_on_request(set_environment: SetEnvironment) -> None:

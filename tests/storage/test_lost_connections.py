@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from gatehouse.domain import Unavailable
-from gatehouse.storage import Database, DirectSelect, Notifications, Readiness
+from gatehouse.storage import Connector, Database, DirectSelect, Notifications, Readiness
 from tests.support.eventually import eventually
 
 ROLE = "gatehouse_users"
@@ -263,7 +263,7 @@ async def test_notifications_listen_again_after_their_connection_is_terminated(
                     return int(row[0])
                 await asyncio.sleep(0.01)
 
-    notifications = Notifications(database_urls["users"], "lost", retry=0.01)
+    notifications = Notifications(Connector(database_urls["users"]), "lost", retry=0.01)
     await notifications.start()
     first = await listener()
     await terminate(owner, first)
@@ -275,4 +275,4 @@ async def test_notifications_listen_again_after_their_connection_is_terminated(
             await asyncio.sleep(0.01)
     await notifications.wait(0.001)
     await notifications.aclose()
-    await Notifications(database_urls["users"], "lost").aclose()
+    await Notifications(Connector(database_urls["users"]), "lost").aclose()

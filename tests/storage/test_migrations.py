@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +27,16 @@ def empty(postgres: Any) -> Iterator[str]:
     yield named(uri, "empty_one")
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("DROP DATABASE empty_one WITH (FORCE)")
+
+
+@pytest.fixture
+def other(empty: str) -> Iterator[str]:
+    """Another empty database on the same server."""
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE empty_two")
+    yield named(empty, "empty_two")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute("DROP DATABASE empty_two WITH (FORCE)")
 
 
 BRANCHES = migration_branches()
@@ -97,7 +108,7 @@ def test_a_migration_waits_for_another_one_no_longer_than_the_lock_timeout(empty
 
 
 def test_a_database_that_is_away_is_one_line() -> None:
-    with pytest.raises(MigrationError, match="is unreachable"):
+    with pytest.raises(MigrationError, match=r"Connection refused; check GATEHOUSE_DATABASE__MIGRATE_URL"):
         migrate("postgresql://nobody@127.0.0.1:1/nothing", BRANCHES)
 
 
@@ -188,10 +199,88 @@ def test_a_login_role_can_do_no_more_than_its_service_needs(
         connection.execute(statement)
 
 
+def password_of(url: str, role: str) -> str | None:
+    """Return the SCRAM verifier of a role."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role]).fetchone()
+    return found[0] if found else None
+
+
+def has_access(url: str, role: str, privilege: str) -> bool:
+    query = "SELECT has_table_privilege(%s, 'users.users', %s) AND has_schema_privilege(%s, 'users', 'USAGE')"
+    with psycopg.connect(url) as connection:
+        return connection.execute(query, [role, privilege, role]).fetchone() == (True,)
+
+
 def test_login_roles_get_the_passwords_that_are_given(empty: str) -> None:
-    migrate(empty, BRANCHES, passwords={"users": "canary%2f7c'"})
-    with psycopg.connect(empty, autocommit=True) as connection:
-        query = "SELECT rolpassword FROM pg_authid WHERE rolname = 'gatehouse_users'"
-        (kept,) = connection.execute(query).fetchone() or (None,)
-        connection.execute("ALTER ROLE gatehouse_users PASSWORD NULL")
-    assert str(kept).startswith("SCRAM-SHA-256$")
+    migrate(empty, migration_branches("first"), passwords={"users": "canary%2f7c'"})
+    assert str(password_of(empty, "first_users")).startswith("SCRAM-SHA-256$")
+    assert password_of(empty, "first_admin") is None
+    assert has_access(empty, "first_users", "INSERT")
+
+
+def test_role_of_another_database_gets_no_new_password(empty: str, other: str) -> None:
+    passwords = {"users": "of the first"}
+    migrate(empty, migration_branches("first"), passwords=passwords)
+    before = password_of(empty, "first_users")
+    with pytest.raises(MigrationError, match=r"belongs to .* the database empty_one.*ROLE_PREFIX"):
+        migrate(other, migration_branches("first"), passwords={"users": "of the second"})
+    assert password_of(empty, "first_users") == before
+    assert check_migrations(other, BRANCHES)
+    migrate(other, migration_branches("second"), passwords={"users": "of the second"})
+    assert not has_access(other, "first_users", "SELECT")
+    migrate(empty, migration_branches("first"), passwords=passwords)
+
+
+def test_new_prefix_replaces_the_roles_of_a_migrated_database(empty: str) -> None:
+    migrate(empty, BRANCHES)
+    assert migrate(empty, migration_branches("first"), passwords={"users": "new"}) == []
+    assert has_access(empty, "first_users", "INSERT")
+    assert not has_access(empty, "gatehouse_users", "SELECT")
+    assert migrate(empty, migration_branches("second")) == []
+    assert has_access(empty, "second_users", "INSERT")
+    assert not has_access(empty, "first_users", "SELECT")
+    with (
+        psycopg.connect(named(empty, "empty_one", "second_users")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("UPDATE users.audit_events SET action = ''")
+
+
+def test_migrations_of_two_databases_at_once_share_roles(empty: str, other: str) -> None:
+    for number in range(3):
+        prefix = f"fresh_{number}"
+        branches = migration_branches(prefix)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(partial(migrate, branches=branches, lock_timeout=60), [empty, other] * 2))
+        for url in (empty, other):
+            assert has_access(url, f"{prefix}_users", "INSERT")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE ROLE late_users LOGIN", "ALTER ROLE early_users PASSWORD 'x'"],
+    ids=["23505", "XX000"],
+)
+def test_migration_survives_a_change_of_its_role_by_another_database(
+    empty: str, other: str, statement: str
+) -> None:
+    prefix = "late" if "late" in statement else "early"
+    if prefix == "early":
+        migrate(empty, migration_branches(prefix))
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = 'empty_one' AND wait_event_type = 'Lock'"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(other, autocommit=True) as monitor,
+        psycopg.connect(other) as connection,
+    ):
+        connection.execute(statement)
+        migration = pool.submit(
+            migrate, empty, migration_branches(prefix), passwords={"users": "new"}, lock_timeout=60
+        )
+        while not monitor.execute(waiting).fetchone():
+            assert not migration.done()
+        connection.commit()
+        migration.result(60)
+    assert has_access(empty, f"{prefix}_users", "INSERT")
+    assert str(password_of(empty, f"{prefix}_users")).startswith("SCRAM-SHA-256$")

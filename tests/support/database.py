@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from gatehouse.app.services import SERVICES, migration_branches
 from gatehouse.storage.migrations import migrate
 
-LOGIN_ROLES = {name: spec.login_role for name, spec in SERVICES.items()}
+LOGIN_ROLES = {name: spec.login_role() for name, spec in SERVICES.items()}
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ class RoleSync:
         start: bool = True,
     ) -> RoleDelivery:
         """Return a worker, which runs unless `start` is false."""
-        notifications = Notifications(self.database.url, CHANNEL)
+        notifications = Notifications(self.database.connector, CHANNEL)
         worker = RoleDelivery(
             outbox or self.outbox,
             self.services.users,

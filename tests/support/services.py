@@ -140,7 +140,7 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
         users_database = open_database("users")
         repository = UserRepository(users_database, time.time)
         feed = ChangeFeed(users_database, time.time)
-        notifications = Notifications(urls["users"], CHANNEL)
+        notifications = Notifications(users_database.connector, CHANNEL)
         await notifications.start()
         stack.push_async_callback(notifications.aclose)
         watches = Watches(feed, notifications)

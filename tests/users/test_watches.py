@@ -64,7 +64,7 @@ class Env:
 @asynccontextmanager
 async def open_env(urls: dict[str, str], kept: int = 1000) -> AsyncIterator[Env]:
     database = Database(urls["users"], pool_size=3)
-    notifications = Notifications(urls["users"], CHANNEL)
+    notifications = Notifications(database.connector, CHANNEL)
     feed = CountingFeed(database, time.time)
     watches = Watches(feed, notifications, kept)
     await notifications.start()

@@ -51,7 +51,7 @@ def _role_sync(
     if not settings.admin_url:
         return []
     directory = role_directory(context)
-    notifications = Notifications(context.database.url, CHANNEL)
+    notifications = Notifications(context.database.connector, CHANNEL)
     delivery = RoleDelivery(
         RoleOutbox(context.database),
         users,

@@ -106,7 +106,7 @@ async def _service(settings: Settings, spec: ServiceSpec[Any]) -> Sequence[Resul
         groups = await asyncio.gather(
             _one(f"{name}: port", check_port(settings, name, spec.descriptor.full_name, server_name)),
             _one(f"{name}: metrics", check_metrics_port(settings, name)),
-            check_database(spec, database),
+            check_database(spec, database, spec.login_role(settings.database.role_prefix)),
             *own,
         )
     return [built, *(result for group in groups for result in group)]

@@ -46,11 +46,13 @@ def configured_services(settings: Settings) -> list[ServiceSpec[Any]]:
     return configured or list(SERVICES.values())
 
 
-def migration_branches() -> list[MigrationBranch]:
-    """Return the migrations of all services."""
+def migration_branches(role_prefix: str = "gatehouse") -> list[MigrationBranch]:
+    """Return the migrations of all services, for login roles with this prefix."""
     from gatehouse.storage.migrations import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
 
-    return [MigrationBranch(spec.name, spec.schema, spec.login_role) for spec in SERVICES.values()]
+    return [
+        MigrationBranch(spec.name, spec.schema, spec.login_role(role_prefix)) for spec in SERVICES.values()
+    ]
 
 
 @cache

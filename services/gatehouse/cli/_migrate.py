@@ -9,7 +9,7 @@ import typer
 from gatehouse.app.services import SERVICES, migration_branches, settings_model
 from gatehouse.cli._errors import ExitCode
 from gatehouse.cli._program import program_name
-from gatehouse.settings import load_settings, with_password
+from gatehouse.settings import load_settings, with_login
 from gatehouse.storage.migrations import check_migrations
 from gatehouse.storage.migrations import migrate as run_migrations
 
@@ -27,8 +27,12 @@ def migrate(
       gatehouse migrate --check
     """
     settings = load_settings(settings_model())
-    branches = migration_branches()
-    url = with_password(settings.database.migrate_url, settings.database.migrate_password)
+    branches = migration_branches(settings.database.role_prefix)
+    password = settings.database.migrate_password
+    url = with_login(
+        settings.database.migrate_url.get_secret_value(),
+        password=password.get_secret_value() if password is not None else None,
+    )
     wait = settings.database.lock_timeout_seconds
     if check:
         pending = check_migrations(url, branches, lock_timeout=wait)

@@ -32,5 +32,6 @@ SPEC = ServiceSpec(
     schema="public_info",
     probe="SELECT FROM public_info.notices LIMIT 1",
     build=build,
+    read_only=True,
     needs_issuer=False,
 )

@@ -23,16 +23,30 @@ from gatehouse.settings import (
     ConfigurationError,
     ServiceSettings,
     Settings,
-    with_password,
+    follow_secret,
+    with_login,
 )
 from gatehouse.storage import Database, Readiness
+
+_DATABASE_HINTS = {
+    "DATABASE_ACCESS_DENIED": "run `gatehouse migrate`, and check the user in the database URL",
+    "DATABASE_BUSY": "raise max_connections of PostgreSQL, or lower GATEHOUSE_DATABASE__POOL_SIZE",
+    "DATABASE_FULL": "free disk space on the server of the database",
+    "DATABASE_NOT_MIGRATED": "run `gatehouse migrate`",
+    "DATABASE_READ_ONLY": "wait for the failover to end, or list all servers in the URL with"
+    " target_session_attrs=read-write",
+}
 
 
 def open_database(settings: Settings, spec: ServiceSpec[Any], tracer: Tracer | None = None) -> Database:
     """Make the connection pool of a service; it connects on first use."""
     section: ServiceSettings = getattr(settings, spec.name)
+    # Read again for each connection: a rotated password needs no restart.
+    url = follow_secret(f"{spec.name}__database_url", section.database_url)
+    password = follow_secret(f"{spec.name}__database_password", section.database_password)
+    role = spec.login_role(settings.database.role_prefix)
     return Database(
-        with_password(section.database_url, section.database_password),
+        lambda: with_login(url() or "", role, password()),
         pool_size=settings.database.pool_size,
         connect_timeout=settings.database.connect_timeout_seconds,
         tracer=tracer,
@@ -164,15 +178,14 @@ class Process:
     def _readiness(self, spec: ServiceSpec[Any], database: Database) -> Readiness:
         logger = self._telemetry.logger
 
-        def on_change(ready: bool, reason: str) -> None:  # noqa: FBT001 - called by position
-            if ready:
+        def on_change(reason: str, detail: str) -> None:
+            if not reason:
                 logger.info("database ready", database=spec.name)
                 return
-            command = "migrate" if reason == "DATABASE_NOT_MIGRATED" else f"doctor {spec.name}"
-            hint = f"run `gatehouse {command}`"
-            logger.warning("database not ready", database=spec.name, reason=reason, hint=hint)
+            hint = _DATABASE_HINTS.get(reason, f"run `gatehouse doctor {spec.name}`")
+            logger.warning("database not ready", database=spec.name, reason=reason, detail=detail, hint=hint)
 
-        return Readiness(database, spec.probe, on_change=on_change)
+        return Readiness(database, spec.probe, writable=not spec.read_only, on_change=on_change)
 
     def _problems(self, spec: ServiceSpec[Any], readiness: Readiness) -> Sequence[str]:
         """Return why a service is not ready."""

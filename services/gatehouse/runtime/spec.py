@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
-from pydantic import SecretStr, create_model
+from pydantic import create_model
 
 from gatehouse.settings import IssuerSettings, OAuthClientSettings, ServiceSettings, TlsSettings
 
@@ -98,6 +98,7 @@ class ServiceSpec(Generic[S]):
         probe: SQL statement that succeeds if the schema is migrated and the login role may read it.
         build: Build the servicer and its background work.
         settings: Settings class of the service, if it needs more than ServiceSettings.
+        read_only: Whether the service is ready on a database that accepts no changes, such as a standby.
         needs_issuer: Whether the service is only ready when an issuer's tokens can be verified.
         checks: Check what only this service uses, for `gatehouse doctor`.
     """
@@ -109,6 +110,7 @@ class ServiceSpec(Generic[S]):
     probe: str
     build: Callable[[ServiceContext[S]], Awaitable[BuiltService]]
     settings: type[S] = cast("type[Any]", ServiceSettings)  # noqa: RUF009 - a class, not a mutable default
+    read_only: bool = False
     needs_issuer: bool = True
     checks: Callable[[ServiceContext[S]], Awaitable[Sequence[Result]]] | None = None
 
@@ -120,19 +122,16 @@ class ServiceSpec(Generic[S]):
         module = self.descriptor.file.name.removesuffix(".proto").replace("/", ".") + "_pb2_grpc"
         getattr(import_module(module), f"add_{self.descriptor.name}Servicer_to_server")(servicer, server)
 
-    @property
-    def login_role(self) -> str:
-        """PostgreSQL login role of the service."""
-        return f"gatehouse_{self.name}"
+    def login_role(self, prefix: str = "gatehouse") -> str:
+        """Return the PostgreSQL login role of the service; see DatabaseSettings.role_prefix."""
+        return f"{prefix}_{self.name}"
 
     def settings_section(self) -> type[S]:
-        """Return the settings class of the service with the defaults of this spec."""
+        """Return the settings class of the service with the default port of this spec."""
         port = copy(self.settings.model_fields["port"])
-        url = copy(self.settings.model_fields["database_url"])
         port.default = self.default_port
-        url.default = SecretStr(f"postgresql://{self.login_role}@127.0.0.1:5432/gatehouse")
         name = f"{self.name.capitalize()}Settings"
-        return create_model(name, __base__=self.settings, port=(int, port), database_url=(SecretStr, url))
+        return create_model(name, __base__=self.settings, port=(int, port))
 
     def paths(self) -> Iterable[str]:
         """Yield the path `/package.Service/Method` of every RPC."""

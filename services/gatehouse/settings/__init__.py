@@ -3,6 +3,7 @@
 Nothing else in Gatehouse reads the environment.
 """
 
+from gatehouse.settings._database_urls import database_parameters, with_login
 from gatehouse.settings._files import FileCheck
 from gatehouse.settings._secrets import follow_secret, read_secret_file
 from gatehouse.settings._urls import is_loopback, url_error
@@ -38,7 +39,6 @@ from gatehouse.settings.sections import (
     TelemetrySettings,
     TlsSettings,
     VerifyMode,
-    with_password,
 )
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "TelemetrySettings",
     "TlsSettings",
     "VerifyMode",
+    "database_parameters",
     "describe_settings",
     "environment",
     "follow_secret",
@@ -74,5 +75,5 @@ __all__ = [
     "validation_message",
     "wants_color",
     "wants_traceback",
-    "with_password",
+    "with_login",
 ]

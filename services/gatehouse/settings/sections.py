@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gatehouse.settings._database_urls import database_parameters
 from gatehouse.settings._secrets import read_secret_file
 from gatehouse.settings._urls import url_error
 from gatehouse.settings.errors import ConfigurationError
@@ -42,25 +43,14 @@ class Section(BaseModel):
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     try:
-        parts = urlsplit(value.get_secret_value())
-        valid = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+        database_parameters(value.get_secret_value())
     except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("must be a URL such as postgresql://role:password@host:5432/database")
+        # The error of a parser may quote the password.
+        raise ValueError("must be a URL such as postgresql://role:password@host:5432/database") from None
     return value
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-
-
-def with_password(url: SecretStr, password: SecretStr | None) -> str:
-    """Return a database URL in clear, with `password` added if the URL names a user without one."""
-    parts = urlsplit(url.get_secret_value())
-    if password is None or not parts.username or parts.password is not None:
-        return url.get_secret_value()
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}").geturl()
 
 
 class ServerSettings(Section):
@@ -266,6 +256,9 @@ class DatabaseSettings(Section):
     """Connections of one service in one process."""
     connect_timeout_seconds: float = Field(2.0, gt=0)
     """Time to wait for a connection, new or from the pool."""
+    role_prefix: str = Field("gatehouse", pattern="^[a-z_][a-z0-9_]{0,39}$")
+    """Prefix of the login roles, such as `gatehouse_users`. Roles belong to the whole server: give each
+    installation on it a prefix of its own."""
     lock_timeout_seconds: float = Field(10.0, gt=0)
     """Time that `gatehouse migrate` waits for another migration or a table lock."""
 
@@ -306,7 +299,7 @@ class ServiceSettings(Section):
     port: int = Field(0, ge=0, le=65535)
     """Port of the service; 0 takes a free one."""
     database_url: DatabaseUrl = SecretStr("postgresql://127.0.0.1:5432/gatehouse")
-    """Database URL of the service, with its login role."""
+    """Database URL of the service. Without a user, it gets the login role of the service."""
     database_password: SecretStr | None = None
     """Password of the login role, if not in the URL; `gatehouse migrate` sets it."""
 

@@ -4,6 +4,7 @@
 """
 
 from gatehouse.storage.audit import Actor, append_audit, audit_table
+from gatehouse.storage.connecting import Connector
 from gatehouse.storage.database import Database
 from gatehouse.storage.direct import DirectSelect
 from gatehouse.storage.ids import new_id
@@ -13,6 +14,7 @@ from gatehouse.storage.readiness import Readiness
 
 __all__ = [
     "Actor",
+    "Connector",
     "Database",
     "DirectSelect",
     "Notifications",

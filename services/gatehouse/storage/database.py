@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import select
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-import psycopg.errors
 import sqlalchemy as sa
 from opentelemetry.trace import (
     INVALID_SPAN,
@@ -22,55 +20,48 @@ from opentelemetry.trace import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gatehouse.domain import Unavailable
+from gatehouse.storage.connecting import MAX_TIMEOUT_MS, Connection, Connector, has_ended
+from gatehouse.storage.errors import DatabaseUnavailable, makes_connection_useless, unavailable_errors
+from gatehouse.storage.probe import Probe
 
 # The timeout of a connection is set only when it changes, so deadlines are rounded up to one of these.
-_TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
-_MAX_TIMEOUT_MS = _TIMEOUT_STEPS_MS[-1]
-_PING_TIMEOUT_MS = 1_000
-_SET_TIMEOUT = "SET statement_timeout = "
-
-# Detect a server that disappears without closing its connections.
-_KEEPALIVE = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-_NOT_MIGRATED = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.InvalidSchemaName,
-)
+_TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, MAX_TIMEOUT_MS)
+# Together with the interval of Readiness this is less than three seconds.
+_PING_SECONDS = 1.5
+_SET_TIMEOUT = ("SET statement_timeout = ", "SET LOCAL statement_timeout = ")
 
 
 def _timeout_ms(deadline_seconds: float | None) -> int:
     if deadline_seconds is None:
-        return _MAX_TIMEOUT_MS
+        return MAX_TIMEOUT_MS
     wanted = deadline_seconds * 1000
-    return next((step for step in _TIMEOUT_STEPS_MS if step >= wanted), _MAX_TIMEOUT_MS)
+    return next((step for step in _TIMEOUT_STEPS_MS if step >= wanted), MAX_TIMEOUT_MS)
 
 
 class Database:
     """A pool of connections of one login role.
 
     Args:
-        url: `postgresql://role:password@host:port/database`, or a URL of a Unix socket.
+        url: `postgresql://role:password@host:port/database`, see `gatehouse.settings.database_parameters`; or
+            a function that returns the present one.
         pool_size: Maximum number of connections.
         connect_timeout: Seconds to wait for a connection, new or from the pool.
         tracer: Creates a span for each statement; None creates none.
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = 10, connect_timeout: float = 2.0, tracer: Tracer | None = None
+        self,
+        url: str | Callable[[], str],
+        *,
+        pool_size: int = 10,
+        connect_timeout: float = 2.0,
+        tracer: Tracer | None = None,
     ) -> None:
-        self.url = url
+        self.connector = Connector(url, connect_timeout)
         self.tracer = tracer or NoOpTracer()
-        self._engine = _engine(url, pool_size, connect_timeout)
+        self._probe = Probe(self.connector)
         self._generation = 0
-        self._renew_on_checkout(self._engine.sync_engine)
-        # A health check does not wait for a busy pool, which is not an unavailable database.
-        self._ping_engine = _engine(url, 1, connect_timeout, _PING_TIMEOUT_MS)
+        self._engine = self._make_engine(pool_size, connect_timeout)
         if tracer is not None:
             _trace(self._engine.sync_engine, tracer)
 
@@ -85,10 +76,8 @@ class Database:
         Raises:
             Unavailable: The database is unavailable or busy, or a statement timed out.
         """
-        with _unavailable_errors():
-            async with self._engine.connect() as connection:
-                await _set_timeout(connection, deadline_seconds)
-                yield connection
+        async with self._connect(deadline_seconds) as connection:
+            yield connection
 
     @asynccontextmanager
     async def write(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -97,10 +86,9 @@ class Database:
         Raises:
             Unavailable: See `read`.
         """
-        async with self.read(deadline_seconds) as connection:
-            await connection.execution_options(isolation_level="READ COMMITTED")
-            async with connection.begin():
-                yield connection
+        async with self._connect(deadline_seconds, isolation_level="READ COMMITTED") as connection:
+            yield connection
+            await connection.commit()
 
     @asynccontextmanager
     async def snapshot(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -109,8 +97,9 @@ class Database:
         Raises:
             Unavailable: See `read`.
         """
-        async with self.read(deadline_seconds) as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        async with self._connect(
+            deadline_seconds, isolation_level="REPEATABLE READ", postgresql_readonly=True
+        ) as connection:
             yield connection
 
     @asynccontextmanager
@@ -123,23 +112,50 @@ class Database:
             Unavailable: See `read`.
         """
         async with self.read(deadline_seconds) as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver here
+            driver = await _driver(connection)
             try:
                 yield driver
             finally:
                 if driver.closed:
                     await connection.invalidate()  # SQLAlchemy has not seen the error
 
-    async def ping(self, statement: str = "SELECT 1") -> None:
+    @asynccontextmanager
+    async def _connect(
+        self, deadline_seconds: float | None, *, isolation_level: str = "", **options: object
+    ) -> AsyncIterator[AsyncConnection]:
+        """Take a connection from the pool.
+
+        Behind a pooler even a read is one transaction, because it has no session whose timeout could be set.
+        """
+        with unavailable_errors(read_only="postgresql_readonly" in options):
+            async with self._engine.connect() as connection:
+                try:
+                    driver = await _driver(connection)
+                    wanted = min(_timeout_ms(deadline_seconds), driver.max_timeout_ms)
+                    if driver.timeout_ms != wanted and not driver.pooled:
+                        await _set_session_timeout(connection, driver, wanted)
+                    if isolation_level or driver.pooled:
+                        level = isolation_level or "READ COMMITTED"
+                        await connection.execution_options(isolation_level=level, **options)
+                    if driver.pooled:
+                        await connection.exec_driver_sql(f"{_SET_TIMEOUT[1]}{wanted}")
+                    yield connection
+                except (sa.exc.DBAPIError, psycopg.Error) as error:
+                    if makes_connection_useless(error):
+                        await connection.invalidate()
+                    raise
+
+    async def ping(self, statement: str = "SELECT 1", *, writable: bool = False) -> None:
         """Run a statement on a connection that is reserved for health checks.
 
+        Args:
+            statement: The statement.
+            writable: Fail if the server accepts no changes.
+
         Raises:
-            Unavailable: It failed.
+            DatabaseUnavailable: It failed, or took longer than 1.5 seconds.
         """
-        with _unavailable_errors():
-            async with self._ping_engine.connect() as connection:
-                await connection.exec_driver_sql(statement)
+        await self._probe.run(statement, writable=writable, timeout=_PING_SECONDS)
 
     def renew(self) -> None:
         """Replace all connections before their next use: after an outage they may be dead."""
@@ -150,105 +166,62 @@ class Database:
         pool: Any = self._engine.pool
         return int(pool.checkedout())
 
-    def _renew_on_checkout(self, engine: sa.Engine) -> None:
+    def _make_engine(self, pool_size: int, connect_timeout: float) -> AsyncEngine:
+        engine = create_async_engine(
+            "postgresql+psycopg://",
+            async_creator=self._open,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=connect_timeout,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            # For all connections, so that a read does not have to set and reset it.
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+        )
+
         def on_connect(_: object, record: Any) -> None:
             record.info["generation"] = self._generation
 
         def on_checkout(_: object, record: Any, __: object) -> None:
-            if record.info["generation"] != self._generation:
+            if not record.info.get("used"):
+                record.info["used"] = True  # just opened: SQLAlchemy gives up if it is refused as well
+            elif record.info["generation"] != self._generation or has_ended(record.driver_connection):
                 raise sa.exc.DisconnectionError  # the pool opens another connection
 
-        sa.event.listen(engine, "connect", on_connect)
-        sa.event.listen(engine, "checkout", on_checkout)
+        sa.event.listen(engine.sync_engine, "connect", on_connect)
+        sa.event.listen(engine.sync_engine, "checkout", on_checkout)
+        return engine
+
+    async def _open(self) -> Connection:
+        """Open a connection for the pool."""
+        try:
+            return await self.connector.open()
+        except DatabaseUnavailable as error:
+            if error.reason != "DATABASE_BUSY":
+                # The connection of the health checks may be from before the password was changed.
+                self._probe.renew()
+            raise
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
-        await self._ping_engine.dispose()
+        await self._probe.aclose()
 
 
-def _engine(
-    url: str, pool_size: int, connect_timeout: float, statement_timeout_ms: int = _MAX_TIMEOUT_MS
-) -> AsyncEngine:
-    engine = create_async_engine(
-        sa.make_url(url).set(drivername="postgresql+psycopg"),
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=connect_timeout,
-        pool_use_lifo=True,
-        hide_parameters=True,
-        # For all connections, so that a read does not have to set and reset it.
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        connect_args={
-            "connect_timeout": max(1, round(connect_timeout)),
-            "options": f"-c statement_timeout={statement_timeout_ms}"
-            " -c idle_in_transaction_session_timeout=60000",
-            "application_name": "gatehouse",
-            **_KEEPALIVE,
-        },
-    )
-    sa.event.listen(engine.sync_engine, "checkout", _replace_if_closed)
-    return engine
+async def _driver(connection: AsyncConnection) -> Connection:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, Connection)  # noqa: S101 - all of them are opened by Connector
+    return driver
 
 
-def _replace_if_closed(_connection: object, record: Any, _proxy: object) -> None:
-    """Make the pool open a new connection if the server closed this one while it was idle.
-
-    An idle connection receives only the message that it was closed, or a notice that can be ignored. So it is
-    enough to check whether its socket is readable, which takes 1 microsecond of CPU; `pool_pre_ping` sends
-    a statement at each checkout and takes 110.
-    """
-    if not record.info.get("used"):
-        record.info["used"] = True  # just opened: SQLAlchemy gives up if the replacement is refused as well
-        return
-    driver: psycopg.AsyncConnection[Any] = record.driver_connection
-    if driver.closed or _readable(driver.fileno()):
-        raise sa.exc.DisconnectionError
-
-
-def _readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-async def _set_timeout(connection: AsyncConnection, deadline_seconds: float | None) -> None:
-    """Set the statement timeout of the session if it differs. `connection` is in AUTOCOMMIT."""
-    wanted = _timeout_ms(deadline_seconds)
-    info = (await connection.get_raw_connection()).info
-    if info.get("statement_timeout", _MAX_TIMEOUT_MS) != wanted:
-        info["statement_timeout"] = None  # unknown, should this fail
-        # Through SQLAlchemy, which drops the connection if this finds it dead.
-        await connection.exec_driver_sql(f"{_SET_TIMEOUT}{wanted}")
-        await connection.rollback()  # ends SQLAlchemy's transaction; in AUTOCOMMIT nothing is sent
-        info["statement_timeout"] = wanted
-
-
-@contextmanager
-def _unavailable_errors() -> Iterator[None]:
-    """Raise Unavailable for errors that mean that the database cannot be used at present."""
-    try:
-        yield
-    except sa.exc.TimeoutError:
-        raise Unavailable("DATABASE_BUSY", "the database is busy; retry later") from None
-    except (sa.exc.DBAPIError, psycopg.Error) as error:
-        unavailable = _unavailable(error)
-        if unavailable is None:
-            raise
-        raise unavailable from None
-
-
-def _unavailable(error: Exception) -> Unavailable | None:
-    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    if isinstance(original, psycopg.errors.QueryCanceled):
-        return Unavailable("STATEMENT_TIMEOUT", "the database took too long; retry later")
-    if isinstance(original, _NOT_MIGRATED):
-        return Unavailable("DATABASE_NOT_MIGRATED", "the database is not migrated to the required version")
-    invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-    if invalidated or isinstance(original, psycopg.OperationalError):
-        return Unavailable("DATABASE_UNAVAILABLE", "the database is unavailable; retry later")
-    return None
+async def _set_session_timeout(connection: AsyncConnection, driver: Connection, wanted: int) -> None:
+    """Set the statement timeout of the session. `connection` is in AUTOCOMMIT."""
+    driver.timeout_ms = None  # unknown, should this fail
+    # Through SQLAlchemy, which drops the connection if this finds it dead.
+    await connection.exec_driver_sql(f"{_SET_TIMEOUT[0]}{wanted}")
+    await connection.rollback()  # ends SQLAlchemy's transaction; in AUTOCOMMIT nothing is sent
+    driver.timeout_ms = wanted
 
 
 def start_statement_span(tracer: Tracer, statement: str) -> Span:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import psycopg.errors
@@ -16,9 +20,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
+from gatehouse.settings import database_parameters
+from gatehouse.storage.connecting import connection_parameters
+from gatehouse.storage.errors import refused_connection
+
+_CONNECT_SECONDS = 5.0
 _LOCK = 0x6A7E_0001
-# The login roles can create nothing, neither in the schema that everyone shares nor temporary tables. A role
-# belongs to the whole cluster: a migration of another database may create it at the same time.
+# alembic keeps the migration that runs in module globals.
+_one_at_a_time = threading.Lock()
+# The login roles can create nothing, neither in the schema that everyone shares nor temporary tables.
 _PREPARE = """
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     DO $$ BEGIN
@@ -26,11 +36,41 @@ _PREPARE = """
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {role_name}) THEN
         CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
       END IF;
-    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END $$;
     CREATE SCHEMA IF NOT EXISTS {schema};
     GRANT USAGE ON SCHEMA {schema} TO {role};
 """
+# If the prefix of the roles was changed, the new role takes the place of the one that the schema names.
+_REPLACE_ROLE = """
+    DO $$ DECLARE
+      old text := coalesce(obj_description({schema_name}::regnamespace), {first_role});
+      privilege record;
+    BEGIN
+      IF old <> {role_name} AND EXISTS (SELECT FROM pg_roles WHERE rolname = old) THEN
+        FOR privilege IN SELECT * FROM information_schema.role_table_grants
+          WHERE table_schema = {schema_name} AND grantee = old
+        LOOP
+          EXECUTE format('GRANT %s ON {schema}.%I TO {role}', privilege.privilege_type, privilege.table_name);
+        END LOOP;
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM %I', old);
+        EXECUTE format('REVOKE ALL ON SCHEMA {schema} FROM %I', old);
+      END IF;
+    END $$;
+    COMMENT ON SCHEMA {schema} IS {role_name};
+"""
+# A role belongs to the whole server, not to one database. This is where else it has privileges.
+_OTHER_DATABASES = """
+    SELECT string_agg(DISTINCT datname, ', ') FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid
+    WHERE refclassid = 'pg_authid'::regclass AND datname <> current_database()
+      AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = {role_name})
+"""
+# What one migration gets when one of another database changes the same role at that moment.
+_ROLE_CONFLICTS = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.InternalError_,  # "tuple concurrently updated"
+)
+_ROLE_ATTEMPTS = 20
 
 
 class MigrationError(Exception):
@@ -71,26 +111,54 @@ def _config(branch: MigrationBranch, connection: sa.Connection | None = None) ->
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
     config.attributes["schema"] = branch.schema
+    config.attributes["login_role"] = branch.login_role
     return config
 
 
 @contextmanager
 def _connect(url: str, lock_timeout: float) -> Iterator[sa.Connection]:
+    """Connect; each transaction waits for a lock for `lock_timeout` seconds.
+
+    Works behind a pooler such as PgBouncer too, where a session has no settings of its own.
+    """
     engine = sa.create_engine(
-        sa.make_url(url).set(drivername="postgresql+psycopg"),
-        poolclass=sa.NullPool,
-        hide_parameters=True,
-        connect_args={"connect_timeout": 5},
+        "postgresql+psycopg://", creator=lambda: _open(url), poolclass=sa.NullPool, hide_parameters=True
     )
+
+    def limit_waiting(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(lock_timeout * 1000)}")
+
+    sa.event.listen(engine, "begin", limit_waiting)
+
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"SET lock_timeout = {round(lock_timeout * 1000)}")
-            connection.commit()
             yield connection
     except sa.exc.DBAPIError as error:
         raise MigrationError(_why(error, url, lock_timeout)) from None
     finally:
         engine.dispose()
+
+
+def _open(url: str) -> psycopg.Connection[Any]:
+    parameters = connection_parameters(url, _CONNECT_SECONDS)
+    try:
+        # Prepared statements do not work behind a pooler.
+        return psycopg.connect(**parameters, prepare_threshold=None)
+    except (psycopg.Error, OSError, ValueError) as error:
+        refused = refused_connection(error, parameters.get("password", ""))
+        raise MigrationError(f"{refused.detail}; check GATEHOUSE_DATABASE__MIGRATE_URL") from None
+
+
+@contextmanager
+def _alone(url: str, lock_timeout: float) -> Iterator[None]:
+    """Wait for other migrations of this database, on a connection of its own.
+
+    The lock belongs to a transaction, so that it holds behind a pooler as well.
+    """
+    with _one_at_a_time, _connect(url, lock_timeout) as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        yield
+        connection.rollback()
 
 
 def _why(error: sa.exc.DBAPIError, url: str, lock_timeout: float) -> str:
@@ -100,22 +168,14 @@ def _why(error: sa.exc.DBAPIError, url: str, lock_timeout: float) -> str:
             f"another process held a lock for {lock_timeout:g} s; retry later, or raise "
             "GATEHOUSE_DATABASE__LOCK_TIMEOUT_SECONDS"
         )
-    address = sa.make_url(url)
     if isinstance(original, psycopg.errors.InsufficientPrivilege):
+        role = database_parameters(url).get("user", "of the migration")
         return (
-            f"the role {address.username} lacks a privilege ({original.diag.message_primary}); set "
+            f"the role {role} lacks a privilege ({original.diag.message_primary}); set "
             "GATEHOUSE_DATABASE__MIGRATE_URL to the URL of the database owner"
         )
     said = original.diag.message_primary if isinstance(original, psycopg.Error) else None
-    if said:
-        return f"a migration failed and was rolled back: {said}"
-    _, refused, reason = str(original).splitlines()[0].partition("FATAL:")
-    if refused:
-        return f"the database refused the connection:{reason}; check GATEHOUSE_DATABASE__MIGRATE_URL"
-    return (
-        f"the database at {address.host or 'the socket'} is unreachable; check that it is running, and "
-        "GATEHOUSE_DATABASE__MIGRATE_URL"
-    )
+    return f"a migration failed and was rolled back: {said or 'the connection was lost; run it again'}"
 
 
 def migrate(
@@ -141,25 +201,17 @@ def migrate(
     Raises:
         MigrationError: The migration failed.
     """
-    with _connect(url, lock_timeout) as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
-        connection.commit()
-        try:
-            applied = []
-            for branch in branches:
-                applied += _migrate_branch(connection, branch, revision)
-            for branch in branches:
-                if branch.name in (passwords or {}):
-                    _set_password(connection, branch.login_role, (passwords or {})[branch.name])
-            connection.commit()
-        finally:
-            connection.rollback()
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK})")
-            connection.commit()
+    applied = []
+    with _alone(url, lock_timeout), _connect(url, lock_timeout) as connection:
+        for branch in branches:
+            password = (passwords or {}).get(branch.name)
+            applied += _migrate_branch(connection, branch, revision, password)
     return applied
 
 
-def _migrate_branch(connection: sa.Connection, branch: MigrationBranch, revision: str) -> list[str]:
+def _migrate_branch(
+    connection: sa.Connection, branch: MigrationBranch, revision: str, password: str | None
+) -> list[str]:
     before = _current(connection, branch)
     if revision == "base":
         command.downgrade(_config(branch, connection), revision)
@@ -168,15 +220,7 @@ def _migrate_branch(connection: sa.Connection, branch: MigrationBranch, revision
         )
         connection.commit()
         return _between(branch, None, before)
-    _execute(
-        connection,
-        sql.SQL(_PREPARE).format(
-            role=sql.Identifier(branch.login_role),
-            role_name=sql.Literal(branch.login_role),
-            schema=sql.Identifier(branch.schema),
-        ),
-    )
-    connection.commit()
+    _retry_role_conflicts(connection, lambda: _prepare(connection, branch, password))
     command.upgrade(_config(branch, connection), revision)
     # `gatehouse doctor` compares the version as the login role.
     _execute(
@@ -187,6 +231,42 @@ def _migrate_branch(connection: sa.Connection, branch: MigrationBranch, revision
     )
     connection.commit()
     return _between(branch, before, _current(connection, branch))
+
+
+def _prepare(connection: sa.Connection, branch: MigrationBranch, password: str | None) -> None:
+    """Create the schema and the login role, and set its password, in one transaction."""
+    names = {
+        "role": sql.Identifier(branch.login_role),
+        "role_name": sql.Literal(branch.login_role),
+        "schema": sql.Identifier(branch.schema),
+        "schema_name": sql.Literal(branch.schema),
+        "first_role": sql.Literal(f"gatehouse_{branch.name}"),
+    }
+    _execute(connection, sql.SQL(_PREPARE).format(**names))
+    _execute(connection, sql.SQL(_REPLACE_ROLE).format(**names))
+    if password is not None:
+        others = _execute(connection, sql.SQL(_OTHER_DATABASES).format(**names)).scalar_one()
+        if others is not None:
+            raise MigrationError(
+                f"the login role {branch.login_role} belongs to the installation in the database {others}, "
+                "which a new password would lock out; set GATEHOUSE_DATABASE__ROLE_PREFIX to another prefix"
+            )
+        _set_password(connection, branch.login_role, password)
+
+
+def _retry_role_conflicts(connection: sa.Connection, change: Callable[[], None]) -> None:
+    """Run and commit a change of a role again if a migration of another database changes it too."""
+    for attempt in range(1, _ROLE_ATTEMPTS + 1):
+        try:
+            change()
+            connection.commit()
+        except sa.exc.DBAPIError as error:
+            connection.rollback()
+            if attempt == _ROLE_ATTEMPTS or not isinstance(error.orig, _ROLE_CONFLICTS):
+                raise
+            time.sleep(0.05 * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        else:
+            return
 
 
 def check_migrations(
@@ -241,9 +321,9 @@ def _between(branch: MigrationBranch, low: str | None, high: str | None) -> list
     return [f"{branch.name}/{revision}" for revision in revisions[first:last]]
 
 
-def _execute(connection: sa.Connection, statement: sql.Composable) -> None:
+def _execute(connection: sa.Connection, statement: sql.Composable) -> sa.CursorResult[Any]:
     """Execute a composed statement through SQLAlchemy, so that it tracks the transaction."""
-    connection.exec_driver_sql(statement.as_string(_driver(connection)).replace("%", "%%"))
+    return connection.exec_driver_sql(statement.as_string(_driver(connection)).replace("%", "%%"))
 
 
 def _driver(connection: sa.Connection) -> psycopg.Connection[object]:

@@ -1,4 +1,7 @@
-"""LISTEN on a separate connection. A notification only wakes readers early; the data is in a table."""
+"""LISTEN on a separate connection. A notification only wakes readers early; the data is in a table.
+
+Behind a pooler in transaction mode there are no notifications, and readers only poll.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,21 @@ import asyncio
 import psycopg
 from psycopg import sql
 
+from gatehouse.storage.connecting import Connector
+from gatehouse.storage.errors import DatabaseUnavailable
+
 
 class Notifications:
     """Wakes one task that waits for notifications of PostgreSQL.
 
     Args:
-        url: Database URL.
+        connector: Opens the connection.
         channel: Channel to listen on.
         retry: Seconds before reconnecting after an error.
     """
 
-    def __init__(self, url: str, channel: str, retry: float = 1.0) -> None:
-        self._url = url
+    def __init__(self, connector: Connector, channel: str, retry: float = 1.0) -> None:
+        self._connector = connector
         self._channel = channel
         self._retry = retry
         self._event = asyncio.Event()
@@ -50,10 +56,10 @@ class Notifications:
     async def _listen_forever(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+                async with await self._connector.open() as connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
                     self.wake()  # there may have been notifications before the connection was open
                     async for _ in connection.notifies():
                         self.wake()
-            except psycopg.Error:
+            except (psycopg.Error, DatabaseUnavailable):
                 await asyncio.sleep(self._retry)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gatehouse.domain import DomainError
 from gatehouse.storage.database import Database
-
-_TIMEOUT_SECONDS = 2.0
+from gatehouse.storage.errors import DatabaseUnavailable, failed_check
 
 
 class Readiness:
@@ -17,7 +15,8 @@ class Readiness:
     Args:
         database: The database.
         statement: SQL statement that must succeed. One that reads a table also shows that it is migrated.
-        on_change: Called on each change with the new state and, if not ready, the reason.
+        writable: Whether a server that accepts no changes is not ready.
+        on_change: Called on each change with the reason and what PostgreSQL reported; "" and "" if ready.
         interval: Seconds between two checks.
     """
 
@@ -26,15 +25,17 @@ class Readiness:
         database: Database,
         statement: str = "SELECT 1",
         *,
-        on_change: Callable[[bool, str], None] = lambda _ready, _reason: None,
+        writable: bool = False,
+        on_change: Callable[[str, str], None] = lambda _reason, _detail: None,
         interval: float = 0.5,
     ) -> None:
         self._database = database
         self._statement = statement
+        self._writable = writable
         self._on_change = on_change
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
-        self.reason = ""
+        self.reason = self._detail = ""
         self.ready = False
 
     async def start(self) -> None:
@@ -49,19 +50,19 @@ class Readiness:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _check(self) -> None:
-        reason = ""
+        reason = detail = ""
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                await self._database.ping(self._statement)
-        except TimeoutError:
-            reason = "DATABASE_TIMEOUT"
-        except DomainError as error:
-            reason = error.reason
-        if not reason and self.reason:
-            self._database.renew()
-        if reason != self.reason:
-            self._on_change(not reason, reason)
-        self.reason, self.ready = reason, not reason
+            await self._database.ping(self._statement, writable=self._writable)
+        except DatabaseUnavailable as error:
+            reason, detail = error.reason, error.detail
+        except Exception as error:  # noqa: BLE001 - no error may end the checks
+            failed = failed_check(error)
+            reason, detail = failed.reason, failed.detail
+        if self.reason and not reason:
+            self._database.renew()  # connections from before the outage may be dead, or of the old server
+        if (reason, detail) != (self.reason, self._detail):
+            self._on_change(reason, detail)
+        self.reason, self._detail, self.ready = reason, detail, not reason
 
     async def _check_forever(self) -> None:
         while True:

@@ -21,7 +21,7 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
 
     repository = UserRepository(context.database, context.clock)
     feed = ChangeFeed(context.database, context.clock)
-    notifications = Notifications(context.database.url, CHANNEL)
+    notifications = Notifications(context.database.connector, CHANNEL)
     watches = Watches(feed, notifications)
     return BuiltService(
         UserService(repository, watches),

@@ -6,15 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import psycopg
-import psycopg.errors
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gatehouse.domain import Unavailable
 from gatehouse.runtime.doctor.result import Problem, Result, Status, attempt
 from gatehouse.runtime.spec import ServiceSpec
 from gatehouse.storage import Database
+from gatehouse.storage.errors import DatabaseUnavailable, failed_check
 from gatehouse.storage.migrations import MigrationBranch, pending_migrations
 
 _SESSION = """
@@ -28,18 +26,19 @@ _PRIVILEGES = """
 _MIGRATE = "run `gatehouse migrate`"
 
 
-async def check_database(spec: ServiceSpec[Any], database: Database) -> Sequence[Result]:
+async def check_database(spec: ServiceSpec[Any], database: Database, role: str) -> Sequence[Result]:
     """Check the database of a service as its login role.
 
     Args:
         spec: The service.
         database: Connection pool of the service.
+        role: Its login role, see ServiceSpec.login_role.
     """
     connected = await attempt(f"{spec.name}: database", _check_session(spec, database))
     results = [connected]
     if connected.status is not Status.FAILED:
-        results.append(await attempt(f"{spec.name}: login role", _check_role(spec, database)))
-        results.append(await attempt(f"{spec.name}: migrations", _check_migrations(spec, database)))
+        results.append(await attempt(f"{spec.name}: login role", _check_role(spec, database, role)))
+        results.append(await attempt(f"{spec.name}: migrations", _check_migrations(spec, database, role)))
     return results
 
 
@@ -47,7 +46,7 @@ async def _check_session(spec: ServiceSpec[Any], database: Database) -> str:
     async with _connection(spec, database) as connection:
         row: Any = (await connection.exec_driver_sql(_SESSION)).one()
     role, version, read_only = row
-    if read_only:
+    if read_only and not spec.read_only:
         raise Problem(
             f"the database is read-only for {role}; connect to the primary, and check "
             "default_transaction_read_only"
@@ -55,21 +54,21 @@ async def _check_session(spec: ServiceSpec[Any], database: Database) -> str:
     return f"PostgreSQL {version}, as {role}"
 
 
-async def _check_role(spec: ServiceSpec[Any], database: Database) -> str:
+async def _check_role(spec: ServiceSpec[Any], database: Database, role: str) -> str:
     async with _connection(spec, database) as connection:
         row: Any = (await connection.exec_driver_sql(_PRIVILEGES, (spec.schema,))).one()
     privileged, creates = row
     if privileged or creates:
         reason = "is a superuser or administers roles or databases" if privileged else "may change the tables"
         raise Problem(
-            f"the role {reason}; use {spec.login_role}, which has only the privileges that the service needs",
+            f"the role {reason}; use {role}, which has only the privileges that the service needs",
             Status.WARNING,
         )
     return "no more privileges than needed"
 
 
-async def _check_migrations(spec: ServiceSpec[Any], database: Database) -> str:
-    branch = MigrationBranch(spec.name, spec.schema, spec.login_role)
+async def _check_migrations(spec: ServiceSpec[Any], database: Database, role: str) -> str:
+    branch = MigrationBranch(spec.name, spec.schema, role)
     async with _connection(spec, database) as connection:
         await connection.exec_driver_sql(spec.probe)
         pending = await connection.run_sync(pending_migrations, branch)
@@ -85,19 +84,11 @@ async def _connection(spec: ServiceSpec[Any], database: Database) -> AsyncIterat
     try:
         async with database.read() as connection:
             yield connection
-    except Unavailable as error:
+    except DatabaseUnavailable as error:
         if error.reason == "DATABASE_NOT_MIGRATED":
             raise Problem(f"tables of {spec.name} are missing; {_MIGRATE}") from None
-        raise Problem(f"{_reason(error.__context__)}; check that it runs, and {setting}") from None
+        raise Problem(f"{error.detail}; check that it runs, and {setting}") from None
     except sa.exc.DBAPIError as error:
-        hint = (
-            _MIGRATE if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) else f"check {setting}"
-        )
-        raise Problem(f"{_reason(error)}; {hint}") from None
-
-
-def _reason(error: BaseException | None) -> str:
-    """Return PostgreSQL's own message, which contains no password."""
-    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    message = original.diag.message_primary if isinstance(original, psycopg.Error) else None
-    return message or str(original).splitlines()[0]
+        failed = failed_check(error)
+        hint = _MIGRATE if failed.reason == "DATABASE_ACCESS_DENIED" else f"check {setting}"
+        raise Problem(f"{failed.detail}; {hint}") from None

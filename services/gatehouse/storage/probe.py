@@ -1,0 +1,108 @@
+"""A connection that is reserved for health checks, so that they do not wait for a busy pool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+import psycopg
+
+from gatehouse.storage.connecting import Connection, Connector, has_ended
+from gatehouse.storage.errors import read_only_database, unanswered, unavailable_errors
+
+
+class Probe:
+    """Runs the statements of health checks. One at a time.
+
+    Args:
+        connector: Opens the connection.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._connection: Connection | None = None
+        self._stale = False
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def run(self, statement: str, *, writable: bool, timeout: float) -> None:
+        """Run a statement; replace the connection if that fails.
+
+        Args:
+            statement: The statement.
+            writable: Fail if the server accepts no changes.
+            timeout: Longest time in seconds.
+
+        Raises:
+            DatabaseUnavailable: It failed or took too long.
+        """
+        work = asyncio.create_task(self._run(statement, writable=writable))
+        try:
+            await asyncio.wait({work}, timeout=timeout)
+        finally:
+            if not work.done():
+                self._abandon(work)
+        if not work.done():
+            raise unanswered()
+        await work
+
+    async def _run(self, statement: str, *, writable: bool) -> None:
+        old = self._connection
+        if old is not None and (self._stale or has_ended(old)):
+            self._connection = None
+            await old.close()
+        if self._connection is None:
+            self._stale = False
+            self._connection = await self._connector.open()
+        connection = self._connection
+        try:
+            with unavailable_errors():
+                await connection.execute(statement.encode())
+                if writable:
+                    cursor = await connection.execute(
+                        "SELECT current_setting('transaction_read_only') = 'on'"
+                    )
+                    if await cursor.fetchone() == (True,):
+                        raise read_only_database()
+        except BaseException:
+            if self._connection is connection:
+                self._connection = None
+            await connection.close()
+            raise
+
+    def renew(self) -> None:
+        """Open another connection for the next check."""
+        self._stale = True
+
+    def _abandon(self, work: asyncio.Task[None]) -> None:
+        """End a check without waiting for it.
+
+        psycopg waits up to 10 seconds for a server that does not respond when a statement is cancelled. If
+        the connection is shut down instead, the statement fails at once.
+        """
+        if self._connection is None:
+            work.cancel()
+        else:
+            _shut_down(self._connection)
+            self._connection = None
+        self._abandoned.add(work)
+        work.add_done_callback(self._end)
+
+    def _end(self, work: asyncio.Task[None]) -> None:
+        self._abandoned.discard(work)
+        if not work.cancelled():
+            work.exception()  # nobody waits for it
+
+    async def aclose(self) -> None:
+        """Close the connection, and give abandoned checks a moment to close theirs."""
+        if self._abandoned:
+            await asyncio.wait(set(self._abandoned), timeout=1.0)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+def _shut_down(connection: psycopg.AsyncConnection[object]) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as own:
+        own.shutdown(socket.SHUT_RDWR)
