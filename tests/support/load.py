@@ -152,11 +152,12 @@ class Health:
     times: list[float] = field(default_factory=list)
 
     def since(self, status: int, moment: float) -> float | None:
-        """Return when the service was first reported to have `status` at or after `moment`; None if never."""
-        return next(
-            (at for s, at in zip(self.statuses, self.times, strict=True) if s == status and at >= moment),
-            None,
-        )
+        """Return when, at or after `moment`, the service was reported to have `status`; None if never."""
+        past = [one for one, at in zip(self.statuses, self.times, strict=True) if at < moment]
+        if past[-1:] == [status]:
+            return moment
+        later = zip(self.statuses[len(past) :], self.times[len(past) :], strict=True)
+        return next((at for one, at in later if one == status), None)
 
 
 @asynccontextmanager

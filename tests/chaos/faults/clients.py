@@ -24,7 +24,7 @@ from tests.chaos.workload import CALL_SECONDS
 from tests.support.loopback_http import Reply, Request
 
 ROOT = Path(__file__).resolve().parents[3]
-JUNK = 600
+JUNK = 300
 WATCHES = 500
 HALF_OPEN = 200
 SLOW_READERS = 40
@@ -74,6 +74,8 @@ async def _junk(run: Run) -> AsyncIterator[None]:
         codes = json.loads(out)
         refused = set(codes) <= {"UNAUTHENTICATED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
         run.promise("every unknown token is refused", refused, codes)
+        code = await run.call_with(run.environment.grant())
+        run.promise("a new token is accepted after that", code == "OK", code)
         yield
     finally:
         if process.returncode is None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import psycopg
 
-from gatehouse.app.services import SERVICES
 from tests.chaos.environment import Environment, Target
 from tests.chaos.model import TIMES_OUT, UNAVAILABLE, Fault, Run
 
@@ -99,6 +99,8 @@ async def _read_only(run: Run) -> AsyncIterator[None]:
     await environment.sql("ALTER SYSTEM SET default_transaction_read_only = on")
     await environment.sql("SELECT pg_reload_conf()")
     try:
+        refused = await run.until(lambda: run.failures, 10)
+        run.promise("writes are refused", refused)
         yield
     finally:
         await environment.sql("ALTER SYSTEM RESET default_transaction_read_only")
@@ -125,7 +127,7 @@ async def _password_changed(run: Run) -> AsyncIterator[None]:
     """Change the password of the role and its file, and close the connections with the old one."""
     file: Path = run.target.control
     old, new = file.read_text(), secrets.token_urlsafe(24)
-    role = SERVICES["users"].login_role
+    role = urlsplit(run.environment.stack.postgres.urls()["users"]).username
     try:
         file.write_text(new)
         await run.environment.sql(f"ALTER ROLE {role} PASSWORD '{new}'")
@@ -160,6 +162,7 @@ async def _out_of_connections(run: Run) -> AsyncIterator[None]:
             )
             await take_all()
             keep = [connection.info.backend_pid for connection in taken]
+        run.began = time.monotonic()
         yield
     finally:
         await asyncio.gather(*(connection.close() for connection in taken))
@@ -237,6 +240,7 @@ FAULTS = (
         "the database is read-only, as after a failover",
         _read_only,
         codes=UNAVAILABLE,
+        not_serving_within=3.0,
         affected=_WRITES,
         quick=False,
     ),
