@@ -118,6 +118,7 @@ class Environment:
             "GATEHOUSE_USERS__DATABASE_URL": self.route.url(self.stack.postgres.urls()["users"]),
             "GATEHOUSE_USERS__PORT": "0",
             "GATEHOUSE_SERVER__DRAIN_SECONDS": "5",
+            "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
             "GATEHOUSE_TLS__RELOAD_SECONDS": "0.2",
         }
 
