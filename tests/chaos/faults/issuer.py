@@ -227,7 +227,7 @@ FAULTS = (
         _rotated_after_junk,
         codes=UNAVAILABLE,
         affected=_READS,
-        recovers_within=5.0,
+        recovers_within=8.0,
     ),
     Fault(
         "issuer-clock-ahead",
