@@ -27,7 +27,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY services/buf services/buf
 COPY services/gatehouse services/gatehouse
 COPY migrations migrations
-COPY protos protos
 RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . \
  && pip --python /opt/gatehouse/bin/python install --quiet --no-compile --no-deps --no-index \
       --prefix /overlay /dist/*.whl \
@@ -37,7 +36,6 @@ FROM dependencies AS testbed-build
 COPY pyproject.toml README.md LICENSE ./
 COPY services services
 COPY migrations migrations
-COPY protos protos
 COPY keycloak/gatehouse-realm.json keycloak/
 COPY examples/users.csv examples/
 RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . \

@@ -1,7 +1,7 @@
 """Generate the Python stubs from protos/, or check them: `generate.py`, `generate.py --check`.
 
-protoc comes from grpcio-tools, and the lint and breaking-change rules from buf. The protos that ours import
-are in protos/buf and protos/google, so nothing is downloaded.
+protoc comes from grpcio-tools, the lint and breaking-change rules from buf, and the descriptor of
+buf/validate/validate.proto from the installed protovalidate, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
+from protovalidate._gen.buf.validate import validate_pb
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
@@ -23,29 +26,60 @@ VALIDATE = "buf/validate/validate.proto"
 
 
 def _run_protoc(*arguments: str) -> None:
-    well_known = importlib.resources.files("grpc_tools") / "_proto"
-    if protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *arguments]) != 0:
+    if protoc.main(["protoc", *arguments]) != 0:
         sys.exit("generate: protoc failed; fix the protos that it names above")
 
 
+def _validate_descriptor(folder: Path) -> Path:
+    """Write the descriptor of validate.proto with its imports and return its path."""
+    files = descriptor_pb2.FileDescriptorSet()
+    well_known = folder / "well_known.binpb"
+    include = importlib.resources.files("grpc_tools") / "_proto"
+    _run_protoc(
+        f"-I{include}",
+        f"--descriptor_set_out={well_known}",
+        "--include_imports",
+        "google/protobuf/descriptor.proto",
+        "google/protobuf/duration.proto",
+        "google/protobuf/field_mask.proto",
+        "google/protobuf/timestamp.proto",
+    )
+    files.ParseFromString(well_known.read_bytes())
+    files.file.add().ParseFromString(validate_pb.desc().proto.to_binary())
+    path = folder / "validate.binpb"
+    path.write_bytes(files.SerializeToString())
+    return path
+
+
 def _own_protos() -> list[str]:
-    return sorted(str(p.relative_to(PROTOS)) for p in (PROTOS / "gatehouse").rglob("*.proto"))
+    return sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
 
 
-def _write_image(image: Path, protos: list[str], *options: str) -> None:
-    _run_protoc(f"--descriptor_set_out={image}", "--include_imports", *options, *protos)
+def _includes(folder: Path) -> list[str]:
+    return [
+        f"-I{PROTOS}",
+        f"-I{Path(annotations_pb2.__file__).parents[2]}",
+        f"-I{importlib.resources.files('grpc_tools') / '_proto'}",
+        f"--descriptor_set_in={_validate_descriptor(folder)}",
+    ]
+
+
+def _write_image(image: Path, protos: list[str], includes: list[str], *options: str) -> None:
+    _run_protoc(*includes, f"--descriptor_set_out={image}", *options, *protos)
 
 
 def generate(out: Path, image: Path) -> None:
     """Write the stubs of all protos below `out`, and a descriptor image of them to `image`."""
-    protos = _own_protos()
-    _run_protoc(f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *protos)
-    _run_protoc(
-        f"--grpc_python_out={out}",
-        f"--mypy_grpc_out=quiet:{out}",
-        *[p for p in protos if "service " in (PROTOS / p).read_text()],
-    )
-    _write_image(image, protos, "--include_source_info")
+    with tempfile.TemporaryDirectory() as name:
+        includes, protos = _includes(Path(name)), _own_protos()
+        _run_protoc(*includes, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *protos)
+        _run_protoc(
+            *includes,
+            f"--grpc_python_out={out}",
+            f"--mypy_grpc_out=quiet:{out}",
+            *[p for p in protos if "service " in (PROTOS / p).read_text()],
+        )
+        _write_image(image, protos, includes, "--include_imports", "--include_source_info")
 
 
 def check() -> int:
@@ -81,7 +115,10 @@ def release() -> None:
     """Make the current protos the baseline that later changes must not break."""
     for package in _packages():
         protos = [str(p.relative_to(PROTOS)) for p in sorted(package.glob("*.proto"))]
-        _write_image(package / BASELINE, protos)
+        with tempfile.TemporaryDirectory() as name:
+            image = Path(name) / "image.binpb"
+            _write_image(image, protos, _includes(Path(name)), "--include_imports")
+            (package / BASELINE).write_bytes(image.read_bytes())
 
 
 def main() -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from pathlib import Path
 
 import grpc
 import pytest
 
 from gatehouse.app.policy import policy_rows
-from gatehouse.app.protos import protos_folder
 from gatehouse.client.issuer import decode, open_issuer_client
 from gatehouse.client.profile import Profile
 from tests.support.compose import Host, compose, port_of, until
@@ -88,12 +88,13 @@ def test_grpcurl_lists_services_by_reflection(grpcurl: str, host: Host) -> None:
     assert "gatehouse.users.v1.UserService" in found.stdout.split(), found.stderr
 
 
-def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Host) -> None:
+def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Host, tmp_path: Path) -> None:
     address, method = f"localhost:{port_of('users', 50051)}", "gatehouse.users.v1.UserService.ListUsers"
     command = [grpcurl, "-cacert", str(host.ca_file), "-max-time", "20", address, "describe", method]
     by_reflection = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    sources = ["-import-path", str(protos_folder()), "-proto", "gatehouse/users/v1/users.proto"]
-    command = [grpcurl, *sources, "describe", method]
+    protoset = tmp_path / "gatehouse.protoset"
+    host.gatehouse("protos", "--output", str(protoset))
+    command = [grpcurl, "-protoset", str(protoset), "describe", method]
     by_files = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     for described in (by_reflection, by_files):
         assert 'option (.gatehouse.authz.v1.access) = { scopes: [ "read:users" ] };' in described

@@ -1,20 +1,26 @@
-"""The protos of the services with all that they import, for clients without reflection."""
+"""The protos of the services as one descriptor set (a "protoset"), for clients without reflection."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from gatehouse.settings import ConfigurationError
+from gatehouse.app.services import SERVICES
 
 
-def protos_folder() -> Path:
-    """Return the folder of the protos: beside `services/` in a checkout, beside the package in a wheel.
+def descriptor_set() -> FileDescriptorSet:
+    """Return the protos of all services with everything that they import, each after its imports."""
+    files: dict[str, FileDescriptor] = {}
 
-    Raises:
-        ConfigurationError: It is missing.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parents[1] / "protos", package.parent / "gatehouse_protos"):
-        if (folder / "buf").is_dir():
-            return folder
-    raise ConfigurationError(f"the protos are missing beside {package}; reinstall Gatehouse")
+    def add(file: FileDescriptor) -> None:
+        if file.name not in files:
+            for imported in file.dependencies:
+                add(imported)
+            files[file.name] = file
+
+    for spec in SERVICES.values():
+        add(spec.descriptor.file)
+    found = FileDescriptorSet()
+    for file in files.values():
+        file.CopyToProto(found.file.add())
+    return found
