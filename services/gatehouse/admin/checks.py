@@ -28,6 +28,8 @@ async def check(context: ServiceContext[AdminSettings]) -> Sequence[Result]:
         attempt("admin: UserService", require_serving(settings.users_target, _USERS, context.client_tls)),
     ]
     if settings.role_sync.admin_url:
+        client = _check_client(context, settings.role_sync, ROLE_SYNC)
+        checks.append(attempt("admin: role sync client", client))
         checks.append(attempt("admin: role sync", _check_role_sync(context)))
     return await asyncio.gather(*checks)
 
@@ -44,9 +46,8 @@ async def _check_client(
 
 
 async def _check_role_sync(context: ServiceContext[AdminSettings]) -> str:
-    """Request a token, and ask for the roles of a user who does not exist."""
+    """Ask for the roles of a user who does not exist."""
     settings = context.settings.role_sync
-    await _check_client(context, settings, ROLE_SYNC)
     try:
         await role_directory(context).set_role(str(uuid.uuid4()), "none", granted=False)
     except RoleUpdateFailed as error:
