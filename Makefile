@@ -8,7 +8,7 @@ ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-template test-bench \
-  new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz bench bench-record chaos chaos-record \
+  new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz mutants bench bench-record chaos chaos-record \
   format generate release-protos lock install install-testbed clean
 
 help:  ## List the targets
@@ -45,7 +45,10 @@ new-service: install  ## Add a service: make new-service NAME=billing
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
-test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
+test-mutants: install $(VENV)/mutants/.done  ## Change the authorization code in one place at a time; a test must fail (CHANGED=BASE MODULES=)
+	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 150) $(MODULES)
+
+bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
@@ -124,7 +127,7 @@ sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gat
 	  --output-reproducible --output-format JSON --output-file dist/gatehouse.cdx.json
 	@echo "dist/gatehouse.cdx.json"
 
-# Tools with an environment of their own, so that they do not constrain what runs: .venv/docs, .venv/sbom.
+# Tools with an environment of their own, so that they do not constrain what runs: .venv/docs, .venv/sbom, .venv/mutants.
 $(VENV)/%/.done: requirements/%.txt $(VENV)/bin/python
 	@echo "installing the tools of $(VENV)/$* (once)"
 	@$(PYTHON) -m venv $(VENV)/$*

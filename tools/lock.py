@@ -45,6 +45,7 @@ def main() -> None:
     _compile("build", ["hatchling"], locked)
     _compile("docs", groups["docs"], locked)
     _compile("sbom", groups["sbom"])
+    _compile("mutants", groups["mutants"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,14 @@ import pytest
 
 from tools.dependencies import ROOT, SERVICES, groups, importers, name_of, owners
 
-SECTIONS = {"Production": "production", "Testbed": "testbed", "Dev": "dev", "Docs": "docs", "SBOM": "sbom"}
+SECTIONS = {
+    "Production": "production",
+    "Testbed": "testbed",
+    "Dev": "dev",
+    "Docs": "docs",
+    "SBOM": "sbom",
+    "Mutants": "mutants",
+}
 # Sets that share an environment, each with the larger one that it must agree with.
 SUBSETS = [("build", "dev"), ("runtime", "testbed"), ("testbed", "dev")]
 ALL = [path.stem for path in sorted((ROOT / "requirements").glob("*.txt"))]

@@ -4,6 +4,7 @@ Most tests run on the asyncio server and on a synchronous server with OAuth2Serv
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 
 from gatehouse.oauth import InsufficientScope, InvalidToken, IssuerUnavailable, TokenRequestFailed
 from gatehouse.rpc import AccessRule, Method, RpcMetrics, RpcType, current_call, current_principal
+from gatehouse.rpc._metadata import CallMetadata
 from gatehouse.rpc.authorization import AuthorizationInterceptor
+from gatehouse.rpc.call import Call
 from tests.support.eventually import eventually
 from tests.support.rpc import METHODS, PROBE, Env, TableVerifier, Text, error_info, open_env, principal
 from tests.support.sync_server import open_sync_env
@@ -383,6 +386,42 @@ def test_public_rpcs_skip_the_interceptor() -> None:
     handler: Any = grpc.unary_unary_rpc_method_handler(innermost)
     method = Method("/s.S/M", RpcType.UNARY, AccessRule(public=True), handler)
     assert interceptor.intercept(method, innermost) is innermost
+
+
+async def run_stream(verifier: TableVerifier, work: Any, recheck_seconds: float = 60.0) -> None:
+    """Run `work` as a stream with the token `good`."""
+    interceptor = AuthorizationInterceptor(verifier, RpcMetrics(), recheck_seconds=recheck_seconds)
+    handler: Any = grpc.unary_stream_rpc_method_handler(work)
+    method = Method("/s.S/M", RpcType.SERVER_STREAMING, AccessRule(authenticated=True), handler)
+    call = Call(method, None, CallMetadata(authorization=("Bearer good",)), asyncio.Event())
+    await interceptor.intercept(method, work)(call)
+
+
+async def test_a_stream_ends_when_its_token_expires_and_not_before() -> None:
+    verifier = TableVerifier()
+    verifier.answers["good"] = answer = principal(lifetime=1.5)
+    with pytest.raises(InvalidToken, match="token_expired"):
+        await run_stream(verifier, wait_forever, recheck_seconds=0.02)
+    assert time.time() >= answer.expires_at
+    assert len(verifier.asked) > 4
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0  # otherwise `asyncio.timeout` in outer interceptors would fail
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_stream_that_ends_leaves_no_task_behind(fails: bool) -> None:
+    async def work(_: object) -> None:
+        await asyncio.sleep(0)
+        if fails:
+            raise KeyError
+
+    verifier = TableVerifier()
+    verifier.answers["good"] = principal()
+    before = asyncio.all_tasks()
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext():
+        await run_stream(verifier, work)
+    await eventually(lambda: asyncio.all_tasks() == before)
 
 
 @pytest.mark.parametrize("refusal", [InvalidToken("token_inactive"), InsufficientScope("insufficient_scope")])

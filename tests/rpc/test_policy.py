@@ -273,6 +273,18 @@ async def test_a_login_must_not_be_older_than_max_age(age: int | None, admitted:
     assert 'max_age=600, scope="use:probe"' in trailers["www-authenticate"]
 
 
+@pytest.mark.parametrize(
+    ("value", "name"), [(AccessRule(public=True), "public"), (PolicyOptions(), "default_scopes")]
+)
+def test_rules_cannot_be_changed(value: object, name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(value, name, False)
+
+
+def test_a_policy_error_ends_a_command_as_a_wrong_setting_does() -> None:
+    assert PolicyError.exit_code == 2
+
+
 def test_max_age_is_exact() -> None:
     rule = AccessRule(authenticated=True, max_age=60)
     rule.check(principal(auth_time=1000), 1060.0)
