@@ -258,7 +258,7 @@ async def test_worker_survives_an_unavailable_database(role_sync: RoleSync) -> N
     database = Database("postgresql://nobody@127.0.0.1:1/nothing", connect_timeout=0.2)
     worker = await role_sync.open_worker(outbox=RoleOutbox(database))
     await eventually(lambda: len(role_sync.log) >= 2)
-    assert set(role_sync.logged("reason")) == {"Unavailable"}
+    assert set(role_sync.logged("reason")) == {"DATABASE_UNAVAILABLE"}
     async with asyncio.timeout(10):
         await worker.aclose()
     await database.aclose()

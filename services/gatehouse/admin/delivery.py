@@ -133,7 +133,9 @@ class RoleDelivery:
                 attempted, outage = await self.deliver_due(1 if outages else self._schedule.batch)
                 await self._maintain()
             except Exception as error:  # noqa: BLE001 - no error may end the worker
-                self._logger.warning("role outbox unavailable", reason=type(error).__name__)
+                self._logger.warning(
+                    "role outbox unavailable", reason=getattr(error, "reason", type(error).__name__)
+                )
                 attempted, outage = 0, True
             if outage:
                 outages += 1
