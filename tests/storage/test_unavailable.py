@@ -87,6 +87,8 @@ async def test_connection_to_a_read_only_server_is_dropped(
 ) -> None:
     with read_only_sessions(database_urls["owner"]):
         before = (await OWN_PID.first(database, {})).pid
+        async with database.snapshot():
+            pass  # afterwards the connection still follows the default of the server
         with pytest.raises(DatabaseUnavailable) as caught:
             async with database.write() as connection:
                 await connection.execute(INSERT)

@@ -29,6 +29,8 @@ _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, MAX_TIMEOUT_MS)
 # Together with the interval of Readiness this is less than three seconds.
 _PING_SECONDS = 1.5
 _SET_TIMEOUT = ("SET statement_timeout = ", "SET LOCAL statement_timeout = ")
+_SET_READ_ONLY = "SET TRANSACTION READ ONLY"
+_WITHOUT_SPAN = (*_SET_TIMEOUT, _SET_READ_ONLY)
 
 
 def _timeout_ms(deadline_seconds: float | None) -> int:
@@ -98,8 +100,11 @@ class Database:
             Unavailable: See `read`.
         """
         async with self._connect(
-            deadline_seconds, isolation_level="REPEATABLE READ", postgresql_readonly=True
+            deadline_seconds, isolation_level="REPEATABLE READ", read_only=True
         ) as connection:
+            # The option postgresql_readonly would leave the connection read-write for good, also on a server
+            # whose default_transaction_read_only is on.
+            await connection.exec_driver_sql(_SET_READ_ONLY)
             yield connection
 
     @asynccontextmanager
@@ -121,13 +126,13 @@ class Database:
 
     @asynccontextmanager
     async def _connect(
-        self, deadline_seconds: float | None, *, isolation_level: str = "", **options: object
+        self, deadline_seconds: float | None, *, isolation_level: str = "", read_only: bool = False
     ) -> AsyncIterator[AsyncConnection]:
         """Take a connection from the pool.
 
         Behind a pooler even a read is one transaction, because it has no session whose timeout could be set.
         """
-        with unavailable_errors(read_only="postgresql_readonly" in options):
+        with unavailable_errors(read_only=read_only):
             async with self._engine.connect() as connection:
                 try:
                     driver = await _driver(connection)
@@ -136,7 +141,7 @@ class Database:
                         await _set_session_timeout(connection, driver, wanted)
                     if isolation_level or driver.pooled:
                         level = isolation_level or "READ COMMITTED"
-                        await connection.execution_options(isolation_level=level, **options)
+                        await connection.execution_options(isolation_level=level)
                     if driver.pooled:
                         await connection.exec_driver_sql(f"{_SET_TIMEOUT[1]}{wanted}")
                     yield connection
@@ -229,7 +234,7 @@ def start_statement_span(tracer: Tracer, statement: str) -> Span:
 
     Only within a sampled call: spans of background work would crowd out the others.
     """
-    if statement.startswith(_SET_TIMEOUT) or not get_current_span().is_recording():
+    if statement.startswith(_WITHOUT_SPAN) or not get_current_span().is_recording():
         return INVALID_SPAN
     return tracer.start_span(
         statement.split(None, 1)[0].upper(),

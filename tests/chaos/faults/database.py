@@ -209,7 +209,6 @@ FAULTS = (
         codes=TIMES_OUT,
         reasons=_DATABASE,
         not_serving_within=3.0,
-        quick=False,
     ),
     Fault(
         "database-cut",
@@ -226,7 +225,6 @@ FAULTS = (
         codes=TIMES_OUT,
         reasons=_DATABASE,
         not_serving_within=3.0,
-        quick=False,
     ),
     Fault(
         "backends-terminated",
@@ -242,7 +240,6 @@ FAULTS = (
         codes=UNAVAILABLE,
         not_serving_within=3.0,
         affected=_WRITES,
-        quick=False,
     ),
     Fault(
         "database-password-changed",
@@ -251,7 +248,6 @@ FAULTS = (
         target=_with_password_file,
         codes=UNAVAILABLE,
         reasons=_DATABASE,
-        quick=False,
     ),
     Fault(
         "database-out-of-connections",

@@ -128,6 +128,5 @@ FAULTS = (
         reasons=frozenset({"DATABASE_UNAVAILABLE", "DATABASE_BUSY"}),
         not_serving_within=3.0,
         missing=_missing,
-        quick=False,
     ),
 )
