@@ -136,7 +136,8 @@ $(VENV)/%/.done: requirements/%.txt $(VENV)/bin/python
 
 compose-profile:  ## Copy the profile and CA of the running containers to compose/local/
 	@mkdir -p compose/local
-	@docker compose cp setup:/run/setup/client/. compose/local/ 2>/dev/null || { \
+	@{ docker compose cp setup:/run/setup/client/profile.json compose/local/ && \
+	  docker compose cp setup:/run/setup/client/ca.crt compose/local/; } 2>/dev/null || { \
 	  echo "the containers are not running; start them with: docker compose up --wait" >&2; exit 1; }
 	@echo "export GATEHOUSE_PROFILE=$(CURDIR)/compose/local/profile.json"
 	@echo "next: gatehouse call users ListUsers --as alice"

@@ -29,6 +29,7 @@ SERVERS = ("postgres", "keycloak", *SERVICES)
 GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0, "migrate": 10001, "client": 10002} | {
     name: spec.default_port for name, spec in SERVICES.items()
 }
+GROUPS["entry"] = 10003
 # Client of a section `<service>.<section>` of the settings.
 CLIENTS = {("admin", "client"): "gatehouse-admin-service", ("admin", "role_sync"): "gatehouse-role-sync"}
 _PLACEHOLDER = re.compile(r"\$\{(\w+):[^}]*\}")
@@ -171,10 +172,13 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
         "ca_file": "ca.crt",
         "clients": clients,
         "passwords": {user.username: user.password for user in users if user.password},
-        "issuer_admin_password": values["keycloak/admin"],
     }
+    # Only the tour changes the issuer.
+    inside = {"issuer_admin_password": values["keycloak/admin"]}
     for name, profile in profiles(ports).items():
-        folders["client"].write(name, json.dumps({**common, **profile}, indent=2) + "\n")
+        more = inside if name == "inside.json" else {}
+        folders["client"].write(name, json.dumps({**common, **profile, **more}, indent=2) + "\n")
+    folders["entry"].write("envoy.json", json.dumps(proxy_settings(), indent=2) + "\n")
 
 
 def profiles(ports: Ports) -> Mapping[str, Mapping[str, object]]:
@@ -192,6 +196,39 @@ def profiles(ports: Ports) -> Mapping[str, Mapping[str, object]]:
             "targets": {name: f"{name}:{port}" for name, port in services.items()},
             "traces_url": "http://jaeger:16686",
             "metrics": {name: f"http://{name}:9464/metrics" for name in services},
+        },
+    }
+
+
+def proxy_settings() -> Mapping[str, object]:
+    """Return the configuration of Envoy: the port of each service, forwarded to its containers in turn."""
+    services = {name: spec.default_port for name, spec in SERVICES.items()}
+    proxy = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+
+    def address(host: str, port: int) -> Mapping[str, object]:
+        return {"address": {"socket_address": {"address": host, "port_value": port}}}
+
+    def listener(name: str, port: int) -> Mapping[str, object]:
+        forward = {"@type": proxy, "stat_prefix": name, "cluster": name, "idle_timeout": "0s"}
+        filters = [{"name": "envoy.filters.network.tcp_proxy", "typed_config": forward}]
+        return {"name": name, **address("0.0.0.0", port), "filter_chains": [{"filters": filters}]}  # noqa: S104 - published on loopback
+
+    def cluster(name: str, port: int) -> Mapping[str, object]:
+        endpoints = [{"lb_endpoints": [{"endpoint": address(name, port)}]}]
+        return {
+            "name": name,
+            # All addresses of the name, one for each container.
+            "type": "STRICT_DNS",
+            "dns_refresh_rate": "1s",
+            "connect_timeout": "2s",
+            "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        }
+
+    return {
+        "admin": address("127.0.0.1", 9901),
+        "static_resources": {
+            "listeners": [listener(name, port) for name, port in services.items()],
+            "clusters": [cluster(name, port) for name, port in services.items()],
         },
     }
 

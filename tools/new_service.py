@@ -72,7 +72,6 @@ def add_service(name: str) -> None:
         "NAME": name.upper(),
         "Service": f"{name.capitalize()}Service",
         "port": port,
-        "suffix": port % 100,
     }
 
     def render(template: str) -> str:
@@ -89,6 +88,8 @@ def add_service(name: str) -> None:
     )
     insert(ROOT / "tools/vulture_allowlist.py", "_.ListRoleBindings", f"_.List{name.capitalize()}Entries\n")
     insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
+    published = f'      - "127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"\n'
+    insert(ROOT / "docker-compose.yml", "adds ports above this line", published)
     print("changed  services/gatehouse/app/packages.py docker-compose.yml tools/vulture_allowlist.py")
 
 

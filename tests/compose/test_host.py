@@ -73,23 +73,23 @@ def test_token_can_be_revoked_from_inside(host: Host) -> None:
 
 
 def call_with_grpcurl(
-    grpcurl: str, host: Host, service: str, inside: int, *arguments: str
+    grpcurl: str, host: Host, inside: int, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     """Run grpcurl; options in `arguments` come before the address."""
     options = [one for one in arguments if not one.startswith("gatehouse.") and one != "list"]
     rest = [one for one in arguments if one not in options]
-    address = f"localhost:{port_of(service, inside)}"
+    address = f"localhost:{port_of('entry', inside)}"
     command = [grpcurl, "-cacert", str(host.ca_file), "-max-time", "20", *options, address, *rest]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_grpcurl_lists_services_by_reflection(grpcurl: str, host: Host) -> None:
-    found = call_with_grpcurl(grpcurl, host, "users", 50051, "list")
+    found = call_with_grpcurl(grpcurl, host, 50051, "list")
     assert "gatehouse.users.v1.UserService" in found.stdout.split(), found.stderr
 
 
 def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Host, tmp_path: Path) -> None:
-    address, method = f"localhost:{port_of('users', 50051)}", "gatehouse.users.v1.UserService.ListUsers"
+    address, method = f"localhost:{port_of('entry', 50051)}", "gatehouse.users.v1.UserService.ListUsers"
     command = [grpcurl, "-cacert", str(host.ca_file), "-max-time", "20", address, "describe", method]
     by_reflection = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     protoset = tmp_path / "gatehouse.protoset"
@@ -103,9 +103,7 @@ def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Hos
 async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
     token = await host.user_token("alice")
     sent = ("-H", f"authorization: Bearer {token}")
-    stats = call_with_grpcurl(
-        grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats"
-    )
+    stats = call_with_grpcurl(grpcurl, host, 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
     assert stats.returncode == 0, stats.stderr
     assert "snapshotTime" in json.loads(stats.stdout)
 
@@ -121,9 +119,7 @@ async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
 def test_grpcurl_is_unauthenticated_without_a_valid_token(
     header: tuple[str, ...], code: str, grpcurl: str, host: Host
 ) -> None:
-    refused = call_with_grpcurl(
-        grpcurl, host, "users", 50051, *header, "gatehouse.users.v1.UserService/ListUsers"
-    )
+    refused = call_with_grpcurl(grpcurl, host, 50051, *header, "gatehouse.users.v1.UserService/ListUsers")
     assert refused.returncode != 0
     assert f"Code: {code}" in refused.stderr
 
@@ -131,15 +127,13 @@ def test_grpcurl_is_unauthenticated_without_a_valid_token(
 async def test_grpcurl_as_bob_shows_the_missing_scope(grpcurl: str, host: Host) -> None:
     token = await host.user_token("bob")
     sent = ("-H", f"authorization: Bearer {token}")
-    refused = call_with_grpcurl(
-        grpcurl, host, "admin", 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats"
-    )
+    refused = call_with_grpcurl(grpcurl, host, 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
     assert "Code: PermissionDenied" in refused.stderr
     assert "INSUFFICIENT_SCOPE" in refused.stderr
 
 
 def test_client_that_does_not_trust_the_authority_cannot_call(grpcurl: str, host: Host) -> None:
-    address = f"localhost:{port_of('users', 50051)}"
+    address = f"localhost:{port_of('entry', 50051)}"
     done = subprocess.run(
         [grpcurl, "-max-time", "20", address, "list"], capture_output=True, text=True, timeout=60, check=False
     )

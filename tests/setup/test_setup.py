@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import re
 import ssl
 import stat
 from pathlib import Path
@@ -55,6 +56,7 @@ def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "keycloak": tls | {"environment"},
         "migrate": {"ca.crt", "gatehouse_database__migrate_password", *passwords.values()},
         "client": {"ca.crt", "profile.json", "inside.json"},
+        "entry": {"ca.crt", "envoy.json"},
     }
     for name, spec in SERVICES.items():
         expected[name] = tls | {passwords[name]} | ({"api_client_secret"} if spec.needs_issuer else set())
@@ -87,6 +89,18 @@ def test_no_client_has_the_secret_from_the_repository(tmp_path: Path) -> None:
     assert role_sync == given["GATEHOUSE_ROLE_SYNC_SECRET"]
     assert given["GATEHOUSE_API_SECRET"] == clients["gatehouse-api"]
     assert (tmp_path / "users/api_client_secret").read_text() == clients["gatehouse-api"]
+
+
+def test_profile_of_the_host_has_no_password_of_an_administrator(tmp_path: Path) -> None:
+    run(tmp_path)
+    lines = (tmp_path / "keycloak/environment").read_text().splitlines()
+    (password,) = (
+        line.partition("=")[2] for line in lines if line.startswith("KC_BOOTSTRAP_ADMIN_PASSWORD=")
+    )
+    holders = {path.name for path in (tmp_path / "client").iterdir() if password in path.read_text()}
+    assert holders == {"inside.json"}
+    copied = re.findall(r"cp setup:/run/setup/client/(\S*)", (ROOT / "Makefile").read_text())
+    assert copied == ["profile.json", "ca.crt"]
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -136,12 +150,15 @@ def test_compose_file_has_a_block_for_each_service_with_its_group_and_port(name:
     block = text.partition(f"\n  {name}:\n")[2].partition("\n\n")[0]
     assert f'user: "10001:{port}"' in block
     assert f"working_dir: /run/gatehouse/{name}\n" in block
-    assert f'ports: ["127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"]' in block
+    # A port can be published by one container only, and a service may have several.
+    assert "ports:" not in block
+    entry = text.partition("\n  entry:\n")[2].partition("\n\n")[0]
+    assert f'- "127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"\n' in entry
     assert f"GATEHOUSE_{name.upper()}__DATABASE_URL: postgresql://gatehouse_{name}@postgres:5432/" in block
     assert PORTS.service(port) == str(port)
 
 
 def test_template_of_a_new_service_is_the_block_of_an_existing_one() -> None:
     template = Template((ROOT / "tools/new_service/compose.tmpl").read_text())
-    block = template.substitute(name="users", NAME="USERS", port=50051, suffix="51")
+    block = template.substitute(name="users", NAME="USERS", port=50051)
     assert f"\n{block}" in (ROOT / "docker-compose.yml").read_text()

@@ -24,9 +24,9 @@ from gatehouse.client.requests import find_method, parse_requests
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"
-ONE_SHOT = ("setup", "migrate")
+ONE_SHOT = ("setup", "migrate", "seed")
 OURS = tuple(SERVICES)
-SERVING = ("postgres", "keycloak", *OURS, "jaeger", "prometheus")
+SERVING = ("postgres", "keycloak", *OURS, "entry", "jaeger", "prometheus")
 EVERYTHING = "read:users write:users delete:users admin manage:roles"
 
 

@@ -92,6 +92,7 @@ def test_a_service_is_removed_by_the_deletions_that_the_architecture_page_lists(
         shutil.rmtree(copy.folder / folder)
     copy.edit("services/gatehouse/app/packages.py", r'    "gatehouse\.public",\n', "")
     copy.edit("docker-compose.yml", r"\n  public:\n.*?\n(?=\n  \w|\n  #)", "")
+    copy.edit("docker-compose.yml", r'      - "[^"]*:50053"\n', "")
 
     policy = copy.check()
 
