@@ -111,22 +111,11 @@ def seed() -> int:
       GATEHOUSE_PROFILE=profile.json gatehouse seed
     """
     require_extra()
-    from gatehouse.oauth import IssuerUnavailable  # noqa: PLC0415 - other commands need none of these
-    from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415
+    from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415 - other commands do not need it
 
-    try:
-        created = asyncio.run(seed_directory(load_full_profile()))
-    except IssuerUnavailable as error:
-        raise _unavailable(error) from None
+    created = asyncio.run(seed_directory(load_full_profile()))
     typer.echo(f"{created} users created")
     return ExitCode.OK
-
-
-def _unavailable(error: Exception) -> TestbedError:
-    return TestbedError(
-        f"the issuer is unavailable ({error}); start the system with `gatehouse demo --keep`, and set "
-        "GATEHOUSE_PROFILE as it says"
-    )
 
 
 def tour(svg: Svg = None) -> int:
@@ -149,7 +138,10 @@ def tour(svg: Svg = None) -> int:
     try:
         passed = asyncio.run(work())
     except IssuerUnavailable as error:
-        raise _unavailable(error) from None
+        raise TestbedError(
+            f"the issuer is unavailable ({error}); start the system with `gatehouse demo --keep`, and set "
+            "GATEHOUSE_PROFILE as it says"
+        ) from None
     if svg is not None and passed is not None:
         save_svg(console, svg, "gatehouse tour")
     return _exit_code(passed)

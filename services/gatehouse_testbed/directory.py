@@ -10,7 +10,7 @@ import grpc
 from gatehouse.client.calls import Outcome
 from gatehouse.client.issuer import open_issuer_client
 from gatehouse.client.profile import Profile
-from gatehouse.oauth import IssuerUnavailable
+from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 from gatehouse.settings import environment
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
@@ -29,16 +29,17 @@ async def seed_directory(profile: Profile) -> int:
     On a slow machine, the first calls may take longer than their timeouts, so all is tried again for a while.
 
     Raises:
-        IssuerUnavailable: The issuer is unavailable.
-        TestbedError: A call fails.
+        TestbedError: A call fails, or the issuer refuses or is unavailable.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return await _seed(profile)
-        except (IssuerUnavailable, TestbedError):
+        except (IssuerUnavailable, TokenRequestFailed, TestbedError) as error:
             if time.monotonic() > deadline:
-                raise
+                raise TestbedError(
+                    f"the directory cannot be filled: {error}; see the log of the issuer"
+                ) from None
         await asyncio.sleep(1)
 
 
@@ -47,7 +48,8 @@ async def _seed(profile: Profile) -> int:
     async with open_issuer_client(profile) as issuer, open_services(profile) as services:
         tokens = TourTokens(issuer, profile, realm)
         # The first call of a user creates their own entry.
-        for token in await asyncio.gather(*(tokens.of_user(name) for name in USERS)):
+        for name in USERS:
+            token = await tokens.of_user(name)
             _check(await services.call("users", "GetCurrentUser", token=token))
         worker = await tokens.of_client(CLIENTS[0])
 
@@ -67,4 +69,4 @@ async def _seed(profile: Profile) -> int:
 
 def _check(outcome: Outcome) -> None:
     if outcome.code is not grpc.StatusCode.OK:
-        raise TestbedError(f"the directory cannot be filled: {outcome.code.name}: {outcome.message}")
+        raise TestbedError(f"{outcome.code.name}: {outcome.message}")
