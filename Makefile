@@ -45,10 +45,7 @@ new-service: install  ## Add a service: make new-service NAME=billing
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
-test-mutants: install $(VENV)/mutants/.done  ## Change the authorization code in one place at a time; a test must fail (CHANGED=BASE MODULES=)
-	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 150) $(MODULES)
-
-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
+test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
@@ -71,6 +68,9 @@ format: install  ## Format the code
 
 fuzz: install  ## Fuzz all parsers, SECONDS=60 each; a failure goes to tests/fuzz/corpus/
 	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(TARGETS)
+
+mutants: install $(VENV)/mutants/.done  ## Change authorization code in one place at a time: a test must fail (CHANGED=BASE, MODULES=)
+	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 150) $(MODULES)
 
 bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
 	@$(BIN)/python -m benchmarks
