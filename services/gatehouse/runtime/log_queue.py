@@ -89,6 +89,11 @@ class _Writer(logging.Handler):
         """Use no lock: one thread writes, and the end of the process would wait for the lock if it hangs."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record without the lock, which Python 3.13 and later would require."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         line = record.getMessage().removesuffix("\n").encode(self._encoding, "backslashreplace") + b"\n"
