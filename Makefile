@@ -78,7 +78,7 @@ bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet 
 bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
 
-chaos: install  ## Try faults on a running system (about 15 minutes; FAULT=NAME: one; QUICK=1: the short ones; LIST=1)
+chaos: install  ## Try faults on a running system (about 5 minutes; FAULT=NAME: one; QUICK=1: fewer; LIST=1: names)
 	@$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(QUICK),--quick) $(addprefix --fault ,$(FAULT))
 
 chaos-record: install  ## Try all faults and write the table in docs/reliability.md

@@ -21,9 +21,9 @@ from tests.chaos.report import HEADINGS, as_json, line, page, summary
 from tests.chaos.run import try_fault
 
 _EXAMPLES = """examples:
-  make chaos                               all faults, about 15 minutes
+  make chaos                               all faults, about 5 minutes
   make chaos FAULT=postgres-killed         one fault
-  make chaos QUICK=1                       those that take little time, at most 5 minutes
+  make chaos QUICK=1                       without those that keep the CPU busy
   make chaos-record                        all faults, and write the table in docs/reliability.md
   .venv/bin/python -m tests.chaos --list   the names of the faults
 
@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fault", action="append", choices=FAULTS, metavar="NAME", help="try this one; may be repeated"
     )
-    parser.add_argument("--quick", action="store_true", help="try those that take little time")
+    parser.add_argument("--quick", action="store_true", help="leave out those that keep the CPU busy")
     parser.add_argument("--list", action="store_true", help="print the names of all faults and exit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as JSON")
     parser.add_argument(

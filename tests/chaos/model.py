@@ -63,7 +63,7 @@ class Fault:
         recovers_within: Seconds after the end of the fault within which calls must succeed and health must
             be SERVING; after that no call may fail.
         workers: Concurrent calls of each kind.
-        quick: Whether it is one of those of `--quick`.
+        quick: Whether `--quick` includes it.
         missing: Returns what the machine lacks to try it, such as a program; "" if nothing.
     """
 
