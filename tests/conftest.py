@@ -11,8 +11,8 @@ from gatehouse_testbed.environments import libpq_environment
 _clean = libpq_environment(os.environ)
 os.environ.clear()
 os.environ.update(_clean)
-# PostgreSQL is started with a fork, and the fork handlers of a running gRPC would end the child. gRPC reads
-# the variable when it is imported, so set it first.
+# The fork handlers of a running gRPC would end a process that is started with a fork. gRPC reads the variable
+# when it is imported, so set it first.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 # As in gatehouse/__main__.py.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -16,12 +16,12 @@ from alembic.runtime.migration import MigrationContext
 
 from gatehouse.app.services import migration_branches
 from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
-from tests.support.database import LOGIN_ROLES, named
+from tests.support.database import LOGIN_ROLES, named, owner_url
 
 
 @pytest.fixture
 def empty(postgres: Any) -> Iterator[str]:
-    uri = postgres.get_uri()
+    uri = owner_url(postgres)
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE empty_one")
     yield named(uri, "empty_one")

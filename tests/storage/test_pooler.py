@@ -27,7 +27,7 @@ DEADLINES = {0.2: "250ms", 1.0: "1s", 5.0: "5s", None: "30s"}
 async def pooled(database_urls: dict[str, str]) -> AsyncIterator[str]:
     """The database URL of UserService through a pooler."""
     url = sa.make_url(database_urls["users"])
-    async with run_pooler(f"{url.query['host']}/.s.PGSQL.5432") as port:
+    async with run_pooler(url.port or 0) as port:
         yield f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
 
 
@@ -84,7 +84,7 @@ async def test_migrations_run_behind_a_pooler(database_urls: dict[str, str]) -> 
     await run_sql(owner, "CREATE DATABASE behind_pooler")
     url = sa.make_url(owner)
     try:
-        async with run_pooler(f"{url.query['host']}/.s.PGSQL.5432") as port:
+        async with run_pooler(url.port or 0) as port:
             pooled = f"postgresql://{url.username}@127.0.0.1:{port}/behind_pooler"
             branches = migration_branches()
             applied = await asyncio.to_thread(migrate, pooled, branches)

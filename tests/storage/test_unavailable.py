@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from gatehouse.storage import Connector, Database, DirectSelect, Readiness
 from gatehouse.storage.errors import DatabaseUnavailable
+from tests.support.database import named
 from tests.support.eventually import eventually
 from tests.support.services import run_sql
 
@@ -158,8 +159,7 @@ async def test_readiness_tells_that_new_connections_are_refused(database_urls: d
     await readiness.start()
     async with database.read():
         # As after a change of the password: open connections stay usable, new ones are refused.
-        urls.append(database_urls["users"].replace("gatehouse_users:", "nobody:canary-7a1"))
-        assert "nobody" in urls[-1]
+        urls.append(named(urls[0], str(sa.make_url(urls[0]).database), "nobody", "canary-7a1"))
         with pytest.raises(DatabaseUnavailable):
             async with database.read():
                 pass
@@ -209,12 +209,11 @@ async def test_parameters_of_the_operator_are_kept(database_urls: dict[str, str]
 
 async def test_all_connections_use_the_host_of_several_that_responds(database_urls: dict[str, str]) -> None:
     url = sa.make_url(database_urls["users"])
-    folder = url.query["host"]
     login = f"postgresql://{url.username}@"
     for address in (
-        f"/{url.database}?host=127.0.0.1:1&host={folder}",
-        f"/{url.database}?host=127.0.0.1,{folder}&port=1,5432",
-        f"127.0.0.1:1,{str(folder).replace('/', '%2F')}/{url.database}",
+        f"/{url.database}?host=127.0.0.1:1&host=127.0.0.1:{url.port}",
+        f"/{url.database}?host=127.0.0.1,127.0.0.1&port=1,{url.port}",
+        f"127.0.0.1:1,127.0.0.1:{url.port}/{url.database}",
     ):
         database = Database(login + address)
         await database.ping()

