@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -393,7 +394,8 @@ async def run_stream(verifier: TableVerifier, work: Any, recheck_seconds: float 
     interceptor = AuthorizationInterceptor(verifier, RpcMetrics(), recheck_seconds=recheck_seconds)
     handler: Any = grpc.unary_stream_rpc_method_handler(work)
     method = Method("/s.S/M", RpcType.SERVER_STREAMING, AccessRule(authenticated=True), handler)
-    call = Call(method, None, CallMetadata(authorization=("Bearer good",)), asyncio.Event())
+    context = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:50000")
+    call = Call(method, context, CallMetadata(authorization=("Bearer good",)), asyncio.Event())
     await interceptor.intercept(method, work)(call)
 
 
