@@ -10,7 +10,7 @@ import pytest
 
 from gatehouse.admin.keycloak import MAX_BODY_BYTES, KeycloakRoleDirectory
 from gatehouse.admin.role_directory import RoleUpdateFailed
-from gatehouse.client import ClientCredentials
+from gatehouse.client import ClientCredentials, ClientSecretBasic, OAuthClient, TokenManager
 from gatehouse.oauth import TokenRequestFailed
 from tests.support.issuer import SECRETS, LiveIssuer
 from tests.support.keycloak_admin import FakeKeycloak
@@ -208,10 +208,9 @@ async def test_unsafe_url_is_rejected(tokens: Tokens, url: str) -> None:
 
 
 async def test_service_account_of_the_realm_file_may_change_roles(issuer: LiveIssuer) -> None:
-    def client(name: str) -> ClientCredentials:
-        return ClientCredentials(
-            http=issuer.http, issuer=issuer.issuer, client_id=name, client_secret=SECRETS[name]
-        )
+    def client(name: str) -> TokenManager:
+        auth = ClientSecretBasic(SECRETS[name])
+        return TokenManager(ClientCredentials(OAuthClient(issuer.http, name, auth, issuer=issuer.issuer)))
 
     async def scope_of_bob() -> str:
         return str((await issuer.user_answer("bob", "admin")).json()["scope"])

@@ -19,7 +19,14 @@ import psutil
 import psycopg
 
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
-from gatehouse.client import ClientCredentials, TokenSource, connect
+from gatehouse.client import (
+    ClientCredentials,
+    ClientSecretBasic,
+    OAuthClient,
+    TokenManager,
+    TokenSource,
+    connect,
+)
 from gatehouse.client.issuer import open_issuer_client
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.processes import GatehouseProcess
@@ -182,16 +189,12 @@ class Environment:
         trusted = grpc.ssl_channel_credentials(self.ca_file.read_bytes())
         return grpc.aio.secure_channel(_target(ports), trusted, options)
 
-    def worker(self) -> ClientCredentials:
+    def worker(self) -> TokenManager:
         """Return the token source of a client at the development issuer."""
         profile = self.stack.profile
-        return ClientCredentials(
-            http=self.http,
-            issuer=profile.issuer,
-            client_id=_WORKER,
-            client_secret=profile.clients[_WORKER].get_secret_value(),
-            scope=SCOPE,
-        )
+        auth = ClientSecretBasic(profile.clients[_WORKER].get_secret_value())
+        client = OAuthClient(self.http, _WORKER, auth, issuer=profile.issuer)
+        return TokenManager(ClientCredentials(client, SCOPE))
 
     def grant(self) -> str:
         """Return a token of the second issuer."""

@@ -10,7 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from gatehouse.client import ClientCredentials, introspect, revoke
+from gatehouse.client import (
+    ClientCredentials,
+    ClientSecretBasic,
+    OAuthClient,
+    TokenManager,
+    introspect,
+    revoke,
+)
 from gatehouse.oauth import OAuthError, TracedTransport
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import MakeVerifier, config, tls_context
@@ -141,9 +148,8 @@ ClientRequest = Callable[[httpx.AsyncClient, LoopbackIssuer], Awaitable[object]]
 
 
 async def client_credentials(http: httpx.AsyncClient, idp: LoopbackIssuer) -> object:
-    source = ClientCredentials(
-        http=http, client_id="worker", client_secret=SECRET, token_endpoint=idp.url("token")
-    )
+    client = OAuthClient(http, "worker", ClientSecretBasic(SECRET), token_endpoint=idp.url("token"))
+    source = TokenManager(ClientCredentials(client))
     assert CANARY not in repr(source)
     try:
         return await source.token()

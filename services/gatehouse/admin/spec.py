@@ -13,7 +13,7 @@ from gatehouse.settings import ConfigurationError, OAuthClientSettings, follow_s
 
 if TYPE_CHECKING:
     from gatehouse.admin.keycloak import KeycloakRoleDirectory
-    from gatehouse.client import ClientCredentials
+    from gatehouse.client import TokenManager
     from gatehouse.runtime import BackgroundWork
     from gatehouse.runtime.doctor import Result
     from gatehouse.users.v1 import users_pb2_grpc
@@ -100,13 +100,13 @@ async def check(context: ServiceContext[AdminSettings]) -> Sequence[Result]:
 
 def client_credentials(
     context: ServiceContext[AdminSettings], settings: OAuthClientSettings, name: str
-) -> ClientCredentials:
+) -> TokenManager:
     """Return a token source for the client in the section `name`.
 
     Raises:
         ConfigurationError: Its id or secret is missing.
     """
-    from gatehouse.client import ClientCredentials
+    from gatehouse.client import ClientCredentials, ClientSecretBasic, OAuthClient, TokenManager
 
     if not settings.client_id or not settings.client_secret:
         raise ConfigurationError(
@@ -116,16 +116,16 @@ def client_credentials(
     accepted = next((other for other in context.issuers if other.issuer == issuer), None)
     setting = f"{name.removeprefix('GATEHOUSE_')}__client_secret".lower()
     read_secret = follow_secret(setting, settings.client_secret, settings.client_secret_file)
-    tokens = ClientCredentials(
-        http=context.http_for(settings),
+    client = OAuthClient(
+        context.http_for(settings),
+        settings.client_id,
+        ClientSecretBasic(lambda: read_secret() or ""),
         issuer=issuer,
         discovery_url=settings.discovery_url or (accepted.discovery_url if accepted else None),
-        client_id=settings.client_id,
-        client_secret=lambda: read_secret() or "",
-        scope=settings.scope,
-        audience=settings.audience,
-        resource=settings.resource,
         allow_http=settings.allow_http,
+    )
+    tokens = TokenManager(
+        ClientCredentials(client, settings.scope, settings.audience, settings.resource),
         on_answer=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
     )
     context.exit_stack.push_async_callback(tokens.aclose)

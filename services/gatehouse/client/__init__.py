@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gatehouse.client.call_credentials import NO_TOKEN, TokenCallCredentials
     from gatehouse.client.channel import connect
+    from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
     from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.oauth_client import OAuthClient
     from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
+    from gatehouse.client.token_manager import Grant, TokenManager
     from gatehouse.client.token_source import TokenSource
 
 __all__ = [
     "NO_TOKEN",
+    "ClientAuth",
     "ClientCredentials",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "Grant",
+    "OAuthClient",
+    "PublicClient",
     "TokenCallCredentials",
+    "TokenManager",
     "TokenResponse",
     "TokenSource",
     "connect",
@@ -28,8 +38,15 @@ __all__ = [
 
 _MODULES = {
     "NO_TOKEN": "call_credentials",
+    "ClientAuth": "client_auth",
     "ClientCredentials": "client_credentials",
+    "ClientSecretBasic": "client_auth",
+    "ClientSecretPost": "client_auth",
+    "Grant": "token_manager",
+    "OAuthClient": "oauth_client",
+    "PublicClient": "client_auth",
     "TokenCallCredentials": "call_credentials",
+    "TokenManager": "token_manager",
     "TokenSource": "token_source",
     "connect": "channel",
     "create_oauth2_channel": "sync_channel",

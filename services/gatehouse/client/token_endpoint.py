@@ -53,7 +53,7 @@ async def request_token(
         TokenRequestFailed: The endpoint refused (RFC 6749 section 5.2).
         IssuerUnavailable: The endpoint gave no usable response.
     """
-    response = await _post(http, token_endpoint, data, auth, allow_http, clock, "token_endpoint")
+    response = await post(http, token_endpoint, data, auth, allow_http, clock, "token_endpoint")
     body = response.body or {}
     token, kind = body.get("access_token"), body.get("token_type")
     # Only a b64token can be sent in a header; anything else would show up in the text of an error.
@@ -88,7 +88,7 @@ async def introspect(
         IssuerUnavailable: The endpoint gave no usable response.
     """
     auth = (client_id, client_secret)
-    response = await _post(http, endpoint, {"token": token}, auth, allow_http, time.time, "introspection")
+    response = await post(http, endpoint, {"token": token}, auth, allow_http, time.time, "introspection")
     if response.body is None:
         raise TokenRequestFailed("malformed_response", detail=response.detail)
     return response.body
@@ -114,20 +114,21 @@ async def revoke(
         data["client_id"] = client_id
     else:
         auth = (client_id, client_secret)
-    response = await _post(http, endpoint, data, auth, allow_http, time.time, "revocation")
+    response = await post(http, endpoint, data, auth, allow_http, time.time, "revocation")
     if response.body is not None and "error" in response.body:
         raise _refusal(response)
 
 
-async def _post(
+async def post(
     http: httpx.AsyncClient,
     endpoint: str,
     data: Form,
     auth: tuple[str, str] | None,
-    allow_http: bool,  # noqa: FBT001 - private
+    allow_http: bool,  # noqa: FBT001 - for this package
     clock: Callable[[], float],
     what: str,
 ) -> IssuerResponse:
+    """Post a form and return the successful response; `what` is the prefix of the error reasons."""
     response = await post_form(http, endpoint, data, auth, allow_http=allow_http, what=what)
     if response.is_unavailable:
         retry_after = _retry_after_seconds(response.retry_after, clock)

@@ -1,4 +1,4 @@
-"""The token source of a client: renewal, outages, and tokens that services reject."""
+"""The token manager, with the client credentials grant: renewal, outages, and tokens that services reject."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from gatehouse.client import ClientCredentials, TokenSource
+from gatehouse.client import (
+    ClientCredentials,
+    ClientSecretBasic,
+    ClientSecretPost,
+    OAuthClient,
+    TokenManager,
+    TokenSource,
+)
 from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
@@ -30,7 +37,7 @@ class NoJitter(random.Random):
 
 
 class MakeSource(Protocol):
-    def __call__(self, **changes: Any) -> ClientCredentials: ...
+    def __call__(self, **changes: Any) -> TokenManager: ...
 
 
 @pytest.fixture
@@ -51,17 +58,19 @@ async def make_source(
 ) -> AsyncIterator[MakeSource]:
     async with AsyncExitStack() as stack:
 
-        def make(**changes: Any) -> ClientCredentials:
-            values: dict[str, Any] = {
-                "http": http,
-                "client_id": "worker",
-                "client_secret": "secret",
-                "token_endpoint": idp.url("token"),
-                "clock": manual_time.clock,
-                "monotonic": manual_time.monotonic,
-                "rng": NoJitter(),
+        def make(**changes: Any) -> TokenManager:
+            at: dict[str, Any] = {"token_endpoint": idp.url("token"), "clock": manual_time.clock}
+            at |= {
+                name: changes.pop(name)
+                for name in ("token_endpoint", "issuer", "discovery_url")
+                if name in changes
             }
-            source = ClientCredentials(**(values | changes))
+            auth = changes.pop("auth", ClientSecretBasic("secret"))
+            kept: dict[str, Any] = {"monotonic": manual_time.monotonic, "rng": NoJitter()}
+            kept |= {name: changes.pop(name) for name in ("rng", "on_answer") if name in changes}
+            source = TokenManager(
+                ClientCredentials(OAuthClient(http, "worker", auth, **at), **changes), **kept
+            )
             stack.push_async_callback(source.aclose)
             return source
 
@@ -69,7 +78,7 @@ async def make_source(
 
 
 @pytest.fixture
-def source(make_source: MakeSource, numbered: object) -> ClientCredentials:
+def source(make_source: MakeSource, numbered: object) -> TokenManager:
     del numbered
     return make_source()
 
@@ -152,7 +161,7 @@ async def test_old_token_is_used_during_its_renewal(
 
 
 async def test_expired_token_is_not_used(
-    source: ClientCredentials, idp: LoopbackIssuer, manual_time: ManualTime
+    source: TokenManager, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     await source.token()
     manual_time.advance(LIFETIME - 0.001)
@@ -202,7 +211,7 @@ async def test_renewals_of_many_clients_are_spread(
 
 
 async def test_old_token_is_used_during_an_outage_and_requests_back_off(
-    source: ClientCredentials, idp: LoopbackIssuer, manual_time: ManualTime, numbered: Any
+    source: TokenManager, idp: LoopbackIssuer, manual_time: ManualTime, numbered: Any
 ) -> None:
     await source.token()
     idp.answer("token", Reply(b"", 503))
@@ -314,7 +323,7 @@ async def test_new_tokens_that_are_all_rejected_do_not_flood_the_endpoint(
     assert await source.token() == "token-11"
 
 
-async def test_closing_cancels_a_renewal(source: ClientCredentials, idp: LoopbackIssuer) -> None:
+async def test_closing_cancels_a_renewal(source: TokenManager, idp: LoopbackIssuer) -> None:
     idp.hold("token")
     waiting = asyncio.create_task(source.token())
     await eventually(lambda: idp.request_count("token") == 1)
@@ -340,7 +349,10 @@ async def test_failure_that_is_raised_again_has_no_old_traceback(
 
 
 def test_repr_contains_no_secret_and_no_token(make_source: MakeSource) -> None:
-    assert "secret" not in repr(make_source())
+    for auth in (ClientSecretBasic("canary"), ClientSecretPost("canary")):
+        assert "canary" not in repr(make_source(auth=auth)) + repr(auth) + repr(
+            auth.credentials("worker", "")
+        )
 
 
 async def test_token_endpoint_that_moves_is_discovered_again(
@@ -401,7 +413,7 @@ async def test_each_request_is_reported_and_reads_the_secret_again(
     secrets, reports = ["old", "new"], []
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
     source = make_source(
-        client_secret=lambda: secrets.pop(0),
+        auth=ClientSecretBasic(lambda: secrets.pop(0)),
         on_answer=lambda error: reports.append((str(error), error.detail) if error else ""),
     )
     with pytest.raises(TokenRequestFailed):
@@ -412,3 +424,26 @@ async def test_each_request_is_reported_and_reads_the_secret_again(
     assert await source.token() == "good"
     assert idp.last("token").basic == ("worker", "new")
     assert reports == [("invalid_client", f"{idp.url('token')}: HTTP 401 (invalid_client)"), ""]
+
+
+async def test_secret_can_be_sent_in_the_form(
+    make_source: MakeSource, numbered: object, idp: LoopbackIssuer
+) -> None:
+    assert await make_source(auth=ClientSecretPost("s:%")).token() == "token-1"
+    assert "authorization" not in idp.last("token").headers
+    assert idp.last("token").form == FORM | {"client_id": "worker", "client_secret": "s:%"}
+
+
+@pytest.mark.parametrize(("lifetime", "renewed_at"), [(1000, 800), (300, 240), (120, 84), (40, 20), (1, 0.5)])
+async def test_token_is_renewed_thirty_seconds_before_its_end_if_that_is_earlier(
+    lifetime: float, renewed_at: float, make_source: MakeSource, idp: LoopbackIssuer, manual_time: ManualTime
+) -> None:
+    idp.answer("token", Reply({"access_token": "token", "token_type": "Bearer", "expires_in": lifetime}))
+    source = make_source()
+    await source.token()
+    manual_time.advance(renewed_at - 0.001)
+    await source.token()
+    assert not source._flight.busy(None)
+    manual_time.advance(0.001)
+    await source.token()
+    assert source._flight.busy(None)
