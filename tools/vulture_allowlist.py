@@ -78,6 +78,7 @@ _.model_config
 _.owner_url
 _.query_authorization_code
 _.prepare_threshold
+_.remember
 _.revoke_old_credential
 _.row_count
 _.save_authorization_code

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from gatehouse.client.channel import connect
     from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
     from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.login_errors import LoginRequired, TokenFileError
+    from gatehouse.client.login_store import FileStore, Login, LoginStore, MemoryStore
     from gatehouse.client.oauth_client import OAuthClient
+    from gatehouse.client.refresh import Refresh
     from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
     from gatehouse.client.token_manager import Grant, TokenManager
@@ -22,10 +25,17 @@ __all__ = [
     "ClientCredentials",
     "ClientSecretBasic",
     "ClientSecretPost",
+    "FileStore",
     "Grant",
+    "Login",
+    "LoginRequired",
+    "LoginStore",
+    "MemoryStore",
     "OAuthClient",
     "PublicClient",
+    "Refresh",
     "TokenCallCredentials",
+    "TokenFileError",
     "TokenManager",
     "TokenResponse",
     "TokenSource",
@@ -37,15 +47,22 @@ __all__ = [
 ]
 
 _MODULES = {
-    "NO_TOKEN": "call_credentials",
     "ClientAuth": "client_auth",
     "ClientCredentials": "client_credentials",
     "ClientSecretBasic": "client_auth",
     "ClientSecretPost": "client_auth",
+    "FileStore": "login_store",
     "Grant": "token_manager",
+    "Login": "login_store",
+    "LoginRequired": "login_errors",
+    "LoginStore": "login_store",
+    "MemoryStore": "login_store",
+    "NO_TOKEN": "call_credentials",
     "OAuthClient": "oauth_client",
     "PublicClient": "client_auth",
+    "Refresh": "refresh",
     "TokenCallCredentials": "call_credentials",
+    "TokenFileError": "login_errors",
     "TokenManager": "token_manager",
     "TokenSource": "token_source",
     "connect": "channel",

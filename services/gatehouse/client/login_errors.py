@@ -1,0 +1,35 @@
+"""Why there is no token although no issuer refused one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gatehouse.oauth import OAuthError
+
+
+class LoginRequired(OAuthError):
+    """There is no login, or it has ended: the user has to log in.
+
+    Args:
+        error: The `error` code with which the issuer ended the login, such as `invalid_grant`; "" if there
+            was no login.
+    """
+
+    def __init__(self, error: str = "") -> None:
+        super().__init__(
+            f"the login has ended ({error}); log in again" if error else "no login; log in first"
+        )
+        self.error = error
+
+
+class TokenFileError(OAuthError):
+    """A file with a token or a login cannot be used.
+
+    Args:
+        path: The file.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
