@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
 
 
 class TokenHasher:
-    """Hash tokens with BLAKE2b (RFC 7693) under a secret of this process.
+    """Hash tokens with BLAKE2b (RFC 7693) under a secret of this hasher.
 
-    Neither a memory dump nor a timing difference reveals a token. A hash is bound to `context`: an entry that
-    was stored for one issuer, endpoint and client can never answer for another.
-
-    Args:
-        context: What entries are valid for: issuers, endpoints, clients.
+    Neither a memory dump nor a timing difference reveals a token. Another hasher makes other hashes.
     """
 
-    def __init__(self, context: Sequence[str | None] = ()) -> None:
+    def __init__(self) -> None:
         # Copied for each token, because the key setup costs more than hashing a token.
         self._mac = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
-        self._mac.update(json.dumps(list(context)).encode() + b"\n")
 
     def hash(self, token: str) -> bytes:
         """Return the hash of an ASCII token."""

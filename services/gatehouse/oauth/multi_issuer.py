@@ -76,8 +76,7 @@ class MultiIssuerVerifier:
             raise ValueError("two issuers have the same URL")
         opaque = [issuer for issuer in self._issuers.values() if issuer.config.mode == "introspection"]
         self._opaque = opaque[0] if len(opaque) == 1 else None
-        context = [part for c in issuers for part in (c.issuer, c.introspection_endpoint, c.client_id)]
-        self._hasher = TokenHasher(context)
+        self._hasher = TokenHasher()
         self._cache: TokenCache[Principal] = TokenCache(CACHE_SIZE, monotonic, CACHE_BYTES)
         self._flight: SingleFlight[bytes, Principal] = SingleFlight()
 
