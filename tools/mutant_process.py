@@ -18,7 +18,9 @@ from typing import Literal, NamedTuple
 
 # Libraries that take long to import. None of ours, and nothing that starts a thread when it is imported.
 _LIBRARIES = [
+    "_hypothesis_pytestplugin",
     "alembic.command",
+    "anyio.pytest_plugin",
     "authlib.oauth2.rfc6749",
     "cryptography.x509",
     "google.rpc.status_pb2",
@@ -37,6 +39,7 @@ _LIBRARIES = [
     "psycopg",
     "pydantic_settings",
     "pytest",
+    "pytest_asyncio.plugin",
     "sqlalchemy.ext.asyncio",
     "starlette.applications",
     "structlog",
@@ -44,6 +47,7 @@ _LIBRARIES = [
     "uvicorn",
 ]
 _NO_TESTS = 5  # exit code of pytest
+Outcome = Literal["killed", "survived", "timeout"]
 
 
 class Limits(NamedTuple):
@@ -77,8 +81,8 @@ class _Source(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._source, self._path, "exec"), module.__dict__)  # noqa: S102 - the mutant
 
 
-def outcome_of(name: str, source: str, tests: Sequence[str], limits: Limits) -> Literal["killed", "survived"]:
-    """Return whether tests fail if the module `name` has this source; above a limit they have failed.
+def outcome_of(name: str, source: str, tests: Sequence[str], limits: Limits) -> Outcome:
+    """Return whether tests fail if the module `name` has this source; above the CPU time they have failed.
 
     Raises:
         RuntimeError: pytest found no test.
@@ -88,6 +92,7 @@ def outcome_of(name: str, source: str, tests: Sequence[str], limits: Limits) -> 
     process = os.fork()
     if process == 0:
         _run(name, source, tests, limits.cpu_seconds)
+    os.setpgid(process, process)  # here as well as there, as either may be first
     ends = time.monotonic() + limits.seconds
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -96,7 +101,7 @@ def outcome_of(name: str, source: str, tests: Sequence[str], limits: Limits) -> 
         if time.monotonic() > ends:
             os.killpg(process, signal.SIGKILL)
             os.waitpid(process, 0)
-            return "killed"
+            return "timeout"
         time.sleep(0.02)
     code = os.waitstatus_to_exitcode(status)
     if code == 0:

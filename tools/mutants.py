@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.mutant_process import Limits, outcome_of
+from tools.mutant_process import Limits, Outcome, outcome_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "services/gatehouse"
@@ -78,9 +78,10 @@ def changed_lines(base: str) -> dict[str, set[int]]:
     command = ["git", "diff", "--unified=0", "--no-color", "--relative", base, "--", PACKAGE]
     found: dict[str, set[int]] = {}
     module = ""
-    for line in subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.splitlines():
+    git = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if git.returncode:
+        sys.exit(f"mutants: --changed {base}: {git.stderr.strip().partition(chr(10))[0]}")
+    for line in git.stdout.splitlines():
         if line.startswith("+++ "):
             module = line.removeprefix("+++ b/").removeprefix(f"{PACKAGE}/")
         elif match := re.match(r"@@ \S+ \+(\d+)(?:,(\d+))? @@", line):
@@ -92,20 +93,26 @@ def changed_lines(base: str) -> dict[str, set[int]]:
 def run(plan: Plan, module: str, mutants: Iterable[Mutant], ends: float) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with `killed`, `survived` or `equivalent`, until the time is over."""
     name = f"gatehouse.{module.removesuffix('.py').replace('/', '.')}"
+    tests = plan.tests[module]
+
+    def outcome(source: str, limits: Limits) -> Outcome:
+        seconds = min(limits.seconds, ends - time.monotonic())
+        return outcome_of(name, source, tests, limits._replace(seconds=seconds))
+
     began, began_cpu = time.monotonic(), _cpu_seconds()
-    source = (ROOT / PACKAGE / module).read_text()
-    if outcome_of(name, source, plan.tests[module], Limits()) != "survived":
-        sys.exit(
-            f"mutants: the tests of {module} fail without a change; run pytest {' '.join(plan.tests[module])}"
-        )
-    limits = Limits(60 + 10 * (time.monotonic() - began), 5 + 4 * (_cpu_seconds() - began_cpu))
-    for mutant in mutants:
+    if outcome((ROOT / PACKAGE / module).read_text(), Limits()) != "survived":
         if time.monotonic() > ends:
             return
+        sys.exit(f"mutants: the tests of {module} fail without a change; run pytest {' '.join(tests)}")
+    limits = Limits(60 + 10 * (time.monotonic() - began), 5 + 4 * (_cpu_seconds() - began_cpu))
+    for mutant in mutants:
         if plan.lists(module, mutant):
             yield mutant, "equivalent"
-        else:
-            yield mutant, outcome_of(name, mutant.source, plan.tests[module], limits)
+            continue
+        found = outcome(mutant.source, limits)
+        if found == "timeout" and time.monotonic() > ends:
+            return
+        yield mutant, "killed" if found == "timeout" else found
 
 
 def _cpu_seconds() -> float:

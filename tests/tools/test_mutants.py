@@ -33,17 +33,28 @@ def test_an_equivalent_mutant_has_a_reason_and_its_original_is_in_the_code(entry
 _TRY = """
 from pathlib import Path
 from tools.mutant_process import Limits, outcome_of
+from tools.mutants import Plan, run
 source = Path("services/gatehouse/oauth/presented_token.py").read_text()
 tests = ["tests/oauth/test_presented_token.py"]
 for old, new in (("", ""), ("len(entries) > 1", "len(entries) > 2"), ("import re", "")):
     mutant = source.replace(old, new)
     print(outcome_of("gatehouse.oauth.presented_token", mutant, tests, Limits()))
+print(outcome_of("gatehouse.oauth.presented_token", source, tests, Limits(seconds=0)))
+print(list(run(Plan.load(), "oauth/presented_token.py", [], ends=0)))
 """
 
 
-def test_a_mutant_is_killed_if_a_test_fails_or_cannot_be_imported() -> None:
+def test_a_mutant_is_killed_if_a_test_fails_or_cannot_be_imported_but_not_if_the_time_is_over() -> None:
     """In a process of its own, as it forks."""
     done = subprocess.run(
         [sys.executable, "-c", _TRY], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.stdout.split() == ["survived", "killed", "killed"], done.stderr
+    assert done.stdout.split() == ["survived", "killed", "killed", "timeout", "[]"], done.stderr
+
+
+def test_an_unknown_commit_is_reported_in_one_line() -> None:
+    command = [sys.executable, "-m", "tools.mutants", "--changed", "no-such-commit"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mutants: --changed no-such-commit: fatal: ")
+    assert done.stderr.count("\n") == 1
