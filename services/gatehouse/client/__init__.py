@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from gatehouse.client.channel import connect
     from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
     from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.fixed_token import FileToken, StaticToken
     from gatehouse.client.login_errors import LoginRequired, TokenFileError
     from gatehouse.client.login_store import FileStore, Login, LoginStore, MemoryStore
     from gatehouse.client.oauth_client import OAuthClient
+    from gatehouse.client.private_key_jwt import PrivateKeyJwt
     from gatehouse.client.refresh import Refresh
     from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
+    from gatehouse.client.token_exchange import TokenExchange
     from gatehouse.client.token_manager import Grant, TokenManager
     from gatehouse.client.token_source import TokenSource
 
@@ -26,15 +29,19 @@ __all__ = [
     "ClientSecretBasic",
     "ClientSecretPost",
     "FileStore",
+    "FileToken",
     "Grant",
     "Login",
     "LoginRequired",
     "LoginStore",
     "MemoryStore",
     "OAuthClient",
+    "PrivateKeyJwt",
     "PublicClient",
     "Refresh",
+    "StaticToken",
     "TokenCallCredentials",
+    "TokenExchange",
     "TokenFileError",
     "TokenManager",
     "TokenResponse",
@@ -52,6 +59,7 @@ _MODULES = {
     "ClientSecretBasic": "client_auth",
     "ClientSecretPost": "client_auth",
     "FileStore": "login_store",
+    "FileToken": "fixed_token",
     "Grant": "token_manager",
     "Login": "login_store",
     "LoginRequired": "login_errors",
@@ -59,9 +67,12 @@ _MODULES = {
     "MemoryStore": "login_store",
     "NO_TOKEN": "call_credentials",
     "OAuthClient": "oauth_client",
+    "PrivateKeyJwt": "private_key_jwt",
     "PublicClient": "client_auth",
     "Refresh": "refresh",
+    "StaticToken": "fixed_token",
     "TokenCallCredentials": "call_credentials",
+    "TokenExchange": "token_exchange",
     "TokenFileError": "login_errors",
     "TokenManager": "token_manager",
     "TokenSource": "token_source",
