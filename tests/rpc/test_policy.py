@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -257,6 +258,24 @@ async def test_a_challenge_without_max_age_has_only_acr_values() -> None:
     async with open_env(method_scopes=rules) as env:
         _, trailers, _ = await env.client.outcome("Unary", "a", token="weak")
     assert trailers["www-authenticate"].endswith('error_description="acr too low", acr_values="urn:mfa"')
+
+
+@pytest.mark.parametrize(
+    ("required", "acr", "admitted"),
+    [
+        ("urn:mfa", "urn:mfa", True),
+        ("urn:mfa", "urn:password", False),
+        ("urn:mfa", "urn:mfa:hardware", False),
+        ("urn:mfa", "", False),
+        ("", "urn:password", True),
+        ("", "", True),
+    ],
+)
+def test_a_login_must_have_the_required_acr_if_there_is_one(required: str, acr: str, admitted: bool) -> None:
+    rule = AccessRule(authenticated=True, acr=required)
+    expected = pytest.raises(InsufficientUserAuthentication, match="acr_too_low")
+    with nullcontext() if admitted else expected:
+        rule.check(principal(acr=acr), time.time())
 
 
 @pytest.mark.parametrize(("age", "admitted"), [(590, True), (660, False), (None, False)])
