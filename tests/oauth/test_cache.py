@@ -57,6 +57,16 @@ def test_total_size_is_limited(manual_time: ManualTime) -> None:
     assert len(cache) == 0
 
 
+def test_entries_without_a_size_do_not_count_against_the_total_size(manual_time: ManualTime) -> None:
+    cache: TokenCache[str] = TokenCache(10, manual_time.monotonic, max_bytes=2)
+    for number in range(4):
+        cache.put(HASH(f"token-{number}"), "value", 30)
+    assert len(cache) == 4
+
+    cache.put(HASH("large"), "value", 30, 3)
+    assert cache.get(HASH("large")) is None
+
+
 @pytest.mark.parametrize("seconds", [0, -1, -0.001])
 def test_value_without_lifetime_is_not_stored(seconds: float, manual_time: ManualTime) -> None:
     cache: TokenCache[str] = TokenCache(3, manual_time.monotonic)
@@ -64,8 +74,8 @@ def test_value_without_lifetime_is_not_stored(seconds: float, manual_time: Manua
     cache.put(key, "old", 30)
     cache.put(key, "new", seconds)
 
-    assert cache.get(key) is None
     assert len(cache) == 0
+    assert cache.get(key) is None
 
 
 def test_discarding_a_missing_entry_does_nothing(manual_time: ManualTime) -> None:
