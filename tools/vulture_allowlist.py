@@ -92,6 +92,9 @@ _.should_exit
 _.suppressed
 _.token_type
 _.token_type_hint
+_.user_code
 _.userinfo_endpoint
 _.validate_token_request
+_.verification_uri
+_.verification_uri_complete
 _.width

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from gatehouse.client.channel import connect
     from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
     from gatehouse.client.client_credentials import ClientCredentials
+    from gatehouse.client.device_login import DevicePrompt, login_on_device
     from gatehouse.client.fixed_token import FileToken, StaticToken
-    from gatehouse.client.login_errors import LoginRequired, TokenFileError
+    from gatehouse.client.login_errors import LoginCancelled, LoginRequired, TokenFileError
     from gatehouse.client.login_store import FileStore, Login, LoginStore, MemoryStore
     from gatehouse.client.oauth_client import OAuthClient
     from gatehouse.client.private_key_jwt import PrivateKeyJwt
@@ -28,10 +29,12 @@ __all__ = [
     "ClientCredentials",
     "ClientSecretBasic",
     "ClientSecretPost",
+    "DevicePrompt",
     "FileStore",
     "FileToken",
     "Grant",
     "Login",
+    "LoginCancelled",
     "LoginRequired",
     "LoginStore",
     "MemoryStore",
@@ -49,6 +52,7 @@ __all__ = [
     "connect",
     "create_oauth2_channel",
     "introspect",
+    "login_on_device",
     "request_token",
     "revoke",
 ]
@@ -58,10 +62,12 @@ _MODULES = {
     "ClientCredentials": "client_credentials",
     "ClientSecretBasic": "client_auth",
     "ClientSecretPost": "client_auth",
+    "DevicePrompt": "device_login",
     "FileStore": "login_store",
     "FileToken": "fixed_token",
     "Grant": "token_manager",
     "Login": "login_store",
+    "LoginCancelled": "login_errors",
     "LoginRequired": "login_errors",
     "LoginStore": "login_store",
     "MemoryStore": "login_store",
@@ -78,6 +84,7 @@ _MODULES = {
     "TokenSource": "token_source",
     "connect": "channel",
     "create_oauth2_channel": "sync_channel",
+    "login_on_device": "device_login",
 }
 
 

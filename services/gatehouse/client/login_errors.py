@@ -22,6 +22,18 @@ class LoginRequired(OAuthError):
         self.error = error
 
 
+class LoginCancelled(OAuthError):
+    """The user did not log in.
+
+    Args:
+        reason: `access_denied` if the user declined, `expired_token` or `timeout` if the time was over.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the user did not log in ({reason})")
+        self.reason = reason
+
+
 class TokenFileError(OAuthError):
     """A file with a token or a login cannot be used.
 

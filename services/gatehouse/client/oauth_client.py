@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from gatehouse.client.client_auth import ClientAuth, PublicClient
-from gatehouse.client.token_endpoint import TokenResponse, request_token
+from gatehouse.client.token_endpoint import TokenResponse, post, request_token
 from gatehouse.oauth import IssuerUnavailable, Metadata, OAuthError, TokenRequestFailed, discover
 
 WAITING = frozenset({"authorization_pending", "slow_down"})
@@ -75,6 +75,26 @@ class OAuthClient:
             raise
         self._has_failed = False
         return response
+
+    async def post(
+        self, endpoint: str, form: Mapping[str, str | list[str]], what: str
+    ) -> Mapping[str, object]:
+        """Send a form to another endpoint, authenticated as this client, and return the response.
+
+        Args:
+            endpoint: URL of the endpoint.
+            form: Parameters; those with an empty value are left out.
+            what: Prefix of the error reasons, such as `device_authorization`.
+
+        Raises:
+            TokenRequestFailed: The issuer refused, or the response is not a JSON object.
+            IssuerUnavailable: The issuer gave no usable response.
+        """
+        data, basic = self._authenticated(form, endpoint)
+        response = await post(self._http, endpoint, data, basic, self._allow_http, self._clock, what)
+        if response.body is None:
+            raise TokenRequestFailed("malformed_response", detail=response.detail)
+        return response.body
 
     async def metadata(self) -> Metadata:
         """Return the metadata of the issuer; that of an earlier request while it is unavailable.
