@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gatehouse.settings import IssuerSettings
+from gatehouse.settings import PRESETS, IssuerSettings
 from gatehouse.storage.paging import write_page_token
 from tests.support.oauth_issuers import SigningKey, b64
 
@@ -21,6 +21,8 @@ CONFIGS = [
             "issuer": ISSUER,
             "audience": ["api"],
             "provider": provider,
+            "mode": layout.modes[0],
+            "accept_id_tokens": layout.only_id_tokens,
             "client_id": "api",
             "client_secret": "secret",
             "claims": ["extra", "email"],
@@ -28,7 +30,7 @@ CONFIGS = [
             "introspection_endpoint": f"{ISSUER}/introspect",
         }
     )
-    for provider in ("keycloak", "auth0", "okta")
+    for provider, layout in PRESETS.items()
 ]
 KEY = SigningKey.make("key-1")
 JWKS = {"keys": [KEY.jwk(), SigningKey.make("key-2", "RS256").jwk()]}

@@ -142,6 +142,7 @@ async def test_each_reason_in_the_code_has_a_row() -> None:
     # The others are about several entries or none, or about introspection; see test_answers.py.
     elsewhere = {"token_missing", "authorization_repeated", "token_inactive"}
     elsewhere |= {"issuer_mismatch", "subject_mismatch", "client_mismatch"}
+    elsewhere |= {"tenant_not_accepted"}  # see tests/oauth/test_tenants.py
     reasons = Counter(row.reason for row in ROWS)
     assert raised - set(reasons) == elsewhere
     assert reasons[""] >= 40

@@ -282,7 +282,7 @@ def test_error_names_the_setting(name: str, value: str, reason: str, set_environ
         ({"client_secret_file": 1}, ".client_secret_file", "not a valid path"),
         ({"audience": None}, ".audience", "must be a string or a list of strings"),
         ({"mode": "canary"}, ".mode", "'jwt', 'introspection' or 'hybrid'"),
-        ({"provider": "canary"}, ".provider", "'keycloak', 'auth0' or 'okta'"),
+        ({"provider": "canary"}, ".provider", "'keycloak', 'auth0', 'okta', "),
         ({"leeway_seconds": 301}, ".leeway_seconds", "less than or equal to 300"),
         ({"mode": "hybrid"}, "", "mode hybrid needs client_id and client_secret"),
         ({"issuer": "http://canary.test"}, "", "issuer must be an https URL"),

@@ -9,7 +9,7 @@ from gatehouse.admin import DEFAULT_PORT
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.v1 import admin_pb2
 from gatehouse.runtime import BuiltService, ServiceContext, ServiceSpec
-from gatehouse.settings import ConfigurationError, OAuthClientSettings, follow_secret
+from gatehouse.settings import TENANT, ConfigurationError, OAuthClientSettings, follow_secret
 
 if TYPE_CHECKING:
     from gatehouse.admin.keycloak import KeycloakRoleDirectory
@@ -113,6 +113,8 @@ def client_credentials(
             f"{name}__CLIENT_ID and {name}__CLIENT_SECRET: required by AdminService; set both"
         )
     issuer = _issuer(context, settings)
+    if TENANT in issuer:
+        raise ConfigurationError(f"{name}__ISSUER: required, because the issuer in ISSUERS contains {TENANT}")
     accepted = next((other for other in context.issuers if other.issuer == issuer), None)
     setting = f"{name.removeprefix('GATEHOUSE_')}__client_secret".lower()
     read_secret = follow_secret(setting, settings.client_secret, settings.client_secret_file)

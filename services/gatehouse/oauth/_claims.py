@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from gatehouse.oauth._claim_reader import ClaimReader
 from gatehouse.oauth.errors import InvalidToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import Provider, provider
-from gatehouse.settings import IssuerSettings
+from gatehouse.settings import TENANT, IssuerSettings
 
+ANY_TENANT = "*"
+# A tenant becomes part of the issuer that is expected, so it must not bring other parts of a URL.
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+# `aud` stands for the claim that the setting `audience_claim` names.
 REQUIRED = frozenset({"iss", "aud", "exp"})
 
 
@@ -50,10 +55,20 @@ class ClaimsVerifier:
     def __init__(self, config: IssuerSettings, clock: Callable[[], float]) -> None:
         self._config = config
         self._clock = clock
-        self.provider: Provider = provider(config.provider)
+        self.reader = ClaimReader(config)
+
+    def issuer_of(self, claims: Mapping[str, Any]) -> str | None:
+        """Return the `iss` that a token with these claims must have; None if its tenant is not accepted."""
+        config = self._config
+        if not config.tenants:
+            return config.issuer
+        tenant = self.reader.tenant(claims)
+        if _TENANT.fullmatch(tenant) is None or {tenant, ANY_TENANT}.isdisjoint(config.tenants):
+            return None
+        return config.issuer.replace(TENANT, tenant)
 
     def check(self, claims: Mapping[str, Any], required: Collection[str] = REQUIRED) -> None:
-        """Check `iss`, `aud`, `exp`, `nbf`, `iat`, `auth_time`, `jti` and `cnf`.
+        """Check `iss`, the tenant, the audience, `exp`, `nbf`, `iat`, `auth_time`, `jti` and `cnf`.
 
         A token is valid from `nbf` minus leeway until just before `exp` plus leeway.
 
@@ -65,9 +80,13 @@ class ClaimsVerifier:
             InvalidToken: A claim is missing, malformed or wrong.
         """
         now, leeway = self._clock(), self._config.leeway_seconds
-        if _given(claims, "iss", required) and claims.get("iss") != self._config.issuer:
+        issuer = self.issuer_of(claims)
+        if issuer is None:
+            raise InvalidToken("tenant_not_accepted")
+        if ("iss" in claims or "iss" in required) and claims.get("iss") != issuer:
             raise InvalidToken("issuer_mismatch")
-        if _given(claims, "aud", required) and not self._is_audience(claims.get("aud")):
+        audience = self.reader.audience(claims)
+        if (audience is not None or "aud" in required) and not self._is_audience(audience):
             raise InvalidToken("audience_mismatch")
         if "exp" not in claims and "exp" in required:
             raise InvalidToken("expiry_missing")
@@ -101,10 +120,10 @@ class ClaimsVerifier:
             InvalidToken: A claim is missing, malformed or wrong, or the token is not an access token.
         """
         self.check(claims, required)
-        if not is_access_token and not self.provider.is_access_token(claims):
+        if not is_access_token and not self.reader.is_access_token(claims):
             raise InvalidToken("token_type_mismatch")
         return replace(
-            self.provider.principal_from_claims(self._config.issuer, claims),
+            self.reader.principal(self.issuer_of(claims) or "", claims),
             expires_at=self.expires_at(claims),
             auth_time=numeric_date(claims, "auth_time"),
             claims=self._kept(claims),
@@ -125,7 +144,3 @@ class ClaimsVerifier:
         """Return a read-only copy of the claims that handlers may need; a cached principal is shared."""
         kept = {name: claims[name] for name in self._config.claims if name in claims}
         return VerifiedClaims(MappingProxyType(kept))
-
-
-def _given(claims: Mapping[str, Any], name: str, required: Collection[str]) -> bool:
-    return name in claims or name in required

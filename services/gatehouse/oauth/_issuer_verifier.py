@@ -24,7 +24,7 @@ from gatehouse.oauth.keys import START_SECONDS, KeySet, backoff_seconds
 from gatehouse.oauth.observer import Observer, Source
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.settings import IssuerSettings
+from gatehouse.settings import TENANT, IssuerSettings
 
 # The timeout of one introspection is a little shorter, so that it is the one to be reported.
 INTROSPECTION_FRACTION = 0.9
@@ -95,6 +95,11 @@ class IssuerVerifier:
         if self._metadata is None:
             return self._keys is not None  # `jwks_uri` is configured; the first introspection needs metadata
         return self._metadata.introspection_endpoint != ""
+
+    def issues(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether unverified claims name this issuer, or one that its placeholder stands for."""
+        issuer = claims.get("iss")
+        return isinstance(issuer, str) and issuer in {self.config.issuer, self._claims.issuer_of(claims)}
 
     async def start(self) -> None:
         """Fetch keys or metadata once; retries run in the background."""
@@ -193,7 +198,11 @@ class IssuerVerifier:
         if not introspected.lists_roles:
             return merged
         return replace(
-            merged, roles=answer.roles, client_roles=answer.client_roles, permissions=answer.permissions
+            merged,
+            roles=answer.roles,
+            client_roles=answer.client_roles,
+            groups=answer.groups,
+            permissions=answer.permissions,
         )
 
     async def _known_metadata(self) -> Metadata:
@@ -206,7 +215,6 @@ class IssuerVerifier:
             config.issuer,
             config.discovery_url,
             allow_http=config.allow_http,
-            urls=self._claims.provider.metadata_urls(config.issuer),
         )
         self._metadata = metadata
         endpoint = config.introspection_endpoint or metadata.introspection_endpoint
@@ -237,6 +245,18 @@ class IssuerVerifier:
         return endpoint
 
     async def _fetch_keys(self) -> Mapping[str, Any]:
+        document = await self._fetch_key_set()
+        keys = document.get("keys")
+        if TENANT not in self.config.issuer or not isinstance(keys, list):
+            return document
+        # Entra lists keys of single tenants too, which must not sign tokens of others.
+        return {
+            "keys": [
+                key for key in keys if isinstance(key, dict) and TENANT in str(key.get("issuer", TENANT))
+            ]
+        }
+
+    async def _fetch_key_set(self) -> Mapping[str, Any]:
         allow_http = self.config.allow_http
         if self.config.jwks_uri is not None:
             return await get_object(self._http, self.config.jwks_uri, allow_http=allow_http, what="keys")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,38 +44,35 @@ async def discover(
     discovery_url: str | None = None,
     *,
     allow_http: bool = False,
-    urls: Sequence[str] = (),
 ) -> Metadata:
-    """Fetch and check the metadata of an issuer.
+    """Fetch and check the metadata of an issuer, from the URL of OIDC or else that of RFC 8414.
 
     Args:
         http: HTTP client.
         issuer: Exact value that `issuer` in the metadata must have (RFC 8414 section 3.3).
         discovery_url: URL of the metadata, if not under `issuer`.
         allow_http: Whether plain HTTP to hosts other than loopback is allowed.
-        urls: URLs to try in order; those of OIDC and RFC 8414 if empty.
 
     Raises:
         IssuerUnavailable: There is no metadata, or it belongs to another issuer.
     """
-    if discovery_url is not None:
-        urls = (discovery_url,)
-    elif not urls:
-        error = request_url_error(issuer, allow_http=allow_http)
-        if error:
-            raise IssuerUnavailable(error)
-        urls = (oidc_url(issuer), rfc8414_url(issuer))
-    for url in urls[:-1]:
+    url_problem = "" if discovery_url else request_url_error(issuer, allow_http=allow_http)
+    if url_problem:
+        raise IssuerUnavailable(url_problem)
+    url = discovery_url or oidc_url(issuer)
+    try:
+        document = await get_object(http, url, allow_http=allow_http, what="discovery")
+    except IssuerUnavailable as failure:
+        # Only an HTTP error leads to the other URL.
+        if discovery_url or failure.reason != "discovery_failed":
+            raise
+        url = rfc8414_url(issuer)
         try:
             document = await get_object(http, url, allow_http=allow_http, what="discovery")
-        except IssuerUnavailable as error:
-            # Only an HTTP error leads to the next URL.
-            if error.reason != "discovery_failed":
-                raise
-        else:
-            return _checked(document, issuer, url, allow_http=allow_http)
-    document = await get_object(http, urls[-1], allow_http=allow_http, what="discovery")
-    return _checked(document, issuer, urls[-1], allow_http=allow_http)
+        except IssuerUnavailable as other:
+            # The first URL is the one that most issuers have.
+            raise (failure if other.reason == failure.reason else other) from None
+    return _checked(document, issuer, url, allow_http=allow_http)
 
 
 def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: bool) -> Metadata:

@@ -13,6 +13,7 @@ import httpx
 
 from gatehouse.oauth._breaker import Breaker
 from gatehouse.oauth._cache import TokenCache
+from gatehouse.oauth._claim_reader import text
 from gatehouse.oauth._claims import ClaimsVerifier, numeric_date
 from gatehouse.oauth._fair_slots import FairSlots
 from gatehouse.oauth._flight import SingleFlight
@@ -20,7 +21,6 @@ from gatehouse.oauth._http import post_form
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, IssuerUnreachable
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal, VerifiedClaims
-from gatehouse.oauth.providers import _read
 from gatehouse.settings import IssuerSettings, follow_secret
 
 INACTIVE_SECONDS = 10.0
@@ -145,7 +145,7 @@ class IntrospectionVerifier:
             self._inactive.put(key, refusal.reason, INACTIVE_SECONDS)
             raise
         self._inactive.discard(key)
-        return Introspected(principal, self._claims.provider.includes_roles(VerifiedClaims(answer)))
+        return Introspected(principal, self._claims.reader.lists_roles(VerifiedClaims(answer)))
 
     def _principal(self, token: PresentedToken, answer: Mapping[str, Any]) -> Principal:
         if answer.get("active") is not True:
@@ -164,10 +164,10 @@ class IntrospectionVerifier:
             return replace(
                 principal,
                 expires_at=min(principal.expires_at, self._claims.expires_at(claims)),
-                acr=_read.text(claims, "acr"),
+                acr=text(claims, "acr"),
                 auth_time=numeric_date(claims, "auth_time"),
             )
-        if self._claims.provider.INTROSPECTS_SESSION:
+        if self._claims.reader.layout.introspects_session:
             return replace(principal, acr="", auth_time=None)
         return principal
 

@@ -18,7 +18,7 @@ from gatehouse.oauth.observer import NoObserver, Observer
 from gatehouse.oauth.presented_token import PresentedToken
 from gatehouse.oauth.principal import Principal
 from gatehouse.oauth.verifier import Precheck, no_precheck
-from gatehouse.settings import IssuerSettings
+from gatehouse.settings import TENANT, IssuerSettings
 
 CACHE_SIZE = 10_000
 CACHE_BYTES = 64 * 1024 * 1024
@@ -27,7 +27,8 @@ CACHE_BYTES = 64 * 1024 * 1024
 class MultiIssuerVerifier:
     """Verifies the tokens of several issuers.
 
-    A signed token goes to the issuer that its `iss` names, an opaque token to the one issuer in mode
+    A signed token goes to the issuer that its `iss` names, with the tenant in it if there is a placeholder,
+    an opaque token to the one issuer in mode
     `introspection`. A verified token is cached until it expires or the revocation budget is used up.
     Concurrent calls with the same new token cause one verification.
 
@@ -74,6 +75,7 @@ class MultiIssuerVerifier:
         }
         if len(self._issuers) != len(issuers):
             raise ValueError("two issuers have the same URL")
+        self._templates = [issuer for name, issuer in self._issuers.items() if TENANT in name]
         opaque = [issuer for issuer in self._issuers.values() if issuer.config.mode == "introspection"]
         self._opaque = opaque[0] if len(opaque) == 1 else None
         self._hasher = TokenHasher()
@@ -195,8 +197,10 @@ class MultiIssuerVerifier:
             if self._opaque is None:
                 raise InvalidToken("token_malformed")
             return self._opaque
-        name = token.jws.claims.get("iss")
+        claims = token.jws.claims
+        name = claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
+        issuer = issuer or next((issuer for issuer in self._templates if issuer.issues(claims)), None)
         if issuer is None:
             raise InvalidToken("issuer_unknown")
         return issuer

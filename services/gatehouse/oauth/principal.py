@@ -22,14 +22,16 @@ class Principal:
     """The caller of an RPC.
 
     Attributes:
-        issuer: `iss`, exactly as configured.
+        issuer: `iss`; of an issuer with a placeholder for the tenant, that of the tenant.
         subject: `sub`.
-        client_id: OAuth2 client that the token was issued to (`azp`, `client_id` or `cid`).
+        client_id: OAuth2 client that the token was issued to (`azp` or `client_id`).
         scopes: OAuth scopes (RFC 6749 section 3.3).
-        roles: Realm roles or groups of the provider.
+        roles: Realm roles; the groups of a provider that has groups instead.
         client_roles: Roles by the client that defines them.
-        permissions: Auth0 `permissions`; empty elsewhere.
+        groups: Groups of the provider.
+        permissions: Permissions, such as those of Auth0.
         expires_at: End of its validity in seconds since the epoch: `exp` plus the leeway of the issuer.
+        tenant: Tenant or organization, or "".
         acr: `acr`, or "".
         auth_time: Time of the login in seconds since the epoch, or None.
         claims: The verified claims that the setting `claims` of the issuer lists. Never log them.
@@ -41,8 +43,10 @@ class Principal:
     scopes: frozenset[str]
     roles: AbstractSet[str] = _NO_NAMES
     client_roles: Mapping[str, AbstractSet[str]] = field(default_factory=lambda: _NO_ROLES)
+    groups: AbstractSet[str] = _NO_NAMES
     permissions: AbstractSet[str] = _NO_NAMES
     expires_at: float = 0.0
+    tenant: str = ""
     acr: str = ""
     auth_time: float | None = None
     claims: VerifiedClaims = field(default_factory=lambda: _NO_CLAIMS, repr=False, compare=False)
@@ -60,13 +64,13 @@ class Principal:
         return role in self.client_roles.get(client, ())
 
     def has_permission(self, permission: str) -> bool:
-        """Return whether the principal has `permission`: an Auth0 permission or a scope of that name."""
+        """Return whether the principal has `permission`: a permission or a scope of that name."""
         return permission in self.permissions or permission in self.scopes
 
     def size(self) -> int:
         """Return about how many bytes of memory this principal takes."""
-        texts = (self.subject, self.client_id, self.acr)
-        names = (self.scopes, self.roles, self.client_roles, self.permissions)
+        texts = (self.subject, self.client_id, self.tenant, self.acr)
+        names = (self.scopes, self.roles, self.client_roles, self.groups, self.permissions)
         return _OBJECT_BYTES + sum(map(_size, (*texts, *names, self.claims)))
 
 

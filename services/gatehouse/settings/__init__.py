@@ -6,7 +6,17 @@ Nothing else in Gatehouse reads the environment.
 from gatehouse.settings._database_urls import database_parameters, with_login
 from gatehouse.settings._files import FileCheck
 from gatehouse.settings._secrets import follow_secret, read_secret_file
+from gatehouse.settings._section import Section
 from gatehouse.settings._urls import is_loopback, url_error
+from gatehouse.settings._values import VerifyMode
+from gatehouse.settings.claim_paths import (
+    ANY_CLIENT,
+    PRESETS,
+    TENANT,
+    ClaimLayout,
+    ProviderName,
+    parse_claim_path,
+)
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.loading import (
     environment,
@@ -30,19 +40,20 @@ from gatehouse.settings.sections import (
     IssuerSettings,
     LogSettings,
     OAuthClientSettings,
-    ProviderName,
     ProxyUrl,
-    Section,
     ServerSettings,
     ServiceSettings,
     Settings,
     TelemetrySettings,
     TlsSettings,
-    VerifyMode,
 )
 
 __all__ = [
+    "ANY_CLIENT",
+    "PRESETS",
+    "TENANT",
     "Algorithm",
+    "ClaimLayout",
     "ConfigurationError",
     "DatabaseSettings",
     "FileCheck",
@@ -68,6 +79,7 @@ __all__ = [
     "is_loopback",
     "load_settings",
     "mask_settings",
+    "parse_claim_path",
     "read_secret_file",
     "secret_values",
     "setting_values",

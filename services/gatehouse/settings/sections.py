@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -27,18 +25,13 @@ from pydantic_settings import (
 
 from gatehouse.settings._database_urls import database_parameters
 from gatehouse.settings._secrets import read_secret_file
+from gatehouse.settings._section import Section
 from gatehouse.settings._urls import url_error
+from gatehouse.settings._values import VerifyMode, as_tuple
+from gatehouse.settings.claim_paths import TENANT, ClaimSettings
 from gatehouse.settings.errors import ConfigurationError
 
-ProviderName = Literal["keycloak", "auth0", "okta"]
-VerifyMode = Literal["jwt", "introspection", "hybrid"]
 Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
-
-
-class Section(BaseModel):
-    """A group of settings. Unknown names are errors; the docstring of a field is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -156,30 +149,20 @@ class _IssuerClient(Section):
         return self
 
 
-def _as_tuple(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, list | tuple):
-        raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic reports ValueError
-    return value
-
-
 Audiences = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)
+    tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), BeforeValidator(as_tuple)
 ]
 
 
-class IssuerSettings(_IssuerClient):
+class IssuerSettings(_IssuerClient, ClaimSettings):
     """An issuer whose access tokens are accepted."""
 
     issuer: str
     """Exact value of the `iss` claim."""
-    provider: ProviderName = "keycloak"
-    """Provider whose claim layout to use."""
     mode: VerifyMode = "hybrid"
     """`jwt` (signature), `introspection`, or `hybrid` (signature, then introspection)."""
     audience: Audiences
-    """Value, or list of values, of which the `aud` claim must contain one."""
+    """Value, or list of values, of which the `aud` claim, or `audience_claim`, must contain one."""
     algorithms: tuple[Algorithm, ...] = Field(("ES256", "RS256"), min_length=1)
     """Accepted signature algorithms, asymmetric only."""
     discovery_url: str | None = None
@@ -215,6 +198,29 @@ class IssuerSettings(_IssuerClient):
     def _check_client(self) -> Self:
         if self.mode != "jwt" and not (self.client_id and self.client_secret):
             raise ValueError(f"mode {self.mode} needs client_id and client_secret")
+        return self
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        layout = self.layout
+        if self.mode not in layout.modes:
+            raise ValueError(f"provider {self.provider} needs mode {' or '.join(layout.modes)}")
+        if layout.only_id_tokens != self.accept_id_tokens:
+            change = "needs accept_id_tokens" if layout.only_id_tokens else "has no use for accept_id_tokens"
+            raise ValueError(f"provider {self.provider} {change}, see providers.md")
+        if self.tenants and not layout.tenant_claim:
+            raise ValueError("tenants needs tenant_claim")
+        return self
+
+    @model_validator(mode="after")
+    def _check_template(self) -> Self:
+        if self.issuer.count(TENANT) > 1 or not {"{", "}"}.isdisjoint(self.issuer.replace(TENANT, "")):
+            raise ValueError(f"issuer may contain {TENANT} once, and no other braces")
+        if TENANT in self.issuer:
+            if not self.discovery_url and not self.jwks_uri:
+                raise ValueError(f"issuer with {TENANT} needs discovery_url")
+            if not self.tenants or not self.layout.tenant_claim:
+                raise ValueError(f"issuer with {TENANT} needs tenant_claim, and tenants (* accepts each)")
         return self
 
 

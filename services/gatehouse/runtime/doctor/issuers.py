@@ -21,7 +21,6 @@ from gatehouse.oauth import (
     PresentedToken,
     discover,
 )
-from gatehouse.oauth.providers import provider
 from gatehouse.runtime.doctor.result import CHECK_SECONDS, Problem, Result, Status, attempt
 from gatehouse.runtime.issuers import hint_for
 from gatehouse.settings import IssuerSettings, VerifyMode
@@ -74,9 +73,8 @@ def _needs_metadata(config: IssuerSettings) -> bool:
 
 async def _discover(config: IssuerSettings, http: httpx.AsyncClient) -> str:
     """Fetch the metadata."""
-    urls = provider(config.provider).metadata_urls(config.issuer)
     try:
-        await discover(http, config.issuer, config.discovery_url, allow_http=config.allow_http, urls=urls)
+        await discover(http, config.issuer, config.discovery_url, allow_http=config.allow_http)
     except IssuerUnavailable as error:
         raise explain_oauth_error(error) from None
     return config.issuer
