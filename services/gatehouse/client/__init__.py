@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatehouse.client.browser_login import login_in_browser
     from gatehouse.client.call_credentials import NO_TOKEN, TokenCallCredentials
     from gatehouse.client.channel import connect
     from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
@@ -52,6 +53,7 @@ __all__ = [
     "connect",
     "create_oauth2_channel",
     "introspect",
+    "login_in_browser",
     "login_on_device",
     "request_token",
     "revoke",
@@ -84,6 +86,7 @@ _MODULES = {
     "TokenSource": "token_source",
     "connect": "channel",
     "create_oauth2_channel": "sync_channel",
+    "login_in_browser": "browser_login",
     "login_on_device": "device_login",
 }
 

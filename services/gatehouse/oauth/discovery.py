@@ -25,6 +25,8 @@ class Metadata:
     device_authorization_endpoint: str = ""
     userinfo_endpoint: str = ""
     end_session_endpoint: str = ""
+    iss_in_response: bool = False
+    """Whether authorization responses contain `iss` (RFC 9207)."""
 
 
 def oidc_url(issuer: str) -> str:
@@ -85,7 +87,7 @@ def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: 
     # issuer with an http URL names http endpoints for browsers.
     needs_https = not allow_http and {httpx.URL(url).scheme, httpx.URL(issuer).scheme} == {"https"}
     endpoints: dict[str, str] = {}
-    for field in fields(Metadata)[1:]:
+    for field in fields(Metadata)[1:-1]:
         value = document.get(field.name)
         if value is None:
             continue
@@ -96,4 +98,5 @@ def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: 
         ):
             raise IssuerUnavailable("discovery_malformed", detail=f"{field.name} is not an https URL")
         endpoints[field.name] = value
-    return Metadata(issuer=issuer, **endpoints)
+    iss_in_response = document.get("authorization_response_iss_parameter_supported") is True
+    return Metadata(issuer=issuer, **endpoints, iss_in_response=iss_in_response)
