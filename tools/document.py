@@ -47,7 +47,8 @@ def page() -> str:
         default = f"`{row.default}`" if row.default else ""
         if not default:
             default = "by service" if "<SERVICE>" in row.name else "required"
-        lines.append(f"| `{row.name}` | {default} | {row.meaning} |")
+        meaning = " ".join(row.meaning.split())
+        lines.append(f"| `{row.name}` | {default} | {meaning} |")
     return HEAD + "\n".join(lines) + "\n"
 
 

@@ -86,11 +86,10 @@ def add_service(name: str) -> None:
         "adds services above this line",
         f'    "gatehouse.{name}",\n',
     )
-    insert(ROOT / "tools/vulture_allowlist.py", "_.ListRoleBindings", f"_.List{name.capitalize()}Entries\n")
     insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
     published = f'      - "127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"\n'
     insert(ROOT / "docker-compose.yml", "adds ports above this line", published)
-    print("changed  services/gatehouse/app/packages.py docker-compose.yml tools/vulture_allowlist.py")
+    print("changed  services/gatehouse/app/packages.py docker-compose.yml")
 
 
 def main() -> int:

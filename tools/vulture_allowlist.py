@@ -4,25 +4,12 @@ from typing import Any
 
 _: Any = None
 _.CLIENT_AUTH_METHODS
-_.CreateUser
-_.DeleteUser
 _.Export
-_.GetCurrentUser
-_.GetPublicInfo
-_.GetStats
 _.INTROSPECTION
-_.ImportUsers
 _.JWT
-_.ListAuditEvents
-_.ListRoleBindings
-_.ListUsers
-_.LookupUsers
-_.ManageRoles
 _.SUPPORTED_CODE_CHALLENGE_METHOD
 _.TOKEN_ENDPOINT_AUTH_METHODS
-_.UpdateUser
 _.Watch
-_.WatchUsers
 _.__getattr__
 _._translate_data
 _.abort_with_status

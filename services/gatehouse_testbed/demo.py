@@ -107,7 +107,9 @@ async def keep_running(
             print_commands(console, _commands(stack))
             console.print()
             announce(stack)
-            console.print(Text(f"Logs: {stack.folder}. Stop everything with Ctrl-C.", "dim"))
+            console.print(
+                Text(f"Logs: {stack.folder}. Stop everything with Ctrl-C, or kill {os.getpid()}.", "dim")
+            )
             await _watch(stack, console, restart, announce)
 
     await run_until_signal(work())

@@ -216,6 +216,7 @@ class _Starter:
             f"GATEHOUSE_{name.upper()}__DATABASE_URL": database_url,
             "GATEHOUSE_SERVER__REFLECTION": "true",
             "GATEHOUSE_SERVER__DRAIN_SECONDS": "2",
+            "GATEHOUSE_SERVER__RECHECK_SECONDS": "1",
             "GATEHOUSE_TLS__CERTIFICATE_FILE": str(tls.certificate_file),
             "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(tls.private_key_file),
             "GATEHOUSE_TLS__CA_FILE": str(tls.ca_file),

@@ -26,7 +26,7 @@ TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     # A right of another type is not a right.
     "scope": ("insufficient_scope", ()),
     "realm_access": ("role_missing", ()),
-    "acr": ("acr_too_low", ()),
+    "acr": ("acr_mismatch", ()),
 }
 VALUES: tuple[Any, ...] = (
     None,
@@ -63,7 +63,7 @@ def types() -> Iterator[Row]:
         "typ": "token_type_mismatch",
         "scope": "insufficient_scope",
         "realm_access": "role_missing",
-        "acr": "acr_too_low",
+        "acr": "acr_mismatch",
         "auth_time": "login_too_old",
         "iat": "",
         "jti": "",

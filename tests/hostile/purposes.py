@@ -71,7 +71,7 @@ def rights() -> Iterator[Row]:
             "insufficient_scope",
         )
     for acr in ("MFA", "mfa ", "mfa2", "0", ""):
-        yield Row(f"acr {acr!r}", "RFC 9470 section 3", forged(claims={"acr": acr}), "acr_too_low")
+        yield Row(f"acr {acr!r}", "RFC 9470 section 3", forged(claims={"acr": acr}), "acr_mismatch")
 
 
 def token_types() -> Iterator[Row]:

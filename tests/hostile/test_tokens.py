@@ -42,6 +42,8 @@ CODES = {
     "insufficient_scope": grpc.StatusCode.PERMISSION_DENIED,
     "role_missing": grpc.StatusCode.PERMISSION_DENIED,
 }
+# The token is valid, although the rule may refuse the call.
+VALID = {*CODES, "acr_mismatch", "login_too_old"}
 
 
 @dataclass
@@ -119,8 +121,9 @@ async def test_hostile_token(row: Row, guard: Guard, caplog: pytest.LogCaptureFi
         expected = CODES.get(row.reason, grpc.StatusCode.UNAUTHENTICATED)
         assert (code, reason) == (expected, row.reason.upper())
         line = await guard.env.line_of(name)
-        # The line of a call that is admitted names the caller.
-        assert row.reason == "" or CANARY not in json.dumps(line)
+        if row.reason in VALID:  # the line names the caller
+            line = {name: value for name, value in line.items() if name not in {"client_id", "subject"}}
+        assert CANARY not in json.dumps(line)
         assert not any(len(part) > 8 and part in json.dumps(line) for part in token.split("."))
     assert CANARY not in caplog.text
     # Nothing in a token makes the server send a request, except a key that is not known: perhaps the key set

@@ -439,3 +439,25 @@ async def test_the_scheme_is_case_insensitive_and_can_be_followed_by_spaces(env:
     code, _, _ = await env.client.outcome("Unary", "a", metadata=(("authorization", entry),))
     assert code is grpc.StatusCode.OK
     assert env.verifier.asked == [("good", False)]
+
+
+async def test_log_line_of_a_denied_call_names_the_caller(env: Env) -> None:
+    await env.client.outcome("Unary", "a", token="weak", metadata=None)
+    line = await env.line()
+    assert (line["code"], line["subject"], line["client_id"]) == (
+        "PERMISSION_DENIED",
+        "subject-of-alice",
+        "console",
+    )
+
+
+async def test_checks_of_a_stream_are_counted_for_its_connection(open_server: Any) -> None:
+    async with open_server(recheck_seconds=0.02) as env:
+
+        async def wait_for_rechecks(*_: object) -> None:
+            await eventually(lambda: len(env.verifier.sources) > 2)
+
+        env.probe.on_message = wait_for_rechecks
+        await env.client.outcome("ServerStream", "a")
+        assert len(set(env.verifier.sources)) == 1
+        assert env.verifier.sources[0].startswith("ipv4:127.0.0.1:")

@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
+from gatehouse.oauth import IssuerUnavailable
 from tests.support.eventually import eventually
 from tests.support.rpc import METHODS, PROBE, open_env
 from tests.support.telemetry import MetricsReader
@@ -95,6 +96,14 @@ async def test_denials_are_counted_by_reason(metrics: MetricsReader, token: str 
             await env.client.outcome(name, "a", token=token)
     assert {dict(k)["reason"] for k in metrics.samples(DENIALS)} == {reason}
     assert sum(metrics.samples(DENIALS).values()) == len(METHODS)
+
+
+async def test_an_outage_of_the_issuer_is_no_denial(metrics: MetricsReader) -> None:
+    async with open_env(metrics=metrics.rpc) as env:
+        env.verifier.answers["good"] = IssuerUnavailable("introspection_timeout")
+        assert (await env.client.outcome("Unary", "a"))[0] is grpc.StatusCode.UNAVAILABLE
+        await eventually(lambda: sum(metrics.samples(DURATION).values()) == 1)
+    assert metrics.samples(DENIALS) == {}
 
 
 async def test_a_stream_that_is_cut_is_a_denial(metrics: MetricsReader) -> None:

@@ -245,11 +245,11 @@ async def test_a_weak_login_gets_a_step_up_challenge() -> None:
         env.verifier.answers["weak"] = principal(acr="urn:password")
         code, trailers, _ = await env.client.outcome("Unary", "a", token="weak")
     assert code is grpc.StatusCode.UNAUTHENTICATED
-    assert error_info(trailers).reason == "ACR_TOO_LOW"
+    assert error_info(trailers).reason == "ACR_MISMATCH"
     # RFC 9470 section 3.
     assert trailers["www-authenticate"] == (
         'Bearer realm="gatehouse", error="insufficient_user_authentication", '
-        'error_description="acr too low", acr_values="urn:mfa", max_age=600'
+        'error_description="acr mismatch", acr_values="urn:mfa", max_age=600'
     )
 
 
@@ -257,7 +257,7 @@ async def test_a_challenge_without_max_age_has_only_acr_values() -> None:
     rules = {f"{PROBE}/Unary": AccessRule(authenticated=True, acr="urn:mfa")}
     async with open_env(method_scopes=rules) as env:
         _, trailers, _ = await env.client.outcome("Unary", "a", token="weak")
-    assert trailers["www-authenticate"].endswith('error_description="acr too low", acr_values="urn:mfa"')
+    assert trailers["www-authenticate"].endswith('error_description="acr mismatch", acr_values="urn:mfa"')
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_a_challenge_without_max_age_has_only_acr_values() -> None:
 )
 def test_a_login_must_have_the_required_acr_if_there_is_one(required: str, acr: str, admitted: bool) -> None:
     rule = AccessRule(authenticated=True, acr=required)
-    expected = pytest.raises(InsufficientUserAuthentication, match="acr_too_low")
+    expected = pytest.raises(InsufficientUserAuthentication, match="acr_mismatch")
     with nullcontext() if admitted else expected:
         rule.check(principal(acr=acr), time.time())
 

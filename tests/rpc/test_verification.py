@@ -66,7 +66,7 @@ async def test_leeway_applies_to_unary_calls_and_streams_alike(
     ("claims", "reason"),
     [
         ({"scope": "other"}, "INSUFFICIENT_SCOPE"),
-        ({"acr": "pwd"}, "ACR_TOO_LOW"),
+        ({"acr": "pwd"}, "ACR_MISMATCH"),
         ({"auth_time": 0}, "LOGIN_TOO_OLD"),
         ({"auth_time": ...}, "LOGIN_TOO_OLD"),
         ({"aud": "other"}, "AUDIENCE_MISMATCH"),

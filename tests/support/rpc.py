@@ -83,11 +83,18 @@ def principal(*scopes: str, roles: tuple[str, ...] = (), lifetime: float = 300.0
 
 
 class TableVerifier:
-    """Verify tokens by a table; `asked` records each token and whether the issuer had to be asked."""
+    """Verify tokens by a table.
+
+    Attributes:
+        answers: What to return or raise, by token.
+        asked: Each token that was verified, and whether online.
+        sources: The `source` of each verification.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Principal | Exception] = {}
         self.asked: list[tuple[str, bool]] = []
+        self.sources: list[str] = []
         self.hangs = False
         self.before: Callable[[str], Awaitable[object]] | None = None
 
@@ -101,6 +108,7 @@ class TableVerifier:
     ) -> Principal:
         """See TokenVerifier.verify."""
         self.asked.append((token.value, online))
+        self.sources.append(source)
         if self.before is not None:
             await self.before(token.value)
         if self.hangs:

@@ -1,4 +1,4 @@
-"""Errors between a token and a principal (RFC 6750 section 3.1, RFC 9470 section 3).
+"""Errors raised while a token is verified (RFC 6750 section 3.1, RFC 9470 section 3).
 
     OAuthError
     ├── Refusal                                 the caller has to fix it

@@ -31,7 +31,8 @@ class TokenVerifier(Protocol):
         Args:
             token: The token.
             online: Ask the issuer now; do not answer from a cache.
-            precheck: Called before the issuer is asked, if the caller is known; roles may be outdated.
+            precheck: Called with the principal of the signed token, or a cached one, before a request to the
+                issuer. Its roles may be out of date.
                 Raises a Refusal if no response of the issuer can make the call acceptable.
             source: Where the token comes from, such as the peer of a call. When many tokens wait for the
                 issuer, sources take turns.

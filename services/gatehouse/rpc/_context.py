@@ -12,7 +12,7 @@ from gatehouse.rpc.call import Call, Status
 from gatehouse.rpc.errors import StatusError
 
 NO_REQUEST = Status(
-    grpc.StatusCode.UNIMPLEMENTED, "no request message; this RPC takes exactly one", "REQUEST_MISSING"
+    grpc.StatusCode.UNIMPLEMENTED, "no request message; this RPC needs one", "REQUEST_MISSING"
 )
 
 

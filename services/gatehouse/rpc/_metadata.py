@@ -26,8 +26,8 @@ class CallMetadata(NamedTuple):
     A tuple, because one is made for each call: a frozen dataclass takes 2 us, this 0.4 us.
 
     Attributes:
-        authorization: The first two entries, each cut one character above MAX_AUTHORIZATION_CHARS: enough
-            to refuse a repeated or oversize one.
+        authorization: The first two entries, each truncated to MAX_AUTHORIZATION_CHARS + 1: enough to refuse
+            a repeated or oversize one.
         traceparent: Empty if it is longer than MAX_TRACEPARENT_CHARS.
         tracestate: Empty if it is longer than MAX_TRACESTATE_CHARS.
         request_id: Empty if it is longer than MAX_REQUEST_ID_CHARS.

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from gatehouse.oauth import (
     InvalidToken,
     IssuerUnavailable,
-    OAuthError,
-    Precheck,
     PresentedToken,
     Principal,
+    Refusal,
     TokenVerifier,
     parse_authorization,
 )
@@ -51,19 +50,14 @@ class AuthorizationInterceptor:
         rule = method.rule
         if rule.public:
             return call_next
-        verify, clock, precheck = self._verifier.verify, self._clock, self._precheck(method)
 
         async def handle(call: Call) -> None:
             try:
                 token = parse_authorization(call.metadata.authorization)
-                principal = await verify(
-                    token, online=rule.online, precheck=precheck, source=call.context.peer()
-                )
-                rule.check(principal, clock())
-            except OAuthError as error:
-                self._metrics.denied(method, getattr(error, "reason", "other"))
+                principal = await self._verify(call, token)
+            except Refusal as refusal:
+                self._metrics.denied(method, refusal.reason)
                 raise
-            call.principal = principal
             if method.rpc_type.streams:
                 await self._watch(call, token, principal, call_next)
             else:
@@ -71,9 +65,23 @@ class AuthorizationInterceptor:
 
         return handle
 
-    def _precheck(self, method: Method) -> Precheck:
-        """Return the part of the rule that needs no response of the issuer."""
-        return lambda principal: method.rule.check_token(principal, self._clock())
+    async def _verify(self, call: Call, token: PresentedToken) -> Principal:
+        """Verify the token and check the rule; the log also names a caller whom the rule refuses."""
+        rule = call.method.rule
+
+        def precheck(signed: Principal) -> None:
+            try:
+                rule.check_token(signed, self._clock())
+            except Refusal:
+                call.principal = signed
+                raise
+
+        principal = await self._verifier.verify(
+            token, online=rule.online, precheck=precheck, source=call.context.peer()
+        )
+        call.principal = principal
+        rule.check(principal, self._clock())
+        return principal
 
     async def _watch(self, call: Call, token: PresentedToken, principal: Principal, call_next: Next) -> None:
         """Run the rest of the chain for a stream, and cancel it when its token is no longer valid."""
@@ -100,26 +108,23 @@ class AuthorizationInterceptor:
             task.uncancel()
             raise reasons[0]
 
-    async def _until_invalid(self, call: Call, token: PresentedToken, principal: Principal) -> OAuthError:
+    async def _until_invalid(self, call: Call, token: PresentedToken, principal: Principal) -> Refusal:
         """Wait until the token is no longer valid, and return why."""
-        rule, precheck = call.method.rule, self._precheck(call.method)
         while True:
             remaining = principal.expires_at - self._clock()
             await asyncio.sleep(max(0.0, min(remaining, self._recheck_seconds)))
             remaining = principal.expires_at - self._clock()
             if remaining <= 0:
-                error: OAuthError = InvalidToken("token_expired")
+                error: Refusal = InvalidToken("token_expired")
                 break
             try:
                 async with asyncio.timeout(remaining):
-                    principal = await self._verifier.verify(token, online=rule.online, precheck=precheck)
-                rule.check(principal, self._clock())
+                    principal = await self._verify(call, token)
             except (IssuerUnavailable, TimeoutError):
                 # An outage does not invalidate a token; it stays valid until it expires.
                 continue
-            except OAuthError as refusal:
+            except Refusal as refusal:
                 error = refusal
                 break
-            call.principal = principal
-        self._metrics.denied(call.method, getattr(error, "reason", "other"))
+        self._metrics.denied(call.method, error.reason)
         return error

@@ -90,7 +90,7 @@ class AccessRule:
         if not self.scopes <= principal.scopes:
             raise InsufficientScope("insufficient_scope", sorted(self.scopes))
         if self.acr and principal.acr != self.acr:
-            raise InsufficientUserAuthentication("acr_too_low", self.acr, self.max_age)
+            raise InsufficientUserAuthentication("acr_mismatch", self.acr, self.max_age)
         if self.max_age is not None and (
             principal.auth_time is None or now - principal.auth_time > self.max_age
         ):

@@ -78,7 +78,8 @@ class ServerSettings(Section):
     drain_seconds: float = Field(20.0, ge=0)
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
     recheck_seconds: float = Field(30.0, gt=0)
-    """Time between two checks of a stream's token."""
+    """Time between two checks of a stream's token. A stream of a revoked token ends after at most this time
+    and the revocation budget."""
     health_poll_seconds: float = Field(0.25, gt=0)
     """Time between two checks of the readiness that the health service reports."""
     grpc_tuning: Literal["auto", "off"] = "auto"
@@ -178,7 +179,7 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     client_secret_file: Path | None = None
     """File with the secret of that client."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
-    """Longest time that a revoked token can still be accepted; 0 introspects on every call."""
+    """Longest time that a new call with a revoked token is still accepted; 0 introspects on every call."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
     """Accepted clock skew, for calls, streams and caches alike."""
     claims: tuple[str, ...] = ("email", "email_verified", "name", "preferred_username")

@@ -17,12 +17,12 @@ from gatehouse_testbed.tour.callers import (
     wrong_issuer_token,
 )
 from gatehouse_testbed.tour.context import TourContext
-from gatehouse_testbed.tour.matrix import SHORT_CODES, Cell, matrix_view, run_matrix
+from gatehouse_testbed.tour.matrix import REFUSALS, SHORT_CODES, Cell, matrix_view, run_matrix
 
 _LEGEND = (
     "UNAUTH   UNAUTHENTICATED: no token, or one that is not accepted",
     "DENIED   PERMISSION_DENIED: a valid token without the scopes or the role that the rule requires",
-    "!        before a code: the rule requires another code for this caller",
+    "!        marks a result that differs from what the rule requires",
     "tampered is bob's token with every scope written into it; expired was valid for one second",
 )
 
@@ -75,7 +75,7 @@ async def _callers(context: TourContext) -> list[Caller]:
 
 async def explain_denials(context: TourContext) -> None:
     """Show one denial of each kind, and check that all of them state a reason."""
-    denied = [cell for cell in context.cells if cell.outcome.code is not grpc.StatusCode.OK]
+    denied = [cell for cell in context.cells if cell.outcome.code in REFUSALS]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading in ("caller", "RPC", "code", "ErrorInfo", "www-authenticate"):
         table.add_column(heading, overflow="fold")
