@@ -6,7 +6,7 @@ Most tests run on the asyncio server and on a synchronous server with OAuth2Serv
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -389,9 +389,16 @@ def test_public_rpcs_skip_the_interceptor() -> None:
     assert interceptor.intercept(method, innermost) is innermost
 
 
-async def run_stream(verifier: TableVerifier, work: Any, recheck_seconds: float = 60.0) -> None:
+async def run_stream(
+    verifier: TableVerifier,
+    work: Any,
+    recheck_seconds: float = 60.0,
+    clock: Callable[[], float] = time.time,
+) -> None:
     """Run `work` as a stream with the token `good`."""
-    interceptor = AuthorizationInterceptor(verifier, RpcMetrics(), recheck_seconds=recheck_seconds)
+    interceptor = AuthorizationInterceptor(
+        verifier, RpcMetrics(), recheck_seconds=recheck_seconds, clock=clock
+    )
     handler: Any = grpc.unary_stream_rpc_method_handler(work)
     method = Method("/s.S/M", RpcType.SERVER_STREAMING, AccessRule(authenticated=True), handler)
     context = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:50000")
@@ -409,6 +416,25 @@ async def test_a_stream_ends_when_its_token_expires_and_not_before() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0  # otherwise `asyncio.timeout` in outer interceptors would fail
+
+
+async def test_a_stream_ends_at_the_very_time_at_which_its_token_expires() -> None:
+    verifier = TableVerifier()
+    verifier.answers["good"] = answer = principal(lifetime=0.05)
+    with pytest.raises(InvalidToken, match="token_expired"):
+        async with asyncio.timeout(10):
+            # The clock stops there.
+            await run_stream(verifier, wait_forever, clock=lambda: min(time.time(), answer.expires_at))
+
+
+async def test_a_stream_has_the_principal_of_the_latest_check() -> None:
+    async def work(call: Call) -> None:
+        verifier.answers["good"] = latest
+        await eventually(lambda: call.principal is latest)
+
+    verifier, latest = TableVerifier(), principal(roles=("auditor",))
+    verifier.answers["good"] = principal(roles=("operator",))
+    await run_stream(verifier, work, recheck_seconds=0.02)
 
 
 @pytest.mark.parametrize("fails", [False, True])
