@@ -70,7 +70,7 @@ fuzz: install  ## Fuzz all parsers, SECONDS=60 each; a failure goes to tests/fuz
 	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(TARGETS)
 
 mutants: install $(VENV)/mutants/.done  ## Change authorization code in one place at a time: a test must fail (CHANGED=BASE, MODULES=)
-	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 150) $(MODULES)
+	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 120) $(MODULES)
 
 bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
 	@$(BIN)/python -m benchmarks

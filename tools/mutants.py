@@ -144,6 +144,9 @@ def main(arguments: Sequence[str]) -> int:
     for module in options.modules or plan.tests:
         if changed is not None and module not in changed:
             continue
+        if time.monotonic() > ends:
+            print(f"{module:28} not tried, as the time is over", flush=True)
+            continue
         mutants = [m for m in mutants_of(module) if changed is None or m.line in changed[module]]
         counts: Counter[str] = Counter()
         for mutant, outcome in run(plan, module, mutants, ends) if mutants else ():
