@@ -47,8 +47,7 @@ def page() -> str:
         default = f"`{row.default}`" if row.default else ""
         if not default:
             default = "by service" if "<SERVICE>" in row.name else "required"
-        meaning = " ".join(row.meaning.split())
-        lines.append(f"| `{row.name}` | {default} | {meaning} |")
+        lines.append(f"| `{row.name}` | {default} | {row.meaning} |")
     return HEAD + "\n".join(lines) + "\n"
 
 

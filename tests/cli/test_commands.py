@@ -75,6 +75,23 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
             "missing.crt: cannot be read",
         ),
         (
+            ["serve", "users"],
+            {"GATEHOUSE_TLS__PLAINTEXT": "true", "GATEHOUSE_TLS__CERTIFICATE_FILE": "missing.crt"},
+            2,
+            "GATEHOUSE_TLS: plaintext is true, but certificate_file is set; remove one of them",
+        ),
+        (
+            ["serve", "users"],
+            {
+                "GATEHOUSE_ISSUERS": ISSUERS,
+                "GATEHOUSE_TLS__PLAINTEXT": "true",
+                "GATEHOUSE_TELEMETRY__METRICS_HOST": "192.0.2.1",
+                "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
+            },
+            2,
+            "GATEHOUSE_TELEMETRY__METRICS_HOST: cannot listen on 192.0.2.1:0",
+        ),
+        (
             ["serve", "admin"],
             {"GATEHOUSE_ISSUERS": ISSUERS, "GATEHOUSE_TLS__PLAINTEXT": "true"},
             2,
@@ -191,8 +208,8 @@ def test_port_in_use_is_one_line(cli: Cli) -> None:
             done = cli("serve", "users", *more, **server)
             assert done.code == 3
             assert done.err == (
-                f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use the port; "
-                f"run `{program_name()} doctor users` to find the cause\n"
+                f"gatehouse: 127.0.0.1:{port}: cannot listen; correct host or port, or stop what uses the "
+                f"port; run `{program_name()} doctor users` to check the rest\n"
             )
         done = cli("serve", "users", GATEHOUSE_TELEMETRY__METRICS_PORT=port)
         assert (done.code, "GATEHOUSE_TELEMETRY__METRICS_PORT" in done.err) == (2, True)

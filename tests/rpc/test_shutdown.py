@@ -202,7 +202,7 @@ async def test_held_calls_continue_if_the_shutdown_is_cancelled() -> None:
 
 
 async def test_a_port_in_use_is_a_clear_error(env: Env) -> None:
-    with pytest.raises(OSError, match=rf":{env.port}: cannot listen; another process may use the port"):
+    with pytest.raises(OSError, match=rf":{env.port}: cannot listen; correct host or port"):
         async with open_env(port=env.port):
             pass
 

@@ -85,8 +85,16 @@ def test_each_value_has_its_origin(tmp_path: Path, set_environment: SetEnvironme
 def test_description_has_the_default_and_the_meaning_of_each_setting() -> None:
     rows = {row.name: row for row in describe_settings(settings_model())}
 
-    assert rows["GATEHOUSE_SERVER__HOST"][1:] == ('"127.0.0.1"', "Address to listen on.")
+    assert rows["GATEHOUSE_SERVER__HOST"][1:] == ('"127.0.0.1"', "Address to listen on, without the port.")
     assert rows["GATEHOUSE_ISSUERS: issuer"][1:] == ("", "Exact value of the `iss` claim.")
     assert rows["GATEHOUSE_USERS__PORT"].default == "50051"
     assert rows["GATEHOUSE_ADMIN__CLIENT__SCOPE"].default == '"read:users"'
     assert all(row.meaning.endswith(".") for row in rows.values())
+
+
+def test_description_has_the_values_that_a_setting_can_have() -> None:
+    meanings = {row.name: row.meaning for row in describe_settings(settings_model())}
+    assert meanings["GATEHOUSE_LOG__LEVEL"].endswith("One of `debug`, `info`, `warning`, `error`.")
+    assert meanings["GATEHOUSE_ISSUERS: timeout_seconds"].endswith("More than 0, at most 5.")
+    assert meanings["GATEHOUSE_USERS__PORT"].endswith("At least 0, at most 65535.")
+    assert not any("\n" in meaning for meaning in meanings.values())

@@ -53,6 +53,7 @@ async def serve(
         stack.push_async_callback(close_telemetry)
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
+        stack.push_async_callback(cancel, verifier_starting)
         servers = [await process.start(spec) for spec in specs]
         ports: dict[str, object] = {}
         for name, server in zip(names, servers, strict=True):
@@ -66,5 +67,4 @@ async def serve(
         gc.collect()
         gc.freeze()
         await run_until_signal(servers, signals)
-        await cancel(verifier_starting)
         telemetry.logger.info("stopped", services=names)

@@ -107,7 +107,9 @@ def _reserve_port(host: str, port: int) -> Iterator[int]:
         try:
             first.bind((host, port))
         except OSError:
-            raise OSError(f"{host}:{port}: cannot listen; another process may use the port") from None
+            raise OSError(
+                f"{host}:{port}: cannot listen; correct host or port, or stop what uses the port"
+            ) from None
         port = int(first.getsockname()[1])
     with socket.socket(family) as shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

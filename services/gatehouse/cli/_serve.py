@@ -22,7 +22,7 @@ def serve(
     ready_file: ReadyFile = None,
     worker_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Serve any of the services in one process, or in several that share the ports.
+    """Serve one or more services in one process, or in several that share the ports.
 
     Examples:
       gatehouse serve users admin
@@ -59,5 +59,5 @@ def serve(
     try:
         return run_loop(run())
     except Exception as error:
-        error.add_note(f"run `gatehouse doctor {' '.join(spec.name for spec in specs)}` to find the cause")
+        error.add_note(f"run `gatehouse doctor {' '.join(spec.name for spec in specs)}` to check the rest")
         raise

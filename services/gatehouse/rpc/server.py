@@ -134,7 +134,9 @@ class Server:
             else:
                 port = server.add_secure_port(address, self._credentials)
         except RuntimeError:
-            raise OSError(f"{address}: cannot listen; another process may use the port") from None
+            raise OSError(
+                f"{address}: cannot listen; correct host or port, or stop what uses the port"
+            ) from None
         problems = list(self._problems())
         self._health.set_problems(problems)
         await server.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import logging
 from collections.abc import Callable, Sequence
@@ -203,9 +204,10 @@ def _metric_readers(settings: TelemetrySettings) -> tuple[list[MetricReader], in
     try:
         web, _ = start_http_server(settings.metrics_port, addr=settings.metrics_host, registry=registry)
     except OSError as error:
+        setting = "METRICS_PORT" if error.errno == errno.EADDRINUSE else "METRICS_HOST"
         raise ConfigurationError(
-            f"GATEHOUSE_TELEMETRY__METRICS_PORT: cannot listen on {settings.metrics_host}:"
-            f"{settings.metrics_port} ({error.strerror}); name another port"
+            f"GATEHOUSE_TELEMETRY__{setting}: cannot listen on {settings.metrics_host}:"
+            f"{settings.metrics_port} ({error.strerror}); set another one"
         ) from None
     return [PrometheusMetricReader(registry=registry)], web.server_port
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
@@ -95,8 +95,31 @@ def describe_settings(model: type[Settings]) -> list[SettingRow]:
             default = field.get_default()
             if isinstance(default, SecretStr):
                 default = default.get_secret_value()  # written in the code, so not secret
-            rows.append(SettingRow(full_name, "" if field.is_required() else json.dumps(default), meaning))
+            text = " ".join([*meaning.split(), *_limits(field)])
+            rows.append(SettingRow(full_name, "" if field.is_required() else json.dumps(default), text))
     return rows
+
+
+def _limits(field: FieldInfo) -> Iterator[str]:
+    """Yield sentences that say which values a setting can have."""
+    values = _literals(field.annotation)
+    if values:
+        yield f"One of {', '.join(f'`{value}`' for value in values)}."
+    phrases = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    limits = [
+        f"{phrase} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, phrase in phrases.items()
+        if hasattr(limit, name)
+    ]
+    if limits:
+        yield f"{', '.join(limits).capitalize()}."
+
+
+def _literals(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [value for part in get_args(kind) for value in _literals(part)]
 
 
 def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:

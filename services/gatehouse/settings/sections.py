@@ -50,40 +50,41 @@ class ServerSettings(Section):
     """Address and limits of the gRPC servers."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on, without the port."""
     reflection: bool = False
     """Serve gRPC reflection (v1 and v1alpha), without authentication."""
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024)
-    """Largest metadata of a call; more, or more than 100 entries, fails with RESOURCE_EXHAUSTED."""
+    """Largest metadata of a call; a call with more, or with more than 100 entries, fails with
+    RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = Field(100, ge=1)
-    """Concurrent calls on one connection; the client queues further calls."""
+    """Concurrent calls of any type on one connection (HTTP/2 streams); the client queues any more."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
-    """Concurrent unary calls in one process; further ones fail with RESOURCE_EXHAUSTED."""
+    """Concurrent unary calls in one process; any more fail with RESOURCE_EXHAUSTED."""
     max_streams: int = Field(2000, ge=1)
-    """Concurrent streams in one process, such as watches; further ones fail with RESOURCE_EXHAUSTED."""
+    """Concurrent streams in one process, such as watches; any more fail with RESOURCE_EXHAUSTED."""
     max_watches_per_connection: int = Field(32, ge=1)
-    """Concurrent health watches on one connection; further ones fail with RESOURCE_EXHAUSTED."""
+    """Concurrent health watches on one connection; any more fail with RESOURCE_EXHAUSTED."""
     max_watches: int = Field(1000, ge=1)
-    """Concurrent health watches in one process; further ones fail with RESOURCE_EXHAUSTED."""
+    """Concurrent health watches in one process; any more fail with RESOURCE_EXHAUSTED."""
     max_connection_age_seconds: float = Field(1800.0, gt=0)
     """Age at which a connection is closed, so that clients discover new replicas."""
     max_connection_age_grace_seconds: float = Field(30.0, gt=0)
-    """Time that calls on such a connection have to finish."""
+    """After that age, time that calls on the connection have to finish; then they are cancelled."""
     max_deadline_seconds: float = Field(30.0, gt=0)
     """Longest duration of a unary call; a longer deadline of the client is shortened."""
     max_stream_deadline_seconds: float = Field(3600.0, gt=0)
-    """Longest duration of a stream."""
+    """Longest duration of a stream; it then ends with DEADLINE_EXCEEDED."""
     drain_seconds: float = Field(20.0, ge=0)
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
     recheck_seconds: float = Field(30.0, gt=0)
-    """Time between two checks of a stream's token. A stream of a revoked token ends after at most this time
-    and the revocation budget."""
+    """How often the token of an open stream is verified again. A stream of a revoked token ends after at most
+    this time and the revocation budget."""
     health_poll_seconds: float = Field(0.25, gt=0)
-    """Time between two checks of the readiness that the health service reports."""
+    """How often the health service reads whether the process is ready."""
     grpc_tuning: Literal["auto", "off"] = "auto"
-    """Tune gRPC's threads (`auto`: only for the grpcio version that was measured); see operations.md."""
+    """Tune gRPC's threads; `auto` does so only for the grpcio version that was measured."""
 
 
 class TlsSettings(Section):
@@ -94,16 +95,22 @@ class TlsSettings(Section):
     private_key_file: Path | None = None
     """PEM private key of the servers."""
     ca_file: Path | None = None
-    """PEM certificate authorities that gRPC clients trust; the system's if unset."""
+    """PEM certificate authorities that Gatehouse's own gRPC clients trust; if unset, those of the system."""
     server_name: str | None = None
     """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; if unset, its
     address or a name in `certificate_file`."""
     plaintext: bool = False
-    """Disable TLS for servers and gRPC clients on loopback."""
+    """Use plaintext instead of TLS, for servers and gRPC clients on loopback."""
     plaintext_beyond_loopback: bool = False
-    """Allow plaintext on other addresses than loopback too."""
+    """With `plaintext`: use it on addresses other than loopback too."""
     reload_seconds: float = Field(5.0, gt=0)
-    """Shortest time between two checks for a changed certificate or key."""
+    """Shortest time between two checks for a changed certificate, key or CA file."""
+
+    @model_validator(mode="after")
+    def _check_plaintext(self) -> Self:
+        if self.plaintext and self.certificate_file is not None:
+            raise ValueError("plaintext is true, but certificate_file is set; remove one of them")
+        return self
 
 
 def _check_proxy_url(value: SecretStr) -> SecretStr:
@@ -167,7 +174,7 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     algorithms: tuple[Algorithm, ...] = Field(("ES256", "RS256"), min_length=1)
     """Accepted signature algorithms, asymmetric only."""
     discovery_url: str | None = None
-    """URL of the discovery document, if not under `issuer`."""
+    """URL of the discovery document, if not `<issuer>/.well-known/openid-configuration`."""
     jwks_uri: str | None = None
     """URL of the key set, if not the one in the discovery document."""
     introspection_endpoint: str | None = None
@@ -179,11 +186,13 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     client_secret_file: Path | None = None
     """File with the secret of that client."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
-    """Longest time that a new call with a revoked token is still accepted; 0 introspects on every call."""
+    """In modes `hybrid` and `introspection`: how long a response is cached, and so how long a revoked token
+    is still accepted for new calls; 0 introspects on every call."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
-    """Accepted clock skew, for calls, streams and caches alike."""
+    """Clock skew to accept when times in a token are checked."""
     claims: tuple[str, ...] = ("email", "email_verified", "name", "preferred_username")
-    """Claims that handlers can read from the principal; all others are dropped after verification."""
+    """Claims that handlers can read from the principal, besides its identity, scopes and roles; all others
+    are dropped after verification."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
     ca_file: Path | None = None
@@ -191,9 +200,9 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     proxy: ProxyUrl | None = None
     """HTTP proxy for requests to this issuer; those of the environment are never used."""
     timeout_seconds: float = Field(0.9, gt=0, le=5)
-    """Longest time to verify a token, with all requests to the issuer."""
+    """Longest time to verify a token, including all requests to the issuer."""
     max_introspections: int = Field(50, ge=1)
-    """Concurrent introspections of one process; further tokens wait, in turn by connection."""
+    """Concurrent introspections of one process; further tokens wait, and connections take turns."""
 
     @model_validator(mode="after")
     def _check_client(self) -> Self:
@@ -260,7 +269,8 @@ class DatabaseSettings(Section):
     migrate_password: SecretStr | None = None
     """Password of that role, if not in the URL."""
     pool_size: int = Field(10, ge=1)
-    """Connections of one service in one process."""
+    """Largest number of pooled connections of one service in one process; readiness and notifications use two
+    more."""
     connect_timeout_seconds: float = Field(2.0, gt=0)
     """Time to wait for a connection, new or from the pool."""
     role_prefix: str = Field("gatehouse", pattern="^[a-z_][a-z0-9_]{0,39}$")
@@ -284,14 +294,15 @@ class TelemetrySettings(Section):
     metrics_host: str = "127.0.0.1"
     """Address of the Prometheus endpoint."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port of the Prometheus endpoint; 0 takes a free one; disabled if unset."""
+    """Port of the Prometheus endpoint; 0 picks a free port, and each worker needs one of its own; disabled if
+    unset."""
 
 
 class LogSettings(Section):
     """Log output."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lowest level to write."""
+    """Lowest level of the lines to write."""
     format: Literal["auto", "json", "console"] = "auto"
     """`json`, `console`, or `auto`: console on a terminal, otherwise JSON."""
 
@@ -304,11 +315,11 @@ class ServiceSettings(Section):
     case; a former section maps to a new section."""
 
     port: int = Field(0, ge=0, le=65535)
-    """Port of the service; 0 takes a free one."""
+    """Port of the service; 0 picks a free port."""
     database_url: DatabaseUrl = SecretStr("postgresql://127.0.0.1:5432/gatehouse")
-    """Database URL of the service. Without a user, it gets the login role of the service."""
+    """Database URL of the service. If it names no user, the login role of the service is used."""
     database_password: SecretStr | None = None
-    """Password of the login role, if not in the URL; `gatehouse migrate` sets it."""
+    """Password of the login role, if not in the URL; `gatehouse migrate` gives it to the role."""
 
 
 class Settings(BaseSettings):
