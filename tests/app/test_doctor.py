@@ -209,7 +209,7 @@ async def test_certificate_is_checked_against_the_name_of_the_server(doctor: Doc
     issue(doctor, ("users.example.com",))
     status, detail = (await doctor("users", code=0))["tls"]
     assert status == "ok"
-    assert "server.pem: valid for users.example.com, confirmed by the authorities in " in detail
+    assert "server.pem: valid for users.example.com, trusted by the authorities in " in detail
 
     status, detail = (await doctor("users", GATEHOUSE_TLS__SERVER_NAME="other.example.com"))["tls"]
     assert status == "failed"

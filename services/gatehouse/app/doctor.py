@@ -1,4 +1,4 @@
-"""Check what services need from their surroundings, with the settings that they would start with."""
+"""Check what services depend on, with the settings that they would start with."""
 
 from __future__ import annotations
 

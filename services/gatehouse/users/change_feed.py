@@ -110,9 +110,9 @@ class ChangeFeed:
             OutOfRange: Changes after this position were pruned, or the database has lost changes before it.
         """
         key = sa.tuple_(user_changes.c.xid, user_changes.c.position)
-        older = sa.select(user_changes).where(key > sa.tuple_(*map(sa.literal, after)))
+        newer = sa.select(user_changes).where(key > sa.tuple_(*map(sa.literal, after)))
         pruned, horizon, changes = await self._fetch(
-            older.order_by(user_changes.c.xid, user_changes.c.position).limit(limit)
+            newer.order_by(user_changes.c.xid, user_changes.c.position).limit(limit)
         )
         if not pruned <= after < Position(horizon, 0):
             raise resume_token_too_old()

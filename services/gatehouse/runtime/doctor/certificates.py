@@ -78,7 +78,7 @@ async def check_handshake(tls: TlsSettings, host: str, name: str) -> str:
             f"{certificate}: {authorities} do not confirm it ({reason}); add the missing intermediate "
             "certificates to the file, or set GATEHOUSE_TLS__CA_FILE to the authority that signed it"
         ) from None
-    return f"{certificate}: valid for {name}, confirmed by {authorities}"
+    return f"{certificate}: valid for {name}, trusted by {authorities}"
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
