@@ -73,11 +73,13 @@ async def test_a_denied_call_makes_one_line_with_its_reason(log: JsonLog, name: 
     assert (line["code"], line["reason"], line["level"]) == ("UNAUTHENTICATED", "TOKEN_MISSING", "warning")
 
 
-async def test_a_weak_caller_is_not_named_as_the_caller(log: JsonLog) -> None:
-    """Who was not admitted is no principal of the call."""
+async def test_caller_is_named_only_if_its_token_is_valid(log: JsonLog) -> None:
     async with open_env(logger=log.logger) as env:
-        await env.client.outcome("Unary", "a", token="weak")
-    assert not set(log.lines()[0]) & CALLER
+        for token in ("weak", "never-seen"):
+            await env.client.outcome("Unary", "a", token=token)
+    denied, unknown = log.lines()
+    assert set(denied) >= CALLER
+    assert not set(unknown) & CALLER
 
 
 async def test_an_unexpected_error_makes_a_line_with_its_id(log: JsonLog) -> None:
