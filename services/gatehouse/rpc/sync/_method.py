@@ -102,7 +102,7 @@ class SyncMethod:
         try:
             context = _SyncContext(call, raw, self)
             if self._method.handler.request_streaming:
-                raw_requests = Interruptible(lambda: raw_requests, running.chain)
+                raw_requests = Interruptible(partial(iter, raw_requests), running.chain)
             request = self._request(call, raw_requests)
             result = running.variables.run(self._function, request, context)
             context.raise_status()
