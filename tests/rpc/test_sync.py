@@ -13,7 +13,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gatehouse import domain
 from gatehouse.background import BackgroundLoop
-from gatehouse.public.v1 import public_pb2, public_pb2_grpc
 from gatehouse.rpc import AccessRule, PolicyError, PolicyOptions, current_principal
 from gatehouse.rpc.sync import OAuth2ServerInterceptor
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
@@ -21,7 +20,7 @@ from tests.support.eventually import eventually
 from tests.support.rpc import PROBE, Env, TableVerifier, error_info, line_keeper, principal
 from tests.support.sync_server import open_sync_env
 
-USERS, PUBLIC = "gatehouse.users.v1.UserService", "gatehouse.public.v1.PublicService"
+USERS = "gatehouse.users.v1.UserService"
 
 
 @pytest.fixture
@@ -137,18 +136,10 @@ async def test_rpc_without_a_rule_is_unimplemented() -> None:
     with BackgroundLoop() as background, ThreadPoolExecutor(2) as pool:
         interceptor = OAuth2ServerInterceptor(TableVerifier(), background, [], logger=line_keeper([]))
         server = grpc.server(pool, interceptors=[interceptor])
-        public_pb2_grpc.add_PublicServiceServicer_to_server(Public(), server)
+        users_pb2_grpc.add_UserServiceServicer_to_server(Users(), server)  # type: ignore[abstract] # one RPC is enough
         async with served(server) as channel:
-            call = public_pb2_grpc.PublicServiceStub(channel).GetPublicInfo(public_pb2.GetPublicInfoRequest())
+            call = users_pb2_grpc.UserServiceStub(channel).CountUsers(users_pb2.CountUsersRequest())
             assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-class Public(public_pb2_grpc.PublicServiceServicer):
-    """PublicService with a synchronous handler."""
-
-    def GetPublicInfo(self, request: Any, context: Any) -> Any:  # noqa: N802 - as generated
-        """Return an empty response."""
-        return public_pb2.GetPublicInfoResponse()
 
 
 class Users(users_pb2_grpc.UserServiceServicer):
@@ -179,12 +170,11 @@ class served:  # noqa: N801 - used like a function
 async def test_rules_come_from_the_protos_and_health_checks_are_public(background: BackgroundLoop) -> None:
     verifier = TableVerifier()
     verifier.answers |= {"reader": principal("read:users"), "weak": principal("write:users")}
-    services = [USERS, PUBLIC, "grpc.health.v1.Health"]
+    services = [USERS, "grpc.health.v1.Health"]
     interceptor = OAuth2ServerInterceptor(verifier, background, services, logger=line_keeper([]))
     with ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool, interceptors=[interceptor])
         users_pb2_grpc.add_UserServiceServicer_to_server(Users(), server)  # type: ignore[abstract] # one RPC is enough
-        public_pb2_grpc.add_PublicServiceServicer_to_server(Public(), server)
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
         async with served(server) as channel:
             users, codes = users_pb2_grpc.UserServiceStub(channel), {}
@@ -193,8 +183,6 @@ async def test_rules_come_from_the_protos_and_health_checks_are_public(backgroun
                 call = users.CountUsers(users_pb2.CountUsersRequest(), metadata=metadata)
                 codes[token] = (await call.code()).name
             assert codes == {"reader": "OK", "weak": "PERMISSION_DENIED", "unknown": "UNAUTHENTICATED"}
-            public = public_pb2_grpc.PublicServiceStub(channel)
-            await public.GetPublicInfo(public_pb2.GetPublicInfoRequest())
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -219,12 +207,12 @@ async def test_call_after_the_end_of_the_background_loop_is_unavailable() -> Non
     with ThreadPoolExecutor(2) as pool:
         with BackgroundLoop() as background:
             interceptor = OAuth2ServerInterceptor(
-                TableVerifier(), background, [PUBLIC], logger=line_keeper([])
+                TableVerifier(), background, [USERS], logger=line_keeper([])
             )
         server = grpc.server(pool, interceptors=[interceptor])
-        public_pb2_grpc.add_PublicServiceServicer_to_server(Public(), server)
+        users_pb2_grpc.add_UserServiceServicer_to_server(Users(), server)  # type: ignore[abstract] # one RPC is enough
         async with served(server) as channel:
-            call = public_pb2_grpc.PublicServiceStub(channel).GetPublicInfo(public_pb2.GetPublicInfoRequest())
+            call = users_pb2_grpc.UserServiceStub(channel).CountUsers(users_pb2.CountUsersRequest())
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
             assert await call.details() == "the server is stopping"
 
