@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for synchronous servers and clients."""
+"""An event loop in a separate thread, for synchronous servers and clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """An event loop in a thread of its own, for verifiers and token sources in synchronous programs.
+    """An event loop in a separate thread, for verifiers and token sources in synchronous programs.
 
     A context manager: leaving it cancels what still runs and ends the thread.
     """

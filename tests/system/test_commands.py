@@ -166,7 +166,7 @@ def test_second_start_on_the_same_port_is_one_line(configured: Cli, system: Syst
     for more in ((), ("--workers", "2")):
         done = configured("serve", "public", *more)
         assert done.code == 3
-        assert done.err.startswith(f"gatehouse: 127.0.0.1:{port}: cannot listen; another process may use")
+        assert done.err.startswith(f"gatehouse: 127.0.0.1:{port}: cannot listen; correct host or port")
         assert done.err.count("\n") == 1
     done = configured("issuer", "--port", str(system.issuer_ports["issuer"]))
     assert done.code == 3

@@ -294,8 +294,8 @@ class TelemetrySettings(Section):
     metrics_host: str = "127.0.0.1"
     """Address of the Prometheus endpoint."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port of the Prometheus endpoint; 0 picks a free port, and each worker needs one of its own; disabled if
-    unset."""
+    """Port of the Prometheus endpoint; 0 picks a free port; worker n of `--workers`, from 0, uses this port
+    plus n; disabled if unset."""
 
 
 class LogSettings(Section):

@@ -17,7 +17,7 @@ class CallEnded(Exception):
 
 
 class Interruptible(Iterator[T], Generic[T]):
-    """Iterate in a thread of its own, one item at a time, until the call ends.
+    """Iterate in a separate thread, one item at a time, until the call ends.
 
     `next` raises CallEnded when the call ends, even while it waits for an item.
 
