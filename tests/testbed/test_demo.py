@@ -21,7 +21,9 @@ from rich.console import Console
 from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file, write_profile
+from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
@@ -132,6 +134,12 @@ async def test_tour_of_services_that_accept_too_much_fails(short_folder: Path, t
             issuer_settings={"mode": "jwt", "leeway_seconds": 300},
         ) as stack:
             assert await Tour(stack.profile, console).run() is False
+            os.kill(stack.pids["users"], signal.SIGKILL)
+            assert str(await stack.exited("users")) == "users exited: SIGKILL"
+            await stack.restart("users")
+            await wait_for_health(stack.profile, "users", serving=True, seconds=TIMEOUT_SECONDS)
+            with pytest.raises(TestbedError, match=r"users: not NOT_SERVING within 0\.1 s"):
+                await wait_for_health(stack.profile, "users", serving=False, seconds=0.1)
         stream.seek(0)
         out = stream.read()
     assert "!OK" in out
@@ -164,7 +172,7 @@ async def paste(commands: list[str], **environment: str) -> tuple[int | None, st
     """Run commands as a user would who pastes them into a terminal."""
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", "\n".join(["set -e", *commands])),
-        env=os.environ | environment,
+        env=measured(os.environ | environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -206,6 +214,8 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         code, out = await paste([*exports, COUNT])
         before = json.loads(out.splitlines()[0])["total_count"]
         profile = broken_profile(exports[1].partition("=")[2], tmp_path)
+        code, out, err = await run(short_folder, "seed", GATEHOUSE_PROFILE=str(profile))
+        assert (code, out, err) == (0, "0 users created\n", "")
         code, out, err = await run(short_folder, "tour", GATEHOUSE_PROFILE=str(profile))
         assert (code, err) == (1, ""), out + err
         assert "1000 rows, 1000 created, 0 already existed" in out
@@ -213,6 +223,14 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         assert (code, json.loads(count.splitlines()[0])["total_count"]) == (0, before), count
         assert "AdminService/GetStats by alice: expected OK, got UNIMPLEMENTED" in out
         assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
+
+        (kill,) = (line for line in commands if line.startswith("kill "))
+        ((stop, again),) = re.findall(r"^(kill \d+)  # .*; (kill -USR1 \d+) starts it again$", kill)
+        assert await paste([stop]) == (0, "")
+        await read_until(process, "users exited: ")
+        await read_until(process, f"  start it again: {again}")
+        assert await paste([again]) == (0, "")
+        await read_until(process, "users runs again")
 
         process.send_signal(signal.SIGTERM)
         code, out, err = await finish(process)

@@ -21,8 +21,11 @@ import psycopg
 import pytest
 
 from gatehouse_testbed.environments import child_environment
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.postgres import Postgres
+from gatehouse_testbed.postgres_server import PostgresServer
 from gatehouse_testbed.run_folder import run_folder
+from tests.support.child_coverage import measured
 from tests.support.database import LOGIN_ROLES
 from tests.support.eventually import eventually
 from tests.support.foreign import ADDRESS, ForeignServer
@@ -37,7 +40,7 @@ LOCALE = "xx_XX.UTF-8"
 async def launched(folder: Path, variables: dict[str, str]) -> AsyncIterator[Postgres]:
     """The PostgreSQL of the demo, started as the demo does with `variables` in the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
+        for name, value in measured(variables).items():
             patch.setenv(name, value)
         database = await Postgres.launch(folder / "pg", folder / "log")
         try:
@@ -181,6 +184,15 @@ async def test_error_of_the_server_itself_is_reported(short_folder: Path) -> Non
     out, err = await process.communicate()
     assert (process.returncode, out) == (1, b"")
     assert re.fullmatch(rb"PostgreSQL in \S+/pg: .*File too large.*; it needs 100 MB there, .*\n", err), err
+
+
+def test_server_that_does_not_start_is_an_error_with_its_reason(short_folder: Path) -> None:
+    with run_folder(short_folder) as folder:
+        server = PostgresServer(folder / "pg", os.environ, settings={"max_connections": "many"})
+        server.create()
+        with pytest.raises(TestbedError, match=r"PostgreSQL in \S+/pg: FATAL: .*max_connections"):
+            server.start()
+        assert server.pid is None
 
 
 def test_child_inherits_only_what_cannot_change_it() -> None:

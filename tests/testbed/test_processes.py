@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from gatehouse.app.services import SERVICES
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import Ports
-from gatehouse_testbed.processes import GatehouseProcess
+from gatehouse_testbed.processes import GatehouseProcess, exit_reason, stop_process
 
 
 def test_free_ports_are_all_different() -> None:
@@ -46,3 +49,29 @@ async def test_settings_in_the_environment_do_not_reach_the_processes(
     with pytest.raises(TestbedError, match="GATEHOUSE_ISSUERS"):
         await process.ready()
     assert "GATEHOUSE_USERS__PORT" in os.environ
+
+
+async def test_process_that_ignores_sigterm_is_killed_when_its_owner_is_cancelled(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    script = "from signal import *; signal(SIGTERM, SIG_IGN); print('ready', flush=True); pause()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await stop_process(process)
+    assert process.returncode == -signal.SIGKILL
+    assert exit_reason("users", process, log) == "users exited: SIGKILL"
+    await stop_process(process)
+
+
+async def test_process_that_is_cut_off_from_its_owner_ends(tmp_path: Path) -> None:
+    """The pipe to it closes when the owner ends, however that happens."""
+    process = await GatehouseProcess.start("issuer", ["issuer", "--port", "0"], {}, tmp_path)
+    await process.ready()
+    assert process.process.stdin is not None
+    process.process.stdin.close()
+    assert await process.process.wait() == 0
