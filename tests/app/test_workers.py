@@ -9,6 +9,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from tests.support.eventually import eventually
 from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
 
@@ -42,6 +45,20 @@ async def test_end_of_a_worker_stops_the_others() -> None:
         os.kill(line["pids"][0], signal.SIGKILL)
         await workers.until("stopped")
         assert await workers.exit_code() == 1
+
+
+async def test_workers_finish_their_calls_and_stop_when_their_parent_is_killed() -> None:
+    async with run_gatehouse("serve", "users", "--workers", "2") as workers:
+        (address, *_) = {line["address"] for line in await workers.until("listening", 2)}
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest(service="liveness"))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            workers.process.kill()
+            assert await watch.code() is grpc.StatusCode.OK  # a call that is cut off is UNAVAILABLE
+        await workers.until("stopped", 2)
+        # All processes that write to its output have ended.
+        assert await workers.exit_code() == -signal.SIGKILL
 
 
 async def test_workers_need_no_file_system_to_write_to_and_stop_at_sigint() -> None:

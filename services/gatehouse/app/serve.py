@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from gatehouse.app.policy import load_policy
+from gatehouse.app.workers import Parent
 from gatehouse.runtime import ServiceSpec
 from gatehouse.runtime.grpc_tuning import is_active, lower_polling_thread_priority
 from gatehouse.runtime.process import Process, cancel
@@ -24,15 +25,15 @@ async def serve(
     settings: Settings,
     specs: Sequence[ServiceSpec[Any]],
     *,
-    reuse_port: bool = False,
+    parent: Parent | None = None,
     on_ready: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT, in a worker also until its parent ends.
 
     Args:
         settings: All settings.
         specs: Services to serve.
-        reuse_port: Whether other processes listen on the same ports.
+        parent: The parent process if this is a worker, which shares the ports with others.
         on_ready: Called with the ports when the servers listen.
 
     Raises:
@@ -51,13 +52,15 @@ async def serve(
             await telemetry.aclose(max(left, MIN_EXPORT_SECONDS), signals.second)
 
         stack.push_async_callback(close_telemetry)
+        if parent is not None:
+            stack.push_async_callback(cancel, asyncio.create_task(_stop_with(parent, signals)))
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         stack.push_async_callback(cancel, verifier_starting)
         servers = [await process.start(spec) for spec in specs]
         ports: dict[str, object] = {}
         for name, server in zip(names, servers, strict=True):
-            ports[name] = await server.start(getattr(settings, name).port, reuse_port=reuse_port)
+            ports[name] = await server.start(getattr(settings, name).port, reuse_port=parent is not None)
             stack.push_async_callback(server.stop)
         if is_active(settings.server.grpc_tuning):
             lower_polling_thread_priority()
@@ -68,3 +71,8 @@ async def serve(
         gc.freeze()
         await run_until_signal(servers, signals)
         telemetry.logger.info("stopped", services=names)
+
+
+async def _stop_with(parent: Parent, signals: StopSignals) -> None:
+    await parent.ended()
+    signals.stop()

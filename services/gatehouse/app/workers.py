@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -28,6 +27,7 @@ async def run_workers(
     """Run `count` processes that serve `specs`, until a signal or until one of them ends.
 
     If a worker exits unexpectedly, the others are stopped too: the supervisor of this process restarts all.
+    If this process is killed, the workers stop as after a signal.
 
     Args:
         settings: All settings. Worker n, from 0, publishes metrics on the configured port plus n.
@@ -51,23 +51,24 @@ async def run_workers(
         }
         processes: list[asyncio.subprocess.Process] = []
         signals = stack.enter_context(_forward_signals(processes))
-        pipes = []
+        sockets = []
         for number in range(count):
-            # A worker reports over a pipe, because there may be no file system to write to.
-            reader, writer = os.pipe()
-            pipes.append(stack.enter_context(os.fdopen(reader, "rb")))
-            with os.fdopen(writer, "wb"):
+            # A worker reports over it, because there may be no file system to write to, and sees its end.
+            ours, theirs = socket.socketpair()
+            ours.settimeout(0)
+            sockets.append(stack.enter_context(ours))
+            with theirs:
                 process = await asyncio.create_subprocess_exec(
                     *command,
-                    str(writer),
+                    str(theirs.fileno()),
                     env=_environment(settings, ports, number),
-                    pass_fds=(writer,),
+                    pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
             processes.append(process)
         logger.info("workers", pids=[process.pid for process in processes])
         waits = [asyncio.create_task(process.wait()) for process in processes]
-        announcing = asyncio.create_task(_announce(pipes, ports, on_ready))
+        announcing = asyncio.create_task(_announce(sockets, ports, on_ready))
         await _first_end(waits, announcing)
         stopped = bool(signals)
         if not stopped:  # otherwise a second signal would cancel the calls in progress
@@ -87,10 +88,26 @@ async def _first_end(waits: Sequence[asyncio.Task[int]], announcing: asyncio.Tas
         )
 
 
-def report_ready(descriptor: int, ports: Mapping[str, object]) -> None:
-    """Tell the parent process, over a pipe, that this worker listens."""
-    with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
-        json.dump(ports, pipe)
+class Parent:
+    """The parent process, as seen by a worker.
+
+    Args:
+        descriptor: The socket that `run_workers` has passed on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.settimeout(0)
+
+    def report_ready(self, ports: Mapping[str, object]) -> None:
+        """Report that this worker listens."""
+        self._socket.sendall(json.dumps(ports).encode())
+        self._socket.shutdown(socket.SHUT_WR)
+
+    async def ended(self) -> None:
+        """Wait until the parent process ends, however that happens."""
+        with suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_recv(self._socket, 1)
 
 
 @contextmanager
@@ -129,23 +146,21 @@ def _environment(settings: Settings, ports: Mapping[str, int], number: int) -> d
 
 
 async def _announce(
-    pipes: Sequence[Any], ports: Mapping[str, int], on_ready: Callable[[Mapping[str, object]], None]
+    sockets: Sequence[socket.socket],
+    ports: Mapping[str, int],
+    on_ready: Callable[[Mapping[str, object]], None],
 ) -> None:
-    reports = [await _read(pipe) for pipe in pipes]
+    reports = [await _read(each) for each in sockets]
     if all(reports):
         on_ready({**ports, "metrics": [json.loads(report)["metrics"] for report in reports]})
 
 
-async def _read(pipe: Any) -> bytes:
+async def _read(worker: socket.socket) -> bytes:
     """Return what a worker wrote; nothing if it ended before it was ready."""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), pipe
-    )
-    try:
-        return await reader.read()
-    finally:
-        transport.close()
+    report = b""
+    while chunk := await asyncio.get_running_loop().sock_recv(worker, 4096):
+        report += chunk
+    return report
 
 
 @contextmanager

@@ -37,15 +37,17 @@ def serve(
     gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
     # These import grpc, which reads the environment at import.
     from gatehouse.app.serve import serve as serve_specs  # noqa: PLC0415
-    from gatehouse.app.workers import report_ready, run_workers  # noqa: PLC0415
+    from gatehouse.app.workers import Parent, run_workers  # noqa: PLC0415
     from gatehouse.runtime.files import write_json  # noqa: PLC0415
     from gatehouse.runtime.logs import open_log  # noqa: PLC0415
 
     gc.enable()
 
+    parent = None if worker_fd is None else Parent(worker_fd)
+
     def on_ready(ports: Mapping[str, object]) -> None:
-        if worker_fd is not None:
-            report_ready(worker_fd, ports)
+        if parent is not None:
+            parent.report_ready(ports)
         elif ready_file is not None:
             write_json(ready_file, ports)
 
@@ -53,7 +55,7 @@ def serve(
         if workers > 1:
             with open_log(settings.log) as (logger, _):
                 return await run_workers(settings, specs, workers, logger, on_ready)
-        await serve_specs(settings, specs, reuse_port=worker_fd is not None, on_ready=on_ready)
+        await serve_specs(settings, specs, parent=parent, on_ready=on_ready)
         return ExitCode.OK
 
     try:

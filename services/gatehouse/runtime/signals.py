@@ -33,12 +33,16 @@ class StopSignals:
         for number in self._NUMBERS:
             loop.remove_signal_handler(number)
 
+    def stop(self) -> None:
+        """Start a graceful shutdown if none has started."""
+        if not self.first.is_set():
+            self._first_at = asyncio.get_running_loop().time()
+            self.first.set()
+
     def _on_signal(self) -> None:
         if self.first.is_set():
             self.second.set()
-        else:
-            self._first_at = asyncio.get_running_loop().time()
-            self.first.set()
+        self.stop()
 
     def seconds_since_first(self) -> float:
         """Return the time since the first signal, 0 if there was none."""
