@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from gatehouse.admin.metrics import DeliveryMetrics
 from gatehouse.admin.outbox import Identity, RoleOutbox
 from gatehouse.admin.repository import AdminRepository
-from gatehouse.storage import Actor, Database
+from gatehouse.storage import Caller, Database
 from gatehouse.users.v1 import users_pb2
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
@@ -315,7 +315,7 @@ async def test_span_of_a_delivery_is_in_the_trace_of_the_call(role_sync: RoleSyn
     repository = AdminRepository(role_sync.database, lambda: 1_800_000_000.0)
     with spans.tracer.start_as_current_span("call"):
         await repository.update_roles(
-            user_id, Identity(ISSUER, subject), ["unknown"], [], Actor("alice", "console", "test")
+            user_id, Identity(ISSUER, subject), ["unknown"], [], Caller(ISSUER, "alice", "console", "test")
         )
     worker = await role_sync.open_worker(tracer=spans.tracer, start=False)
     await worker.deliver_due(1)

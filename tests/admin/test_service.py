@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 
 from gatehouse.admin.v1 import admin_pb2 as pb
-from gatehouse.oauth import InvalidToken
-from tests.support.services import Services, invalid_fields
+from gatehouse.oauth import Actor, InvalidToken
+from tests.support.rpc import principal
+from tests.support.services import ALL_SCOPES, Services, invalid_fields
 
 
 async def test_each_role_change_adds_one_audit_event(services: Services) -> None:
@@ -127,6 +128,43 @@ async def test_audit_events_are_listed_by_page_newest_first(services: Services) 
         request.page_token = response.next_page_token
     assert len(ids) == len(set(ids)) >= 4
     assert ids == sorted(ids, reverse=True)
+
+
+async def test_callers_of_two_issuers_with_equal_subjects_are_distinguished(services: Services) -> None:
+    user_id = (await services.create_user()).user_id
+    for role in ("a", "b"):
+        issuer = f"https://{role}.test"
+        services.verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), issuer=issuer)
+        response = await services.admin.ManageRoles(
+            pb.ManageRolesRequest(user_id=user_id, grant_roles=[role])
+        )
+    assert [(binding.role, binding.granted_by_issuer) for binding in response.role_bindings] == [
+        ("a", "https://a.test"),
+        ("b", "https://b.test"),
+    ]
+    request = pb.ListAuditEventsRequest(subject="subject-of-alice", issuer="https://b.test")
+    events = (await services.admin.ListAuditEvents(request)).audit_events
+    assert [(event.issuer, event.resource) for event in events] == [
+        ("https://b.test", f"users/{user_id}/roles/b")
+    ]
+    request.page_size = 1
+    request.subject = ""
+    assert await invalid_fields(services.admin.ListAuditEvents(request)) == [""]
+
+
+async def test_audit_event_shows_the_actor(services: Services) -> None:
+    user_id = (await services.create_user()).user_id
+    services.verifier.answers["alice"] = principal(
+        *ALL_SCOPES, roles=("admin",), actor=Actor("https://sts.test", "support")
+    )
+    await services.admin.ManageRoles(pb.ManageRolesRequest(user_id=user_id, grant_roles=["user"]))
+    request = pb.ListAuditEventsRequest(resource=f"users/{user_id}/roles/user")
+    (event,) = (await services.admin.ListAuditEvents(request)).audit_events
+    assert (event.subject, event.actor_issuer, event.actor_subject) == (
+        "subject-of-alice",
+        "https://sts.test",
+        "support",
+    )
 
 
 @pytest.mark.parametrize("token", ["nonsense", "WyJhIiwiYiJd", "WyJhIiwiYiIsImMiXQ"])

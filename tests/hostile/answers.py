@@ -90,6 +90,7 @@ def claims() -> Iterator[AnswerRow]:
         "token_type of another type": ({"token_type": ["Bearer"]}, "token_type_mismatch"),
         "bound to a key": ({"cnf": {"jkt": "canary"}}, "proof_of_possession_missing"),
         "subject with a line break": ({"sub": "canary\nlevel=error"}, "subject_malformed"),
+        "actor with a line break": ({"act": {"sub": "canary\nlevel=error"}}, "actor_malformed"),
         "client with a line break": ({"azp": "canary\nlevel=error"}, "client_malformed"),
         "roles as a string": ({"realm_access": {"roles": "operator"}}, "role_missing"),
         "no roles": ({"realm_access": ...}, "role_missing"),

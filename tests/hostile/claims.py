@@ -174,6 +174,18 @@ def identities() -> Iterator[Row]:
             forged(claims={"azp": client}),
             "client_malformed",
         )
+    actors: dict[str, Any] = {
+        "no object": "canary",
+        "null": None,
+        "without sub": {},
+        "list": {"sub": ["canary"]},
+        "line break": {"sub": "canary\nlevel=error"},
+        "issuer with a line break": {"sub": "a", "iss": "canary\nlevel=error"},
+        "issuer that is no text": {"sub": "a", "iss": 7},
+        "256 characters": {"sub": "s" * 256},
+    }
+    for label, act in actors.items():
+        yield Row(f"act: {label}", "RFC 8693 section 4.1", forged(claims={"act": act}), "actor_malformed")
 
 
 ROWS = [*types(), *malformed_dates(), *dates(), *identities()]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from gatehouse.oauth import InvalidToken
+from gatehouse.oauth import Actor, InvalidToken, VerifiedClaims
 from gatehouse.oauth._claims import REQUIRED, ClaimsVerifier, numeric_date
 from gatehouse.oauth._json import strict_object
 from gatehouse.oauth.presented_token import MAX_TOKEN_CHARS, PresentedToken, decode_base64url, is_b64token
@@ -32,6 +32,43 @@ def judge(now: float = 0.0, **changes: Any) -> ClaimsVerifier:
     """Return what checks the claims of an issuer with audience `a` at the time `now`."""
     config = IssuerSettings(**({"issuer": ISSUER, "audience": "a", "mode": "jwt"} | changes))
     return ClaimsVerifier(config, lambda: now)
+
+
+PARTY = {"iss": ISSUER, "aud": "a", "exp": 100, "sub": "alice", "client_id": "c"}
+
+
+@pytest.mark.parametrize(
+    ("act", "actor"),
+    [
+        ({"sub": "support"}, Actor(ISSUER, "support")),
+        ({"sub": "support", "iss": "https://sts.test"}, Actor("https://sts.test", "support")),
+        ({"sub": "support", "act": {"sub": "earlier"}}, Actor(ISSUER, "support")),
+    ],
+)
+def test_actor_is_read_from_the_claim_act(act: Any, actor: Actor) -> None:
+    found = judge().principal(VerifiedClaims(PARTY | {"act": act}), is_access_token=True)
+    assert (found.subject, found.actor) == ("alice", actor)
+    assert found.size() > judge().principal(VerifiedClaims(PARTY), is_access_token=True).size()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        None,
+        "support",
+        [],
+        {},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": "a\nb"},
+        {"sub": "a", "iss": 7},
+        {"sub": "a", "iss": ""},
+        {"sub": "a" * 256},
+    ],
+)
+def test_actor_that_cannot_be_recorded_is_refused(act: Any) -> None:
+    with pytest.raises(InvalidToken, match="actor_malformed"):
+        judge().principal(VerifiedClaims(PARTY | {"act": act}), is_access_token=True)
 
 
 # For slow strategies whose further examples repeat the same branches.

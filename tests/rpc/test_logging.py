@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse import domain
+from gatehouse.oauth import Actor
 from tests.support.eventually import eventually
 from tests.support.rpc import METHODS, PROBE, Env, Text, open_env, principal
 from tests.support.telemetry import JsonLog, MetricsReader, Spans
@@ -28,7 +29,7 @@ ALWAYS = {
     "peer",
     "request_id",
 }
-CALLER = {"client_id", "subject"}
+CALLER = {"client_id", "issuer", "subject"}
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ async def test_a_call_makes_one_line_with_the_documented_fields(log: JsonLog, na
     assert (line["rpc_type"], line["code"], line["level"]) == (RPC_TYPES[name], "OK", "info")
     assert (line["bytes_received"], line["bytes_sent"]) == (5, 5 * answers)
     assert (line["client_id"], line["subject"]) == ("console", "subject-of-alice")
+    assert line["issuer"] == "https://issuer.test"
+
+
+async def test_line_names_the_actor_of_the_token(log: JsonLog) -> None:
+    async with open_env(logger=log.logger) as env:
+        env.verifier.answers["good"] = principal("use:probe", actor=Actor("https://sts.test", "support"))
+        await env.client.outcome("Unary", "a")
+        await eventually(log.lines)
+    (line,) = log.lines()
+    assert (line["actor_issuer"], line["actor_subject"]) == ("https://sts.test", "support")
     assert line["duration_ms"] > 0
     assert re.fullmatch(r"[0-9a-f]{16}", line["request_id"])
     assert line["peer"].startswith("ipv4:127.0.0.1:")

@@ -20,7 +20,7 @@ from gatehouse.admin.metrics import DeliveryMetrics
 from gatehouse.admin.outbox import RoleOutbox
 from gatehouse.admin.tables import CHANNEL, role_outbox
 from gatehouse.admin.v1 import admin_pb2
-from gatehouse.storage import Actor, Database, Notifications
+from gatehouse.storage import Caller, Database, Notifications
 from tests.support.eventually import eventually
 from tests.support.keycloak_admin import FakeKeycloak
 from tests.support.services import FixedToken, Services
@@ -60,8 +60,8 @@ class RoleSync:
         self.keycloak.user_roles[subject] = {"user"}
         if not signed_in:
             return (await self.services.create_user()).user_id, subject
-        actor = Actor(subject, "console", "test")
-        user = await self.services.repository.get_or_create(issuer, subject, "", "Bob", actor)
+        caller = Caller(ISSUER, subject, "console", "test")
+        user = await self.services.repository.get_or_create(issuer, subject, "", "Bob", caller)
         return user.user_id, subject
 
     async def change_roles(

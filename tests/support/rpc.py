@@ -72,7 +72,7 @@ def service_of(name: str, *, wrap: Any = grpc.unary_unary_rpc_method_handler, **
 def principal(*scopes: str, roles: tuple[str, ...] = (), lifetime: float = 300.0, **more: Any) -> Principal:
     """Return a principal whose token is valid for `lifetime` seconds."""
     return Principal(
-        issuer="https://issuer.test",
+        issuer=more.pop("issuer", "https://issuer.test"),
         subject=more.pop("subject", "subject-of-alice"),
         client_id="console",
         scopes=frozenset(scopes),

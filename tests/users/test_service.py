@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatehouse.domain import InvalidArgument
+from gatehouse.oauth import Actor
 from gatehouse.users.service import IMPORT_BATCH, MAX_IMPORT_ERRORS, UPDATABLE_FIELDS, updated_fields
 from gatehouse.users.v1 import users_pb2 as pb
 from tests.support.eventually import eventually
@@ -237,6 +238,37 @@ async def test_every_change_adds_an_audit_event(services: Services, database_url
         ("user.updated", "subject-of-alice", f"{service}/UpdateUser"),
         ("user.deleted", "subject-of-alice", f"{service}/DeleteUser"),
     ]
+
+
+async def test_audit_event_names_issuer_subject_and_actor(
+    services: Services, database_urls: dict[str, str]
+) -> None:
+    services.verifier.answers["bob"] = principal(
+        "write:users", issuer="https://other.test", actor=Actor("https://sts.test", "support")
+    )
+    created = await services.users_as_bob.CreateUser(
+        pb.CreateUserRequest(user=pb.User(email=random_email(), display_name="Bob"))
+    )
+    rows = await run_sql(
+        database_urls["users"],
+        "SELECT issuer, subject, actor_issuer, actor_subject FROM users.audit_events WHERE resource = %s",
+        [f"users/{created.user_id}"],
+    )
+    assert rows == [("https://other.test", "subject-of-alice", "https://sts.test", "support")]
+
+
+async def test_request_ids_of_equal_subjects_at_two_issuers_are_separate(services: Services) -> None:
+    services.verifier.answers["bob"] = principal("write:users", issuer="https://other.test")
+    request_id = str(uuid.uuid4())
+    first, second = (
+        pb.CreateUserRequest(user=pb.User(email=random_email(), display_name="Bob"), request_id=request_id)
+        for _ in range(2)
+    )
+    created = await services.users.CreateUser(first)
+    # The response to alice is not given to the caller of the other issuer, who uses her subject and her id.
+    assert await services.users_as_bob.CreateUser(first).code() is grpc.StatusCode.ALREADY_EXISTS
+    assert (await services.users_as_bob.CreateUser(second)).email == second.user.email
+    assert await services.users.CreateUser(first) == created
 
 
 async def test_cancelled_call_cancels_its_query(services: Services, database_urls: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from gatehouse.admin.outbox import Identity, enqueue
 from gatehouse.admin.tables import audit_events, role_bindings
 from gatehouse.admin.v1 import admin_pb2 as pb
-from gatehouse.storage import Actor, Database, Page, PageRequest, append_audit, fetch_page
+from gatehouse.storage import Caller, Database, Page, PageRequest, append_audit, fetch_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Statistics:
 class AdminRepository:
     """Read and write role bindings, and read the audit trail.
 
-    `timeout` is in seconds, None for the default of Database; `actor` is the caller for the audit trail.
+    `timeout` is in seconds, None for the default of Database; `caller` is the caller for the audit trail.
 
     Args:
         database: Connection pool of the login role of AdminService.
@@ -61,7 +61,7 @@ class AdminRepository:
         return Statistics(role_counts, events, now)
 
     async def list_audit_events(
-        self, resource: str, subject: str, page: PageRequest, timeout: float | None = None
+        self, resource: str, subject: str, issuer: str, page: PageRequest, timeout: float | None = None
     ) -> Page[pb.AuditEvent]:
         """Return a page of audit events, newest first; filters that are "" match all.
 
@@ -73,13 +73,15 @@ class AdminRepository:
             statement = statement.where(audit_events.c.resource == resource)
         if subject:
             statement = statement.where(audit_events.c.subject == subject)
+        if issuer:
+            statement = statement.where(audit_events.c.issuer == issuer)
         return await fetch_page(
             self._database,
             statement,
             (audit_events.c.audit_event_id,),
             _to_audit_event,
             page,
-            query=f"events\n{resource}\n{subject}",
+            query=f"events\n{resource}\n{subject}\n{issuer}",
             descending=True,
             timeout=timeout,
         )
@@ -113,7 +115,7 @@ class AdminRepository:
         identity: Identity,
         grant: Sequence[str],
         revoke: Sequence[str],
-        actor: Actor,
+        caller: Caller,
         timeout: float | None = None,
     ) -> list[pb.RoleBinding]:
         """Grant and revoke roles of a user in one transaction, with audit events and outbox entries.
@@ -123,7 +125,7 @@ class AdminRepository:
             identity: Identity of the user, as far as it is known.
             grant: Roles to grant; roles that the user has are left alone.
             revoke: Roles to revoke; roles that the user does not have are left alone.
-            actor: See the class.
+            caller: See the class.
             timeout: See the class.
 
         Returns:
@@ -139,7 +141,13 @@ class AdminRepository:
             changes: list[tuple[str, bool]] = []
             if grant:
                 rows = [
-                    {"user_id": key, "role": role, "create_time": now, "granted_by": actor.subject}
+                    {
+                        "user_id": key,
+                        "role": role,
+                        "create_time": now,
+                        "granted_by": caller.subject,
+                        "granted_by_issuer": caller.issuer,
+                    }
                     for role in sorted(grant)
                 ]
                 inserted = await connection.execute(
@@ -157,14 +165,19 @@ class AdminRepository:
                 ("role.granted" if granted else "role.revoked", f"users/{key}/roles/{role}")
                 for role, granted in changes
             ]
-            await append_audit(connection, audit_events, actor, events, self._clock)
+            await append_audit(connection, audit_events, caller, events, self._clock)
             await enqueue(connection, key, identity, changes, self._clock)
             bindings = sa.select(table).where(table.c.user_id == key).order_by(table.c.role)
             return [_to_role_binding(row) for row in await connection.execute(bindings)]
 
 
 def _to_role_binding(row: Any) -> pb.RoleBinding:
-    binding = pb.RoleBinding(user_id=str(row.user_id), role=row.role, granted_by=row.granted_by)
+    binding = pb.RoleBinding(
+        user_id=str(row.user_id),
+        role=row.role,
+        granted_by=row.granted_by,
+        granted_by_issuer=row.granted_by_issuer,
+    )
     binding.create_time.FromDatetime(row.create_time)
     return binding
 
@@ -178,6 +191,9 @@ def _to_audit_event(row: Any) -> pb.AuditEvent:
         resource=row.resource,
         action=row.action,
         trace_id=row.trace_id,
+        issuer=row.issuer,
+        actor_issuer=row.actor_issuer,
+        actor_subject=row.actor_subject,
     )
     event.event_time.FromDatetime(row.event_time)
     return event

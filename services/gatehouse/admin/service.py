@@ -13,7 +13,7 @@ from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import NO_TOKEN
 from gatehouse.domain import NotFound, Unavailable
-from gatehouse.runtime.request import current_actor, remaining_seconds, requested_page
+from gatehouse.runtime.request import current_caller, remaining_seconds, requested_page
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 
 MAX_USERS_SECONDS = 5.0
@@ -60,7 +60,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         with requested_page(request.page_token, request.page_size) as page:
             found = await self._repository.list_audit_events(
-                request.resource, request.subject, page, remaining_seconds()
+                request.resource, request.subject, request.issuer, page, remaining_seconds()
             )
         return pb.ListAuditEventsResponse(audit_events=found.rows, next_page_token=found.next_page_token)
 
@@ -84,7 +84,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             Identity(user.issuer, user.subject),
             request.grant_roles,
             request.revoke_roles,
-            current_actor(),
+            current_caller(),
             remaining_seconds(),
         )
         return pb.ManageRolesResponse(role_bindings=bindings)

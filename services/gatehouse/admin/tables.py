@@ -18,6 +18,7 @@ role_bindings = sa.Table(
     sa.Column("role", sa.Text, primary_key=True),
     sa.Column("create_time", sa.TIMESTAMP(timezone=True), nullable=False),
     sa.Column("granted_by", sa.Text, nullable=False),
+    sa.Column("granted_by_issuer", sa.Text, nullable=False, server_default=""),
 )
 sa.Index("ix_role_bindings_role", role_bindings.c.role, role_bindings.c.user_id)
 

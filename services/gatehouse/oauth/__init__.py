@@ -24,12 +24,13 @@ from gatehouse.oauth.presented_token import (
     is_b64token,
     parse_authorization,
 )
-from gatehouse.oauth.principal import Principal, VerifiedClaims
+from gatehouse.oauth.principal import Actor, Principal, VerifiedClaims
 from gatehouse.oauth.tracing import TracedTransport
 from gatehouse.oauth.verifier import Precheck, TokenVerifier, no_precheck
 
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",
+    "Actor",
     "HttpFailure",
     "InsufficientScope",
     "InsufficientUserAuthentication",

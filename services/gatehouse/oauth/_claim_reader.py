@@ -9,7 +9,7 @@ from typing import Any
 
 from gatehouse.oauth._names import Names
 from gatehouse.oauth.errors import InvalidToken
-from gatehouse.oauth.principal import Principal, VerifiedClaims
+from gatehouse.oauth.principal import Actor, Principal, VerifiedClaims
 from gatehouse.settings import ANY_CLIENT, IssuerSettings, parse_claim_path
 
 MAX_ID_CHARS = 255
@@ -64,7 +64,7 @@ class ClaimReader:
         """Return the principal with the rights in `claims`; ClaimsVerifier adds times and other claims.
 
         Raises:
-            InvalidToken: `sub` is missing, or it or the client id is malformed.
+            InvalidToken: `sub` is missing, or it, `act` or the client id is malformed.
         """
         return Principal(
             issuer=issuer,
@@ -77,6 +77,7 @@ class ClaimReader:
             permissions=_union(self._permissions, claims),
             tenant=self.tenant(claims),
             acr=text(claims, "acr"),
+            actor=_actor(claims, issuer),
         )
 
     def _scopes_of(self, claims: Claims) -> frozenset[str]:
@@ -111,6 +112,21 @@ def _subject(claims: Claims) -> str:
     if not _is_loggable(value):
         raise InvalidToken("subject_malformed")
     return value
+
+
+def _actor(claims: Claims, issuer: str) -> Actor | None:
+    """Return the current actor; prior ones, nested in it, are informational only (RFC 8693 section 4.1).
+
+    Raises:
+        InvalidToken: `act` does not name one; the audit trail would show a call of the subject alone.
+    """
+    if "act" not in claims:
+        return None
+    act = claims["act"] if isinstance(claims["act"], Mapping) else {}
+    actor = Actor(text(act, "iss") if "iss" in act else issuer, text(act, "sub"))
+    if not all(value and _is_loggable(value) for value in (actor.issuer, actor.subject)):
+        raise InvalidToken("actor_malformed")
+    return actor
 
 
 def _is_loggable(value: str) -> bool:

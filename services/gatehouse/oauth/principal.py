@@ -18,12 +18,25 @@ _NO_CLAIMS = VerifiedClaims(MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """The party that acts for the subject of a token (claim `act`, RFC 8693 section 4.1).
+
+    Attributes:
+        issuer: `iss` in `act`; the issuer of the token if it has none.
+        subject: `sub` in `act`.
+    """
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """The caller of an RPC.
 
     Attributes:
         issuer: `iss`; of an issuer with a placeholder for the tenant, that of the tenant.
-        subject: `sub`.
+        subject: `sub`; unique within the issuer only, so compare both.
         client_id: OAuth2 client that the token was issued to (`azp` or `client_id`).
         scopes: OAuth scopes (RFC 6749 section 3.3).
         roles: Realm roles; the groups of a provider that has groups instead.
@@ -34,6 +47,7 @@ class Principal:
         tenant: Tenant or organization, or "".
         acr: `acr`, or "".
         auth_time: Time of the login in seconds since the epoch, or None.
+        actor: The party that acts for the subject, if the token names one. Its rights are not added.
         claims: The verified claims that the setting `claims` of the issuer lists. Never log them.
     """
 
@@ -49,6 +63,7 @@ class Principal:
     tenant: str = ""
     acr: str = ""
     auth_time: float | None = None
+    actor: Actor | None = None
     claims: VerifiedClaims = field(default_factory=lambda: _NO_CLAIMS, repr=False, compare=False)
 
     def has_scope(self, scope: str) -> bool:
@@ -69,7 +84,8 @@ class Principal:
 
     def size(self) -> int:
         """Return about how many bytes of memory this principal takes."""
-        texts = (self.subject, self.client_id, self.tenant, self.acr)
+        actor = () if self.actor is None else (self.actor.issuer, self.actor.subject)
+        texts = (self.subject, self.client_id, self.tenant, self.acr, *actor)
         names = (self.scopes, self.roles, self.client_roles, self.groups, self.permissions)
         return _OBJECT_BYTES + sum(map(_size, (*texts, *names, self.claims)))
 

@@ -84,7 +84,11 @@ class LoggingInterceptor:
                     fields["trace_id"] = call.trace_id
                 if call.principal is not None:
                     fields["client_id"] = call.principal.client_id
+                    fields["issuer"] = call.principal.issuer
                     fields["subject"] = call.principal.subject
+                    if call.principal.actor is not None:
+                        fields["actor_issuer"] = call.principal.actor.issuer
+                        fields["actor_subject"] = call.principal.actor.subject
                 if status is not None and status.reason:
                     fields["reason"] = status.reason
                     if status.cause:

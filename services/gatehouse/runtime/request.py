@@ -10,13 +10,22 @@ from contextlib import contextmanager
 
 from gatehouse.domain import InvalidArgument
 from gatehouse.rpc import current_call, current_principal
-from gatehouse.storage import Actor, PageRequest, PageTokenError
+from gatehouse.storage import Caller, PageRequest, PageTokenError
 
 
-def current_actor() -> Actor:
+def current_caller() -> Caller:
     """Return the caller of the current call, as the audit trail records it."""
     call, principal = current_call(), current_principal()
-    return Actor(principal.subject, principal.client_id, call.method.name, call.trace_id)
+    actor = principal.actor
+    return Caller(
+        issuer=principal.issuer,
+        subject=principal.subject,
+        client_id=principal.client_id,
+        method=call.method.name,
+        trace_id=call.trace_id,
+        actor_issuer="" if actor is None else actor.issuer,
+        actor_subject="" if actor is None else actor.subject,
+    )
 
 
 def remaining_seconds() -> float | None:

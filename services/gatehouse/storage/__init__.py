@@ -3,7 +3,7 @@
 `gatehouse.storage.migrations` is imported on its own, because servers do not need alembic.
 """
 
-from gatehouse.storage.audit import Actor, append_audit, audit_table
+from gatehouse.storage.audit import Caller, append_audit, audit_table
 from gatehouse.storage.connecting import Connector
 from gatehouse.storage.database import Database
 from gatehouse.storage.direct import DirectSelect
@@ -13,7 +13,7 @@ from gatehouse.storage.paging import Page, PageRequest, PageTokenError, fetch_pa
 from gatehouse.storage.readiness import Readiness
 
 __all__ = [
-    "Actor",
+    "Caller",
     "Connector",
     "Database",
     "DirectSelect",

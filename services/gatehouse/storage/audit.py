@@ -13,20 +13,26 @@ from gatehouse.storage.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
+class Caller:
     """The caller of the RPC that makes a change.
 
     Attributes:
+        issuer: Issuer of the token of the caller; only with it does `subject` identify the caller.
         subject: `sub` of the caller.
         client_id: OAuth2 client of the caller.
         method: `package.Service/Method`.
         trace_id: 32 hexadecimal digits, or "".
+        actor_issuer: Issuer of the party that acts for the subject, or "".
+        actor_subject: `sub` of that party, or "".
     """
 
+    issuer: str
     subject: str
     client_id: str
     method: str
     trace_id: str = ""
+    actor_issuer: str = ""
+    actor_subject: str = ""
 
 
 def audit_table(metadata: sa.MetaData, schema: str) -> sa.Table:
@@ -42,6 +48,11 @@ def audit_table(metadata: sa.MetaData, schema: str) -> sa.Table:
         sa.Column("resource", sa.Text, nullable=False),
         sa.Column("action", sa.Text, nullable=False),
         sa.Column("trace_id", sa.Text, nullable=False),
+        # "" in rows that are older than these columns, and where a token names no actor.
+        *(
+            sa.Column(name, sa.Text, nullable=False, server_default="")
+            for name in ("issuer", "actor_issuer", "actor_subject")
+        ),
         schema=schema,
     )
 
@@ -49,7 +60,7 @@ def audit_table(metadata: sa.MetaData, schema: str) -> sa.Table:
 async def append_audit(
     connection: AsyncConnection,
     table: sa.Table,
-    actor: Actor,
+    caller: Caller,
     events: Sequence[tuple[str, str]],
     clock: Callable[[], float],
 ) -> None:
@@ -58,7 +69,7 @@ async def append_audit(
     Args:
         connection: A connection in a transaction.
         table: Audit table.
-        actor: The caller.
+        caller: The caller.
         events: Action and resource of each event, such as `("user.created", "users/0190...")`.
         clock: Seconds since the epoch.
     """
@@ -68,12 +79,15 @@ async def append_audit(
             [
                 {
                     "audit_event_id": new_id(clock),
-                    "method": actor.method,
-                    "subject": actor.subject,
-                    "client_id": actor.client_id,
+                    "method": caller.method,
+                    "issuer": caller.issuer,
+                    "subject": caller.subject,
+                    "client_id": caller.client_id,
+                    "actor_issuer": caller.actor_issuer,
+                    "actor_subject": caller.actor_subject,
                     "resource": resource,
                     "action": action,
-                    "trace_id": actor.trace_id,
+                    "trace_id": caller.trace_id,
                 }
                 for action, resource in events
             ],

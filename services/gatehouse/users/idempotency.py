@@ -20,11 +20,13 @@ class IdempotentRequest:
     """A request with an id.
 
     Attributes:
+        issuer: Issuer of the caller.
         subject: `sub` of the caller; request ids are separate for each caller.
         request_id: Id that the caller chose.
         fingerprint: Hash of the request.
     """
 
+    issuer: str
     subject: str
     request_id: uuid.UUID
     fingerprint: bytes
@@ -38,12 +40,14 @@ async def find_response(connection: AsyncConnection, request: IdempotentRequest)
     Raises:
         InvalidArgument: The earlier request was a different one.
     """
-    key = f"{request.subject}\n{request.request_id}"
+    key = f"{request.issuer}\n{request.subject}\n{request.request_id}"
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(key, 0))))
     row = (
         await connection.execute(
             sa.select(requests).where(
-                requests.c.subject == request.subject, requests.c.request_id == request.request_id
+                requests.c.issuer == request.issuer,
+                requests.c.subject == request.subject,
+                requests.c.request_id == request.request_id,
             )
         )
     ).one_or_none()
@@ -64,6 +68,7 @@ async def save_response(
     """Save the response to a request."""
     await connection.execute(
         requests.insert().values(
+            issuer=request.issuer,
             subject=request.subject,
             request_id=request.request_id,
             fingerprint=request.fingerprint,

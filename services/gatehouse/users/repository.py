@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gatehouse.domain import Aborted, AlreadyExists, InvalidArgument, NotFound
 from gatehouse.storage import (
-    Actor,
+    Caller,
     Database,
     DirectSelect,
     Page,
@@ -58,7 +58,7 @@ def parse_order(order_by: str) -> tuple[str, str]:
 class UserRepository:
     """Read and write users; every change also adds an audit event and an entry of the change feed.
 
-    `timeout` is in seconds, None for the default of Database; `actor` is the caller for the audit trail.
+    `timeout` is in seconds, None for the default of Database; `caller` is the caller for the audit trail.
 
     Args:
         database: Connection pool of the login role of UserService.
@@ -110,7 +110,7 @@ class UserRepository:
         return counts, now
 
     async def create(
-        self, user: pb.User, request_id: str, actor: Actor, timeout: float | None = None
+        self, user: pb.User, request_id: str, caller: Caller, timeout: float | None = None
     ) -> pb.User:
         """Create a user; a request id that was used before returns the first response (AIP-155).
 
@@ -118,13 +118,13 @@ class UserRepository:
             AlreadyExists: Another user has the email.
             InvalidArgument: The request id was used for another request.
         """
-        request = _idempotent_request(actor, request_id, user) if request_id else None
+        request = _idempotent_request(caller, request_id, user) if request_id else None
         async with self._database.write(timeout) as connection:
             response = await find_response(connection, request) if request else None
             if response is not None:
                 return pb.User.FromString(response)
             row = self._new_row(user.email, user.display_name, state=user.state or pb.USER_STATE_ACTIVE)
-            created = await self._insert(connection, actor, [row])
+            created = await self._insert(connection, caller, [row])
             if not created:
                 raise _email_taken()
             if request:
@@ -132,7 +132,7 @@ class UserRepository:
             return created[0]
 
     async def create_many(
-        self, rows: Sequence[tuple[str, str]], actor: Actor, timeout: float | None = None
+        self, rows: Sequence[tuple[str, str]], caller: Caller, timeout: float | None = None
     ) -> set[str]:
         """Create users from emails and display names, except those whose email another user has.
 
@@ -142,7 +142,7 @@ class UserRepository:
         # Concurrent imports insert in the same order, so that they wait for each other without a deadlock.
         ordered = sorted(rows, key=lambda row: row[0].lower())
         async with self._database.write(timeout) as connection:
-            created = await self._insert(connection, actor, [self._new_row(*row) for row in ordered])
+            created = await self._insert(connection, caller, [self._new_row(*row) for row in ordered])
         return {user.email.lower() for user in created}
 
     async def get_or_create(
@@ -151,7 +151,7 @@ class UserRepository:
         subject: str,
         email: str,
         display_name: str,
-        actor: Actor,
+        caller: Caller,
         timeout: float | None = None,
     ) -> pb.User:
         """Return the user with this identity; create it if it does not exist. `email` may be "".
@@ -168,7 +168,7 @@ class UserRepository:
         placeholder = f"{new['user_id']}@users.invalid"
         async with self._database.write(timeout) as connection:
             for address in filter(None, (email, placeholder)):
-                created = await self._insert(connection, actor, [{**new, "email": address}])
+                created = await self._insert(connection, caller, [{**new, "email": address}])
                 if created:
                     return created[0]
                 # Either the email is taken, or a concurrent call created this user.
@@ -178,7 +178,7 @@ class UserRepository:
         raise _email_taken()
 
     async def update(
-        self, user: pb.User, paths: Sequence[str], actor: Actor, timeout: float | None = None
+        self, user: pb.User, paths: Sequence[str], caller: Caller, timeout: float | None = None
     ) -> pb.User:
         """Update the fields named in `paths`.
 
@@ -207,11 +207,11 @@ class UserRepository:
                 updated = _to_user((await connection.execute(statement)).one())
             except sa.exc.IntegrityError:
                 raise _email_taken() from None
-            await self._record(connection, actor, pb.USER_CHANGE_UPDATED, [updated])
+            await self._record(connection, caller, pb.USER_CHANGE_UPDATED, [updated])
         return updated
 
     async def delete(
-        self, user_id: str, etag: str, actor: Actor, *, allow_missing: bool, timeout: float | None = None
+        self, user_id: str, etag: str, caller: Caller, *, allow_missing: bool, timeout: float | None = None
     ) -> None:
         """Delete a user.
 
@@ -228,7 +228,7 @@ class UserRepository:
                     return
                 raise
             await connection.execute(users.delete().where(users.c.user_id == key))
-            await self._record(connection, actor, pb.USER_CHANGE_DELETED, [pb.User(user_id=str(key))])
+            await self._record(connection, caller, pb.USER_CHANGE_DELETED, [pb.User(user_id=str(key))])
 
     async def prune_request_ids(self) -> None:
         """Delete responses that were saved for repeated requests before RETENTION."""
@@ -262,18 +262,18 @@ class UserRepository:
         }
 
     async def _insert(
-        self, connection: AsyncConnection, actor: Actor, rows: Sequence[Mapping[str, object]]
+        self, connection: AsyncConnection, caller: Caller, rows: Sequence[Mapping[str, object]]
     ) -> Sequence[pb.User]:
         """Insert rows, except those whose email or identity exists; return the users created."""
         statement = insert(users).values(rows).on_conflict_do_nothing().returning(users)
         created = [_to_user(row) for row in await connection.execute(statement)]
-        await self._record(connection, actor, pb.USER_CHANGE_CREATED, created)
+        await self._record(connection, caller, pb.USER_CHANGE_CREATED, created)
         return created
 
     async def _record(
         self,
         connection: AsyncConnection,
-        actor: Actor,
+        caller: Caller,
         kind: pb.UserChange.ValueType,
         changed: Sequence[pb.User],
     ) -> None:
@@ -281,7 +281,7 @@ class UserRepository:
         if changed:
             await append_changes(connection, kind, changed, self._now())
             events = [(_ACTIONS[kind], f"users/{user.user_id}") for user in changed]
-            await append_audit(connection, audit_events, actor, events, self._clock)
+            await append_audit(connection, audit_events, caller, events, self._clock)
 
 
 async def _lock(connection: AsyncConnection, user_id: uuid.UUID, etag: str) -> Any:
@@ -311,10 +311,10 @@ async def _is_taken(connection: AsyncConnection, email: str, user_id: uuid.UUID)
     return (await connection.execute(query)).first() is not None
 
 
-def _idempotent_request(actor: Actor, request_id: str, user: pb.User) -> IdempotentRequest:
+def _idempotent_request(caller: Caller, request_id: str, user: pb.User) -> IdempotentRequest:
     relevant = pb.User(email=user.email, display_name=user.display_name, state=user.state)
     digest = hashlib.sha256(relevant.SerializeToString(deterministic=True)).digest()
-    return IdempotentRequest(actor.subject, uuid.UUID(request_id), digest)
+    return IdempotentRequest(caller.issuer, caller.subject, uuid.UUID(request_id), digest)
 
 
 def _to_user(row: Any) -> pb.User:

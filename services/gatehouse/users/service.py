@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 
 from gatehouse.domain import InvalidArgument, NotFound
 from gatehouse.rpc import current_call, current_principal
-from gatehouse.runtime.request import current_actor, remaining_seconds, requested_page
+from gatehouse.runtime.request import current_caller, remaining_seconds, requested_page
 from gatehouse.users.change_feed import Position
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.v1 import users_pb2 as pb
@@ -64,20 +64,20 @@ class UserService(users_pb2_grpc.UserServiceServicer):
     async def CreateUser(self, request: pb.CreateUserRequest, context: _Context) -> pb.User:
         """See the proto."""
         return await self._users.create(
-            request.user, request.request_id, current_actor(), remaining_seconds()
+            request.user, request.request_id, current_caller(), remaining_seconds()
         )
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: _Context) -> pb.User:
         """See the proto."""
         paths = updated_fields(request)
-        return await self._users.update(request.user, paths, current_actor(), remaining_seconds())
+        return await self._users.update(request.user, paths, current_caller(), remaining_seconds())
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: _Context) -> empty_pb2.Empty:
         """See the proto."""
         await self._users.delete(
             request.user_id,
             request.etag,
-            current_actor(),
+            current_caller(),
             allow_missing=request.allow_missing,
             timeout=remaining_seconds(),
         )
@@ -93,7 +93,7 @@ class UserService(users_pb2_grpc.UserServiceServicer):
         names = (_printable(claims.get("name")), _printable(claims.get("preferred_username")))
         name = next(filter(None, names), principal.subject)[:_MAX_NAME_LENGTH]
         return await self._users.get_or_create(
-            principal.issuer, principal.subject, email, name, current_actor(), remaining_seconds()
+            principal.issuer, principal.subject, email, name, current_caller(), remaining_seconds()
         )
 
     async def LookupUsers(
@@ -135,7 +135,7 @@ class UserService(users_pb2_grpc.UserServiceServicer):
         self, batch: dict[str, pb.ImportUsersRequest], response: pb.ImportUsersResponse
     ) -> None:
         rows = [(row.email, row.display_name) for row in batch.values()]
-        created = await self._users.create_many(rows, current_actor(), remaining_seconds())
+        created = await self._users.create_many(rows, current_caller(), remaining_seconds())
         response.created_count += len(created)
         for email, row in batch.items():
             if email not in created:

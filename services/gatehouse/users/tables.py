@@ -66,6 +66,7 @@ change_feed = sa.Table(
 requests = sa.Table(
     "requests",
     metadata,
+    sa.Column("issuer", sa.Text, primary_key=True, server_default=""),
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("request_id", _UUID, primary_key=True),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),

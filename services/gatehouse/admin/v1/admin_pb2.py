@@ -28,7 +28,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatehouse/admin/v1/admin.proto\x12\x12gatehouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egatehouse/authz/v1/authz.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n\x0fGetStatsRequest\"\xb5\x02\n\x10GetStatsResponse\x12\x12\n\nuser_count\x18\x01 \x01(\x03\x12\x19\n\x11\x61\x63tive_user_count\x18\x02 \x01(\x03\x12\x1c\n\x14suspended_user_count\x18\x03 \x01(\x03\x12\x1a\n\x12role_binding_count\x18\x04 \x01(\x03\x12\x19\n\x11\x61udit_event_count\x18\x05 \x01(\x03\x12\x32\n\x0brole_counts\x18\x06 \x03(\x0b\x32\x1d.gatehouse.admin.v1.RoleCount\x12\x36\n\x12user_snapshot_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rsnapshot_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\tRoleCount\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x12\n\nuser_count\x18\x02 \x01(\x03\"\xc2\x01\n\nAuditEvent\x12\x1c\n\x0e\x61udit_event_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x07 \x01(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"\xa1\x01\n\x16ListAuditEventsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12&\n\x08resource\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x01\x32\n^[^\\x00]*$\x12%\n\x07subject\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xff\x01\x32\n^[^\\x00]*$\"h\n\x17ListAuditEventsResponse\x12\x34\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1e.gatehouse.admin.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x0bRoleBinding\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\ngranted_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\"\x94\x01\n\x17ListRoleBindingsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x1c\n\x07user_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12!\n\x04role\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n^[^\\x00]*$\"k\n\x18ListRoleBindingsResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.gatehouse.admin.v1.RoleBinding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x03\n\x12ManageRolesRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12<\n\x0bgrant_roles\x18\x02 \x03(\tB\'\xbaH$\x92\x01!\x10\x14\x18\x01\"\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,63}$\x12=\n\x0crevoke_roles\x18\x03 \x03(\tB\'\xbaH$\x92\x01!\x10\x14\x18\x01\"\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,63}$:\xf1\x01\xbaH\xed\x01\x1ar\n\x11manage_roles.some\x12\'grant_roles or revoke_roles is required\x1a\x34size(this.grant_roles) + size(this.revoke_roles) > 0\x1aw\n\x15manage_roles.disjoint\x12)a role cannot be both granted and revoked\x1a\x33!this.grant_roles.exists(r, r in this.revoke_roles)\"M\n\x13ManageRolesResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.gatehouse.admin.v1.RoleBinding2\xec\x03\n\x0c\x41\x64minService\x12\x62\n\x08GetStats\x12#.gatehouse.admin.v1.GetStatsRequest\x1a$.gatehouse.admin.v1.GetStatsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12w\n\x0fListAuditEvents\x12*.gatehouse.admin.v1.ListAuditEventsRequest\x1a+.gatehouse.admin.v1.ListAuditEventsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12z\n\x10ListRoleBindings\x12+.gatehouse.admin.v1.ListRoleBindingsRequest\x1a,.gatehouse.admin.v1.ListRoleBindingsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12\x82\x01\n\x0bManageRoles\x12&.gatehouse.admin.v1.ManageRolesRequest\x1a\'.gatehouse.admin.v1.ManageRolesResponse\"\"\xba\xd7\x18\x1e\x1a\x05\x61\x64min\x1a\x0cmanage:roles\"\x05\x61\x64min8\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatehouse/admin/v1/admin.proto\x12\x12gatehouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egatehouse/authz/v1/authz.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n\x0fGetStatsRequest\"\xb5\x02\n\x10GetStatsResponse\x12\x12\n\nuser_count\x18\x01 \x01(\x03\x12\x19\n\x11\x61\x63tive_user_count\x18\x02 \x01(\x03\x12\x1c\n\x14suspended_user_count\x18\x03 \x01(\x03\x12\x1a\n\x12role_binding_count\x18\x04 \x01(\x03\x12\x19\n\x11\x61udit_event_count\x18\x05 \x01(\x03\x12\x32\n\x0brole_counts\x18\x06 \x03(\x0b\x32\x1d.gatehouse.admin.v1.RoleCount\x12\x36\n\x12user_snapshot_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rsnapshot_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\tRoleCount\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x12\n\nuser_count\x18\x02 \x01(\x03\"\xff\x01\n\nAuditEvent\x12\x1c\n\x0e\x61udit_event_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x07 \x01(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\x0e\n\x06issuer\x18\t \x01(\t\x12\x14\n\x0c\x61\x63tor_issuer\x18\n \x01(\t\x12\x15\n\ractor_subject\x18\x0b \x01(\t\"\xb5\x02\n\x16ListAuditEventsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12&\n\x08resource\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x01\x32\n^[^\\x00]*$\x12%\n\x07subject\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xff\x01\x32\n^[^\\x00]*$\x12$\n\x06issuer\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x10\x32\n^[^\\x00]*$:l\xbaHi\x1ag\n#list_audit_events.subject_of_issuer\x12\x17issuer requires subject\x1a\'this.issuer == \'\' || this.subject != \'\'\"h\n\x17ListAuditEventsResponse\x12\x34\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1e.gatehouse.admin.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9e\x01\n\x0bRoleBinding\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\ngranted_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x11granted_by_issuer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\"\x94\x01\n\x17ListRoleBindingsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x1c\n\x07user_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12!\n\x04role\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n^[^\\x00]*$\"k\n\x18ListRoleBindingsResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.gatehouse.admin.v1.RoleBinding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x03\n\x12ManageRolesRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12<\n\x0bgrant_roles\x18\x02 \x03(\tB\'\xbaH$\x92\x01!\x10\x14\x18\x01\"\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,63}$\x12=\n\x0crevoke_roles\x18\x03 \x03(\tB\'\xbaH$\x92\x01!\x10\x14\x18\x01\"\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,63}$:\xf1\x01\xbaH\xed\x01\x1ar\n\x11manage_roles.some\x12\'grant_roles or revoke_roles is required\x1a\x34size(this.grant_roles) + size(this.revoke_roles) > 0\x1aw\n\x15manage_roles.disjoint\x12)a role cannot be both granted and revoked\x1a\x33!this.grant_roles.exists(r, r in this.revoke_roles)\"M\n\x13ManageRolesResponse\x12\x36\n\rrole_bindings\x18\x01 \x03(\x0b\x32\x1f.gatehouse.admin.v1.RoleBinding2\xec\x03\n\x0c\x41\x64minService\x12\x62\n\x08GetStats\x12#.gatehouse.admin.v1.GetStatsRequest\x1a$.gatehouse.admin.v1.GetStatsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12w\n\x0fListAuditEvents\x12*.gatehouse.admin.v1.ListAuditEventsRequest\x1a+.gatehouse.admin.v1.ListAuditEventsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12z\n\x10ListRoleBindings\x12+.gatehouse.admin.v1.ListRoleBindingsRequest\x1a,.gatehouse.admin.v1.ListRoleBindingsResponse\"\x0b\xba\xd7\x18\x07\x1a\x05\x61\x64min\x12\x82\x01\n\x0bManageRoles\x12&.gatehouse.admin.v1.ManageRolesRequest\x1a\'.gatehouse.admin.v1.ManageRolesResponse\"\"\xba\xd7\x18\x1e\x1a\x05\x61\x64min\x1a\x0cmanage:roles\"\x05\x61\x64min8\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,10 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['resource']._serialized_options = b'\272H\021r\017\030\310\0012\n^[^\\x00]*$'
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['subject']._loaded_options = None
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['subject']._serialized_options = b'\272H\021r\017\030\377\0012\n^[^\\x00]*$'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['issuer']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['issuer']._serialized_options = b'\272H\021r\017\030\200\0202\n^[^\\x00]*$'
+  _globals['_LISTAUDITEVENTSREQUEST']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_options = b'\272Hi\032g\n#list_audit_events.subject_of_issuer\022\027issuer requires subject\032\'this.issuer == \'\' || this.subject != \'\''
   _globals['_ROLEBINDING'].fields_by_name['create_time']._loaded_options = None
   _globals['_ROLEBINDING'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ROLEBINDING'].fields_by_name['granted_by']._loaded_options = None
   _globals['_ROLEBINDING'].fields_by_name['granted_by']._serialized_options = b'\342A\001\003'
+  _globals['_ROLEBINDING'].fields_by_name['granted_by_issuer']._loaded_options = None
+  _globals['_ROLEBINDING'].fields_by_name['granted_by_issuer']._serialized_options = b'\342A\001\003'
   _globals['_LISTROLEBINDINGSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTROLEBINDINGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTROLEBINDINGSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -80,21 +86,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLECOUNT']._serialized_start=512
   _globals['_ROLECOUNT']._serialized_end=557
   _globals['_AUDITEVENT']._serialized_start=560
-  _globals['_AUDITEVENT']._serialized_end=754
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=757
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=918
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=920
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1024
-  _globals['_ROLEBINDING']._serialized_start=1026
-  _globals['_ROLEBINDING']._serialized_end=1151
-  _globals['_LISTROLEBINDINGSREQUEST']._serialized_start=1154
-  _globals['_LISTROLEBINDINGSREQUEST']._serialized_end=1302
-  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_start=1304
-  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_end=1411
-  _globals['_MANAGEROLESREQUEST']._serialized_start=1414
-  _globals['_MANAGEROLESREQUEST']._serialized_end=1834
-  _globals['_MANAGEROLESRESPONSE']._serialized_start=1836
-  _globals['_MANAGEROLESRESPONSE']._serialized_end=1913
-  _globals['_ADMINSERVICE']._serialized_start=1916
-  _globals['_ADMINSERVICE']._serialized_end=2408
+  _globals['_AUDITEVENT']._serialized_end=815
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=818
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1127
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1129
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1233
+  _globals['_ROLEBINDING']._serialized_start=1236
+  _globals['_ROLEBINDING']._serialized_end=1394
+  _globals['_LISTROLEBINDINGSREQUEST']._serialized_start=1397
+  _globals['_LISTROLEBINDINGSREQUEST']._serialized_end=1545
+  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_start=1547
+  _globals['_LISTROLEBINDINGSRESPONSE']._serialized_end=1654
+  _globals['_MANAGEROLESREQUEST']._serialized_start=1657
+  _globals['_MANAGEROLESREQUEST']._serialized_end=2077
+  _globals['_MANAGEROLESRESPONSE']._serialized_start=2079
+  _globals['_MANAGEROLESRESPONSE']._serialized_end=2156
+  _globals['_ADMINSERVICE']._serialized_start=2159
+  _globals['_ADMINSERVICE']._serialized_end=2651
 # @@protoc_insertion_point(module_scope)

@@ -132,12 +132,15 @@ class AuditEvent(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    ACTOR_ISSUER_FIELD_NUMBER: _builtins.int
+    ACTOR_SUBJECT_FIELD_NUMBER: _builtins.int
     audit_event_id: _builtins.str
     """UUIDv7."""
     method: _builtins.str
     """Full name of the RPC, such as `gatehouse.admin.v1.AdminService/ManageRoles`."""
     subject: _builtins.str
-    """`sub` of the caller."""
+    """`sub` of the caller; it identifies the caller together with `issuer`."""
     client_id: _builtins.str
     """OAuth client of the caller."""
     resource: _builtins.str
@@ -146,6 +149,12 @@ class AuditEvent(_message.Message):
     """Kind of change, such as `role.granted`."""
     trace_id: _builtins.str
     """Trace id of the call, 32 hexadecimal digits; empty if it was not traced."""
+    issuer: _builtins.str
+    """Issuer of the token of the caller; empty for events from before it was recorded."""
+    actor_issuer: _builtins.str
+    """Issuer of the party that acted for the caller (claim `act`, RFC 8693 section 4.1); empty if the token named none."""
+    actor_subject: _builtins.str
+    """`sub` of the party that acted for the caller."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the event."""
@@ -161,10 +170,13 @@ class AuditEvent(_message.Message):
         resource: _builtins.str = ...,
         action: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        actor_issuer: _builtins.str = ...,
+        actor_subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit_event_id", b"audit_event_id", "client_id", b"client_id", "event_time", b"event_time", "method", b"method", "resource", b"resource", "subject", b"subject", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_issuer", b"actor_issuer", "actor_subject", b"actor_subject", "audit_event_id", b"audit_event_id", "client_id", b"client_id", "event_time", b"event_time", "issuer", b"issuer", "method", b"method", "resource", b"resource", "subject", b"subject", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +192,7 @@ class ListAuditEventsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Maximum number of events to return (AIP-158). The default is 50, the limit 1000."""
     page_token: _builtins.str
@@ -187,7 +200,9 @@ class ListAuditEventsRequest(_message.Message):
     resource: _builtins.str
     """Return only events of this resource."""
     subject: _builtins.str
-    """Return only events of this caller (`sub`)."""
+    """Return only events of callers with this `sub`. Callers of different issuers can have the same one."""
+    issuer: _builtins.str
+    """Return only events of callers of this issuer; requires `subject`."""
     def __init__(
         self,
         *,
@@ -195,10 +210,11 @@ class ListAuditEventsRequest(_message.Message):
         page_token: _builtins.str = ...,
         resource: _builtins.str = ...,
         subject: _builtins.str = ...,
+        issuer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "resource", b"resource", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "page_size", b"page_size", "page_token", b"page_token", "resource", b"resource", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,12 +258,15 @@ class RoleBinding(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     GRANTED_BY_FIELD_NUMBER: _builtins.int
+    GRANTED_BY_ISSUER_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """UUID of the user in UserService."""
     role: _builtins.str
     """Name of the role."""
     granted_by: _builtins.str
     """`sub` of the caller who granted the role."""
+    granted_by_issuer: _builtins.str
+    """Issuer of that caller; empty for bindings from before it was recorded."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time at which the role was granted."""
@@ -259,10 +278,11 @@ class RoleBinding(_message.Message):
         role: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         granted_by: _builtins.str = ...,
+        granted_by_issuer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "granted_by", b"granted_by", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "granted_by", b"granted_by", "granted_by_issuer", b"granted_by_issuer", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
