@@ -23,6 +23,8 @@ def test_descriptor_set_is_complete_and_has_the_access_rules(cli: Cli, tmp_path:
         assert [method.name for method in service.methods] == [m.name for m in spec.descriptor.methods]
     assert pool.FindExtensionByName("gatehouse.authz.v1.access")
     assert pool.FindExtensionByName("buf.validate.field")
+    assert pool.FindMessageTypeByName("google.rpc.ErrorInfo")
+    assert pool.FindServiceByName("grpc.health.v1.Health")
 
 
 def test_file_that_cannot_be_written_is_an_error_of_one_line(cli: Cli, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -31,11 +32,30 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["make test", "make lint", "make chaos QUICK=1", "make docs", "make test-keycloak", "make test-compose"],
+    [
+        "make test",
+        "make lint",
+        "make chaos QUICK=1",
+        "make test-interop",
+        "make docs",
+        "make test-keycloak",
+        "make test-compose",
+    ],
 )
 def test_workflows_and_ci_script_run_the_same_targets(command: str) -> None:
     assert f"- run: {command}\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert f"part {command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_lock_file_of_the_node_client_has_hashes_and_no_address_of_a_registry() -> None:
+    """npm adds addresses unless `omit-lockfile-registry-resolved` is set, as in the folder's .npmrc."""
+    lock = json.loads((ROOT / "tests" / "interop" / "node" / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert packages
+    assert [
+        name for name, package in packages.items() if not package["integrity"].startswith("sha512-")
+    ] == []
+    assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
 @pytest.mark.parametrize(

@@ -281,8 +281,8 @@ RULES += "host all postgres 127.0.0.1/32 trust\n"
 
 
 @contextlib.contextmanager
-def run_system() -> Iterator[System]:
-    """Run everything until the context ends."""
+def run_system(**more: str) -> Iterator[System]:
+    """Run everything until the context ends; `more` are further settings."""
     folder = Path(tempfile.mkdtemp(prefix="gh-sys-"))
     tls = write_certificates(folder)
     stack = contextlib.ExitStack()
@@ -320,6 +320,7 @@ def run_system() -> Iterator[System]:
         "GATEHOUSE_TELEMETRY__EXPORT_SECONDS": "0.2",
         "GATEHOUSE_DATABASE__MIGRATE_URL": owner,
     }
+    settings |= more
     for name, role in LOGIN_ROLES.items():
         upper, word = name.upper(), DATABASE_PASSWORDS[name]
         settings |= {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 
 from gatehouse.app.services import SERVICES
 
 
 def descriptor_set() -> FileDescriptorSet:
-    """Return the protos of all services with everything that they import, each after its imports."""
+    """Return the protos of all services, of error details and of health, each after its imports."""
     files: dict[str, FileDescriptor] = {}
 
     def add(file: FileDescriptor) -> None:
@@ -20,6 +22,8 @@ def descriptor_set() -> FileDescriptorSet:
 
     for spec in SERVICES.values():
         add(spec.descriptor.file)
+    add(error_details_pb2.DESCRIPTOR)
+    add(health_pb2.DESCRIPTOR)
     found = FileDescriptorSet()
     for file in files.values():
         file.CopyToProto(found.file.add())
