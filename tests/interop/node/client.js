@@ -75,6 +75,7 @@ async function call(one) {
   const { requestStream, responseStream } = definitions[service][name]
   const requests = [...(one.requests ?? [])]
   const responses = []
+  let full = false
   let status = { code: grpc.status.OK, details: '', metadata: new grpc.Metadata() }
   await new Promise((ended) => {
     const keep = (error, response) => error || responses.push(response)
@@ -90,13 +91,14 @@ async function call(one) {
     }
     stream.on('error', () => {}) // `status` reports it too
     stream.on('status', (found) => {
-      if (responses.length !== one.limit) status = found // else it is our own cancellation
+      if (!full) status = found // else it is our own cancellation
       if (!responseStream) ended()
     })
     stream.on('end', ended)
     stream.on('data', (response) => {
       responses.push(response)
-      if (responses.length === one.limit) {
+      full = responses.length === one.limit
+      if (full) {
         ended()
         stream.cancel() // closing the channel would wait for it
       } else if (requestStream) send()
