@@ -17,6 +17,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 # As in gatehouse/__main__.py.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+# No test uses the logins or the keyring of the developer.
+os.environ["XDG_STATE_HOME"] = "/nonexistent"
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+
 # A slow machine is not a defect; speed is measured by `make bench`.
 hypothesis.settings.register_profile("gatehouse", deadline=None)
 hypothesis.settings.load_profile("gatehouse")

@@ -37,8 +37,9 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = project["project"]["dependencies"]
     groups = project["dependency-groups"]
-    testbed = [*runtime, *project["project"]["optional-dependencies"]["testbed"], "editables", "hatchling"]
-    dev = [*testbed, *groups["dev"]]
+    extras = project["project"]["optional-dependencies"]
+    testbed = [*runtime, *extras["testbed"], "editables", "hatchling"]
+    dev = [*testbed, *extras["keyring"], *groups["dev"]]
     locked = _compile("dev", dev)
     _compile("testbed", testbed, locked)
     _compile("runtime", runtime, locked)

@@ -84,4 +84,5 @@ _.userinfo_endpoint
 _.validate_token_request
 _.verification_uri
 _.verification_uri_complete
+_.whoami
 _.width

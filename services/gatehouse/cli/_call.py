@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import grpc
@@ -14,8 +15,9 @@ from gatehouse.app.policy import load_policy
 from gatehouse.app.profile import load_full_profile
 from gatehouse.app.services import SERVICES, find_services
 from gatehouse.cli._errors import ExitCode, print_error
-from gatehouse.cli._options import Client, Scope, User
+from gatehouse.cli._options import Client, Scope, StoredLogin, User
 from gatehouse.cli._program import program_name
+from gatehouse.cli._stored_login import login_for_call, stored_tokens
 from gatehouse.cli._token import obtain_token, read_token
 from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
 from gatehouse.client.requests import RequestLines, find_method, parse_requests
@@ -39,6 +41,7 @@ def call(
     token: Annotated[
         str | None, typer.Option(help="Access token to use; - reads it from standard input.")
     ] = None,
+    login: StoredLogin = None,
     scope: Scope = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Responses after which to cancel a stream; 0 for no limit.")
@@ -54,14 +57,18 @@ def call(
 ) -> int:
     """Call an RPC with a request in JSON, and print each response as a line of JSON.
 
+    Without --as, --client, --token and --login, the token is that of the stored login, if there is one (see
+    `gatehouse login`) and the RPC needs a token.
+
     Examples:
+      gatehouse call users GetCurrentUser
       gatehouse call users ListUsers --as alice --data '{"page_size": 2}'
       gatehouse call users WatchUsers --as alice --limit 3
       gatehouse call users LookupUsers --as alice --data - < ids.jsonl
       gatehouse call admin GetStats --as alice
     """
-    if sum(value is not None for value in (user, client, token)) > 1:
-        raise ConfigurationError("--as, --client and --token: give one of them")
+    if sum(value is not None for value in (user, client, token, login)) > 1:
+        raise ConfigurationError("--as, --client, --token and --login: give one of them")
     if token == "-" and data == "-":  # noqa: S105 - not a secret
         raise ConfigurationError("--token and --data: only one of them can be read from standard input")
     (spec,) = find_services([service])
@@ -77,12 +84,16 @@ def call(
 
     async def run() -> Outcome:
         access_token = None if token is None else read_token(token)
+        rule = load_policy()[f"/{rpc.containing_service.full_name}/{method}"]
+        stack = AsyncExitStack()
+        tokens = None
         if user is not None or client is not None:
-            needed = sorted(load_policy()[f"/{rpc.containing_service.full_name}/{method}"].scopes)
-            access_token = await obtain_token(profile, user, client, scope, needed)
+            access_token = await obtain_token(profile, user, client, scope, sorted(rule.scopes))
+        elif access_token is None and (name := login_for_call(profile, login, public=rule.public)):
+            tokens = await stack.enter_async_context(stored_tokens(profile, name))
         trace_id, traceparent = new_trace()
         metadata = [("traceparent", traceparent)] if profile.traces_url else []
-        async with open_channel(profile, service) as channel:
+        async with stack, open_channel(profile, service, tokens) as channel:
             outcome = await call_each(
                 channel,
                 rpc,

@@ -9,6 +9,15 @@ import typer
 
 User = Annotated[str | None, typer.Option("--as", help="User whose token to use.")]
 Client = Annotated[str | None, typer.Option(help="Client whose token to use.")]
+LoginName = Annotated[
+    str | None, typer.Argument(help="Name of the login; GATEHOUSE_LOGIN, or `default`, by default.")
+]
+StoredLogin = Annotated[
+    str | None,
+    typer.Option(
+        "--login", help="Stored login whose token to use; GATEHOUSE_LOGIN, or `default`, by default."
+    ),
+]
 Scope = Annotated[str | None, typer.Option(help="Scopes to request, separated by spaces.")]
 ReadyFile = Annotated[
     Path | None, typer.Option(help="File to write the ports to, as JSON, when all servers listen.")

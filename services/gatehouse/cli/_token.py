@@ -13,11 +13,13 @@ import typer
 
 from gatehouse.app.policy import load_policy
 from gatehouse.app.profile import load_full_profile
-from gatehouse.cli._errors import CommandError, ExitCode
-from gatehouse.cli._options import Client, Scope, User
+from gatehouse.cli._errors import ExitCode
+from gatehouse.cli._issuer_errors import issuer_errors
+from gatehouse.cli._options import Client, Scope, StoredLogin, User
+from gatehouse.cli._stored_login import stored_tokens
 from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
+from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login
 from gatehouse.client.profile import ADD_TO_PROFILE, Profile
-from gatehouse.oauth import IssuerUnavailable, OAuthError
 from gatehouse.settings import ConfigurationError
 
 TokenArgument = Annotated[str, typer.Argument(help="The token; - reads it from standard input.")]
@@ -44,19 +46,9 @@ async def issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
     Raises:
         CommandError: The issuer refuses or is unavailable.
     """
-    try:
+    with issuer_errors():
         async with open_issuer_client(profile) as client:
             yield client
-    except IssuerUnavailable as error:
-        why = f"{error}: {error.detail}" if error.detail else str(error)
-        raise CommandError(
-            f"the issuer gave no usable answer ({why}); check that it is running, and its URL",
-            ExitCode.UNREACHABLE,
-        ) from None
-    except OAuthError as error:
-        raise CommandError(
-            f"the issuer refused ({error}); check the user, the client and the scopes", ExitCode.REFUSED
-        ) from None
 
 
 async def obtain_token(
@@ -100,17 +92,30 @@ def _password(profile: Profile, user: str) -> str:
 
 
 @token_app.command("obtain")
-def token_obtain(user: User = None, client: Client = None, scope: Scope = None) -> int:
-    """Print a new access token of a user or of a client.
+def token_obtain(
+    user: User = None, client: Client = None, login: StoredLogin = None, scope: Scope = None
+) -> int:
+    """Print an access token: that of the stored login, or a new one of a user or of a client.
 
     Examples:
+      gatehouse token obtain
       gatehouse token obtain --as alice --scope "read:users admin"
       gatehouse token obtain --client gatehouse-worker
     """
-    if (user is None) == (client is None):
-        raise ConfigurationError("--as, --client: give one of them")
-    typer.echo(asyncio.run(obtain_token(load_full_profile(), user, client, scope)))
+    if sum(value is not None for value in (user, client, login)) > 1:
+        raise ConfigurationError("--as, --client and --login: give one of them")
+    profile = load_full_profile()
+    if user is None and client is None:
+        name = chosen_login(login) or DEFAULT_LOGIN
+        typer.echo(asyncio.run(_stored_token(profile, name)))
+    else:
+        typer.echo(asyncio.run(obtain_token(profile, user, client, scope)))
     return ExitCode.OK
+
+
+async def _stored_token(profile: Profile, name: str) -> str:
+    async with stored_tokens(profile, name) as tokens:
+        return await tokens.token()
 
 
 @token_app.command("decode")

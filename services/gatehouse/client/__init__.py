@@ -9,15 +9,29 @@ if TYPE_CHECKING:
     from gatehouse.client.browser_login import login_in_browser
     from gatehouse.client.call_credentials import NO_TOKEN, TokenCallCredentials
     from gatehouse.client.channel import connect
-    from gatehouse.client.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PublicClient
+    from gatehouse.client.client_auth import (
+        ClientAuth,
+        ClientSecretBasic,
+        ClientSecretPost,
+        PublicClient,
+        TlsClientAuth,
+    )
     from gatehouse.client.client_credentials import ClientCredentials
     from gatehouse.client.device_login import DevicePrompt, login_on_device
     from gatehouse.client.fixed_token import FileToken, StaticToken
-    from gatehouse.client.login_errors import LoginCancelled, LoginRequired, TokenFileError
+    from gatehouse.client.keyring_store import KeyringStore
+    from gatehouse.client.login_errors import (
+        LoginCancelled,
+        LoginRequired,
+        TokenFileError,
+        TokenStoreError,
+    )
     from gatehouse.client.login_store import FileStore, Login, LoginStore, MemoryStore
     from gatehouse.client.oauth_client import OAuthClient
+    from gatehouse.client.password import PasswordGrant
     from gatehouse.client.private_key_jwt import PrivateKeyJwt
     from gatehouse.client.refresh import Refresh
+    from gatehouse.client.shared_grant import SharedGrant
     from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
     from gatehouse.client.token_exchange import TokenExchange
@@ -34,22 +48,27 @@ __all__ = [
     "FileStore",
     "FileToken",
     "Grant",
+    "KeyringStore",
     "Login",
     "LoginCancelled",
     "LoginRequired",
     "LoginStore",
     "MemoryStore",
     "OAuthClient",
+    "PasswordGrant",
     "PrivateKeyJwt",
     "PublicClient",
     "Refresh",
+    "SharedGrant",
     "StaticToken",
+    "TlsClientAuth",
     "TokenCallCredentials",
     "TokenExchange",
     "TokenFileError",
     "TokenManager",
     "TokenResponse",
     "TokenSource",
+    "TokenStoreError",
     "connect",
     "create_oauth2_channel",
     "introspect",
@@ -68,6 +87,7 @@ _MODULES = {
     "FileStore": "login_store",
     "FileToken": "fixed_token",
     "Grant": "token_manager",
+    "KeyringStore": "keyring_store",
     "Login": "login_store",
     "LoginCancelled": "login_errors",
     "LoginRequired": "login_errors",
@@ -75,14 +95,18 @@ _MODULES = {
     "MemoryStore": "login_store",
     "NO_TOKEN": "call_credentials",
     "OAuthClient": "oauth_client",
+    "PasswordGrant": "password",
     "PrivateKeyJwt": "private_key_jwt",
     "PublicClient": "client_auth",
     "Refresh": "refresh",
+    "SharedGrant": "shared_grant",
     "StaticToken": "fixed_token",
+    "TlsClientAuth": "client_auth",
     "TokenCallCredentials": "call_credentials",
     "TokenExchange": "token_exchange",
     "TokenFileError": "login_errors",
     "TokenManager": "token_manager",
+    "TokenStoreError": "login_errors",
     "TokenSource": "token_source",
     "connect": "channel",
     "create_oauth2_channel": "sync_channel",

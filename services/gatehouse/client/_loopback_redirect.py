@@ -15,11 +15,37 @@ _MAX_FIELDS = 20
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:1.1rem system-ui;margin:20vh auto;max-width:30rem;text-align:center}}</style>
-<h1>{title}</h1><p>{text}</p></html>
+<meta name="viewport" content="width=device-width">
+<style>
+:root{{color-scheme:light dark;--page:#f4f5f7;--card:#fff;--text:#1d2329;--soft:#5b6670}}
+@media(prefers-color-scheme:dark){{:root{{--page:#14181c;--card:#1e2429;--text:#e8ecef;--soft:#a3aeb8}}}}
+body{{background:var(--page);color:var(--text);font:1.05rem/1.5 system-ui,sans-serif;margin:0;
+display:grid;place-items:center;min-height:100vh}}
+main{{background:var(--card);border-radius:1rem;box-shadow:0 2px 16px #0002;margin:1rem;max-width:26rem;
+padding:2.5rem;text-align:center}}
+.mark{{color:{color};font-size:3rem;line-height:1}}h1{{font-size:1.4rem;margin:.8rem 0 .4rem}}
+p{{color:var(--soft);margin:0}}
+</style>
+<main><div class="mark" aria-hidden="true">{mark}</div><h1>{title}</h1><p>{text}</p></main></html>
 """
-_DONE = _PAGE.format(title="Back to the program", text="You can close this page.")
-_REFUSED = _PAGE.format(title="Not a response to this login", text="Start the login in the program again.")
+_DONE = _PAGE.format(
+    mark="&#10003;",
+    color="#2e9e5b",
+    title="Back to the program",
+    text="It has received your login. You can close this page.",
+)
+_DECLINED = _PAGE.format(
+    mark="&#10007;",
+    color="#d04437",
+    title="You are not logged in",
+    text="The program says why. You can close this page.",
+)
+_REFUSED = _PAGE.format(
+    mark="&#33;",
+    color="#c77700",
+    title="Not a response to this login",
+    text="Start the login in the program again. You can close this page.",
+)
 
 
 @asynccontextmanager
@@ -43,7 +69,8 @@ async def loopback_redirect(
                 query = _query(await reader.readuntil(b"\r\n\r\n"))
         good = query is not None and not arrived.done() and accepts(query)
         with suppress(OSError):
-            writer.write(_response("200 OK", _DONE) if good else _response("400 Bad Request", _REFUSED))
+            page = _DECLINED if "error" in (query or {}) else _DONE
+            writer.write(_response("200 OK", page) if good else _response("400 Bad Request", _REFUSED))
             writer.close()
             async with asyncio.timeout(_REQUEST_SECONDS):
                 await writer.wait_closed()

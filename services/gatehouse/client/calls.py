@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from gatehouse.client.channel import connect
 from gatehouse.client.profile import Profile
+from gatehouse.client.token_source import TokenSource
 from gatehouse.settings import TlsSettings
 
 _STATUS_SECONDS = 1.0
@@ -50,10 +51,13 @@ def new_trace() -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_channel(profile: Profile, service: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel to a service of a profile, without access tokens."""
+async def open_channel(
+    profile: Profile, service: str, tokens: TokenSource | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel to a service of a profile; without `tokens` it sends none."""
     tls = TlsSettings(ca_file=profile.ca_file, plaintext=profile.plaintext)
-    async with connect(profile.targets[service], tls=tls, server_name=profile.server_name) as channel:
+    target, name = profile.targets[service], profile.server_name
+    async with connect(target, tls=tls, server_name=name, tokens=tokens) as channel:
         yield channel
 
 

@@ -59,3 +59,15 @@ class ClientSecretPost:
     def credentials(self, client_id: str, audience: str) -> Credentials:  # noqa: ARG002 - see ClientAuth
         """See ClientAuth."""
         return Credentials(fields={"client_id": client_id, "client_secret": read_secret(self.secret)})
+
+
+class TlsClientAuth:
+    """`tls_client_auth` (RFC 8705 section 2.1): the certificate of the TLS connection authenticates.
+
+    Open the HTTP client with this certificate: `open_http(certificate=ClientCertificate(...))`. A self-signed
+    certificate works in the same way (`self_signed_tls_client_auth`).
+    """
+
+    def credentials(self, client_id: str, audience: str) -> Credentials:  # noqa: ARG002 - see ClientAuth
+        """See ClientAuth."""
+        return Credentials(fields={"client_id": client_id})

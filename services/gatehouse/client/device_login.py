@@ -42,6 +42,7 @@ async def login_on_device(
     on_prompt: Callable[[DevicePrompt], None],
     scope: str = "",
     *,
+    parameters: Mapping[str, str] | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> TokenResponse:
@@ -51,6 +52,7 @@ async def login_on_device(
         client: The client to log in to.
         on_prompt: Shows the page and the code to the user.
         scope: Scopes to request, separated by spaces.
+        parameters: Further parameters of the authorization request, such as `audience`.
         sleep: Waits for a number of seconds.
         monotonic: Seconds of a monotonic clock.
 
@@ -64,7 +66,8 @@ async def login_on_device(
         raise IssuerUnavailable("device_authorization_endpoint_missing", detail="not in the metadata")
     verifier = new_verifier()
     ends_at = monotonic()
-    body = await client.post(endpoint, {"scope": scope} | challenge(verifier), "device_authorization")
+    request = {**(parameters or {}), "scope": scope, **challenge(verifier)}
+    body = await client.post(endpoint, request, "device_authorization")
     prompt, device_code = _parse(body)
     ends_at += prompt.expires_in
     interval = _seconds(body.get("interval"), 5.0, MAX_INTERVAL_SECONDS)

@@ -11,8 +11,8 @@ class LoginRequired(OAuthError):
     """There is no login, or it has ended: the user has to log in.
 
     Args:
-        error: The `error` code with which the issuer ended the login, such as `invalid_grant`; "" if there
-            was no login.
+        error: The `error` code with which the issuer ended the login, such as `invalid_grant`; `expired` if
+            it ended without; "" if there was no login.
     """
 
     def __init__(self, error: str = "") -> None:
@@ -34,7 +34,11 @@ class LoginCancelled(OAuthError):
         self.reason = reason
 
 
-class TokenFileError(OAuthError):
+class TokenStoreError(OAuthError):
+    """Stored tokens cannot be read or written; the text says where, and why."""
+
+
+class TokenFileError(TokenStoreError):
     """A file with a token or a login cannot be used.
 
     Args:

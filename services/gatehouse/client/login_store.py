@@ -1,49 +1,81 @@
-"""Where the tokens of a logged-in user are kept: in memory, or in a file that several processes share."""
+"""Where the tokens of a login are kept: in memory, or in a file that several processes share."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.client.login_errors import TokenFileError
+from gatehouse.client.private_files import file_lock, read_private, replace_private
 from gatehouse.client.token_endpoint import TokenResponse
 
-LOCK_SECONDS = 60.0
-_POLL_SECONDS = 0.02
+MIN_REMAINING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The tokens of a user.
+    """The tokens of a user, or of a client.
 
     Attributes:
-        refresh_token: The refresh token to use next.
+        refresh_token: The refresh token to use next; "" if the issuer gave none.
         access_token: The access token that came with it.
         expires_at: End of the access token, in seconds since the epoch.
         scope: Scopes of the access token, separated by spaces; "" if the issuer did not name them.
+        client_secret: Secret of the client that refreshes, if the user has typed it.
     """
 
     refresh_token: str = field(repr=False)
     access_token: str = field(repr=False)
     expires_at: float
     scope: str = ""
+    client_secret: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, response: TokenResponse, refresh_token: str, now: float) -> Login:
+    def of(cls, response: TokenResponse, now: float, client_secret: str = "") -> Login:
         """Return the login of a token response that arrived at `now`."""
-        return cls(refresh_token, response.access_token, now + response.expires_in, response.scope)
+        return cls("", "", now, client_secret=client_secret).renewed(response, now)
+
+    def renewed(self, response: TokenResponse, now: float) -> Login:
+        """Return the login after a token response that arrived at `now`.
+
+        Without a new refresh token, the old one stays valid; without scopes, they are those of before.
+        """
+        return replace(
+            self,
+            refresh_token=response.refresh_token or self.refresh_token,
+            access_token=response.access_token,
+            expires_at=now + response.expires_in,
+            scope=response.scope or self.scope,
+        )
+
+    def response(self, now: float) -> TokenResponse | None:
+        """Return the access token as a response that arrives at `now`, None if it ends soon."""
+        remaining = self.expires_at - now
+        if remaining < MIN_REMAINING_SECONDS:
+            return None
+        return TokenResponse(self.access_token, "Bearer", remaining, self.scope)
 
 
 _LOGIN = TypeAdapter(Login)
+
+
+def dump_login(login: Login) -> bytes:
+    """Return a login as JSON."""
+    return _LOGIN.dump_json(login)
+
+
+def parse_login(content: bytes | str) -> Login | None:
+    """Return a login from JSON, None if it is not one."""
+    try:
+        return _LOGIN.validate_json(content)
+    except ValidationError:
+        return None
 
 
 class LoginStore(Protocol):
@@ -53,7 +85,7 @@ class LoginStore(Protocol):
         """Return the lock, which excludes all other users of the same login.
 
         Raises:
-            TokenFileError: The lock cannot be taken.
+            TokenStoreError: The lock cannot be taken.
         """
         ...
 
@@ -61,7 +93,7 @@ class LoginStore(Protocol):
         """Return the login, None if there is none.
 
         Raises:
-            TokenFileError: It cannot be read.
+            TokenStoreError: It cannot be read.
         """
         ...
 
@@ -69,7 +101,7 @@ class LoginStore(Protocol):
         """Replace the login; None deletes it.
 
         Raises:
-            TokenFileError: It cannot be written; the old one is kept.
+            TokenStoreError: It cannot be written; the old one is kept.
         """
         ...
 
@@ -107,75 +139,20 @@ class FileStore:
         # A link to the file stays a link.
         self._path = Path(os.path.realpath(path))
 
-    @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """See LoginStore. The operating system releases the lock of a process that ends."""
-        lock = self._path.with_name(f"{self._path.name}.lock")
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise TokenFileError(lock, error.strerror or "cannot be opened") from None
-        try:
-            await _lock(descriptor, lock)
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractAsyncContextManager[None]:
+        """See LoginStore."""
+        return file_lock(self._path.with_name(f"{self._path.name}.lock"))
 
     def load(self) -> Login | None:
         """See LoginStore."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        content = read_private(self._path)
+        if content is None:
             return None
-        except OSError as error:
-            raise TokenFileError(self._path, error.strerror or "cannot be read") from None
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(descriptor).st_mode & 0o077:
-                raise TokenFileError(self._path, "other users can access it; run chmod 600, or log in again")
-            content = file.read()
-        try:
-            return _LOGIN.validate_json(content)
-        except ValidationError:
-            raise TokenFileError(self._path, "contains no login; delete it and log in again") from None
+        login = parse_login(content)
+        if login is None:
+            raise TokenFileError(self._path, "contains no login; delete it and log in again")
+        return login
 
     def save(self, login: Login | None) -> None:
         """See LoginStore."""
-        try:
-            if login is None:
-                self._path.unlink(missing_ok=True)
-            else:
-                self._replace(_LOGIN.dump_json(login))
-        except OSError as error:
-            raise TokenFileError(self._path, error.strerror or "cannot be written") from None
-
-    def _replace(self, content: bytes) -> None:
-        # mkstemp creates the file with mode 0600.
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).replace(self._path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
-
-
-async def _lock(descriptor: int, path: Path) -> None:
-    """Lock a file without blocking the event loop."""
-    try:
-        async with asyncio.timeout(LOCK_SECONDS):
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    await asyncio.sleep(_POLL_SECONDS)
-                else:
-                    return
-    except TimeoutError:
-        raise TokenFileError(path, f"locked by another process for {LOCK_SECONDS:.0f} s") from None
-    except OSError as error:
-        raise TokenFileError(path, error.strerror or "cannot be locked") from None
+        replace_private(self._path, None if login is None else dump_login(login))

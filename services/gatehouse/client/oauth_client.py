@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from gatehouse.client.client_auth import ClientAuth, PublicClient
-from gatehouse.client.token_endpoint import TokenResponse, post, request_token
+from gatehouse.client.client_auth import ClientAuth, PublicClient, TlsClientAuth
+from gatehouse.client.token_endpoint import TokenResponse, post, refusal, request_token
 from gatehouse.oauth import IssuerUnavailable, Metadata, OAuthError, TokenRequestFailed, discover
 
 WAITING = frozenset({"authorization_pending", "slow_down"})
@@ -65,7 +65,7 @@ class OAuthClient:
             IssuerUnavailable: The issuer gave no usable response.
         """
         try:
-            endpoint = self._token_endpoint or await self._discovered_token_endpoint()
+            endpoint = self._token_endpoint or await self._endpoint("token_endpoint")
             data, basic = self._authenticated(form, endpoint)
             response = await request_token(
                 self._http, endpoint, data, basic, allow_http=self._allow_http, clock=self._clock
@@ -104,18 +104,48 @@ class OAuthClient:
         """
         if self._metadata is None or self._has_failed:
             try:
-                self._metadata = await discover(
+                metadata = await discover(
                     self._http, self._issuer, self._discovery_url, allow_http=self._allow_http
                 )
+                with_certificate = isinstance(self._auth, TlsClientAuth)
+                self._metadata = metadata.for_mutual_tls() if with_certificate else metadata
             except IssuerUnavailable:
                 if self._metadata is None:
                     raise
         return self._metadata
 
-    async def _discovered_token_endpoint(self) -> str:
-        endpoint = (await self.metadata()).token_endpoint
+    async def introspect(self, token: str) -> Mapping[str, object]:
+        """Introspect a token (RFC 7662).
+
+        Raises:
+            TokenRequestFailed: The issuer refused.
+            IssuerUnavailable: The issuer has no such endpoint, or gave no usable response.
+        """
+        endpoint = await self._endpoint("introspection_endpoint")
+        return await self.post(endpoint, {"token": token}, "introspection")
+
+    async def revoke(self, token: str, hint: str = "", *, endpoint: str = "") -> None:
+        """Revoke a token (RFC 7009).
+
+        Args:
+            token: An access token or a refresh token that was issued to this client.
+            hint: Its type: `access_token`, `refresh_token` or "".
+            endpoint: URL of the endpoint, if not the one in the metadata.
+
+        Raises:
+            TokenRequestFailed: The issuer refused, even if with status 200.
+            IssuerUnavailable: The issuer has no such endpoint, or gave no usable response.
+        """
+        endpoint = endpoint or await self._endpoint("revocation_endpoint")
+        data, basic = self._authenticated({"token": token, "token_type_hint": hint}, endpoint)
+        response = await post(self._http, endpoint, data, basic, self._allow_http, self._clock, "revocation")
+        if response.body is not None and "error" in response.body:
+            raise refusal(response)
+
+    async def _endpoint(self, name: str) -> str:
+        endpoint: str = getattr(await self.metadata(), name)
         if not endpoint:
-            raise IssuerUnavailable("token_endpoint_missing", detail="not in the metadata")
+            raise IssuerUnavailable(f"{name}_missing", detail="not in the metadata")
         return endpoint
 
     def _authenticated(

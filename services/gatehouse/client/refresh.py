@@ -12,8 +12,6 @@ from gatehouse.client.oauth_client import OAuthClient
 from gatehouse.client.token_endpoint import TokenResponse
 from gatehouse.oauth import TokenRequestFailed
 
-MIN_REMAINING_SECONDS = 60.0
-
 
 class Refresh:
     """A Grant that refreshes the login in a store.
@@ -50,19 +48,19 @@ class Refresh:
 
         Raises:
             TokenRequestFailed: The response has no refresh token.
-            TokenFileError: They cannot be stored.
+            TokenStoreError: They cannot be stored.
         """
         if response.refresh_token is None:
             raise TokenRequestFailed("no_refresh_token", detail="the token response contains none")
         async with self._store.locked():
-            self._store.save(Login.of(response, response.refresh_token, self._clock()))
+            self._store.save(Login.of(response, self._clock()))
 
     async def request(self) -> TokenResponse:
         """See Grant.
 
         Raises:
             LoginRequired: There is no login, or the issuer has ended it.
-            TokenFileError: The store cannot be used.
+            TokenStoreError: The store cannot be used.
         """
         task = asyncio.create_task(self._locked_request())
         try:
@@ -91,15 +89,19 @@ class Refresh:
 
     def _stored(self, login: Login) -> TokenResponse | None:
         """Return the access token in the store, unless it ends soon or is the one to be replaced."""
-        token = login.access_token
-        remaining = login.expires_at - self._clock()
-        if self._scope or token == self._returned or remaining < MIN_REMAINING_SECONDS:
+        if self._scope or login.access_token == self._returned:
             return None
-        return TokenResponse(token, "Bearer", remaining, login.scope)
+        return login.response(self._clock())
 
     async def _refresh(self, login: Login) -> TokenResponse:
-        sent = login.refresh_token
-        form = {"grant_type": "refresh_token", "refresh_token": sent, "scope": self._scope}
+        if not login.refresh_token:
+            self._store.save(None)
+            raise LoginRequired("expired")
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": login.refresh_token,
+            "scope": self._scope,
+        }
         try:
             response = await self._client.request_token(form)
         except TokenRequestFailed as error:
@@ -107,8 +109,7 @@ class Refresh:
                 raise
             self._store.save(None)
             raise LoginRequired(error.error) from None
-        # Without a new refresh token, the old one stays valid.
-        following = Login.of(response, response.refresh_token or sent, self._clock())
+        following = login.renewed(response, self._clock())
         self._unsaved = (login, following)
         self._store.save(following)
         self._unsaved = None

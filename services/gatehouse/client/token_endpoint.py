@@ -116,7 +116,7 @@ async def revoke(
         auth = (client_id, client_secret)
     response = await post(http, endpoint, data, auth, allow_http, time.time, "revocation")
     if response.body is not None and "error" in response.body:
-        raise _refusal(response)
+        raise refusal(response)
 
 
 async def post(
@@ -134,11 +134,12 @@ async def post(
         retry_after = _retry_after_seconds(response.retry_after, clock)
         raise IssuerUnavailable(f"{what}_busy", retry_after, detail=response.detail)
     if not response.ok:
-        raise _refusal(response)
+        raise refusal(response)
     return response
 
 
-def _refusal(response: IssuerResponse) -> TokenRequestFailed:
+def refusal(response: IssuerResponse) -> TokenRequestFailed:
+    """Return the error of a response that refuses a request."""
     return TokenRequestFailed(response.error or "malformed_response", detail=response.detail)
 
 

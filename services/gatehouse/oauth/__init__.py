@@ -14,7 +14,7 @@ from gatehouse.oauth.errors import (
     Refusal,
     TokenRequestFailed,
 )
-from gatehouse.oauth.http_client import open_http
+from gatehouse.oauth.http_client import ClientCertificate, open_http
 from gatehouse.oauth.keys import backoff_seconds
 from gatehouse.oauth.multi_issuer import MultiIssuerVerifier
 from gatehouse.oauth.observer import NoObserver, Observer, Source
@@ -31,6 +31,7 @@ from gatehouse.oauth.verifier import Precheck, TokenVerifier, no_precheck
 __all__ = [
     "MAX_AUTHORIZATION_CHARS",
     "Actor",
+    "ClientCertificate",
     "HttpFailure",
     "InsufficientScope",
     "InsufficientUserAuthentication",

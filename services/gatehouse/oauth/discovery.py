@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import httpx
@@ -27,6 +27,16 @@ class Metadata:
     end_session_endpoint: str = ""
     iss_in_response: bool = False
     """Whether authorization responses contain `iss` (RFC 9207)."""
+    mutual_tls: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints by name for clients with a certificate, if they differ (RFC 8705 section 5)."""
+
+    def for_mutual_tls(self) -> Metadata:
+        """Return the metadata for a client with a certificate."""
+        endpoints: dict[str, Any] = dict(self.mutual_tls)
+        return replace(self, **endpoints)
+
+
+_ENDPOINTS = [field.name for field in fields(Metadata) if field.name.endswith(("_endpoint", "_uri"))]
 
 
 def oidc_url(issuer: str) -> str:
@@ -86,9 +96,20 @@ def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: 
     # Metadata that came over https cannot send tokens and secrets over http, not even to loopback. That of an
     # issuer with an http URL names http endpoints for browsers.
     needs_https = not allow_http and {httpx.URL(url).scheme, httpx.URL(issuer).scheme} == {"https"}
+    aliases = document.get("mtls_endpoint_aliases")
+    endpoints, mutual_tls = (
+        _endpoints(source, allow_http=allow_http, needs_https=needs_https)
+        for source in (document, aliases if isinstance(aliases, Mapping) else {})
+    )
+    iss_in_response = document.get("authorization_response_iss_parameter_supported") is True
+    return Metadata(issuer=issuer, **endpoints, iss_in_response=iss_in_response, mutual_tls=mutual_tls)
+
+
+def _endpoints(document: Mapping[str, Any], *, allow_http: bool, needs_https: bool) -> dict[str, str]:
+    """Return the endpoints in a document."""
     endpoints: dict[str, str] = {}
-    for field in fields(Metadata)[1:-1]:
-        value = document.get(field.name)
+    for name in _ENDPOINTS:
+        value = document.get(name)
         if value is None:
             continue
         if (
@@ -96,7 +117,6 @@ def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: 
             or request_url_error(value, allow_http=allow_http)
             or (needs_https and httpx.URL(value).scheme != "https")
         ):
-            raise IssuerUnavailable("discovery_malformed", detail=f"{field.name} is not an https URL")
-        endpoints[field.name] = value
-    iss_in_response = document.get("authorization_response_iss_parameter_supported") is True
-    return Metadata(issuer=issuer, **endpoints, iss_in_response=iss_in_response)
+            raise IssuerUnavailable("discovery_malformed", detail=f"{name} is not an https URL")
+        endpoints[name] = value
+    return endpoints

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from opentelemetry.trace import Tracer
@@ -20,10 +21,18 @@ RELOAD_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 
 
+class ClientCertificate(NamedTuple):
+    """The certificate of a client, with its chain, and its private key, unencrypted, as PEM files."""
+
+    certificate_file: Path
+    private_key_file: Path
+
+
 def open_http(
     ca_file: Path | None = None,
     proxy: str | None = None,
     *,
+    certificate: ClientCertificate | None = None,
     tracer: Tracer | None = None,
     reload_seconds: float = RELOAD_SECONDS,
 ) -> httpx.AsyncClient:
@@ -32,13 +41,16 @@ def open_http(
     Args:
         ca_file: PEM certificate authorities to trust in addition to the system's.
         proxy: URL of an HTTP proxy, with its credentials.
+        certificate: Certificate of the client, for mutual TLS (RFC 8705); reloaded when its files change.
         tracer: Creates a span for each request; None creates none.
         reload_seconds: Shortest time between two checks for changed authorities.
 
     Raises:
-        ConfigurationError: The CA file cannot be used.
+        ConfigurationError: The CA file or the certificate cannot be used.
     """
-    transport: httpx.AsyncBaseTransport = IssuerTransport(ca_file, proxy, reload_seconds)
+    transport: httpx.AsyncBaseTransport = IssuerTransport(
+        ca_file, proxy, reload_seconds, certificate=certificate
+    )
     if tracer is not None:
         transport = TracedTransport(tracer, transport)
     return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
@@ -58,9 +70,10 @@ class IssuerTransport(httpx.AsyncBaseTransport):
         proxy: URL of an HTTP proxy, with its credentials.
         reload_seconds: Shortest time between two checks for changed authorities.
         monotonic: Seconds of a monotonic clock.
+        certificate: Certificate of the client, for mutual TLS.
 
     Raises:
-        ConfigurationError: The CA file cannot be used.
+        ConfigurationError: The CA file or the certificate cannot be used.
     """
 
     def __init__(
@@ -69,12 +82,16 @@ class IssuerTransport(httpx.AsyncBaseTransport):
         proxy: str | None,
         reload_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         self._ca_file = ca_file
         self._proxy = proxy
+        self._certificate = certificate
         system = ssl.get_default_verify_paths().cafile
         files = [Path(system)] if system else []
-        self._files = FileCheck(files + ([ca_file] if ca_file else []), reload_seconds, monotonic)
+        files += [ca_file] if ca_file else []
+        self._files = FileCheck([*files, *(certificate or ())], reload_seconds, monotonic)
         self._refused = ""
         self._transports = self._open()
         self._closing: set[asyncio.Task[None]] = set()
@@ -116,6 +133,8 @@ class IssuerTransport(httpx.AsyncBaseTransport):
             except (OSError, ssl.SSLError) as error:
                 reason = error.strerror or getattr(error, "reason", None) or "no PEM certificate"
                 raise ConfigurationError(f"{self._ca_file}: not usable as a CA file ({reason})") from None
+        if self._certificate is not None:
+            _load_certificate(context, self._certificate)
         proxy = None
         if self._proxy is not None:
             over_tls = self._proxy.startswith("https:")
@@ -148,6 +167,16 @@ class IssuerTransport(httpx.AsyncBaseTransport):
             task = asyncio.create_task(_close_later(transport))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: ClientCertificate) -> None:
+    try:
+        # With a password, OpenSSL does not ask for one in the terminal.
+        context.load_cert_chain(*certificate, password="")
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "no PEM certificate and key"
+        files = " and ".join(map(str, certificate))
+        raise ConfigurationError(f"{files}: not usable as a client certificate ({reason})") from None
 
 
 async def _close_later(transport: httpx.AsyncHTTPTransport) -> None:

@@ -22,7 +22,7 @@ from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Setting
 S = TypeVar("S", bound=Settings)
 
 _PREFIX = "GATEHOUSE_"
-_OTHER_NAMES = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK"}
+_OTHER_NAMES = {"GATEHOUSE_SECRETS_DIR", "GATEHOUSE_PROFILE", "GATEHOUSE_LOGIN", "GATEHOUSE_TRACEBACK"}
 # In place of pydantic's texts for errors of these types.
 _MESSAGES = {
     "missing": "required",

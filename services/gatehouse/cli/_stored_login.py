@@ -1,0 +1,57 @@
+"""Which stored login a command uses if the user names nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gatehouse.cli._errors import print_error
+from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login, has_login, logins_folder
+from gatehouse.client.profile import Profile, profile_file
+from gatehouse.client.token_source import TokenSource
+
+
+def login_for_call(profile: Profile, given: str | None, *, public: bool) -> str | None:
+    """Return the name of the login whose token a call sends, None to send none.
+
+    A token is for the services of one issuer, and must not be sent to others. So a login that the user has
+    not named is used only if it is of the issuer of the profile, or if no profile is named.
+
+    Args:
+        profile: The profile.
+        given: Name that the user has given.
+        public: Whether the RPC needs no token.
+    """
+    chosen = chosen_login(given)
+    if chosen is not None:
+        return chosen
+    if public or not has_login(DEFAULT_LOGIN):
+        return None
+    from gatehouse.client.stored_logins import StoredLogins  # noqa: PLC0415 - only commands with a login need it
+
+    issuer = StoredLogins(logins_folder()).require(DEFAULT_LOGIN).registration.issuer
+    if issuer != profile.issuer and profile_file() is not None:
+        print_error(
+            f"warning: no token is sent, because the stored login is of {issuer}, and the profile of "
+            f"{profile.issuer}; name another with --login, or run `gatehouse login`"
+        )
+        return None
+    return DEFAULT_LOGIN
+
+
+@asynccontextmanager
+async def stored_tokens(profile: Profile, name: str) -> AsyncIterator[TokenSource]:
+    """Open the token source of a stored login, with a valid token.
+
+    Raises:
+        CommandError: There is no valid token.
+    """
+    from gatehouse.cli._issuer_errors import issuer_errors  # noqa: PLC0415 - see above
+    from gatehouse.client.sessions import open_login  # noqa: PLC0415
+    from gatehouse.client.stored_logins import StoredLogins  # noqa: PLC0415
+
+    proxy = profile.proxy.get_secret_value() if profile.proxy else None
+    with issuer_errors(name):
+        async with open_login(StoredLogins(logins_folder()), name, proxy=proxy) as (tokens, _):
+            await tokens.token()
+            yield tokens

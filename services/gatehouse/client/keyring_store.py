@@ -1,0 +1,97 @@
+"""Logins in the keyring of the system: Keychain, Secret Service, KWallet, or any other backend of `keyring`.
+
+`keyring` is optional: `pip install 'gatehouse[keyring]'`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from gatehouse.client.login_errors import TokenStoreError
+from gatehouse.client.login_store import Login, dump_login, parse_login
+from gatehouse.client.private_files import file_lock
+
+SERVICE = "gatehouse"
+# Backends below this are not for secrets, such as one that fails, or keeps plain text.
+_MIN_PRIORITY = 1
+T = TypeVar("T")
+
+
+class KeyringStore:
+    """A LoginStore in the keyring of the system. Processes share it under the lock of a file.
+
+    Args:
+        entry: Name of the entry, which the user sees there.
+        lock: The file to lock.
+    """
+
+    def __init__(self, entry: str, lock: Path) -> None:
+        self._entry = entry
+        self._lock = lock
+
+    def locked(self) -> AbstractAsyncContextManager[None]:
+        """See LoginStore."""
+        return file_lock(self._lock)
+
+    def load(self) -> Login | None:
+        """See LoginStore."""
+        import keyring  # noqa: PLC0415 - optional, and slow to import
+
+        content = self._ask(lambda: keyring.get_password(SERVICE, self._entry))
+        if content is None:
+            return None
+        login = parse_login(content)
+        if login is None:
+            raise TokenStoreError(f"the keyring entry {self._entry} contains no login; log in again")
+        return login
+
+    def save(self, login: Login | None) -> None:
+        """See LoginStore."""
+        import keyring  # noqa: PLC0415 - see load
+        from keyring.errors import PasswordDeleteError  # noqa: PLC0415
+
+        if login is not None:
+            content = dump_login(login).decode()
+            self._ask(lambda: keyring.set_password(SERVICE, self._entry, content))
+            return
+
+        def delete() -> None:
+            try:
+                keyring.delete_password(SERVICE, self._entry)
+            except PasswordDeleteError:
+                if keyring.get_password(SERVICE, self._entry) is not None:
+                    raise
+
+        self._ask(delete)
+
+    def _ask(self, operation: Callable[[], T]) -> T:
+        try:
+            return operation()
+        except Exception as error:  # noqa: BLE001 - backends raise errors of their own, and a text may have secrets
+            raise TokenStoreError(
+                f"the keyring of the system cannot be used ({type(error).__name__}); unlock it"
+            ) from None
+
+
+def keyring_problem(entry: str) -> str:
+    """Return why the keyring of the system cannot keep a login, "" if it can.
+
+    Args:
+        entry: Entry to write, read and delete as a trial.
+    """
+    try:
+        import keyring  # noqa: PLC0415 - optional, and slow to import
+    except ImportError:
+        return "the package `keyring` is not installed"
+    try:
+        if keyring.get_keyring().priority < _MIN_PRIORITY:
+            return "there is none"
+        keyring.set_password(SERVICE, entry, SERVICE)
+        works = keyring.get_password(SERVICE, entry) == SERVICE
+        keyring.delete_password(SERVICE, entry)
+    except Exception as error:  # noqa: BLE001 - see _ask
+        return f"it fails with {type(error).__name__}"
+    return "" if works else "it does not keep what is written"

@@ -1,0 +1,430 @@
+"""Logins of the command line at the development issuer: log in, use, log out; where they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import keyring
+import keyring.backends.fail
+import pytest
+
+from gatehouse.background import BackgroundLoop
+from gatehouse.client.keyring_store import SERVICE
+from gatehouse.users.v1 import users_pb2
+from gatehouse_testbed.issuer import RunningIssuer, load_realm, run_issuer
+from tests.support import browser
+from tests.support.cli import Cli, Done, start
+from tests.support.file_keyring import FileKeyring
+from tests.support.issuer import REALM_FILE, SECRETS
+
+WARNING = "warning: the keyring of the system cannot be used"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningIssuer]:
+    """The development issuer, in a thread."""
+    ready: Future[RunningIssuer] = Future()
+    with BackgroundLoop() as background:
+        stop = asyncio.Event()
+
+        async def run() -> None:
+            async with run_issuer(load_realm(REALM_FILE, os.environ)) as running:
+                ready.set_result(running)
+                await stop.wait()
+
+        ended = background.submit(run())
+        yield ready.result(60)
+
+        async def set_stop() -> None:
+            stop.set()
+
+        background.run(set_stop())
+        ended.result(60)
+
+
+@dataclass
+class Home:
+    """A user with a computer: commands, and the folder of the logins."""
+
+    cli: Cli
+    issuer: str
+    logins: Path
+    profile: Path
+    environment: dict[str, str]
+
+    def login(self, *arguments: str, form: str = "username=alice&password=alice") -> Done:
+        """Log in with a browser that fills in `form`."""
+        program = f"{sys.executable} {browser.__file__} {form} %s"
+        # `webbrowser` reads BROWSER once in a process, so it gets a process of its own.
+        with start("login", *arguments, BROWSER=program, **self.environment) as process:
+            out, err = process.communicate(timeout=60)
+        return Done(process.returncode, out, err)
+
+    def worker(self, *arguments: str) -> Done:
+        """Log in as the worker, which needs no browser, under the name `worker`."""
+        return self.cli(
+            *("login", "worker", "--client-credentials", "--client-id", "gatehouse-worker"),
+            *("--scope", "read:users", *arguments),
+        )
+
+    def whoami(self, *arguments: str) -> dict[str, Any]:
+        """Return who a login is."""
+        done = self.cli("whoami", *arguments, "--format", "json")
+        assert done.code == 0, done.err
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    def tokens(self, name: str = "default") -> dict[str, Any]:
+        """Return the tokens of a login, from its file."""
+        found: dict[str, Any] = json.loads((self.logins / name / "tokens.json").read_text())
+        return found
+
+    def write_tokens(self, **changes: Any) -> None:
+        """Change the stored tokens of the default login."""
+        (self.logins / "default" / "tokens.json").write_text(json.dumps(self.tokens() | changes))
+
+    def is_active(self, token: str) -> bool:
+        """Return whether a token is active at the issuer."""
+        done = self.cli("token", "introspect", "-", given=token)
+        return bool(json.loads(done.out)["active"])
+
+
+@pytest.fixture
+def home(cli: Cli, running: RunningIssuer, tmp_path: Path) -> Home:
+    """A user without any login, with a profile of the development issuer."""
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"issuer": running.issuer, "clients": SECRETS, "plaintext": True}))
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state"), "GATEHOUSE_PROFILE": str(profile)}
+    cli.set(**environment)
+    folder = tmp_path / "state" / "gatehouse" / "logins"
+    return Home(cli, running.issuer, folder, profile, environment)
+
+
+@pytest.fixture
+def system_keyring(home: Home, tmp_path: Path) -> Iterator[Path]:
+    """A keyring that works, in this process and its children."""
+    home.environment |= {
+        "PYTHON_KEYRING_BACKEND": "tests.support.file_keyring.FileKeyring",
+        "TEST_KEYRING": str(tmp_path / "keyring.json"),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+    }
+    home.cli.set(**home.environment)
+    before = keyring.get_keyring()
+    keyring.set_keyring(FileKeyring())
+    yield tmp_path / "keyring.json"
+    keyring.set_keyring(before)
+
+
+def test_user_logs_in_with_the_browser_and_logs_out(home: Home) -> None:
+    done = home.login()
+    assert (done.code, done.out) == (0, f"logged in to {home.issuer} as alice (login default)\n")
+    assert f"  {home.issuer}/protocol/openid-connect/auth?" in done.err
+    assert WARNING in done.err
+    assert f"{home.logins / 'default' / 'tokens.json'}, which only you can read" in done.err
+    files = list((home.logins / "default").iterdir())
+    assert sorted(file.name for file in files) == ["login.json", "tokens.json", "tokens.json.lock"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+    found = home.whoami()
+    assert 0 < found.pop("expires_in") <= 300
+    assert "read:users" in found.pop("scopes")
+    assert found == {
+        "login": "default",
+        "issuer": home.issuer,
+        "client": "gatehouse-console",
+        "user": "alice",
+        "subject": "00000000-0000-4000-8000-0000000a11ce",
+        "roles": ["admin", "editor", "user"],
+        "renewable": True,
+        "kept_in": "file",
+    }
+    table = home.cli("whoami").out
+    assert "alice" in table
+    assert "then it is renewed" in table
+
+    tokens = home.tokens()
+    assert home.is_active(tokens["access_token"])
+    done = home.cli("logout")
+    assert (done.code, done.out, done.err) == (0, "logged out (default)\n", "")
+    assert not home.is_active(tokens["access_token"])
+    assert [path.name for path in home.logins.rglob("*") if path.is_file()] == ["tokens.json.lock"]
+    for command in ("whoami", "logout"):
+        done = home.cli(command)
+        assert (done.code, done.out) == (1, "")
+        assert "no login; log in first with" in done.err
+
+
+def test_user_who_declines_has_no_login(home: Home) -> None:
+    done = home.login(form="decline")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("gatehouse: the user did not log in (access_denied)\n")
+    assert not home.logins.exists()
+
+
+def test_interrupt_ends_a_login_silently(home: Home) -> None:
+    with start("login", "--no-browser", **home.environment) as process:
+        assert process.stderr is not None
+        assert "Log in on this page" in process.stderr.readline()
+        assert home.issuer in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+    assert not home.logins.exists()
+
+
+def test_access_token_that_ends_soon_is_renewed_with_a_rotating_refresh_token(home: Home) -> None:
+    home.login()
+    before = home.tokens()
+    home.write_tokens(expires_at=0)
+    assert home.whoami()["expires_in"] > 200
+    after = home.tokens()
+    assert after["refresh_token"] != before["refresh_token"]
+    assert home.tokens() == after
+    assert home.cli("token", "obtain").out == f"{after['access_token']}\n"
+
+
+def test_login_that_the_issuer_has_ended_says_so(home: Home) -> None:
+    home.login()
+    tokens = home.tokens()
+    form = {"client_id": "gatehouse-console", "refresh_token": tokens["refresh_token"]}
+    httpx.post(f"{home.issuer}/protocol/openid-connect/logout", data=form).raise_for_status()
+    home.write_tokens(expires_at=0)
+    done = home.cli("whoami")
+    assert done.code == 1
+    assert "the login has ended (invalid_grant); log in again with `" in done.err
+    assert done.err.count("\n") == 1
+    # The issuer has nothing to revoke.
+    assert home.cli("logout").code == 0
+
+
+def test_client_logs_in_and_processes_share_its_token(home: Home) -> None:
+    done = home.worker()
+    assert (done.code, done.out) == (0, f"logged in to {home.issuer} as gatehouse-worker (login worker)\n")
+    found = home.whoami("worker")
+    assert (found["user"], found["scopes"], found["renewable"]) == ("", ["read:users"], True)
+    token = home.cli("token", "obtain", "--login", "worker").out
+    assert home.cli("token", "obtain", GATEHOUSE_LOGIN="worker").out == token
+    assert token.strip() == home.tokens("worker")["access_token"]
+    assert home.cli("logout", "worker").code == 0
+    assert not home.is_active(token)
+
+
+def test_several_logins_are_side_by_side(home: Home) -> None:
+    home.worker()
+    home.login("alice", "--scope", "openid")
+    listed = json.loads(home.cli("whoami", "--all", "--format", "json").out)
+    assert [(row["login"], row["user"]) for row in listed] == [("alice", "alice"), ("worker", "")]
+    assert home.whoami("alice")["scopes"] == ["openid"]
+    done = home.cli("whoami")
+    assert done.code == 1
+    assert "there are logins named alice, worker" in done.err
+
+
+def test_login_again_needs_no_options(home: Home) -> None:
+    home.worker()
+    home.cli.set(GATEHOUSE_PROFILE="")
+    (home.logins.parent / "secret").write_text(SECRETS["gatehouse-worker"])
+    done = home.cli("login", "worker", "--client-secret-file", str(home.logins.parent / "secret"))
+    assert (done.code, home.whoami("worker")["scopes"]) == (0, ["read:users"])
+    assert WARNING not in done.err
+
+
+def test_any_issuer_is_named_by_its_url(home: Home) -> None:
+    home.cli.set(GATEHOUSE_PROFILE="")
+    done = home.cli("login", "--issuer", home.issuer)
+    assert (done.code, "name the client that is registered there with --client-id" in done.err) == (2, True)
+    arguments = ("--issuer", home.issuer, "--client-id", "gatehouse-worker", "--client-credentials")
+    secret = f"{SECRETS['gatehouse-worker']}\n"
+    done = home.cli("login", "other", *arguments, "--client-secret-file", "-", given=secret)
+    assert done.code == 0
+    assert home.whoami("other")["client"] == "gatehouse-worker"
+    # The secret is kept with the tokens, and in no other file.
+    assert home.tokens("other")["client_secret"] == secret.strip()
+    assert secret.strip() not in (home.logins / "other" / "login.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "text"),
+    [
+        (["--issuer", "http://127.0.0.1:1/realms/x", "--client-id", "x"], "", 3, "gave no usable answer"),
+        (["--issuer", "http://id.test", "--client-id", "x"], "", 3, "gave no usable answer (url_not_https"),
+        (["--client-credentials", "--client-id", "none"], "", 2, "name a file with --client-secret-file"),
+        (
+            ["--client-credentials", "--client-id", "gatehouse-worker", "--client-secret-file", "-"],
+            "wrong",
+            1,
+            "the issuer refused (unauthorized_client)",
+        ),
+        (
+            ["--client-credentials", "--client-id", "x", "--client-secret-file", "no"],
+            "",
+            2,
+            "client secret: cannot read",
+        ),
+        (["--client-id", "x", "--private-key-file", "no"], "", 2, "private key: cannot read"),
+        (["--client-id", "x", "--certificate-file", "no"], "", 2, "name the private key file"),
+        (["--client-credentials"], "", 2, "name the client with --client-id"),
+        (["--device", "--client-credentials"], "", 2, "give one of them"),
+        (["../x"], "", 2, "../x: not a name of a login"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_error_says_what_failed_in_one_line(
+    home: Home, arguments: list[str], given: str, code: int, text: str
+) -> None:
+    done = home.cli("login", *arguments, given=given)
+    assert (done.code, done.out) == (code, "")
+    assert text in done.err
+    assert done.err.count("\n") == 1
+    assert not home.logins.exists()
+
+
+def test_login_is_kept_if_it_cannot_be_revoked(home: Home) -> None:
+    home.worker()
+    path = home.logins / "worker" / "login.json"
+    path.write_text(path.read_text().replace(home.issuer, "http://127.0.0.1:1/realms/x"))
+    done = home.cli("logout", "worker")
+    assert done.code == 3
+    assert "the login is kept; `" in done.err
+    assert done.err.count("\n") == 1
+    assert path.exists()
+    assert home.cli("logout", "worker", "--local").out == "logged out (worker)\n"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"flow": "canary"}'])
+def test_damaged_login_is_named_without_its_content(home: Home, content: str) -> None:
+    path = home.logins / "default" / "login.json"
+    path.parent.mkdir(parents=True)
+    path.touch(mode=0o600)
+    path.write_text(content)
+    done = home.cli("whoami")
+    assert done.code == 3
+    assert done.err == f"gatehouse: {path}: not a login of this version; delete it and log in again\n"
+
+
+# The keyring.
+
+
+def test_login_is_kept_in_the_keyring_if_it_works(home: Home, system_keyring: Path) -> None:
+    done = home.login()
+    assert (done.code, WARNING in done.err) == (0, False)
+    assert home.whoami()["kept_in"] == "keyring"
+    assert "the keyring of the system" in home.cli("whoami").out
+    assert not (home.logins / "default" / "tokens.json").exists()
+    assert list(json.loads(system_keyring.read_text())) == [f"{SERVICE} {home.logins / 'default'}"]
+    assert home.cli("logout").code == 0
+    assert json.loads(system_keyring.read_text()) == {}
+
+
+def test_login_moves_from_a_file_to_the_keyring(home: Home, system_keyring: Path) -> None:
+    keyring.set_keyring(keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call] # it is of keyring
+    assert WARNING in home.worker().err
+    keyring.set_keyring(FileKeyring())
+    assert WARNING not in home.worker().err
+    assert not (home.logins / "worker" / "tokens.json").exists()
+    assert home.whoami("worker")["kept_in"] == "keyring"
+
+
+def test_locked_keyring_is_named(home: Home, system_keyring: Path) -> None:
+    home.worker()
+    system_keyring.unlink()
+    system_keyring.mkdir()
+    done = home.cli("whoami", "worker")
+    assert done.code == 3
+    assert done.err == "gatehouse: the keyring of the system cannot be used (KeyringError); unlock it\n"
+    assert "it fails with KeyringError" in home.login("--scope", "openid").err
+
+
+def test_processes_share_a_rotating_login_in_the_keyring(home: Home, system_keyring: Path) -> None:
+    """The issuer ends the session if a refresh token is used twice."""
+    home.login("--scope", "openid")
+    entries = json.loads(system_keyring.read_text())
+    (name,) = entries
+    entries[name] = json.dumps(json.loads(entries[name]) | {"expires_at": 0})
+    system_keyring.write_text(json.dumps(entries))
+    processes = [start("token", "obtain", **home.environment) for _ in range(3)]
+    outputs = []
+    for process in processes:
+        with process:
+            outputs.append(process.communicate(timeout=60))
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert len({out for out, _ in outputs}) == 1
+    assert home.is_active(outputs[0][0])
+
+
+# The login in other commands.
+
+
+@pytest.fixture
+def users(home: Home) -> Iterator[Callable[..., tuple[Done, str | None]]]:
+    """Return a function that calls an RPC of a UserService, and returns the token that it gets."""
+    seen: list[dict[str, Any]] = []
+
+    def count_users(request: Any, context: Any) -> Any:
+        seen.append(dict(context.invocation_metadata()))
+        return users_pb2.CountUsersResponse()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        count_users,
+        users_pb2.CountUsersRequest.FromString,
+        users_pb2.CountUsersResponse.SerializeToString,
+    )
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        server.add_registered_method_handlers("gatehouse.users.v1.UserService", {"CountUsers": handler})
+        target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        home.profile.write_text(
+            json.dumps(json.loads(home.profile.read_text()) | {"targets": {"users": target}})
+        )
+
+        def call(*arguments: str, **environment: str) -> tuple[Done, str | None]:
+            seen.clear()
+            done = home.cli("call", "users", "CountUsers", *arguments, **environment)
+            return done, seen[0].get("authorization") if seen else None
+
+        yield call
+        server.stop(None).wait()
+
+
+def test_call_uses_the_stored_login(home: Home, users: Callable[..., tuple[Done, str | None]]) -> None:
+    assert users()[1] is None
+    home.worker()
+    worker = f"Bearer {home.tokens('worker')['access_token']}"
+    assert users()[1] is None
+    assert users("--login", "worker")[1] == worker
+    assert users(GATEHOUSE_LOGIN="worker")[1] == worker
+    home.login("--scope", "openid read:users")
+    home.cli.set(GATEHOUSE_LOGIN="")
+    done, sent = users()
+    assert (done.code, done.err, sent) == (0, "", f"Bearer {home.tokens()['access_token']}")
+    assert users("--token", "other")[1] == "Bearer other"
+    done, sent = users("--token", "other", "--login", "worker")
+    assert (done.code, sent) == (2, None)
+    done, sent = users("--login", "nobody")
+    assert (done.code, sent) == (1, None)
+    assert "no login; log in first with `" in done.err
+
+
+def test_token_is_not_sent_to_services_of_another_issuer(
+    home: Home, users: Callable[..., tuple[Done, str | None]]
+) -> None:
+    home.login("--scope", "openid")
+    content = json.loads(home.profile.read_text())
+    home.profile.write_text(json.dumps(content | {"issuer": "https://other.test"}))
+    done, sent = users()
+    assert sent is None
+    assert f"warning: no token is sent, because the stored login is of {home.issuer}" in done.err
+    assert users("--login", "default")[1] == f"Bearer {home.tokens()['access_token']}"

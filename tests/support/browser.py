@@ -1,0 +1,32 @@
+"""A browser without a screen, as $BROWSER: `python browser.py FORM URL` opens a page and fills in its form.
+
+FORM is the content of the form, or `decline` to answer as an issuer whose user has declined.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from http.cookiejar import CookieJar
+from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
+
+
+def main(form: str, url: str) -> None:
+    """Open the page."""
+    browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(CookieJar()))
+    if form == "decline":
+        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        issuer = url.partition("/protocol/")[0]
+        answer = urlencode({"error": "access_denied", "state": query["state"], "iss": issuer})
+        browser.open(f"{query['redirect_uri']}?{answer}").read()
+        return
+    with browser.open(url) as page:
+        action = re.search(r'action="([^"]+)"', page.read().decode())
+    assert action is not None
+    browser.open(html.unescape(action[1]), form.encode()).read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
