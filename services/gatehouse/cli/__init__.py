@@ -24,6 +24,7 @@ _COMMANDS = {
     "serve": "gatehouse.cli._serve:serve",
     "migrate": "gatehouse.cli._migrate:migrate",
     "doctor": "gatehouse.cli._doctor:doctor",
+    "issuer-check": "gatehouse.cli._issuer_check:issuer_check",
     "healthcheck": "gatehouse.cli._health:healthcheck",
     "call": "gatehouse.cli._call:call",
     "login": "gatehouse.cli._login:login",

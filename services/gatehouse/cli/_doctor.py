@@ -16,8 +16,8 @@ from gatehouse.cli._program import name_program
 from gatehouse.runtime.doctor import Status
 from gatehouse.settings import load_settings
 
-_COLUMNS = ("check", "status", "detail")
-_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+COLUMNS = ("check", "status", "detail")
+STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor(
@@ -45,7 +45,7 @@ def doctor(
     results = asyncio.run(diagnose(settings, specs))
     rows = [(result.check, result.status.value, name_program(result.detail)) for result in results]
     if output_format == "json":
-        typer.echo(json.dumps([dict(zip(_COLUMNS, row, strict=True)) for row in rows], indent=2))
+        typer.echo(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2))
     else:
-        print_table(_COLUMNS, rows, styles=_STYLES)
+        print_table(COLUMNS, rows, styles=STYLES)
     return ExitCode.REFUSED if any(result.status is Status.FAILED for result in results) else ExitCode.OK

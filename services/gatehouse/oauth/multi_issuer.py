@@ -96,6 +96,14 @@ class MultiIssuerVerifier:
         await self._flight.aclose()
         await asyncio.gather(*(issuer.aclose() for issuer in self._issuers.values()))
 
+    def settings_for(self, token: PresentedToken) -> IssuerSettings:
+        """Return the settings of the issuer that is asked about a token.
+
+        Raises:
+            InvalidToken: There is none.
+        """
+        return self._issuer_of(token).config
+
     async def verify(
         self,
         token: PresentedToken,

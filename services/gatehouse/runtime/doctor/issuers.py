@@ -83,7 +83,7 @@ async def _discover(config: IssuerSettings, http: httpx.AsyncClient) -> str:
 async def _check_keys(config: IssuerSettings, http: httpx.AsyncClient) -> str:
     """Fetch the keys, and look for one that can be used with the accepted algorithms."""
     last = _LastErrors()
-    async with _verifier(config, "jwt", http, last) as verifier:
+    async with open_verifier(_in_mode(config, "jwt"), http, last) as verifier:
         await verifier.start()
     error = last.errors["keys"]
     if error is not None:
@@ -94,7 +94,7 @@ async def _check_keys(config: IssuerSettings, http: httpx.AsyncClient) -> str:
 async def _check_introspection(config: IssuerSettings, http: httpx.AsyncClient) -> str:
     """Ask about a random token, which must be inactive."""
     # In this mode the verifier takes opaque tokens.
-    async with _verifier(config, "introspection", http, NoObserver()) as verifier:
+    async with open_verifier(_in_mode(config, "introspection"), http, NoObserver()) as verifier:
         try:
             await verifier.verify(PresentedToken(secrets.token_urlsafe()))
         except InvalidToken:
@@ -104,12 +104,20 @@ async def _check_introspection(config: IssuerSettings, http: httpx.AsyncClient) 
     raise Problem("a random token is active; correct `introspection_endpoint`")
 
 
+def _in_mode(config: IssuerSettings, mode: VerifyMode) -> IssuerSettings:
+    return config.model_copy(update={"mode": mode})
+
+
 @asynccontextmanager
-async def _verifier(
-    config: IssuerSettings, mode: VerifyMode, http: httpx.AsyncClient, observer: Observer
+async def open_verifier(
+    config: IssuerSettings,
+    http: httpx.AsyncClient,
+    observer: Observer,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[MultiIssuerVerifier]:
-    config = config.model_copy(update={"mode": mode, "timeout_seconds": CHECK_SECONDS - 1})
-    verifier = MultiIssuerVerifier([config], http_for=lambda _: http, observer=observer)
+    """Open the verifier of the services for one issuer, with more time for its requests."""
+    config = config.model_copy(update={"timeout_seconds": CHECK_SECONDS - 1})
+    verifier = MultiIssuerVerifier([config], http_for=lambda _: http, observer=observer, clock=clock)
     try:
         yield verifier
     finally:
