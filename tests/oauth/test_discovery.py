@@ -76,6 +76,35 @@ async def test_metadata_is_read_from_the_openid_connect_url(
     assert [request.path for request in idp.requests] == [f"/realms/test/{METADATA}"]
 
 
+@pytest.mark.parametrize(("value", "sent"), [(True, True), (False, False), ("true", False), (None, False)])
+async def test_metadata_says_whether_authorization_responses_contain_the_issuer(
+    value: object, sent: bool, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    idp.answer(METADATA, Reply(idp.metadata() | {"authorization_response_iss_parameter_supported": value}))
+
+    assert (await discover(http, idp.issuer)).iss_in_response is sent
+
+
+@pytest.mark.parametrize(
+    ("issuer", "shown"),
+    [
+        ("https://id.test/realms/r", "https://id.test/realms/r"),
+        ("http://keycloak:8080/realms/r", "http://keycloak:8080/realms/r"),
+        ("canary\n", "(no URL)"),
+        (["https://id.test"], "(no URL)"),
+        (None, "(no URL)"),
+    ],
+)
+async def test_metadata_of_another_issuer_is_refused_with_the_url_of_both(
+    issuer: object, shown: str, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    idp.answer(METADATA, Reply(idp.metadata() | {"issuer": issuer}))
+
+    with pytest.raises(IssuerUnavailable, match="discovery_issuer_mismatch") as caught:
+        await discover(http, idp.issuer)
+    assert caught.value.detail == f"expected {idp.issuer}, found {shown}"
+
+
 @pytest.mark.parametrize("status", [404, 405, 400, 401, 403, 500, 503])
 async def test_rfc_8414_url_is_tried_after_an_http_error(
     status: int, http: httpx.AsyncClient, idp: LoopbackIssuer

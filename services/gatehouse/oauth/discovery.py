@@ -68,9 +68,6 @@ async def discover(
     Raises:
         IssuerUnavailable: There is no metadata, or it belongs to another issuer.
     """
-    url_problem = "" if discovery_url else request_url_error(issuer, allow_http=allow_http)
-    if url_problem:
-        raise IssuerUnavailable(url_problem)
     url = discovery_url or oidc_url(issuer)
     try:
         document = await get_object(http, url, allow_http=allow_http, what="discovery")
