@@ -18,10 +18,8 @@ from gatehouse.oauth import (
     IssuerUnavailable,
     MultiIssuerVerifier,
     OAuthError,
-    Precheck,
     PresentedToken,
     Principal,
-    no_precheck,
 )
 from gatehouse.settings import IssuerSettings
 from tests.support.oauth_issuers import (
@@ -103,16 +101,9 @@ class Verifier(MultiIssuerVerifier):
         configs = [config.model_copy(update=changes) for config in configs]
         super().__init__(configs, http_for=lambda _: http, **options)
 
-    async def verify(
-        self,
-        token: PresentedToken | str,
-        *,
-        online: bool = False,
-        precheck: Precheck = no_precheck,
-        source: str = "",
-    ) -> Principal:
+    async def verify(self, token: PresentedToken | str, **options: Any) -> Principal:
         presented = PresentedToken(token) if isinstance(token, str) else token
-        return await super().verify(presented, online=online, precheck=precheck, source=source)
+        return await super().verify(presented, **options)
 
 
 class MakeVerifier(Protocol):

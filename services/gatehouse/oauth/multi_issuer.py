@@ -170,10 +170,9 @@ class MultiIssuerVerifier:
         started = self._monotonic()
         principal, method = await issuer.confirm(token, key, signed, online=online, source=source)
         self._observer.verified(method)
-        # The lifetime counts from the request, not from the response.
+        # The budget counts from the request, not from the response; expiry is checked at each use.
         elapsed = self._monotonic() - started
-        budget = issuer.config.revocation_budget_seconds
-        seconds = min(principal.expires_at - self._clock(), budget) - elapsed
+        seconds = issuer.config.revocation_budget_seconds - elapsed
         self._cache.put(key, principal, seconds, principal.size())
         return principal
 
