@@ -1,4 +1,4 @@
-"""Commands that the test bed adds to `gatehouse`: demo, issuer, seed, tour, trace."""
+"""Commands that the test bed adds to `gatehouse`: demo, issuer, seed, testbed, tour, trace."""
 
 from __future__ import annotations
 
@@ -116,6 +116,31 @@ def seed() -> int:
     created = asyncio.run(seed_directory(load_full_profile()))
     typer.echo(f"{created} users created")
     return ExitCode.OK
+
+
+def bed(
+    realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Also write the description to this file when all is ready.")
+    ] = None,
+    control_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the API; 0 for a free one.")
+    ] = 0,
+) -> int:
+    """Run the whole system for the tests of another program, in any language.
+
+    Prints one line of JSON with all addresses, certificates and secrets when it is ready. `control_url` in it
+    is an HTTP API for tokens, faults, the clock, recorded calls and reset. The command ends on SIGTERM, and
+    at the end of standard input if that is a pipe.
+
+    Examples:
+      gatehouse testbed --ready-file testbed.json
+    """
+    require_extra()
+    from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_testbed.bed.run import run_testbed  # noqa: PLC0415
+
+    return run_loop(run_testbed(realm, ready_file, control_port))
 
 
 def tour(svg: Svg = None) -> int:

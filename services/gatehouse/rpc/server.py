@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -60,6 +61,8 @@ class Server:
         policy: Access rules for RPCs whose protos have none.
         problems: Returns why the services are not ready, nothing if they are; polled for the health service.
         interceptors: Additional interceptors, called after authorization.
+        observers: Additional interceptors around the whole chain, called for every call.
+        clock: Seconds since the epoch.
 
     Raises:
         PolicyError: An RPC has no access rule, or a rule is invalid.
@@ -77,6 +80,8 @@ class Server:
         policy: PolicyOptions | None = None,
         problems: Callable[[], Sequence[str]] = tuple,
         interceptors: Sequence[Interceptor] = (),
+        observers: Sequence[Interceptor] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings = settings or ServerSettings()
         self._metrics, self._logger = telemetry.metrics, telemetry.logger
@@ -101,13 +106,16 @@ class Server:
         methods = [Method.of(path, self.policy[path], handler) for path, handler in handlers.items()]
         self._log_lines = LoggingInterceptor(telemetry.logger)
         chain: list[Interceptor] = [
+            *observers,
             TracingInterceptor(telemetry.tracer),
             self._metrics,
             self._log_lines,
             ErrorsInterceptor(telemetry.logger),
             MetadataInterceptor(settings.max_metadata_bytes),
             LimitsInterceptor(settings),
-            AuthorizationInterceptor(verifier, self._metrics, recheck_seconds=settings.recheck_seconds),
+            AuthorizationInterceptor(
+                verifier, self._metrics, recheck_seconds=settings.recheck_seconds, clock=clock
+            ),
             *interceptors,
         ]
         self._router = Router(methods, chain, self._drain, settings.max_metadata_bytes)

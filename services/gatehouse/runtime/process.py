@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Tracer
 
 from gatehouse.oauth import MultiIssuerVerifier
-from gatehouse.rpc import AccessRule, RpcMetrics, Server, ServerTelemetry, Service
+from gatehouse.rpc import AccessRule, Interceptor, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.rpc.tls import server_credentials
 from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.issuers import IssuerTelemetry
@@ -54,6 +54,23 @@ def open_database(settings: Settings, spec: ServiceSpec[Any], tracer: Tracer | N
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a test bed changes in a process; by default nothing.
+
+    Attributes:
+        clock: Seconds since the epoch.
+        monotonic: Clock in seconds.
+        interceptors: See Server.
+        observers: See Server.
+    """
+
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    interceptors: Sequence[Interceptor] = ()
+    observers: Sequence[Interceptor] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltServer:
     """The server of a service, and its background work; neither is started yet."""
 
@@ -69,6 +86,7 @@ class Process:
         telemetry: Logger, tracer and meter.
         rules: Access rules of all services, by path.
         stack: Closes what is opened here.
+        hooks: Clocks and additional interceptors.
 
     Raises:
         ConfigurationError: No issuer is configured, or its CA file cannot be read.
@@ -81,8 +99,10 @@ class Process:
         telemetry: Telemetry,
         rules: Mapping[str, AccessRule],
         stack: AsyncExitStack,
+        hooks: Hooks | None = None,
     ) -> None:
         self._settings = settings
+        self._hooks = hooks = hooks or Hooks()
         self._telemetry = telemetry
         self._rules = rules
         self._stack = stack
@@ -103,6 +123,8 @@ class Process:
             http_for=self._http_for,
             tracer=telemetry.tracer,
             observer=self._issuers,
+            clock=hooks.clock,
+            monotonic=hooks.monotonic,
         )
         stack.push_async_callback(self.verifier.aclose)
         self._pools: dict[str, Database] = {}
@@ -126,7 +148,7 @@ class Process:
             logger=self._telemetry.logger,
             tracer=self._telemetry.tracer,
             meter=self._telemetry.meter,
-            clock=time.time,
+            clock=self._hooks.clock,
             exit_stack=self._stack,
         )
 
@@ -150,6 +172,9 @@ class Process:
             telemetry=ServerTelemetry(self._telemetry.logger, self._tracer(), self._metrics),
             settings=self._settings.server,
             problems=lambda: self._problems(spec, readiness),
+            interceptors=self._hooks.interceptors,
+            observers=self._hooks.observers,
+            clock=self._hooks.clock,
         )
         return BuiltServer(server, (*built.background, readiness))
 

@@ -120,6 +120,7 @@ def create_app(
     base_url: str,
     clock: Callable[[], float] = time.time,
     admin_password: str | None = None,
+    keys: SigningKeys | None = None,
 ) -> Starlette:
     """Return the web application of the issuer.
 
@@ -129,13 +130,14 @@ def create_app(
         clock: Seconds since the epoch.
         admin_password: Password of `admin` for the admin API. If None there is no such user, and only service
             accounts with roles of `realm-management` can use the API.
+        keys: Its signing keys; new ones if None.
+
+    Returns:
+        The application; its `state.tokens` are the Tokens of the realm.
     """
     issuer = f"{base_url.rstrip('/')}/realms/{realm.name}"
     protocol_url = f"{issuer}/protocol/openid-connect"
-    keys = SigningKeys()
-    keys.add("ES256", 100)
-    keys.add("RS256", 90)
-    server = IssuerServer(Tokens(realm, issuer, keys, Sessions(), clock))
+    server = IssuerServer(Tokens(realm, issuer, keys or SigningKeys.create(), Sessions(), clock))
     endpoints, login = _Endpoints(server, protocol_url), Login(server, issuer, protocol_url)
     root, protocol = f"/realms/{realm.name}", f"/realms/{realm.name}/protocol/openid-connect"
     routes = [
@@ -167,4 +169,6 @@ def create_app(
         return error.response()
 
     handlers: dict[Any, Any] = {404: not_found, 405: not_allowed, Refusal: refused}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.state.tokens = server.tokens
+    return app

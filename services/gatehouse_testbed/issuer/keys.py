@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -40,6 +40,20 @@ class SigningKeys:
     def __init__(self) -> None:
         self._keys: list[SigningKey] = []
         self._private_secret = secrets.token_bytes(64)
+
+    @classmethod
+    def create(cls) -> Self:
+        """Return the keys of a new realm: one for each algorithm."""
+        keys = cls()
+        keys.add("ES256", 100)
+        keys.add("RS256", 90)
+        return keys
+
+    def copy(self) -> SigningKeys:
+        """Return the same keys, for a realm that changes them independently."""
+        keys = SigningKeys()
+        keys._keys = [replace(key) for key in self._keys]
+        return keys
 
     def add(self, algorithm: str, priority: int, *, active: bool = True, enabled: bool = True) -> SigningKey:
         """Create a key.

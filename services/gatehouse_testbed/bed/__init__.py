@@ -1,0 +1,1 @@
+"""The test bed: a counterpart for the tests of other programs."""

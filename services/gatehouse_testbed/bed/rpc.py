@@ -1,0 +1,163 @@
+"""Interceptors of the test bed: one injects faults into calls, the other records the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from pydantic import BaseModel
+
+from gatehouse.oauth import Principal
+from gatehouse.rpc import Call, Method
+from gatehouse.rpc.call import Next, Status
+from gatehouse.rpc.errors import StatusError, error_info
+from gatehouse_testbed.bed.faults import Faults, RpcFault
+
+MAX_CALLS = 10_000
+
+
+class _EndOfStream(Exception):
+    """Ends a stream early with the status OK."""
+
+
+class FaultInterceptor:
+    """Inject the faults that are in effect. It is called after authorization.
+
+    Args:
+        faults: All faults.
+        names: User name by `sub`.
+    """
+
+    def __init__(self, faults: Faults, names: Mapping[str, str]) -> None:
+        self._faults = faults
+        self._names = names
+
+    def intercept(self, method: Method, call_next: Next) -> Next:
+        """See Interceptor.intercept."""
+
+        async def handle(call: Call) -> None:
+            callers = frozenset(callers_of(call.principal, self._names))
+            fault = next(
+                (f for f in self._faults.of(RpcFault) if f.matches(method.path, callers) and f.happens()),
+                None,
+            )
+            if fault is None:
+                await call_next(call)
+                return
+            await asyncio.sleep(fault.delay_seconds)
+            if fault.hang:
+                await asyncio.Event().wait()
+            if fault.code is None:
+                await call_next(call)
+                return
+            if fault.after_messages is None:
+                raise _error(fault)
+            call.context = _Limited(call.context, fault.after_messages, _error(fault))
+            try:
+                await call_next(call)
+            except _EndOfStream:
+                return
+
+        return handle if method.observed else call_next
+
+
+def callers_of(principal: Principal | None, names: Mapping[str, str]) -> list[str]:
+    """Return the names by which a test may know a caller: user name, client id and `sub`."""
+    if principal is None:
+        return []
+    user = names.get(principal.subject)
+    return [*([user] if user else []), principal.client_id, principal.subject]
+
+
+def _error(fault: RpcFault) -> Exception:
+    assert fault.code is not None  # noqa: S101 - the caller has checked it
+    if fault.code == "OK":
+        return _EndOfStream()
+    code = grpc.StatusCode[fault.code]
+    return StatusError(Status(code, fault.message, fault.reason, (error_info(fault.reason),)))
+
+
+class _Limited:
+    """gRPC's context of a call that fails after a number of responses."""
+
+    def __init__(self, context: Any, limit: int, error: Exception) -> None:
+        self._context = context
+        self._left = limit
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, raw: bytes) -> None:
+        """Write a response; fail after the last one."""
+        await self._context.write(raw)
+        self._left -= 1
+        if self._left == 0:
+            raise self._error
+
+
+class RecordedCall(BaseModel):
+    """A call that a service received, in the order in which calls end."""
+
+    method: str
+    """`package.Service/Method`."""
+    rpc_type: str
+    """unary, server_streaming, client_streaming or bidi_streaming."""
+    code: str
+    """Its status."""
+    reason: str
+    """`reason` of its ErrorInfo, or ""."""
+    caller: str
+    """User name or client id; "" if the call was not authenticated."""
+    metadata_keys: list[str]
+    """Keys of its metadata."""
+    request_id: str
+    started_at: float
+    """Seconds since the epoch, on the clock of the test bed."""
+    duration_ms: float
+
+
+class CallRecorder:
+    """Record the calls of all services but those of health checks, the newest MAX_CALLS of them.
+
+    Args:
+        names: User name by `sub`.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, names: Mapping[str, str], clock: Callable[[], float]) -> None:
+        self._names = names
+        self._clock = clock
+        self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
+
+    def intercept(self, method: Method, call_next: Next) -> Next:
+        """See Interceptor.intercept."""
+        if not method.observed:
+            return call_next
+
+        async def handle(call: Call) -> None:
+            started_at, keys = self._clock(), [entry[0] for entry in call.context.invocation_metadata() or ()]
+            code = "CANCELLED"
+            try:
+                await call_next(call)
+                code = "OK" if call.status is None else call.status.code.name
+            finally:
+                self.calls.append(
+                    RecordedCall(
+                        method=method.name,
+                        rpc_type=method.rpc_type.value,
+                        code=code,
+                        reason="" if call.status is None else call.status.reason,
+                        caller=next(iter(callers_of(call.principal, self._names)), ""),
+                        metadata_keys=keys,
+                        request_id=call.request_id,
+                        started_at=started_at,
+                        duration_ms=(time.perf_counter() - call.started) * 1000,
+                    )
+                )
+
+        return handle

@@ -1,0 +1,39 @@
+"""All services in this process, with the clocks and interceptors of the test bed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from gatehouse.app.policy import load_policy
+from gatehouse.app.services import SERVICES, settings_model
+from gatehouse.runtime.process import Hooks, Process, cancel
+from gatehouse.runtime.telemetry import make_telemetry
+
+
+@asynccontextmanager
+async def run_services(sections: Mapping[str, Any], hooks: Hooks) -> AsyncIterator[None]:
+    """Serve all services until the context ends. They write their log to standard output.
+
+    Args:
+        sections: Sections of the settings.
+        hooks: Clocks and additional interceptors.
+
+    Raises:
+        ConfigurationError: A setting is invalid.
+        OSError: A port is not available.
+    """
+    settings = settings_model()(**sections)
+    telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-testbed")
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(telemetry.aclose, 1.0)
+        process = Process(settings, telemetry, load_policy().rules, stack, hooks)
+        starting = asyncio.create_task(process.verifier.start())
+        stack.push_async_callback(cancel, starting)
+        for name, spec in SERVICES.items():
+            server = await process.start(spec)
+            await server.start(getattr(settings, name).port)
+            stack.push_async_callback(server.stop)
+        yield

@@ -1,0 +1,333 @@
+"""The test bed, observed from outside by stock gRPC and HTTP clients."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import psutil
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from gatehouse_testbed.bed.client import Testbed, run_testbed
+from gatehouse_testbed.bed.tokens import NAMED_TOKENS
+from gatehouse_testbed.errors import TestbedError
+from tests.support.eventually import eventually
+
+Code = grpc.StatusCode
+GET_USER = "gatehouse.users.v1.UserService/GetUser"
+
+
+async def code_of(call: Any) -> grpc.StatusCode:
+    """Return the status with which a call ends."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return Code.OK
+
+
+def authorization(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+class Client:
+    """A stock client of UserService."""
+
+    def __init__(self, testbed: Testbed, channel: grpc.aio.Channel, token: str | None = None) -> None:
+        self.stub = users_pb2_grpc.UserServiceStub(channel)
+        self.bob = testbed.users["bob"]
+        self.metadata = authorization(testbed.token("alice") if token is None else token)
+
+    def get_bob(self, timeout: float = 10) -> Any:
+        request = users_pb2.GetUserRequest(user_id=self.bob)
+        return self.stub.GetUser(request, metadata=self.metadata, timeout=timeout)
+
+
+async def test_calls_succeed_and_are_recorded(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    user = await Client(gatehouse, channel).get_bob()
+    assert user.email == "bob@example.test"
+    (call,) = gatehouse.calls("GetUser")
+    assert (call.method, call.code, call.caller, call.rpc_type) == (GET_USER, "OK", "alice", "unary")
+    assert "authorization" in call.metadata_keys
+    assert gatehouse.calls("gatehouse.users.v1.UserService/ListUsers") == []
+    assert [r.status for r in gatehouse.issuer_requests("introspection")] == [200]
+
+
+@pytest.mark.parametrize("name", NAMED_TOKENS)
+async def test_named_token_is_accepted_or_refused(
+    gatehouse: Testbed, channel: grpc.aio.Channel, name: str
+) -> None:
+    kind = gatehouse.token_kinds()[name]
+    client = Client(gatehouse, channel, gatehouse.token("alice", name=name))
+    expected = Code.OK if kind.accepted else Code.UNAUTHENTICATED
+    assert await code_of(client.get_bob()) is expected, kind.description
+    assert gatehouse.calls("GetUser")[0].code == expected.name
+
+
+async def test_token_has_the_content_that_was_asked_for(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    narrow = gatehouse.token("alice", scope="read:users", lifetime_seconds=7, algorithm="RS256")
+    stub = users_pb2_grpc.UserServiceStub(channel)
+    request = users_pb2.DeleteUserRequest(user_id=gatehouse.users["bob"])
+    assert await code_of(stub.DeleteUser(request, metadata=authorization(narrow))) is Code.PERMISSION_DENIED
+    assert await code_of(Client(gatehouse, channel, narrow).get_bob()) is Code.OK
+    gatehouse.clock.advance(seconds=8)
+    assert await code_of(Client(gatehouse, channel, narrow).get_bob()) is Code.UNAUTHENTICATED
+    worker = gatehouse.token(client="gatehouse-worker")
+    assert (
+        await code_of(stub.GetCurrentUser(Empty(), metadata=authorization(worker)))
+        is not Code.UNAUTHENTICATED
+    )
+    claimed = gatehouse.token("alice", claims={"aud": None})
+    assert await code_of(Client(gatehouse, channel, claimed).get_bob()) is Code.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"user": "nobody"}, "nobody: unknown user"),
+        ({"client": "nothing"}, "nothing: unknown client"),
+        ({"name": "odd"}, "odd: unknown token; use one of valid, expired"),
+        ({"algorithm": "HS256"}, "the algorithm is not ES256 or RS256"),
+        ({"user": None}, "gatehouse-console: has no service account"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_token_that_cannot_be_made_is_an_error_that_says_why(
+    gatehouse: Testbed, content: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        gatehouse.token(**{"user": "alice", **content})
+
+
+async def test_fault_affects_as_many_calls_as_asked(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    gatehouse.faults.add(GET_USER, code="UNAVAILABLE", message="try again", times=2)
+    client = Client(gatehouse, channel)
+    with pytest.raises(grpc.aio.AioRpcError, match="try again"):
+        await client.get_bob()
+    codes = [await code_of(client.get_bob()) for _ in range(2)]
+    assert codes == [Code.UNAVAILABLE, Code.OK]
+    assert [call.code for call in gatehouse.calls("GetUser")] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
+    assert [call.reason for call in gatehouse.calls("GetUser")] == ["INJECTED_FAULT", "INJECTED_FAULT", ""]
+
+
+async def test_fault_affects_only_the_caller_that_it_names(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    gatehouse.faults.add("UserService/*", code="UNAVAILABLE")
+    gatehouse.faults.reset()
+    name = gatehouse.faults.add("GetUser", code="ABORTED", caller="alice")
+    admin = gatehouse.token("carol")
+    assert await code_of(Client(gatehouse, channel).get_bob()) is Code.ABORTED
+    assert await code_of(Client(gatehouse, channel, admin).get_bob()) is not Code.ABORTED
+    assert gatehouse.faults.list()[name]["caller"] == "alice"
+    gatehouse.faults.remove(name)
+    assert gatehouse.faults.list() == {}
+    assert await code_of(Client(gatehouse, channel).get_bob()) is Code.OK
+
+
+async def test_fault_with_a_probability_is_repeatable(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    async def codes() -> list[grpc.StatusCode]:
+        gatehouse.faults.add("*.UserService/GetUser", code="UNAVAILABLE", probability=0.5, seed=7)
+        found = [await code_of(Client(gatehouse, channel).get_bob()) for _ in range(8)]
+        gatehouse.faults.reset()
+        return found
+
+    first = await codes()
+    assert set(first) == {Code.OK, Code.UNAVAILABLE}
+    assert await codes() == first
+
+
+async def test_call_hangs_until_its_deadline_or_is_late(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    gatehouse.faults.add("GetUser", hang=True, times=1)
+    gatehouse.faults.add("GetUser", delay_seconds=0.2)
+    client = Client(gatehouse, channel)
+    assert await code_of(client.get_bob(timeout=0.3)) is Code.DEADLINE_EXCEEDED
+    assert await code_of(client.get_bob()) is Code.OK
+    assert gatehouse.calls("GetUser")[-1].duration_ms >= 200
+
+
+@pytest.mark.parametrize(("code", "expected"), [("UNAVAILABLE", Code.UNAVAILABLE), ("OK", Code.OK)])
+async def test_stream_ends_after_a_number_of_messages(
+    gatehouse: Testbed, channel: grpc.aio.Channel, code: str, expected: grpc.StatusCode
+) -> None:
+    gatehouse.faults.add("WatchUsers", code=code, after_messages=1)
+    stub = users_pb2_grpc.UserServiceStub(channel)
+    watch = stub.WatchUsers(
+        users_pb2.WatchUsersRequest(), metadata=authorization(gatehouse.token("alice")), timeout=20
+    )
+    assert await watch.read() is not grpc.aio.EOF
+    assert await watch.code() is expected
+
+
+@pytest.mark.parametrize(
+    ("target", "effects", "reason"),
+    [
+        ("GetUser", {}, "has no effect; set code, delay_seconds or hang"),
+        ("GetUser", {"code": "OK"}, "code OK needs after_messages"),
+        ("GetUser", {"code": "TEAPOT"}, "code: Input should be"),
+        ("issuer/nothing", {"status": 500}, "unknown endpoint; use issuer/ and one of"),
+        ("issuer/token", {}, "has no effect; set status"),
+        ("database", {"state": "odd"}, "state: Input should be 'down' or 'hanging'"),
+    ],
+)
+def test_invalid_fault_is_an_error_that_says_why(
+    gatehouse: Testbed, target: str, effects: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        gatehouse.faults.add(target, **effects)
+    assert gatehouse.faults.list() == {}
+
+
+def test_removing_an_unknown_fault_is_an_error_that_says_why(gatehouse: Testbed) -> None:
+    with pytest.raises(ValueError, match="fault-0: no such fault"):
+        gatehouse.faults.remove("fault-0")
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        ({"status": 500}, Code.UNAVAILABLE),
+        ({"status": 503, "retry_after": 1}, Code.UNAVAILABLE),
+        ({"html": True}, Code.UNAVAILABLE),
+        ({"refuse": True}, Code.UNAVAILABLE),
+        ({"response": {"active": False}}, Code.UNAUTHENTICATED),
+        ({"delay_seconds": 0.1}, Code.OK),
+    ],
+)
+async def test_service_meets_a_fault_of_the_issuer(
+    gatehouse: Testbed, channel: grpc.aio.Channel, effects: dict[str, Any], expected: grpc.StatusCode
+) -> None:
+    gatehouse.faults.add("issuer/introspection", **effects)
+    assert await code_of(Client(gatehouse, channel).get_bob()) is expected
+    gatehouse.reset()
+    assert await code_of(Client(gatehouse, channel).get_bob()) is Code.OK
+
+
+def test_client_meets_a_fault_of_the_issuer(gatehouse: Testbed) -> None:
+    gatehouse.faults.add("issuer/discovery", response={"issuer": "https://other.example"})
+    gatehouse.faults.add("issuer/jwks", response={"keys": []})
+    gatehouse.faults.add("issuer/token", status=503, retry_after=7)
+    base = f"{gatehouse.issuer}/protocol/openid-connect"
+    with httpx.Client(trust_env=False, timeout=0.5) as http:
+        document = http.get(f"{gatehouse.issuer}/.well-known/openid-configuration").json()
+        assert (document["issuer"], document["jwks_uri"]) == ("https://other.example", f"{base}/certs")
+        assert http.get(document["jwks_uri"]).json() == {"keys": []}
+        response = http.post(f"{base}/token", data={"grant_type": "client_credentials"})
+        assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+        gatehouse.faults.reset()
+        assert len(http.get(document["jwks_uri"]).json()["keys"]) == 2
+        gatehouse.faults.add("issuer/*", hang=True)
+        with pytest.raises(httpx.ReadTimeout):
+            http.get(document["jwks_uri"])
+    assert [(r.endpoint, r.status) for r in gatehouse.issuer_requests()] == [
+        ("discovery", 200),
+        ("jwks", 200),
+        ("token", 503),
+        ("jwks", 200),
+        ("jwks", None),
+    ]
+
+
+async def test_revoked_token_is_refused_on_the_next_call(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    token = gatehouse.token("alice")
+    assert await code_of(Client(gatehouse, channel, token).get_bob()) is Code.OK
+    gatehouse.revoke(token)
+    assert await code_of(Client(gatehouse, channel, token).get_bob()) is Code.UNAUTHENTICATED
+    gatehouse.revoke("unknown")
+
+
+async def test_reset_restores_what_a_test_has_changed(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    token = gatehouse.token("alice")
+    stub = users_pb2_grpc.UserServiceStub(channel)
+    request = users_pb2.DeleteUserRequest(user_id=gatehouse.users["bob"])
+    await stub.DeleteUser(request, metadata=authorization(token))
+    assert await code_of(Client(gatehouse, channel, token).get_bob()) is Code.NOT_FOUND
+    gatehouse.clock.advance(days=1)
+    gatehouse.faults.add("GetUser", code="INTERNAL")
+    gatehouse.reset()
+    assert (gatehouse.faults.list(), gatehouse.clock.ahead_seconds, gatehouse.calls()) == ({}, 0, [])
+    assert await code_of(Client(gatehouse, channel, token).get_bob()) is Code.UNAUTHENTICATED
+    assert await code_of(Client(gatehouse, channel).get_bob()) is Code.OK
+
+
+@pytest.mark.parametrize(("state", "expected"), [("down", "UNAVAILABLE"), ("hanging", "DEADLINE_EXCEEDED")])
+async def test_database_fails_and_recovers(
+    gatehouse: Testbed, channel: grpc.aio.Channel, state: str, expected: str
+) -> None:
+    client = Client(gatehouse, channel)
+    name = gatehouse.faults.add("database", state=state)
+    with pytest.raises(ValueError, match="another fault of the database is in effect"):
+        gatehouse.faults.add("database")
+    assert (await code_of(client.get_bob(timeout=1))).name == expected
+    gatehouse.faults.remove(name)
+
+    async def succeeds() -> bool:
+        return await code_of(client.get_bob()) is Code.OK
+
+    await eventually(succeeds)
+
+
+async def test_web_page_cannot_control_the_test_bed(gatehouse: Testbed) -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        response = await http.get(gatehouse.control_url, headers={"host": "attacker.example"})
+    assert (response.status_code, "ca_file" in response.text) == (400, False)
+
+
+def test_two_test_beds_run_at_once_and_end_with_their_owner(gatehouse: Testbed, tmp_path: Path) -> None:
+    """The owner is killed; the test bed of this session is not affected."""
+    file = tmp_path / "testbed.json"
+    script = f"""
+import time
+from gatehouse_testbed.bed.client import run_testbed
+with run_testbed("--ready-file", {str(file)!r}):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "ready\n"
+    other = json.loads(file.read_text())
+    assert set(other["targets"].values()).isdisjoint(gatehouse.targets.values())
+    children = psutil.Process(owner.pid).children(recursive=True)
+    assert len(children) >= 3
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == [], [process.cmdline() for process in alive]
+    assert not Path(other["ca_file"]).exists()
+    assert gatehouse.faults.list() == {}
+
+
+def test_test_bed_that_does_not_start_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TestbedError, match=r"does not start: .*missing.json: cannot be read") as caught,
+        run_testbed("--realm", str(tmp_path / "missing.json")),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_test_bed_that_has_ended_is_an_error_of_one_line() -> None:
+    with run_testbed() as testbed:
+        pass
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="closed"):
+        testbed.reset()
+    assert time.monotonic() - started < 5
