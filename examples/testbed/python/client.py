@@ -1,4 +1,4 @@
-"""A client of UserService, as any project may have one: it retries, and tells its callers why they are refused."""
+"""A client of UserService: it retries, and tells its callers to log in again."""
 
 from __future__ import annotations
 
