@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl
 import httpx
 import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gatehouse.client import (
     ClientCredentials,
@@ -92,16 +91,12 @@ async def test_refused_subject_token_is_replaced(
 # private_key_jwt
 
 
-def pem(key: SigningKey) -> str:
-    return str(key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
-
-
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 async def test_assertion_names_client_and_issuer_and_is_new_each_time(
     algorithm: str, http: httpx.AsyncClient, idp: LoopbackIssuer, manual_time: ManualTime
 ) -> None:
     key = SigningKey.make("client-key", algorithm)
-    auth = PrivateKeyJwt(lambda: pem(key), "client-key", algorithm, clock=manual_time.clock)
+    auth = PrivateKeyJwt(key.pem, "client-key", algorithm, clock=manual_time.clock)
     grant = ClientCredentials(OAuthClient(http, "worker", auth, issuer=idp.issuer))
     ids = set()
     for _ in range(2):
@@ -134,7 +129,7 @@ async def test_assertion_names_client_and_issuer_and_is_new_each_time(
     assert len(ids) == 2
 
 
-@pytest.mark.parametrize("key", ["canary", "", pem(SigningKey.make("other", "RS256"))], ids=range(3))
+@pytest.mark.parametrize("key", ["canary", "", SigningKey.make("other", "RS256").pem()], ids=range(3))
 def test_unusable_key_is_an_error_without_its_content(key: str) -> None:
     auth = PrivateKeyJwt(key)
     with pytest.raises(ConfigurationError, match="key of client worker: not an unencrypted PEM") as caught:

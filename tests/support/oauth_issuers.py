@@ -17,6 +17,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.eventually import eventually
 from tests.support.loopback_http import LoopbackServer, Reply, Request
@@ -96,6 +97,10 @@ class SigningKey:
             curves = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
             return cls(kid, algorithm, ec.generate_private_key(curves[algorithm]))
         return cls(kid, algorithm, rsa_key())
+
+    def pem(self) -> str:
+        """Return the private key in PEM."""
+        return str(self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
         """Return the public key as a JWK with `changes`; None removes a member."""

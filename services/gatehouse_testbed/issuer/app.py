@@ -12,12 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatehouse_testbed.issuer.admin import AdminApi
+from gatehouse_testbed.issuer.client_auth import ASSERTION_ALGORITHMS, CLIENT_AUTH_METHODS
 from gatehouse_testbed.issuer.forms import Refusal, read_form
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.login import Login, oauth2_request
 from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.issuer.server import IssuerServer
 from gatehouse_testbed.issuer.sessions import Sessions
+from gatehouse_testbed.issuer.token_exchange import TOKEN_EXCHANGE
 from gatehouse_testbed.issuer.tokens import OPENID, Tokens
 
 
@@ -33,7 +35,7 @@ class _Endpoints:
     async def discovery(self, _: Request) -> Response:
         """Return the metadata (OpenID Connect Discovery 1.0, RFC 8414)."""
         base = self._protocol_url
-        methods = ["client_secret_basic", "client_secret_post"]
+        methods, algorithms = CLIENT_AUTH_METHODS, ASSERTION_ALGORITHMS
         scopes = [scope.name for scope in self._realm.scopes.values() if scope.in_token]
         return JSONResponse(
             {
@@ -50,14 +52,18 @@ class _Endpoints:
                     "client_credentials",
                     "refresh_token",
                     "password",
+                    TOKEN_EXCHANGE,
                 ],
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256", "RS256"],
                 "token_endpoint_auth_methods_supported": methods,
+                "token_endpoint_auth_signing_alg_values_supported": algorithms,
                 "introspection_endpoint_auth_methods_supported": methods,
+                "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
                 "revocation_endpoint_auth_methods_supported": methods,
+                "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
                 "scopes_supported": [OPENID, *scopes],
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": True,

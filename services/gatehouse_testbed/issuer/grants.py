@@ -9,14 +9,13 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidRequestError, Unaut
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc7636.challenge import CODE_VERIFIER_PATTERN
 
+from gatehouse_testbed.issuer.client_auth import CLIENT_AUTH_METHODS
 from gatehouse_testbed.issuer.realm import Client, User
 from gatehouse_testbed.issuer.sessions import Code, RefreshToken, Session
 from gatehouse_testbed.issuer.tokens import OPENID, Tokens
 
-CLIENT_AUTH_METHODS = ["client_secret_basic", "client_secret_post"]
 
-
-class _Grant(grants.BaseGrant):
+class IssuerGrant(grants.BaseGrant):
     """What all grants share."""
 
     TOKEN_ENDPOINT_AUTH_METHODS: ClassVar = [*CLIENT_AUTH_METHODS, "none"]
@@ -47,9 +46,9 @@ class _Grant(grants.BaseGrant):
             user = tokens.realm.service_account(client.client_id)
             if user is None or not user.enabled:
                 raise _service_account_refused("Client")
-        elif session is None:
-            session = tokens.sessions.open(user.user_id, tokens.clock())
-        access_token, lifetime, granted = tokens.access_token(client, user, scope, session)
+        access_token, lifetime, granted = tokens.access_token(
+            client, user, scope, session, audience=request.audience
+        )
         answer: dict[str, Any] = {
             "access_token": access_token,
             "expires_in": lifetime,
@@ -82,7 +81,7 @@ def _require_user(user: User | None) -> User:
     return user
 
 
-class ClientCredentials(_Grant, grants.ClientCredentialsGrant):
+class ClientCredentials(IssuerGrant, grants.ClientCredentialsGrant):
     """RFC 6749 section 4.4."""
 
     def validate_token_request(self) -> None:
@@ -96,7 +95,7 @@ class ClientCredentials(_Grant, grants.ClientCredentialsGrant):
         self.validate_requested_scope()
 
 
-class Password(_Grant, grants.ResourceOwnerPasswordCredentialsGrant):
+class Password(IssuerGrant, grants.ResourceOwnerPasswordCredentialsGrant):
     """RFC 6749 section 4.3; deprecated, for clients with direct access grants."""
 
     def validate_token_request(self) -> None:
@@ -120,10 +119,11 @@ class Password(_Grant, grants.ResourceOwnerPasswordCredentialsGrant):
             raise InvalidGrantError("Invalid user credentials", status_code=400)
         if not user.enabled:
             raise InvalidGrantError("Account disabled", status_code=400)
+        self.request.session = self.tokens.sessions.open(user.user_id, self.tokens.clock())
         return user
 
 
-class Refresh(_Grant, grants.RefreshTokenGrant):
+class Refresh(IssuerGrant, grants.RefreshTokenGrant):
     """RFC 6749 section 6, with rotation: a second use of a refresh token ends its session."""
 
     def validate_token_request(self) -> None:
@@ -200,7 +200,7 @@ class RequiredChallenge(CodeChallenge):
         super().validate_code_verifier(grant, result)
 
 
-class AuthorizationCode(_Grant, grants.AuthorizationCodeGrant):
+class AuthorizationCode(IssuerGrant, grants.AuthorizationCodeGrant):
     """RFC 6749 section 4.1; a code can be tried once (RFC 9700 section 2.1.1)."""
 
     def save_authorization_code(self, code: str, request: Any) -> None:

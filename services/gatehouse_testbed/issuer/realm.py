@@ -69,6 +69,7 @@ class Client(_Object, ClientMixin):
 
     client_id: str
     secret: str = Field("", repr=False)
+    client_authenticator_type: str = "client-secret"
     public_client: bool = False
     enabled: bool = True
     standard_flow_enabled: bool = True
@@ -82,6 +83,11 @@ class Client(_Object, ClientMixin):
     protocol_mappers: Sequence[Mapper] = ()
     roles: set[str] = set()
     client_roles: dict[str, set[str]] = {}
+
+    @property
+    def uses_assertions(self) -> bool:
+        """Whether it authenticates with private_key_jwt, by the keys in the attribute `jwks.string`."""
+        return self.client_authenticator_type == "client-jwt"
 
     def get_client_id(self) -> str:
         """See ClientMixin."""

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from urllib.parse import unquote_plus
 
 from authlib.oauth2.rfc6749 import (
     AuthorizationServer,
-    InvalidClientError,
     InvalidRequestError,
     OAuth2Error,
     OAuth2Request,
-    UnauthorizedClientError,
 )
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
-from authlib.oauth2.rfc6749.util import extract_basic_authorization
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from gatehouse_testbed.issuer.client_auth import CLIENT_AUTH_METHODS, ClientAuthenticator
 from gatehouse_testbed.issuer.grants import (
-    CLIENT_AUTH_METHODS,
     AuthorizationCode,
     ClientCredentials,
     Password,
@@ -30,6 +26,7 @@ from gatehouse_testbed.issuer.grants import (
 )
 from gatehouse_testbed.issuer.realm import Client
 from gatehouse_testbed.issuer.sessions import Session
+from gatehouse_testbed.issuer.token_exchange import TokenExchange
 from gatehouse_testbed.issuer.tokens import Tokens
 
 _HINTS = frozenset({"access_token", "refresh_token", "requesting_party_token"})
@@ -42,6 +39,7 @@ class IssuerRequest(OAuth2Request):
         session: Session of the user, once it is known.
         nonce: Nonce of the authorization request (OpenID Connect).
         refresh_scope: Scope of the new refresh token, if it differs from that of the access token.
+        audience: The only audience that the access token is to have, "" for all that it can have.
     """
 
     def __init__(self, method: str, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
@@ -52,6 +50,7 @@ class IssuerRequest(OAuth2Request):
         self.session: Session | None = None
         self.nonce = ""
         self.refresh_scope: str | None = None
+        self.audience = ""
 
     @property
     def args(self) -> dict[str, str]:
@@ -74,7 +73,8 @@ class IssuerServer(AuthorizationServer):
     def __init__(self, tokens: Tokens) -> None:
         super().__init__()
         self.tokens = tokens
-        for grant in (ClientCredentials, Password, Refresh):
+        self._authenticator = ClientAuthenticator(tokens)
+        for grant in (ClientCredentials, Password, Refresh, TokenExchange):
             self.register_grant(grant)
         self.register_grant(AuthorizationCode, [RequiredChallenge(required=True)])
         self.register_endpoint(Introspection)
@@ -113,33 +113,8 @@ class IssuerServer(AuthorizationServer):
     def authenticate_client(
         self, request: IssuerRequest, methods: list[str], endpoint: str = "token"
     ) -> Client:
-        """Authenticate a client by Basic or form (RFC 6749 section 2.3.1), with the errors of Keycloak.
-
-        Raises:
-            InvalidClientError: The client is unknown, disabled, or not named.
-            UnauthorizedClientError: The secret is wrong; InvalidClientError at the introspection endpoint.
-        """
-        client_id, secret = extract_basic_authorization(request.headers)
-        wrong = InvalidClientError if endpoint == "introspection" else UnauthorizedClientError
-        if client_id:
-            client_id, secret = unquote_plus(client_id), unquote_plus(secret or "")
-            request.auth_method = "client_secret_basic"
-            if request.form.get("client_id", client_id) != client_id:
-                raise wrong("Invalid client or Invalid client credentials", status_code=401)
-        else:
-            client_id, secret = request.form.get("client_id"), request.form.get("client_secret")
-            request.auth_method = "client_secret_post" if secret else "none"
-        client = self.query_client(client_id or "")
-        if client is None:
-            raise InvalidClientError("Invalid client or Invalid client credentials", status_code=401)
-        if client.public_client:
-            request.auth_method = "none"
-            if "none" not in methods:
-                raise InvalidRequestError("Client not allowed.", status_code=403)
-            return client
-        if not secret or not client.check_client_secret(secret):
-            raise wrong("Invalid client or Invalid client credentials", status_code=401)
-        return client
+        """See ClientAuthenticator.authenticate."""
+        return self._authenticator.authenticate(request, methods, endpoint)
 
 
 class Introspection(IntrospectionEndpoint):

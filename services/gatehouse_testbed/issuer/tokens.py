@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authlib.oauth2.rfc6749 import InvalidScopeError
+from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError
 
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.mappers import MapperContext
@@ -69,9 +69,13 @@ class Tokens:
         return [s for s in scopes if not s.roles or self.realm.expanded(s.roles) & roles]
 
     def access_token(
-        self, client: Client, user: User, scope: str, session: Session | None
+        self, client: Client, user: User, scope: str, session: Session | None, *, audience: str = ""
     ) -> tuple[str, int, str]:
-        """Return a new access token, its lifetime in seconds, and its scope."""
+        """Return a new access token, its lifetime in seconds, and its scope.
+
+        Raises:
+            InvalidRequestError: It cannot have `audience`, which is set.
+        """
         lifetime = int(client.attributes.get("access.token.lifespan", self.realm.access_token_lifespan))
         granted = self.granted(client, user, scope)
         claims = self._new_claims("Bearer", client, lifetime)
@@ -80,6 +84,10 @@ class Tokens:
         openid = [OPENID] if OPENID in scope.split() else []
         claims["scope"] = " ".join([*openid, *(s.name for s in granted if s.in_token)])
         claims |= self._mapped(client, user, granted, session, "access.token.claim")
+        if audience:
+            if audience not in audiences_of(claims):
+                raise InvalidRequestError(f"Requested audience not available: {audience}")
+            claims["aud"] = audience
         algorithm = (
             client.attributes.get("access.token.signed.response.alg")
             or self.realm.default_signature_algorithm
@@ -151,6 +159,8 @@ class Tokens:
             if session is None or not self.is_session_valid(session):
                 return None
             user = self.realm.users.get(session.user_id)
+        elif "sub" in claims:  # a service account, not always that of the client (token exchange)
+            user = self.realm.users.get(claims["sub"])
         else:
             user = self.realm.service_account(client.client_id)
         return ActiveToken(claims, client, user, session) if user is not None and user.enabled else None
@@ -174,8 +184,7 @@ class Tokens:
         if found is None:
             return inactive
         claims, client = found.claims, found.client
-        aud = claims.get("aud", [])
-        if caller.client_id not in ([aud] if isinstance(aud, str) else aud):
+        if caller.client_id not in audiences_of(claims):
             return inactive
         if claims["typ"] == "Bearer":
             requested = claims["scope"].split()
@@ -202,6 +211,12 @@ class Tokens:
         self, client: Client, user: User, granted: Sequence[ClientScope], session: Session | None, target: str
     ) -> dict[str, Any]:
         return MapperContext(self.realm, client, user, granted, session).claims(target)
+
+
+def audiences_of(claims: Mapping[str, Any]) -> Sequence[str]:
+    """Return the audiences of a token (RFC 7519 section 4.1.3)."""
+    audience = claims.get("aud", [])
+    return [audience] if isinstance(audience, str) else audience
 
 
 def _introspection(claims: Mapping[str, Any], client_id: str, user: User) -> dict[str, Any]:
