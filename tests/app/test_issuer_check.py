@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.oauth.provider_shapes import ENTRA_V1, ENTRA_V2, SHAPES, TENANT, Shape
-from tests.support.cli import Cli, Done, run_on_terminal
+from tests.support.cli import Cli, Done
 from tests.support.loopback_http import Reply, Request
 from tests.support.oauth_issuers import (
     AUDIENCE,
@@ -48,6 +48,10 @@ class IssuerCheck:
         return await asyncio.to_thread(
             lambda: self._cli(*command, given=token, GATEHOUSE_ISSUERS=json.dumps(entries))
         )
+
+    async def on_terminal(self, *arguments: str) -> str:
+        """Run the command without input on a terminal, and return what it shows."""
+        return await asyncio.to_thread(self._cli.on_terminal, "issuer-check", *arguments)
 
     async def __call__(self, token: str, *arguments: str, settings: Any = None) -> Found:
         """Run the command and return what it found."""
@@ -265,9 +269,7 @@ async def test_missing_input_is_one_line(check: IssuerCheck) -> None:
     done = await check.run(" \n")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("gatehouse: no token; give one on standard input")
-    assert "no token" in await asyncio.to_thread(
-        run_on_terminal, "issuer-check", "--issuer", "https://id.test"
-    )
+    assert "no token" in await check.on_terminal("--issuer", "https://id.test")
 
 
 async def test_opaque_token_needs_mode_introspection(check: IssuerCheck) -> None:

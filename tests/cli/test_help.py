@@ -14,7 +14,7 @@ import typer
 from gatehouse.cli import make_app
 from gatehouse.cli._errors import MEANINGS
 from gatehouse.cli._program import program_name
-from tests.support.cli import Cli, clean_environment, run_on_terminal, start
+from tests.support.cli import Cli, clean_environment, start
 
 ESCAPE = "\x1b["
 BIN = Path(sys.executable).parent
@@ -53,10 +53,10 @@ def test_help_lists_commands_and_exit_codes(cli: Cli, arguments: list[str]) -> N
         assert re.search(rf"^ +{code} +{meaning}$", done.out, re.MULTILINE)
 
 
-def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> None:
+def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns(cli: Cli) -> None:
     on_path = f"{BIN}:{os.environ['PATH']}"
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("--help", PATH=on_path))
-    call = re.sub(r"\x1b\[[0-9;]*m", "", run_on_terminal("call", "--help", PATH=on_path))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", cli.on_terminal("--help", PATH=on_path))
+    call = re.sub(r"\x1b\[[0-9;]*m", "", cli.on_terminal("call", "--help", PATH=on_path))
 
     for code, meaning in MEANINGS.items():
         assert re.search(rf"^ {code} +{meaning} *$", shown, re.MULTILINE)
@@ -66,29 +66,29 @@ def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns() -> No
     assert "╭" in call
 
 
-def test_terminal_shows_color_and_a_pipe_plain_text() -> None:
-    with start("policy") as process:
-        out, _ = process.communicate(timeout=60)
+def test_terminal_shows_color_and_a_pipe_plain_text(cli: Cli) -> None:
+    out = cli("policy").out
 
     assert ESCAPE not in out
     assert "│" not in out
     assert re.search(r"^gatehouse\.users\.v1\.UserService/GetUser +unary +read:users$", out, re.MULTILINE)
-    shown = run_on_terminal("policy", columns=120)
+    shown = cli.on_terminal("policy", columns=120)
     assert ESCAPE in shown
     assert "│ gatehouse.users.v1.UserService/GetUser " in shown
 
 
-def test_color_is_off_with_no_color() -> None:
-    shown = run_on_terminal("policy", columns=120, NO_COLOR="1", FORCE_COLOR="1")
+def test_color_is_off_with_no_color(cli: Cli) -> None:
+    shown = cli.on_terminal("policy", columns=120, NO_COLOR="1", FORCE_COLOR="1")
     assert ESCAPE not in shown
     assert "│" in shown
-    assert ESCAPE not in run_on_terminal("--help", NO_COLOR="1")
+    assert ESCAPE not in cli.on_terminal("--help", NO_COLOR="1")
 
 
-def test_color_is_forced_into_a_pipe() -> None:
-    for command in ("policy", "--help"):
-        with start(command, FORCE_COLOR="1", TERM="xterm-256color") as process:
-            assert ESCAPE in process.communicate(timeout=60)[0]
+def test_color_is_forced_into_a_pipe(cli: Cli) -> None:
+    variables = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert ESCAPE in cli("policy", **variables).out
+    with start("--help", **variables) as process:  # typer reads the variable when it is imported
+        assert ESCAPE in process.communicate(timeout=60)[0]
 
 
 def test_help_does_not_cut_summaries() -> None:
@@ -99,16 +99,16 @@ def test_help_does_not_cut_summaries() -> None:
     assert "in several that share the ports." in " ".join(out.split())
 
 
-def test_dumb_terminal_shows_plain_text() -> None:
+def test_dumb_terminal_shows_plain_text(cli: Cli) -> None:
     for arguments in (["policy"], ["call", "--help"]):
-        shown = run_on_terminal(*arguments, TERM="dumb")
+        shown = cli.on_terminal(*arguments, TERM="dumb")
         assert ESCAPE not in shown
         assert "│" not in shown
 
 
 @pytest.mark.parametrize("columns", [40, 200])
-def test_no_value_is_cut_however_narrow_the_terminal(columns: int) -> None:
-    shown = run_on_terminal("config", "--describe", columns=columns, NO_COLOR="1")
+def test_no_value_is_cut_however_narrow_the_terminal(cli: Cli, columns: int) -> None:
+    shown = cli.on_terminal("config", "--describe", columns=columns, NO_COLOR="1")
     text = re.sub(r"\x1b\[[0-9;]*m|[\s│]", "", shown)
 
     assert "GATEHOUSE_SERVER__MAX_CONNECTION_AGE_GRACE_SECONDS" in text
@@ -117,13 +117,12 @@ def test_no_value_is_cut_however_narrow_the_terminal(columns: int) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_output_is_ascii_if_the_encoding_requires_it(encoding: str) -> None:
-    with start("config", "--describe", PYTHONIOENCODING=encoding) as process:
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "")
-    assert "GATEHOUSE_SERVER__HOST" in out
+def test_output_is_ascii_if_the_encoding_requires_it(cli: Cli, encoding: str) -> None:
+    done = cli("config", "--describe", PYTHONIOENCODING=encoding)
+    assert (done.code, done.err, done.out.isascii()) == (0, "", True)
+    assert "GATEHOUSE_SERVER__HOST" in done.out
     for arguments in (["config", "--describe"], ["--help"]):
-        shown = run_on_terminal(*arguments, columns=200, PYTHONIOENCODING=encoding)
+        shown = cli.on_terminal(*arguments, columns=200, PYTHONIOENCODING=encoding)
         assert shown.isascii()
 
 
@@ -133,28 +132,23 @@ def test_drawings_become_ascii_if_the_encoding_lacks_them() -> None:
     assert r"gatehouse: `- + ... \u20ac: unknown service" in err
 
 
-def test_character_that_the_encoding_lacks_is_escaped() -> None:
-    environment = {"PYTHONIOENCODING": "ascii", "GATEHOUSE_SERVER__HOST": "zürich"}
-    with start("config", "--sources", **environment) as process:
-        out, _ = process.communicate(timeout=60)
-    assert r"z\u00fcrich" in out
-    environment = {"PYTHONIOENCODING": "ascii", "GATEHOUSE_SECRETS_DIR": "/zürich"}
-    with start("config", **environment) as process:
-        _, err = process.communicate(timeout=60)
-    assert r"/z\xfcrich" in err
+def test_character_that_the_encoding_lacks_is_escaped(cli: Cli) -> None:
+    sources = cli("config", "--sources", PYTHONIOENCODING="ascii", GATEHOUSE_SERVER__HOST="zürich")
+    assert r"z\u00fcrich" in sources.out
+    assert r"/z\xfcrich" in cli("config", PYTHONIOENCODING="ascii", GATEHOUSE_SECRETS_DIR="/zürich").err
 
 
 def name_of_program(command: list[str], path: str, folder: Path) -> str:
     """Return how a program that is run in a folder with this PATH names itself in its examples."""
     done = subprocess.run(
-        [*command, "policy", "--help"],
+        [*command, "healthcheck", "--help"],
         env=clean_environment() | {"PATH": path},
         cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.partition("Examples:\n")[2].split(" policy")[0].strip()
+    return done.stdout.partition("Examples:\n")[2].split(" healthcheck")[0].strip()
 
 
 def test_printed_commands_work_in_the_shell_of_the_user(tmp_path: Path) -> None:
@@ -186,8 +180,8 @@ def test_healthcheck_imports_no_server_and_no_console() -> None:
     assert not {name for name in imported if name.startswith(("gatehouse.rpc", "gatehouse.oauth"))}
 
 
-def test_status_of_a_check_is_colored_on_a_terminal() -> None:
+def test_status_of_a_check_is_colored_on_a_terminal(cli: Cli) -> None:
     for columns in (60, 200):  # with and without a table
-        shown = run_on_terminal("doctor", "public", columns=columns, GATEHOUSE_TLS__PLAINTEXT="true")
+        shown = cli.on_terminal("doctor", "public", columns=columns, GATEHOUSE_TLS__PLAINTEXT="true")
         assert "\x1b[1;31mfailed\x1b[0m" in shown
         assert "\x1b[32mok" in shown

@@ -1,22 +1,30 @@
-"""The command line, run in this process or in one with a terminal: output and exit code."""
+"""The command line, run in this process or in a new one: output and exit code."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from gatehouse.cli import main
-from tests.support.child_coverage import measured
 from tests.support.environment import SetEnvironment
+
+# What changes the output of commands.
+_OUTPUT = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONIOENCODING")
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,41 @@ class Cli:
         self._input = folder / "input"
         self.set = set_environment
 
+    def on_terminal(self, *arguments: str, columns: int = 80, **variables: str) -> str:
+        """Run `gatehouse ARGUMENTS` on a terminal and return what it shows."""
+        self.set(**{"TERM": "xterm-256color"} | variables)
+        encoding = variables.get("PYTHONIOENCODING", "utf-8")
+        controller, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        with ThreadPoolExecutor(1) as pool, os.fdopen(controller, "rb", buffering=0) as screen:
+            shown = pool.submit(_read_all, screen)
+            with _standard_files(terminal), open(0, closefd=False) as stream:
+                os.close(terminal)
+                self._run(arguments, stream, encoding)
+            return shown.result().decode(encoding).replace("\r\n", "\n")
+
     def __call__(self, *arguments: str, given: str = "", **variables: str) -> Done:
         """Run `gatehouse ARGUMENTS` with `given` as its standard input."""
         self.set(**variables)
         self._input.write_text(given)
         self._capture.readouterr()
         with self._input.open() as stream:
-            self._patch.setattr(sys, "stdin", stream)
+            code = self._run(arguments, stream, variables.get("PYTHONIOENCODING", "utf-8"))
+        written = self._capture.readouterr()
+        return Done(code, written.out, written.err)
+
+    def _run(self, arguments: tuple[str, ...], given: TextIO, encoding: str) -> int:
+        """Run a command with new streams for standard output and error, as in a new process."""
+        with (
+            open(1, "w", encoding=encoding, closefd=False) as out,
+            open(2, "w", encoding=encoding, closefd=False, buffering=1) as err,
+            self._patch.context() as patch,
+        ):
+            for name, stream in (("stdin", given), ("stdout", out), ("stderr", err)):
+                patch.setattr(sys, name, stream)
             with pytest.raises(SystemExit) as caught:
                 main(list(arguments))
-        written = self._capture.readouterr()
-        return Done(int(caught.value.code or 0), written.out, written.err)
+        return int(caught.value.code or 0)
 
 
 @pytest.fixture
@@ -76,13 +108,36 @@ def cli(
     tmp_path: Path,
 ) -> Cli:
     """Run commands in this process."""
+    for name in _OUTPUT:
+        monkeypatch.delenv(name, raising=False)
     return Cli(capfd, monkeypatch, set_environment, tmp_path)
+
+
+@contextmanager
+def _standard_files(terminal: int) -> Iterator[None]:
+    """Make a terminal the standard input, output and error of this process."""
+    kept = [os.dup(number) for number in range(3)]
+    for number in range(3):
+        os.dup2(terminal, number)
+    try:
+        yield
+    finally:
+        for number, copy in enumerate(kept):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _read_all(screen: io.RawIOBase) -> bytes:
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
+        while chunk := screen.read(65536):
+            shown += chunk
+    return shown
 
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without what changes the output of commands."""
-    names = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTHONIOENCODING")
-    return {name: os.environ[name] for name in os.environ if not name.startswith(("GATEHOUSE_", *names))}
+    return {name: os.environ[name] for name in os.environ if not name.startswith(("GATEHOUSE_", *_OUTPUT))}
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -94,26 +149,3 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def run_on_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
-    """Run `gatehouse ARGUMENTS` on a terminal and return what it shows."""
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "gatehouse", *arguments],
-        env=measured(clean_environment() | {"TERM": "xterm-256color"} | environment),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    ):
-        os.close(terminal)
-        shown = b""
-        try:
-            while chunk := os.read(controller, 65536):
-                shown += chunk
-        except OSError:  # Linux reports the end of a terminal as an error
-            pass
-        finally:
-            os.close(controller)
-    return shown.decode(environment.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")
