@@ -325,9 +325,15 @@ class Browser:
                 else:
                     self.cookies[name] = morsel.value
 
+    @property
+    def challenge(self) -> dict[str, str]:
+        """The PKCE challenge of the verifier."""
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        value = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return {"code_challenge": value, "code_challenge_method": "S256"}
+
     def query(self, **more: str) -> dict[str, str]:
         """Return the parameters of a valid authorization request, without empty ones."""
-        digest = hashlib.sha256(self.verifier.encode()).digest()
         query = {
             "response_type": "code",
             "client_id": CONSOLE,
@@ -335,8 +341,7 @@ class Browser:
             "scope": "openid read:users",
             "state": "the-state",
             "nonce": "the-nonce",
-            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
-            "code_challenge_method": "S256",
+            **self.challenge,
         } | more
         return {name: value for name, value in query.items() if value}
 
@@ -348,6 +353,17 @@ class Browser:
         """Submit the form of a page."""
         form = form_of(page)
         return await self.request("POST", form.action, data=form.fields | fields)
+
+    async def decide(
+        self, page: httpx.Response, answer: str = "accept", user: str = "alice"
+    ) -> httpx.Response:
+        """Sign in if the page asks for it, and accept or cancel what the next page asks."""
+        if is_login_page(page):
+            page = await self.submit(page, username=user, password=user)
+        form = form_of(page)
+        other = {"accept": "cancel", "cancel": "accept"}[answer]
+        kept = {name: value for name, value in form.fields.items() if name != other}
+        return await self.request("POST", form.action, data=kept)
 
     async def sign_in(self, user: str = "alice", **more: str) -> dict[str, str]:
         """Sign in on the login page, and return the parameters of the redirect to the client."""

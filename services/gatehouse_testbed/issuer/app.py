@@ -13,6 +13,8 @@ from starlette.routing import Route
 
 from gatehouse_testbed.issuer.admin import AdminApi
 from gatehouse_testbed.issuer.client_auth import ASSERTION_ALGORITHMS, CLIENT_AUTH_METHODS
+from gatehouse_testbed.issuer.device import DeviceAuthorization
+from gatehouse_testbed.issuer.device_grant import DEVICE_CODE
 from gatehouse_testbed.issuer.forms import Refusal, read_form
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.login import Login, oauth2_request
@@ -42,6 +44,7 @@ class _Endpoints:
                 "issuer": self._tokens.issuer,
                 "authorization_endpoint": f"{base}/auth",
                 "token_endpoint": f"{base}/token",
+                "device_authorization_endpoint": f"{base}/auth/device",
                 "introspection_endpoint": f"{base}/token/introspect",
                 "userinfo_endpoint": f"{base}/userinfo",
                 "end_session_endpoint": f"{base}/logout",
@@ -53,6 +56,7 @@ class _Endpoints:
                     "refresh_token",
                     "password",
                     TOKEN_EXCHANGE,
+                    DEVICE_CODE,
                 ],
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
@@ -160,6 +164,7 @@ def create_app(
         Route(f"{root}/login-actions/authenticate", login.authenticate, methods=["POST"]),
         Route(f"{protocol}/logout", login.logout, methods=["GET", "POST"]),
         Route(f"{protocol}/logout/logout-confirm", login.confirm_logout, methods=["POST"]),
+        *DeviceAuthorization(server, login, issuer).routes(root, protocol),
         *AdminApi(server.tokens, admin_password).routes(),
     ]
 

@@ -75,7 +75,12 @@ def _service_account_refused(who: str) -> UnauthorizedClientError:
     return UnauthorizedClientError(f"{who} {problem} to retrieve service account", status_code=401)
 
 
-def _require_user(user: User | None) -> User:
+def require_user(user: User | None) -> User:
+    """Return a user who is enabled.
+
+    Raises:
+        InvalidGrantError: The user is disabled, or there is none.
+    """
     if user is None or not user.enabled:
         raise InvalidGrantError("User disabled")
     return user
@@ -163,7 +168,7 @@ class Refresh(IssuerGrant, grants.RefreshTokenGrant):
             InvalidGrantError: The user is disabled.
         """
         self.request.session = refresh_token.session
-        return _require_user(self.tokens.realm.users.get(refresh_token.session.user_id))
+        return require_user(self.tokens.realm.users.get(refresh_token.session.user_id))
 
     def issue_token(self, user: User, refresh_token: RefreshToken) -> dict[str, Any]:
         """Return new tokens; the new refresh token keeps the scope of the old one."""
@@ -247,4 +252,4 @@ class AuthorizationCode(IssuerGrant, grants.AuthorizationCodeGrant):
         Raises:
             InvalidGrantError: The user is disabled.
         """
-        return _require_user(self.tokens.realm.users.get(authorization_code.session.user_id))
+        return require_user(self.tokens.realm.users.get(authorization_code.session.user_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -23,10 +24,10 @@ _COOKIE = "GATEHOUSE_SSO"
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An authorization request whose login page is shown; `session` is that of a user who logs in again."""
+    """A login page that is shown; `session` is that of a user who logs in again."""
 
-    form: dict[str, str]
     session: Session | None
+    finish: Callable[[Session], Response]
 
 
 class Login:
@@ -49,7 +50,8 @@ class Login:
         self._pending: Bounded[_Pending] = Bounded()
         self._logouts: Bounded[bool] = Bounded()
 
-    def _session_of(self, request: Request) -> Session | None:
+    def session_of(self, request: Request) -> Session | None:
+        """Return the session of a browser."""
         session = self._sessions.sessions.get(request.cookies.get(_COOKIE, ""))
         return session if session is not None and self._tokens.is_session_valid(session) else None
 
@@ -66,7 +68,7 @@ class Login:
         error = self._error(request, form, client)
         if error is not None:
             return self._redirect(form, error)
-        session = self._session_of(request)
+        session = self.session_of(request)
         prompt = form.get("prompt", "").split()
         if session is not None and "login" not in prompt and self._is_recent(form, session):
             # As in Keycloak: the cookie was enough, no password was entered for this request.
@@ -74,8 +76,17 @@ class Login:
             return self._redirect_with_code(form, client, session)
         if "none" in prompt:
             return self._redirect(form, {"error": "login_required"})
+        return self.page(lambda session: self._redirect_with_code(form, client, session), session)
+
+    def page(self, finish: Callable[[Session], Response], session: Session | None = None) -> Response:
+        """Return a login page.
+
+        Args:
+            finish: Makes the response after the login.
+            session: The session of a user who logs in again.
+        """
         code = secrets.token_urlsafe(24)
-        self._pending[code] = _Pending(form, session)
+        self._pending[code] = _Pending(session, finish)
         return self._login_page(code, "")
 
     def _error(self, request: Request, form: dict[str, str], client: Client) -> dict[str, str] | None:
@@ -124,8 +135,7 @@ class Login:
         if session is None or not session.active:
             session = self._sessions.open(user.user_id, self._clock())
         session.record_login(self._clock())
-        client = self._realm.clients[pending.form["client_id"]]
-        response = self._redirect_with_code(pending.form, client, session)
+        response = pending.finish(session)
         response.set_cookie(
             _COOKIE, session.sid, httponly=True, samesite="lax", path=f"/realms/{self._realm.name}"
         )
@@ -199,7 +209,7 @@ class Login:
         form = await read_form(request)
         if self._logouts.pop(form.get("session_code", ""), None) is None:
             return pages.expired_page()
-        session = self._session_of(request)
+        session = self.session_of(request)
         if session is not None:
             self._sessions.end(session)
         return pages.logged_out_page()

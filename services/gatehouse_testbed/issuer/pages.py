@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 from starlette.responses import HTMLResponse
 
@@ -55,6 +56,37 @@ def login_page(action: str, username: str | None, error: str) -> HTMLResponse:
         '<label>Password <input name="password" type="password" autocomplete="current-password" required>'
         '</label><button type="submit">Sign in</button></form>',
     )
+
+
+def user_code_page(action: str, error: str) -> HTMLResponse:
+    """Return the page that asks for the code that a device shows (RFC 8628 section 3.3)."""
+    note = f'<p class="error" role="alert">{html.escape(error)}</p>' if error else ""
+    return page(
+        "Log in a device",
+        f'{note}<form method="post" action="{html.escape(action)}"><label>Code on the device '
+        '<input name="device_user_code" autocomplete="off" autocapitalize="characters" required autofocus>'
+        '</label><button type="submit">Continue</button></form>',
+    )
+
+
+def consent_page(action: str, code: str, client: str, scopes: Sequence[str]) -> HTMLResponse:
+    """Return the page that asks whether a device may have access."""
+    items = "".join(f"<li>{html.escape(scope)}</li>" for scope in scopes)
+    return page(
+        f"Grant access to {client}",
+        f"<p>Allow only if the code is from a device of yours.</p><ul>{items}</ul>"
+        f'<form method="post" action="{html.escape(action)}">'
+        f'<input type="hidden" name="code" value="{html.escape(code)}">'
+        '<button type="submit" name="accept">Yes</button>'
+        '<button type="submit" name="cancel">No</button></form>',
+    )
+
+
+def device_status_page(*, denied: bool) -> HTMLResponse:
+    """Return the page after the decision."""
+    if denied:
+        return page("Access denied", "<p>The device gets no access. You can close this page.</p>")
+    return page("Device login successful", "<p>Go back to the device. You can close this page.</p>")
 
 
 def confirm_logout_page(action: str, code: str) -> HTMLResponse:

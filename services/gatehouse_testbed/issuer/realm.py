@@ -127,6 +127,9 @@ class Client(_Object, ClientMixin):
         flows = {
             "password": self.direct_access_grants_enabled,
             "client_credentials": self.service_accounts_enabled,
+            "urn:ietf:params:oauth:grant-type:device_code": (
+                self.attributes.get("oauth2.device.authorization.grant.enabled") == "true"
+            ),
         }
         return flows.get(grant_type, True)
 

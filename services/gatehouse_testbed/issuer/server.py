@@ -17,6 +17,7 @@ from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from gatehouse_testbed.issuer.client_auth import CLIENT_AUTH_METHODS, ClientAuthenticator
+from gatehouse_testbed.issuer.device_grant import DeviceGrant
 from gatehouse_testbed.issuer.grants import (
     AuthorizationCode,
     ClientCredentials,
@@ -25,7 +26,7 @@ from gatehouse_testbed.issuer.grants import (
     RequiredChallenge,
 )
 from gatehouse_testbed.issuer.realm import Client
-from gatehouse_testbed.issuer.sessions import Session
+from gatehouse_testbed.issuer.sessions import DeviceCode, Session
 from gatehouse_testbed.issuer.token_exchange import TokenExchange
 from gatehouse_testbed.issuer.tokens import Tokens
 
@@ -38,6 +39,7 @@ class IssuerRequest(OAuth2Request):
     Attributes:
         session: Session of the user, once it is known.
         nonce: Nonce of the authorization request (OpenID Connect).
+        device: Device code of the request, once it is checked.
         refresh_scope: Scope of the new refresh token, if it differs from that of the access token.
         audience: The only audience that the access token is to have, "" for all that it can have.
     """
@@ -51,6 +53,7 @@ class IssuerRequest(OAuth2Request):
         self.nonce = ""
         self.refresh_scope: str | None = None
         self.audience = ""
+        self.device: DeviceCode | None = None
 
     @property
     def args(self) -> dict[str, str]:
@@ -74,7 +77,7 @@ class IssuerServer(AuthorizationServer):
         super().__init__()
         self.tokens = tokens
         self._authenticator = ClientAuthenticator(tokens)
-        for grant in (ClientCredentials, Password, Refresh, TokenExchange):
+        for grant in (ClientCredentials, Password, Refresh, DeviceGrant, TokenExchange):
             self.register_grant(grant)
         self.register_grant(AuthorizationCode, [RequiredChallenge(required=True)])
         self.register_endpoint(Introspection)

@@ -83,6 +83,31 @@ class RefreshToken:
         return self.scope
 
 
+@dataclass(slots=True)
+class DeviceCode:
+    """A device authorization (RFC 8628); its user decides by a session or a denial.
+
+    Attributes:
+        interval: Seconds between two polls.
+        poll_at: When the device may poll next.
+    """
+
+    code: str = field(repr=False)
+    user_code: str = field(repr=False)
+    client_id: str
+    scope: str
+    code_challenge: str
+    expires_at: float
+    interval: int
+    poll_at: float = 0.0
+    session: Session | None = None
+    denied: bool = False
+
+    def is_waiting(self, now: float) -> bool:
+        """Return whether the user can still decide."""
+        return self.session is None and not self.denied and now < self.expires_at
+
+
 class Sessions:
     """The state of a realm."""
 
@@ -90,6 +115,7 @@ class Sessions:
         self.sessions: Bounded[Session] = Bounded()
         self.codes: Bounded[Code] = Bounded()
         self.spent_codes: Bounded[Session] = Bounded()
+        self.device_codes: Bounded[DeviceCode] = Bounded()
         self.refresh_tokens: Bounded[RefreshToken] = Bounded()
         self.revoked: Bounded[bool] = Bounded()
 
