@@ -12,7 +12,7 @@ import pytest
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._breaker import FAILURE_RATE, MIN_TOKENS, WINDOW_SECONDS, Breaker
-from gatehouse.oauth.introspection import FAILED_SECONDS, PROBE_SECONDS
+from gatehouse.oauth.introspection import FAILED_SECONDS, MIN_PAUSE_SECONDS, PROBE_SECONDS
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply, Request
 from tests.support.oauth_fixtures import (
@@ -234,6 +234,16 @@ async def test_breaker_opens_and_closes_within_two_seconds_of_an_outage(
     assert load.others == {"": 10}
 
 
+async def test_waiting_calls_do_not_ask_an_issuer_that_became_unreachable(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    verifier = await make_verifier(config(idp, "introspection", max_introspections=1))
+    idp.answer("introspect", Reply(b"", 503))
+    outcomes = await asyncio.gather(*(outcome(verifier, f"token-{n}") for n in range(4 * MIN_TOKENS)))
+
+    assert outcomes == ["introspection_failed"] * MIN_TOKENS + ["circuit_open"] * 3 * MIN_TOKENS
+
+
 async def test_hanging_issuer_opens_the_breaker_within_a_second(
     idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
 ) -> None:
@@ -271,7 +281,8 @@ async def test_recovery_is_detected_without_any_call(
     idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
 ) -> None:
     await idp.stop()
-    await open_breaker(verifier)
+    for number in range(MIN_TOKENS):
+        assert await outcome(verifier, f"lost-{number}") == "introspection_unreachable"
     await manual_time.until_sleeping(PROBE_SECONDS)
     await idp.start()
     manual_time.advance(PROBE_SECONDS)
@@ -297,6 +308,23 @@ async def test_unavailable_issuer_is_probed_with_random_tokens(
     probes = [request.form["token"] for request in idp.requests[-4:]]
     assert len(set(probes)) == 4
     assert all(len(probe) >= 32 for probe in probes)
+
+
+async def test_slow_probe_is_followed_by_a_short_pause(
+    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
+) -> None:
+    idp.answer("introspect", Reply(b"", 503))
+    await open_breaker(verifier)
+    await manual_time.until_sleeping(PROBE_SECONDS)
+    idp.hold("introspect")
+    manual_time.advance(PROBE_SECONDS)
+    await eventually(lambda: idp.request_count("introspect") == MIN_TOKENS + 2)
+    manual_time.advance(5 * PROBE_SECONDS)
+    idp.release("introspect")
+
+    await manual_time.until_sleeping()
+    assert manual_time.pauses == [pytest.approx(MIN_PAUSE_SECONDS)]
+    assert MIN_PAUSE_SECONDS == 0.1
 
 
 @pytest.mark.parametrize("reply", BAD_ANSWERS.values(), ids=BAD_ANSWERS)

@@ -335,10 +335,11 @@ async def test_token_expires_at_the_earlier_of_both_expiry_times(
     assert (await verifier.verify(token)).expires_at == EPOCH + end + 60
 
 
+@pytest.mark.parametrize("mode", ["introspection", "hybrid"])
 async def test_introspection_response_for_another_subject_is_refused(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
+    mode: str, idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
-    verifier = await make_verifier(config(idp, "hybrid"))
+    verifier = await make_verifier(config(idp, mode))
     token = idp.grant()
     idp.activate(token, sub="somebody-else")
 

@@ -24,14 +24,14 @@ from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.settings import IssuerSettings, follow_secret
 
 INACTIVE_SECONDS = 10.0
-INACTIVE_SIZE = 1_000
 # The retries of a client's gRPC channel take longer together, so the last one asks the issuer again.
 FAILED_SECONDS = 0.5
-FAILED_SIZE = 1_000
-# Time from one probe of an unreachable issuer to the next, and shortest time between them.
-PROBE_SECONDS = 1.0
+# Refused tokens that are remembered, and as many about which the issuer gave a bad response.
+REMEMBERED = 1_000
 # A token that is refused for another reason is still refused when the issuer is asked again.
 _MAY_CHANGE = frozenset({"token_inactive", "token_not_yet_valid"})
+# Time from one probe of an unreachable issuer to the next, and shortest time between them.
+PROBE_SECONDS = 1.0
 MIN_PAUSE_SECONDS = 0.1
 OVERLOAD = "introspection_overload"
 # Part of the time that a token may wait for its turn. After a longer wait the rest would not be enough for
@@ -103,8 +103,8 @@ class IntrospectionVerifier:
         self._sleep = sleep
         self._on_answer = on_answer
         self._answer_seconds = answer_seconds
-        self._inactive: TokenCache[str] = TokenCache(INACTIVE_SIZE, monotonic)
-        self._failed: TokenCache[str] = TokenCache(FAILED_SIZE, monotonic)
+        self._inactive: TokenCache[str] = TokenCache(REMEMBERED, monotonic)
+        self._failed: TokenCache[str] = TokenCache(REMEMBERED, monotonic)
         self._monotonic = monotonic
         self._slots = FairSlots(config.max_introspections)
         self._breaker = Breaker(monotonic)
@@ -114,9 +114,7 @@ class IntrospectionVerifier:
         """Stop all background work."""
         await self._recovery.aclose()
 
-    async def verify(
-        self, token: PresentedToken, key: bytes, *, online: bool = False, source: str = ""
-    ) -> Introspected:
+    async def verify(self, token: PresentedToken, key: bytes, *, online: bool, source: str) -> Introspected:
         """Verify an access token.
 
         Args:
@@ -172,19 +170,16 @@ class IntrospectionVerifier:
         return principal
 
     async def _ask(self, key: bytes, token: str, source: str) -> Mapping[str, Any]:
-        self._fail_if_open()
         try:
             async with self._slots.slot(source, self._answer_seconds * QUEUE_FRACTION):
-                self._fail_if_open()  # opened while this call was waiting
+                # Checked here, because the breaker may open while this call is waiting.
+                if self._breaker.is_open():
+                    self._recover_in_background()  # in case an unexpected error has stopped it
+                    raise IssuerUnavailable("circuit_open")
                 return await self._ask_now(key, token)
         except TimeoutError:
             # Says nothing about the issuer, so the breaker does not count it.
             raise IssuerUnavailable(OVERLOAD) from None
-
-    def _fail_if_open(self) -> None:
-        if self._breaker.is_open():
-            self._recover_in_background()  # in case an unexpected error has stopped it
-            raise IssuerUnavailable("circuit_open")
 
     async def _ask_now(self, key: bytes, token: str) -> Mapping[str, Any]:
         try:
@@ -196,7 +191,6 @@ class IntrospectionVerifier:
                 self._recover_in_background()
             raise
         self._breaker.record(key, reached=True)
-        self._failed.discard(key)
         return answer
 
     def _recover_in_background(self) -> None:
