@@ -13,6 +13,7 @@ from gatehouse.oauth import InvalidToken, IssuerUnavailable
 from gatehouse.oauth._jwks import read_keys
 from gatehouse.oauth.keys import (
     ABSENT_SECONDS,
+    ABSENT_SIZE,
     FETCH_AGAIN_SECONDS,
     FETCHES,
     KeySet,
@@ -21,7 +22,7 @@ from gatehouse.oauth.keys import (
 from tests.support.eventually import eventually
 from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import ANSWER_SECONDS, CountingObserver, MakeVerifier, Stopwatch, config
-from tests.support.oauth_issuers import EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey
+from tests.support.oauth_issuers import EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey, b64
 
 EC = SigningKey.make("ec")
 RSA = SigningKey.make("rsa", "RS256")
@@ -90,6 +91,28 @@ def test_number_of_keys_is_limited() -> None:
     keys = [EC.jwk(kid=f"key-{number}") for number in range(100)]
 
     assert {kid for kid, _ in read_keys({"keys": keys}, ALL)} == {None, *(f"key-{n}" for n in range(64))}
+
+
+@pytest.mark.parametrize(
+    ("bits", "used"), [(2047, False), (2048, True), (8192, True), (8193, False)], ids=str
+)
+def test_rsa_key_is_used_if_it_is_neither_weak_nor_slow(bits: int, used: bool) -> None:
+    modulus = b64((2**bits - 1).to_bytes((bits + 7) // 8, "big"))
+
+    assert bool(read_keys({"keys": [RSA.jwk(n=modulus)]}, ALL)) is used
+
+
+@pytest.mark.parametrize(("exponent", "used"), [(3, True), (2**32 - 1, True), (2**32 + 1, False)], ids=str)
+def test_exponent_of_an_rsa_key_has_at_most_32_bits(exponent: int, used: bool) -> None:
+    encoded = b64(exponent.to_bytes(5, "big").lstrip(b"\0"))
+
+    assert bool(read_keys({"keys": [RSA.jwk(e=encoded)]}, ALL)) is used
+
+
+@pytest.mark.parametrize("document", [{}, {"keys": None}, {"keys": {"ec": {}}}, {"keys": "ec"}], ids=str)
+def test_document_without_a_list_of_keys_is_malformed(document: dict[str, Any]) -> None:
+    with pytest.raises(IssuerUnavailable, match="keys_malformed"):
+        read_keys(document, ALL)
 
 
 _VALUES = (
@@ -219,6 +242,7 @@ async def test_fetches_for_unknown_kids_are_limited(
     manual_time.advance(FETCH_AGAIN_SECONDS)
     assert await refusal_of(keys, "stranger") == UNKNOWN
     assert await keys.key("new", "ES256")
+    assert (FETCHES, FETCH_AGAIN_SECONDS) == (5, 6.0)
 
 
 async def test_absent_key_is_not_fetched_again_for_ten_seconds(
@@ -255,7 +279,7 @@ async def test_failed_fetches_count_towards_the_limit_for_unknown_kids(keys: Key
 async def test_concurrent_unknown_kids_share_one_fetch(keys: KeySet, source: Source) -> None:
     await keys.start()
     source.gate = asyncio.Event()
-    waiting = [asyncio.create_task(keys.key(f"unknown-{n}", "ES256")) for n in range(500)]
+    waiting = [asyncio.create_task(keys.key(f"unknown-{n}", "ES256")) for n in range(ABSENT_SIZE + 10)]
     await eventually(lambda: source.attempts == 2)
     source.gate.set()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -263,6 +287,7 @@ async def test_concurrent_unknown_kids_share_one_fetch(keys: KeySet, source: Sou
     assert all(isinstance(outcome, InvalidToken) for outcome in outcomes)
     # Those that found the first fetch in progress share another.
     assert source.attempts == 3
+    assert len(keys._absent) == ABSENT_SIZE == 1_000
 
 
 async def test_cancelled_caller_does_not_cancel_the_shared_fetch(keys: KeySet, source: Source) -> None:
@@ -360,7 +385,7 @@ async def test_failed_refresh_is_retried_with_backoff(
 
 
 def test_backoff_is_bounded() -> None:
-    assert [backoff_seconds(n) for n in (1, 2, 6, 7, 10_000)] == [1.0, 2.0, 30.0, 30.0, 30.0]
+    assert [backoff_seconds(n) for n in (1, 5, 6, 7, 10_000)] == [1.0, 16.0, 30.0, 30.0, 30.0]
 
 
 async def test_key_set_works_before_start(keys: KeySet, source: Source) -> None:
@@ -504,6 +529,23 @@ async def test_start_waits_for_the_first_fetch(idp: LoopbackIssuer, make_verifie
     await starting
 
     assert verifier.ready
+
+
+@pytest.mark.parametrize(("mode", "endpoint"), [("jwt", "jwks"), ("introspection", METADATA)])
+async def test_hanging_issuer_delays_the_start_by_at_most_five_seconds(
+    mode: str, endpoint: str, idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
+) -> None:
+    idp.hold(endpoint)
+    verifier = await make_verifier(config(idp, mode), start=False)
+    starting = asyncio.create_task(verifier.start())
+    await manual_time.until_sleeping(5.0)
+    assert not starting.done()
+    manual_time.advance(5.0)
+    await starting
+    assert not verifier.ready
+
+    idp.release(endpoint)
+    await eventually(lambda: verifier.ready)
 
 
 async def test_moved_jwks_uri_is_discovered_at_once(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:

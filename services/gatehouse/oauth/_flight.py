@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from gatehouse.oauth.errors import IssuerUnavailable
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+async def wait_at_most(
+    seconds: float, sleep: Callable[[float], Awaitable[None]], task: asyncio.Task[Any]
+) -> None:
+    """Wait until `task` ends, but not longer than `seconds`; it is not cancelled then."""
+    limit = asyncio.ensure_future(sleep(seconds))
+    await asyncio.wait((task, limit), return_when=asyncio.FIRST_COMPLETED)
+    limit.cancel()
 
 
 class SingleFlight(Generic[K, V]):

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from gatehouse.oauth._claims import ClaimsVerifier
-from gatehouse.oauth._flight import SingleFlight
+from gatehouse.oauth._flight import SingleFlight, wait_at_most
 from gatehouse.oauth._http import get_object
 from gatehouse.oauth.discovery import Metadata, discover
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable, OAuthError
@@ -108,7 +108,7 @@ class IssuerVerifier:
         elif not self.ready:
             first = self._discovery.begin(None, self._discover)
             self._discoverer = asyncio.create_task(self._discover_until_known())
-            await asyncio.wait((first,), timeout=START_SECONDS)
+            await wait_at_most(START_SECONDS, self._sleep, first)
 
     async def aclose(self) -> None:
         """Stop all background work."""

@@ -13,7 +13,7 @@ from gatehouse.oauth.errors import IssuerUnavailable
 
 MAX_KEYS = 64
 RSA_BITS = range(2048, 8192 + 1)
-MAX_RSA_EXPONENT = 2**32
+MAX_RSA_EXPONENT_BITS = 32
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _ALGORITHMS: Mapping[tuple[str, str], Sequence[str]] = {
@@ -56,7 +56,7 @@ def read_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> Snapsho
                 same = found.setdefault((kid, algorithm), [])
                 if key not in same:
                     same.append(key)
-    return {name: keys[0] for name, keys in found.items() if len(keys) == 1}
+    return {name: key for name, (key, *others) in found.items() if not others}
 
 
 def _read_key(entry: Mapping[str, Any], algorithm: str) -> Any | None:
@@ -69,7 +69,7 @@ def _read_key(entry: Mapping[str, Any], algorithm: str) -> Any | None:
 
 def _is_sound(key: RSAPublicKey) -> bool:
     """Return whether an RSA key is neither weak nor so large that verification is slow."""
-    return key.key_size in RSA_BITS and key.public_numbers().e < MAX_RSA_EXPONENT
+    return key.key_size in RSA_BITS and key.public_numbers().e.bit_length() <= MAX_RSA_EXPONENT_BITS
 
 
 def _algorithms_of(entry: Mapping[str, Any]) -> Sequence[str]:

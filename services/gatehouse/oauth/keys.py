@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from gatehouse.oauth._cache import TokenCache
-from gatehouse.oauth._flight import SingleFlight
+from gatehouse.oauth._flight import SingleFlight, wait_at_most
 from gatehouse.oauth._jwks import Snapshot, describe_keys, read_keys
 from gatehouse.oauth.errors import InvalidToken, IssuerUnavailable
 
-TTL_SECONDS = 300.0
-AHEAD_SECONDS = 30.0
+REFRESH_SECONDS = 270.0
 STALE_SECONDS = 24 * 3600.0
-MAX_BACKOFF_SECONDS = 30.0
+BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Fetches for keys that are not known: five at once, and then one every six seconds.
 FETCHES = 5
 FETCH_AGAIN_SECONDS = 6.0
@@ -25,8 +24,8 @@ START_SECONDS = 5.0
 
 
 def backoff_seconds(failures: int) -> float:
-    """Return the delay in seconds after `failures` consecutive failures: 1 s, doubling, at most 30 s."""
-    return min(MAX_BACKOFF_SECONDS, 2.0 ** min(failures - 1, 5))
+    """Return the delay in seconds after `failures` consecutive failures."""
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
 
 
 class Allowance:
@@ -56,8 +55,8 @@ class Allowance:
 class KeySet:
     """The keys of one issuer.
 
-    A known key is returned at once from an immutable snapshot, which is refreshed in the background before it
-    expires. During an outage the last keys are used for a day.
+    A known key is returned at once from an immutable snapshot, which is refreshed in the background every
+    `REFRESH_SECONDS`. During an outage the last keys are used for a day.
 
     An unknown `kid` causes a fetch. Anyone can invent one, so these fetches are limited. A token is refused
     only if a fetch that began after it arrived does not have its key; this is remembered for
@@ -101,7 +100,7 @@ class KeySet:
         """Start the background refresh, and wait up to START_SECONDS for its first attempt."""
         first = self._flight.begin(None, self._attempt)
         self._refresher = asyncio.create_task(self._refresh_forever())
-        await asyncio.wait((first,), timeout=START_SECONDS)
+        await wait_at_most(START_SECONDS, self._sleep, first)
 
     async def aclose(self) -> None:
         """Stop the refresh."""
@@ -125,7 +124,7 @@ class KeySet:
         found = self._known(kid, algorithm)
         if found not in (None, other_than):
             return found
-        name = hashlib.blake2b(f"{algorithm} {kid!r}".encode(), digest_size=16).digest()
+        name = hashlib.blake2b(f"{algorithm} {kid!r}".encode()).digest()
         # Twice, because the response to a fetch in progress may be older than this key.
         for is_second in (False, True):
             shared = self._flight.busy(None)
@@ -137,7 +136,7 @@ class KeySet:
                 return found
             if not self._failures and (is_second or not shared):
                 self._absent.put(name, value=True, seconds=ABSENT_SECONDS)
-        if self._failures or not self.ready:
+        if self._failures:
             raise IssuerUnavailable("keys_unavailable")
         if self._absent.get(name):
             raise InvalidToken("key_unknown")
@@ -171,4 +170,4 @@ class KeySet:
             if self._failures:
                 await self._sleep(backoff_seconds(self._failures))
             else:
-                await self._sleep(TTL_SECONDS - AHEAD_SECONDS)
+                await self._sleep(REFRESH_SECONDS)
