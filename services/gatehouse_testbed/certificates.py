@@ -70,15 +70,18 @@ class Authority:
         *,
         lifetime: dt.timedelta = LIFETIME,
         passphrase: bytes | None = None,
+        for_client: bool = False,
     ) -> KeyPair:
-        """Create a server certificate.
+        """Create the certificate of a server, or of a client.
 
         Args:
-            names: Host names and IP addresses of the server, the most important one first.
+            names: Host names and IP addresses, the most important one first.
             now: Start of its validity.
             lifetime: How long it is valid.
             passphrase: Encrypts the private key.
+            for_client: Whether it is for the client of a TLS connection, and not for the server.
         """
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if for_client else ExtendedKeyUsageOID.SERVER_AUTH
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(_name(names[0]), key.public_key(), now, lifetime)
@@ -86,7 +89,7 @@ class Authority:
             .add_extension(_issued_by(self._key.public_key()), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
             .sign(self._key, hashes.SHA256())
         )

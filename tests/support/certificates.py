@@ -27,10 +27,12 @@ class Authority:
         passphrase: bytes | None = None,
         shift: dt.timedelta = dt.timedelta(0),
         others: Sequence[str] = ("localhost", "127.0.0.1"),
+        *,
+        for_client: bool = False,
     ) -> tuple[bytes, bytes]:
         """Return a certificate for `name` and `others`, valid from now plus `shift`, and its key, as PEM."""
         begin = dt.datetime.now(dt.UTC) + shift
-        pair = self._authority.issue((name, *others), begin, passphrase=passphrase)
+        pair = self._authority.issue((name, *others), begin, passphrase=passphrase, for_client=for_client)
         return pair.certificate, pair.private_key
 
     def server_context(self, name: str = "localhost") -> ssl.SSLContext:
