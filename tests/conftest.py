@@ -36,6 +36,7 @@ pytest_plugins = [
     "tests.support.environment",
     "tests.support.folders",
     "tests.support.foreign",
+    "tests.support.home",
     "tests.support.issuer",
     "tests.support.keycloak_admin",
     "tests.support.oauth_fixtures",

@@ -11,6 +11,7 @@ _.SUPPORTED_CODE_CHALLENGE_METHOD
 _.TOKEN_ENDPOINT_AUTH_METHODS
 _.Watch
 _.__getattr__
+_.__signature__
 _._translate_data
 _.abort_with_status
 _.add_registered_method_handlers

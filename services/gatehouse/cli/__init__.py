@@ -30,7 +30,7 @@ _COMMANDS = {
     "login": "gatehouse.cli._login:login",
     "logout": "gatehouse.cli._login:logout",
     "whoami": "gatehouse.cli._whoami:whoami",
-    "token": "gatehouse.cli._token:token_app",
+    "token": "gatehouse.cli._token_commands:token_app",
     "policy": "gatehouse.cli._policy:policy",
     "protos": "gatehouse.cli._protos:protos",
     "config": "gatehouse.cli._config:config",

@@ -18,7 +18,7 @@ from gatehouse.cli._errors import ExitCode, print_error
 from gatehouse.cli._options import Client, Scope, StoredLogin, User
 from gatehouse.cli._program import program_name
 from gatehouse.cli._stored_login import login_for_call, stored_tokens
-from gatehouse.cli._token import obtain_token, read_token
+from gatehouse.cli._token import obtain_token, password_of, read_token
 from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
 from gatehouse.client.requests import RequestLines, find_method, parse_requests
 from gatehouse.settings import ConfigurationError
@@ -82,13 +82,17 @@ def call(
     if timeout is None and not (rpc.client_streaming or rpc.server_streaming):
         timeout = _UNARY_SECONDS
 
+    # Asked for here, because Ctrl-C does not interrupt what blocks an event loop.
+    password = "" if user is None else password_of(user, profile)
+    given = None if token is None else read_token(token)
+
     async def run() -> Outcome:
-        access_token = None if token is None else read_token(token)
+        access_token = given
         rule = load_policy()[f"/{rpc.containing_service.full_name}/{method}"]
         stack = AsyncExitStack()
         tokens = None
         if user is not None or client is not None:
-            access_token = await obtain_token(profile, user, client, scope, sorted(rule.scopes))
+            access_token = await obtain_token(profile, user, password, client, scope, sorted(rule.scopes))
         elif access_token is None and (name := login_for_call(profile, login, public=rule.public)):
             tokens = await stack.enter_async_context(stored_tokens(profile, name))
         trace_id, traceparent = new_trace()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -14,48 +17,39 @@ from gatehouse.client.profile import Profile
 from gatehouse.client.registration import AuthMethod, Registration, registration_in
 from gatehouse.settings import ConfigurationError, validation_message
 
-Issuer = Annotated[str | None, typer.Option(help="URL of the issuer; by default that of the profile.")]
-ClientId = Annotated[str | None, typer.Option(help="Client id; by default that of the profile.")]
-Auth = Annotated[
-    AuthMethod | None,
-    typer.Option(help="How the client authenticates; by default what the files below are for."),
-]
-ClientSecretFile = Annotated[
-    Path | None, typer.Option(help="File with the secret of the client; - asks, or reads standard input.")
-]
-PrivateKeyFile = Annotated[
-    Path | None, typer.Option(help="PEM key that signs for the client, or is that of its certificate.")
-]
-CertificateFile = Annotated[
-    Path | None, typer.Option(help="PEM certificate of the client, for mutual TLS (RFC 8705).")
-]
-KeyId = Annotated[str | None, typer.Option(help="Id of the private key at the issuer.")]
-Algorithm = Annotated[str | None, typer.Option(help="Signature algorithm of the private key.")]
-DiscoveryUrl = Annotated[
-    str | None, typer.Option(help="URL of the discovery document, if not under the issuer.")
-]
-CaFile = Annotated[Path | None, typer.Option(help="PEM certificate authorities to trust for the issuer.")]
-Audience = Annotated[str | None, typer.Option(help="Audience to request, which some issuers need.")]
-Resource = Annotated[str | None, typer.Option(help="Resource to request (RFC 8707).")]
+R = TypeVar("R")
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Client and issuer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
     """What the user has said about a client; None for what was left out. See Registration."""
 
-    issuer: str | None
-    client_id: str | None
-    auth: AuthMethod | None
-    client_secret_file: Path | None
-    private_key_file: Path | None
-    certificate_file: Path | None
-    key_id: str | None
-    algorithm: str | None
-    discovery_url: str | None
-    ca_file: Path | None
-    scope: str | None = None
-    audience: str | None = None
-    resource: str | None = None
+    issuer: Annotated[str | None, _option("URL of the issuer; by default that of the profile.")] = None
+    client_id: Annotated[str | None, _option("Client id; by default that of the profile.")] = None
+    auth: Annotated[
+        AuthMethod | None, _option("How the client authenticates; by default what the files below are for.")
+    ] = None
+    client_secret_file: Annotated[
+        Path | None, _option("File with the secret of the client; - asks, or reads standard input.")
+    ] = None
+    private_key_file: Annotated[
+        Path | None, _option("PEM key that signs for the client, or is that of its certificate.")
+    ] = None
+    certificate_file: Annotated[
+        Path | None, _option("PEM certificate of the client, for mutual TLS (RFC 8705).")
+    ] = None
+    key_id: Annotated[str | None, _option("Id of the private key at the issuer.")] = None
+    algorithm: Annotated[str | None, _option("Signature algorithm of the private key.")] = None
+    discovery_url: Annotated[
+        str | None, _option("URL of the discovery document, if not under the issuer.")
+    ] = None
+    ca_file: Annotated[Path | None, _option("PEM certificate authorities to trust for the issuer.")] = None
+    audience: Annotated[str | None, _option("Audience to request, which some issuers need.")] = None
+    resource: Annotated[str | None, _option("Resource to request (RFC 8707).")] = None
 
     @property
     def name_a_client(self) -> bool:
@@ -63,21 +57,27 @@ class ClientOptions:
         return self.issuer is not None or self.client_id is not None
 
     def registration(
-        self, profile: Profile, stored: Registration | None = None, *, confidential: bool = False
+        self,
+        profile: Profile,
+        stored: Registration | None = None,
+        *,
+        scope: str | None = None,
+        confidential: bool = False,
     ) -> Registration:
         """Return the registration: these options, on those of a stored login or of the profile.
 
         Args:
             profile: Issuer and console client, if the options name none.
             stored: Registration of the stored login to use instead, if the options name none.
+            scope: Scopes to request; None for those of the stored login.
             confidential: Whether the client must authenticate.
 
         Raises:
             ConfigurationError: An option is missing or invalid.
         """
-        given = {
-            field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None
-        }
+        given = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        if scope is not None:
+            given["scope"] = scope
         if given.get("client_secret_file") == STANDARD_INPUT:
             del given["client_secret_file"]
         if stored is not None and not self.name_a_client:
@@ -116,3 +116,26 @@ class ClientOptions:
         if self.private_key_file is not None:
             return "private_key_jwt"
         return None if self.client_secret_file is None else "client_secret_basic"
+
+
+_NAMES = tuple(field.name for field in fields(ClientOptions))
+
+
+def takes_client_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options of ClientOptions, which it gets as the argument `options`."""
+    signature = inspect.signature(command, eval_str=True)
+    hints = get_type_hints(ClientOptions, include_extras=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
+        for name in _NAMES
+    ]
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> R:
+        options = ClientOptions(**{name: given.pop(name) for name in _NAMES})
+        return command(**given, options=options)
+
+    # typer reads the options from it.
+    with_options.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    return with_options

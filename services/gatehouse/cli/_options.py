@@ -19,6 +19,12 @@ StoredLogin = Annotated[
     ),
 ]
 Scope = Annotated[str | None, typer.Option(help="Scopes to request, separated by spaces.")]
+NoBrowser = Annotated[
+    bool, typer.Option("--no-browser", help="Print the address of the login page, do not open it.")
+]
+BrowserPort = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Port for the redirect of the browser; 0 for any.")
+]
 ReadyFile = Annotated[
     Path | None, typer.Option(help="File to write the ports to, as JSON, when all servers listen.")
 ]

@@ -50,8 +50,7 @@ async def stored_tokens(profile: Profile, name: str) -> AsyncIterator[TokenSourc
     from gatehouse.client.sessions import open_login  # noqa: PLC0415
     from gatehouse.client.stored_logins import StoredLogins  # noqa: PLC0415
 
-    proxy = profile.proxy.get_secret_value() if profile.proxy else None
     with issuer_errors(name):
-        async with open_login(StoredLogins(logins_folder()), name, proxy=proxy) as (tokens, _):
+        async with open_login(StoredLogins(logins_folder()), name, proxy=profile.proxy_url) as (tokens, _):
             await tokens.token()
             yield tokens

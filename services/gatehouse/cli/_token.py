@@ -1,30 +1,25 @@
-"""The commands `token`: obtain, decode, introspect and revoke."""
+"""Tokens of the users and clients of a profile, and tokens on the command line."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from gatehouse.app.policy import load_policy
-from gatehouse.app.profile import load_full_profile
-from gatehouse.cli._errors import ExitCode
+from gatehouse.cli._errors import print_error
 from gatehouse.cli._issuer_errors import issuer_errors
-from gatehouse.cli._options import Client, Scope, StoredLogin, User
-from gatehouse.cli._stored_login import stored_tokens
-from gatehouse.client.issuer import IssuerClient, decode, open_issuer_client
-from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login
+from gatehouse.cli._prompt import ask_secret
+from gatehouse.client.issuer import IssuerClient, open_issuer_client
+from gatehouse.client.password import LEGACY
 from gatehouse.client.profile import ADD_TO_PROFILE, Profile
 from gatehouse.settings import ConfigurationError
 
 TokenArgument = Annotated[str, typer.Argument(help="The token; - reads it from standard input.")]
-
-token_app = typer.Typer(help="Obtain, decode, introspect and revoke tokens.")
 
 
 def read_token(token: str) -> str:
@@ -52,19 +47,24 @@ async def issuer_client(profile: Profile) -> AsyncIterator[IssuerClient]:
 
 
 async def obtain_token(
-    profile: Profile, user: str | None, client: str | None, scope: str | None, needed: Sequence[str] = ()
+    profile: Profile,
+    user: str | None,
+    password: str,
+    client: str | None,
+    scope: str | None,
+    needed: Sequence[str] = (),
 ) -> str:
     """Return a token of a user or of a client.
 
     Args:
-        profile: Passwords of users and secrets of clients.
+        profile: Secrets of clients.
         user: User name, or None for a client.
+        password: Password of the user.
         client: Client id, if there is no user.
         scope: Scopes to request. If it is None, a user gets all scopes of the policy that the user may have,
             a client gets those of `needed`.
         needed: Scopes that the RPC needs.
     """
-    password = "" if user is None else _password(profile, user)
     async with issuer_client(profile) as issuer:
         if user is not None:
             everything = {scope for rule in load_policy().rules.values() for scope in rule.scopes}
@@ -78,87 +78,20 @@ async def obtain_token(
     return response.access_token
 
 
-def _password(profile: Profile, user: str) -> str:
-    secret = profile.passwords.get(user)
+def password_of(user: str, profile: Profile, file: Path | None = None) -> str:
+    """Return the password of a user: that of the file or the profile, otherwise ask.
+
+    Raises:
+        ConfigurationError: There is no terminal to ask in.
+    """
+    secret = profile.passwords.get(user) if file is None else None
     if secret is not None:
         return secret.get_secret_value()
-    if not sys.stdin.isatty():
+    if file is None and not sys.stdin.isatty():
         raise ConfigurationError(
             f"{user}: no password in the profile, and standard input is not a terminal; {ADD_TO_PROFILE} "
             "under `passwords`"
         )
-    password: str = typer.prompt(f"Password of {user}", hide_input=True, err=True)
+    password = ask_secret(f"Password of {user}", "--password-file", file)
+    print_error(f"warning: {LEGACY}")
     return password
-
-
-@token_app.command("obtain")
-def token_obtain(
-    user: User = None, client: Client = None, login: StoredLogin = None, scope: Scope = None
-) -> int:
-    """Print an access token: that of the stored login, or a new one of a user or of a client.
-
-    Examples:
-      gatehouse token obtain
-      gatehouse token obtain --as alice --scope "read:users admin"
-      gatehouse token obtain --client gatehouse-worker
-    """
-    if sum(value is not None for value in (user, client, login)) > 1:
-        raise ConfigurationError("--as, --client and --login: give one of them")
-    profile = load_full_profile()
-    if user is None and client is None:
-        name = chosen_login(login) or DEFAULT_LOGIN
-        typer.echo(asyncio.run(_stored_token(profile, name)))
-    else:
-        typer.echo(asyncio.run(obtain_token(profile, user, client, scope)))
-    return ExitCode.OK
-
-
-async def _stored_token(profile: Profile, name: str) -> str:
-    async with stored_tokens(profile, name) as tokens:
-        return await tokens.token()
-
-
-@token_app.command("decode")
-def token_decode(token: TokenArgument) -> int:
-    """Print the header and the claims of a JWT, without verifying it.
-
-    Examples:
-      gatehouse token obtain --as alice | gatehouse token decode -
-    """
-    typer.echo(json.dumps(decode(read_token(token)), indent=2))
-    return ExitCode.OK
-
-
-@token_app.command("introspect")
-def token_introspect(token: TokenArgument) -> int:
-    """Introspect a token at the issuer (RFC 7662); exit with 1 if it is not active.
-
-    Examples:
-      gatehouse token obtain --as alice | gatehouse token introspect -
-    """
-
-    async def introspect() -> Mapping[str, Any]:
-        async with issuer_client(load_full_profile()) as issuer:
-            return await issuer.introspect(read_token(token))
-
-    answer = asyncio.run(introspect())
-    typer.echo(json.dumps(answer, indent=2))
-    return ExitCode.OK if answer.get("active") is True else ExitCode.REFUSED
-
-
-@token_app.command("revoke")
-def token_revoke(token: TokenArgument, client: Client = None) -> int:
-    """Revoke a token (RFC 7009) that was issued to a client, or to the console.
-
-    Examples:
-      gatehouse token revoke - < token.txt
-      gatehouse token revoke - --client gatehouse-worker < token.txt
-    """
-
-    async def revoke() -> None:
-        async with issuer_client(load_full_profile()) as issuer:
-            await issuer.revoke(read_token(token), client)
-
-    asyncio.run(revoke())
-    typer.echo("revoked")
-    return ExitCode.OK

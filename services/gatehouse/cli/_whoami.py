@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from gatehouse.app.profile import load_full_profile
 from gatehouse.cli._errors import ExitCode
 from gatehouse.cli._issuer_errors import issuer_errors
 from gatehouse.cli._options import LoginName
@@ -18,6 +17,7 @@ from gatehouse.cli._output import print_table
 from gatehouse.client import LoginRequired
 from gatehouse.client.identity import Identity, identify
 from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login, logins_folder
+from gatehouse.client.profile import load_profile
 from gatehouse.client.sessions import open_login
 from gatehouse.client.stored_logins import StoredLogins
 from gatehouse.settings import ConfigurationError
@@ -74,8 +74,7 @@ def whoami(
 
 
 async def _find(logins: StoredLogins, name: str) -> Identity:
-    proxy = load_full_profile().proxy
-    async with open_login(logins, name, proxy=proxy.get_secret_value() if proxy else None) as (tokens, store):
+    async with open_login(logins, name, proxy=load_profile().proxy_url) as (tokens, store):
         await tokens.token()
         login = store.load()
     if login is None:  # another command has logged out

@@ -98,7 +98,7 @@ def issuer_http(profile: Profile) -> httpx.AsyncClient:
     Raises:
         ConfigurationError: The CA file cannot be read.
     """
-    return open_http(profile.ca_file, profile.proxy.get_secret_value() if profile.proxy else None)
+    return open_http(profile.ca_file, profile.proxy_url)
 
 
 @asynccontextmanager

@@ -51,6 +51,11 @@ class Profile(Section):
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
     """Revocation budget that the services are configured with."""
 
+    @property
+    def proxy_url(self) -> str | None:
+        """`proxy` in clear."""
+        return self.proxy.get_secret_value() if self.proxy else None
+
 
 ADD_TO_PROFILE = (
     "set GATEHOUSE_PROFILE to the file that `make serve` or `make compose-profile` writes, or add it there"

@@ -114,6 +114,16 @@ async def open_login(
             await tokens.aclose()
 
 
+@asynccontextmanager
+async def open_client_of(
+    logins: StoredLogins, name: str, *, proxy: str | None = None
+) -> AsyncIterator[OAuthClient]:
+    """Open the client of a stored login; see open_login."""
+    stored = logins.require(name)
+    async with _open_client(stored.registration, logins.store(name, stored.place), proxy) as client:
+        yield client
+
+
 async def log_out(logins: StoredLogins, name: str, *, revoke: bool, proxy: str | None = None) -> bool:
     """Revoke the tokens of a login at the issuer (RFC 7009), then delete it.
 
