@@ -2,6 +2,7 @@
 
     DomainError
     ├── InvalidArgument      INVALID_ARGUMENT, with BadRequest
+    ├── PermissionDenied     PERMISSION_DENIED
     ├── NotFound             NOT_FOUND
     ├── AlreadyExists        ALREADY_EXISTS
     ├── Aborted              ABORTED
@@ -21,12 +22,14 @@ class DomainError(Exception):
     Args:
         reason: Constant in UPPER_SNAKE_CASE for ErrorInfo (AIP-193), such as `USER_NOT_FOUND`.
         message: What is wrong and what to do about it.
+        cause: Constant in UPPER_SNAKE_CASE for the log, if `reason` has several causes.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, cause: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.cause = cause
 
 
 class InvalidArgument(DomainError):
@@ -41,6 +44,10 @@ class InvalidArgument(DomainError):
     def __init__(self, field: str, reason: str, message: str) -> None:
         super().__init__(reason, message)
         self.field = field
+
+
+class PermissionDenied(DomainError):
+    """The caller may not do this, for a reason that the access rule of the RPC does not express."""
 
 
 class NotFound(DomainError):
@@ -64,14 +71,4 @@ class OutOfRange(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency is unavailable; the caller may retry.
-
-    Args:
-        reason: See DomainError.
-        message: See DomainError.
-        cause: Constant in UPPER_SNAKE_CASE for the log, if `reason` has several causes.
-    """
-
-    def __init__(self, reason: str, message: str, cause: str = "") -> None:
-        super().__init__(reason, message)
-        self.cause = cause
+    """A dependency is unavailable; the caller may retry."""

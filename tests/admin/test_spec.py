@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import NoOpTracer
 
-from gatehouse.admin.service import _call_users
+from gatehouse.admin.service import call_users
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.spec import build
 from gatehouse.domain import Unavailable
@@ -68,6 +68,14 @@ async def test_role_changes_are_delivered_if_the_admin_url_is_set(
     [
         ({}, "CLIENT__CLIENT_ID and GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET: required"),
         (
+            {"client": CLIENT | {"scope": " "}, "call_users_as": "caller"},
+            "CLIENT__SCOPE: required by GATEHOUSE_ADMIN__CALL_USERS_AS=caller",
+        ),
+        (
+            {"client": CLIENT | {"issuer": "https://other.test"}, "call_users_as": "caller"},
+            "CLIENT__ISSUER: not in GATEHOUSE_ISSUERS",
+        ),
+        (
             {"client": CLIENT, "role_sync": {"admin_url": URL}},
             "ROLE_SYNC__CLIENT_ID and GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET: required",
         ),
@@ -118,7 +126,7 @@ async def test_tokens_are_requested_with_audience_resource_and_the_secret_of_tod
     file.write_text("canary-new")
     service: Any = built.servicer
     with pytest.raises(Unavailable) as caught:
-        await _call_users(service._users.CountUsers, users_pb2.CountUsersRequest(), 60.0)
+        await call_users(service._users.CountUsers, users_pb2.CountUsersRequest(), 60.0)
 
     assert (caught.value.reason, caught.value.cause) == ("USER_SERVICE_UNAVAILABLE", "NO_ACCESS_TOKEN")
     assert idp.last("token").basic == ("admin", "canary-new")

@@ -429,11 +429,11 @@ async def test_missing_schema_and_pending_migrations_name_the_command(
     assert found["admin: migrations"] == ("failed", f"tables of admin are missing; {command}")
 
     (branch,) = (branch for branch in migration_branches() if branch.name == "admin")
-    migrate(empty_database, [branch])
+    _, *later = migrate(empty_database, [branch])
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("UPDATE admin.alembic_version SET version_num = '0001_admin'")
     found = await doctor("admin")
-    assert found["admin: migrations"] == ("failed", f"pending: admin/0002_role_outbox; {command}")
+    assert found["admin: migrations"] == ("failed", f"pending: {', '.join(later)}; {command}")
 
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("UPDATE admin.alembic_version SET version_num = '9999_future'")
@@ -541,6 +541,45 @@ async def test_rule_that_needs_introspection_is_reported_for_an_issuer_without_i
     assert status == "warning"
     assert detail.startswith("gatehouse.admin.v1.AdminService/")
     assert detail.endswith("; set `mode` to hybrid")
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("", ""),
+        ("unsupported_grant_type", "allow token exchange for the client at the issuer, or set "),
+        ("invalid_request", "allow token exchange for the client at the issuer, or set "),
+    ],
+)
+async def test_token_exchange_is_checked_if_user_service_is_called_for_the_caller(
+    admin: Doctor, error: str, hint: str
+) -> None:
+    def answer(request: Request) -> Reply:
+        if error and "subject_token" in request.form:
+            return Reply({"error": error}, 400)
+        return Reply({"access_token": "a-token", "token_type": "Bearer", "expires_in": 300})
+
+    admin.issuer.answer("token", answer)
+    assert "admin: token exchange" not in await admin("admin")
+    found = await admin("admin", GATEHOUSE_ADMIN__CALL_USERS_AS="caller")
+    status, detail = found["admin: token exchange"]
+    assert found["admin: client"][0] == "ok"
+    if not error:
+        assert (status, detail) == ("ok", "admin exchanges tokens")
+        assert admin.issuer.last("token").form["subject_token"] == "a-token"
+        return
+    assert status == "failed"
+    assert detail.startswith(f"token exchange of admin: {error} (")
+    assert detail.endswith(f"{hint}GATEHOUSE_ADMIN__CALL_USERS_AS=service")
+
+
+async def test_token_exchange_works_for_callers_of_one_issuer_only(admin: Doctor) -> None:
+    other = admin.issuer_settings | {"issuer": "https://other.test", "mode": "jwt"}
+    admin.settings["GATEHOUSE_ISSUERS"] = json.dumps([admin.issuer_settings, other])
+    found = await admin("admin", GATEHOUSE_ADMIN__CALL_USERS_AS="caller")
+    status, detail = found["admin: token exchange"]
+    assert status == "warning"
+    assert detail.startswith(f"only for callers of {admin.issuer.issuer};")
 
 
 async def test_role_sync_is_checked_without_a_change(admin: Doctor) -> None:

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
-from gatehouse.client import connect
+from gatehouse.client import TokenSource, connect
 from gatehouse.rpc import Server, ServerTelemetry, Service
 from gatehouse.settings import ServerSettings
 from gatehouse.storage import Database, Notifications
@@ -108,8 +108,13 @@ def quiet() -> Any:
 
 
 @asynccontextmanager
-async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
-    """Serve both services on the database at `urls`."""
+async def open_services(
+    urls: dict[str, str], admin_tokens: TokenSource | None = None
+) -> AsyncIterator[Services]:
+    """Serve both services on the database at `urls`.
+
+    AdminService calls UserService with its own token, or on behalf of its callers with `admin_tokens`.
+    """
     verifier = TableVerifier()
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
@@ -134,8 +139,8 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
             stack.push_async_callback(server.stop, 0)
             return server, f"127.0.0.1:{port}"
 
-        async def open_channel(target: str, token: str) -> grpc.aio.Channel:
-            return await stack.enter_async_context(connect(target, tls=PLAINTEXT, tokens=FixedToken(token)))
+        async def open_channel(target: str, tokens: TokenSource) -> grpc.aio.Channel:
+            return await stack.enter_async_context(connect(target, tls=PLAINTEXT, tokens=tokens))
 
         users_database = open_database("users")
         repository = UserRepository(users_database, time.time)
@@ -151,16 +156,19 @@ async def open_services(urls: dict[str, str]) -> AsyncIterator[Services]:
         )
         admin_service = AdminService(
             AdminRepository(open_database("admin"), time.time),
-            users_pb2_grpc.UserServiceStub(await open_channel(users_target, "admin-service")),
+            users_pb2_grpc.UserServiceStub(
+                await open_channel(users_target, admin_tokens or FixedToken("admin-service"))
+            ),
+            on_behalf=admin_tokens is not None,
         )
         _, admin_target = await serve(
             Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, admin_service)
         )
         yield Services(
             verifier=verifier,
-            users=users_pb2_grpc.UserServiceStub(await open_channel(users_target, "alice")),
-            users_as_bob=users_pb2_grpc.UserServiceStub(await open_channel(users_target, "bob")),
-            admin=admin_pb2_grpc.AdminServiceStub(await open_channel(admin_target, "alice")),
+            users=users_pb2_grpc.UserServiceStub(await open_channel(users_target, FixedToken("alice"))),
+            users_as_bob=users_pb2_grpc.UserServiceStub(await open_channel(users_target, FixedToken("bob"))),
+            admin=admin_pb2_grpc.AdminServiceStub(await open_channel(admin_target, FixedToken("alice"))),
             users_server=users_server,
             repository=repository,
             feed=feed,

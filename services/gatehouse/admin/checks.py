@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Sequence
 
+from gatehouse.admin.clients import (
+    CALL_USERS_AS,
+    CLIENT,
+    ROLE_SYNC,
+    client_credentials,
+    exchanged_tokens,
+    issuer_of,
+    role_directory,
+)
 from gatehouse.admin.role_directory import RoleUpdateFailed
 from gatehouse.admin.settings import AdminSettings
-from gatehouse.admin.spec import CLIENT, ROLE_SYNC, client_credentials, role_directory
 from gatehouse.oauth import OAuthError
 from gatehouse.runtime import ServiceContext
-from gatehouse.runtime.doctor import Problem, Result, attempt
+from gatehouse.runtime.doctor import Problem, Result, Status, attempt
 from gatehouse.runtime.doctor.issuers import explain_oauth_error
 from gatehouse.runtime.doctor.servers import require_serving
 from gatehouse.settings import OAuthClientSettings
@@ -27,6 +36,8 @@ async def check(context: ServiceContext[AdminSettings]) -> Sequence[Result]:
         attempt("admin: client", _check_client(context, settings.client, CLIENT)),
         attempt("admin: UserService", require_serving(settings.users_target, _USERS, context.client_tls)),
     ]
+    if settings.call_users_as == "caller":
+        checks.append(attempt("admin: token exchange", _check_exchange(context)))
     if settings.role_sync.admin_url:
         client = _check_client(context, settings.role_sync, ROLE_SYNC)
         checks.append(attempt("admin: role sync client", client))
@@ -43,6 +54,27 @@ async def _check_client(
     except OAuthError as error:
         raise explain_oauth_error(error, name) from None
     return f"{settings.client_id} gets tokens"
+
+
+async def _check_exchange(context: ServiceContext[AdminSettings]) -> str:
+    """Exchange a token of the client itself, because there is no caller."""
+    settings = context.settings.client
+    exchanged = exchanged_tokens(context)
+    try:
+        own = await client_credentials(context, settings, CLIENT).token()
+        await exchanged.source(own, math.inf).token()
+    except OAuthError as error:
+        problem = explain_oauth_error(error, f"token exchange of {settings.client_id}")
+        raise Problem(
+            f"{problem}; allow token exchange for the client at the issuer, or set {CALL_USERS_AS}=service"
+        ) from None
+    if len(context.issuers) > 1:
+        raise Problem(
+            f"only for callers of {issuer_of(context, settings)}; those of other issuers are refused where "
+            "UserService is called",
+            Status.WARNING,
+        )
+    return f"{settings.client_id} exchanges tokens"
 
 
 async def _check_role_sync(context: ServiceContext[AdminSettings]) -> str:

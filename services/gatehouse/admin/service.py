@@ -12,7 +12,8 @@ from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import NO_TOKEN
-from gatehouse.domain import NotFound, Unavailable
+from gatehouse.domain import NotFound, PermissionDenied, Unavailable
+from gatehouse.oauth import Refusal
 from gatehouse.runtime.request import current_caller, remaining_seconds, requested_page
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 
@@ -29,16 +30,24 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     Args:
         repository: Reads and writes both.
-        users: UserService, called with the access token of AdminService.
+        users: UserService.
+        on_behalf: Whether `users` is called with tokens for the caller, not with that of AdminService.
     """
 
-    def __init__(self, repository: AdminRepository, users: users_pb2_grpc.UserServiceAsyncStub) -> None:
+    def __init__(
+        self,
+        repository: AdminRepository,
+        users: users_pb2_grpc.UserServiceAsyncStub,
+        *,
+        on_behalf: bool = False,
+    ) -> None:
         self._repository = repository
         self._users = users
+        self._on_behalf = on_behalf
 
     async def GetStats(self, request: pb.GetStatsRequest, context: _Context) -> pb.GetStatsResponse:
         """See the proto."""
-        users = await _call_users(self._users.CountUsers, users_pb2.CountUsersRequest(), remaining_seconds())
+        users = await self._call_users(self._users.CountUsers, users_pb2.CountUsersRequest())
         statistics = await self._repository.statistics(remaining_seconds())
         response = pb.GetStatsResponse(
             user_count=users.total_count,
@@ -76,9 +85,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def ManageRoles(self, request: pb.ManageRolesRequest, context: _Context) -> pb.ManageRolesResponse:
         """See the proto."""
-        user = await _call_users(
-            self._users.GetUser, users_pb2.GetUserRequest(user_id=request.user_id), remaining_seconds()
-        )
+        user = await self._call_users(self._users.GetUser, users_pb2.GetUserRequest(user_id=request.user_id))
         bindings = await self._repository.update_roles(
             request.user_id,
             Identity(user.issuer, user.subject),
@@ -89,18 +96,31 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
         return pb.ManageRolesResponse(role_bindings=bindings)
 
+    async def _call_users(self, rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        """Call UserService within the deadline of the current call; see `call_users`."""
+        return await call_users(rpc, request, remaining_seconds(), on_behalf=self._on_behalf)
 
-async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, remaining: float | None) -> R:
-    """Call UserService within the deadline of the current call.
+
+async def call_users(
+    rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R],
+    request: Q,
+    remaining: float | None,
+    *,
+    on_behalf: bool = False,
+) -> R:
+    """Call UserService within a deadline.
 
     Args:
         rpc: The RPC.
         request: Its request.
         remaining: Seconds until the deadline, None if there is none.
+        on_behalf: See AdminService.
 
     Raises:
         NotFound: The user does not exist.
-        Unavailable: Any other error, including a rejected access token, which is that of AdminService.
+        PermissionDenied: Only on behalf of the caller: the issuer, or UserService, denies it.
+        Refusal: Only on behalf of the caller: the issuer no longer accepts the token of the caller.
+        Unavailable: Any other error, including a rejected access token of AdminService.
     """
     timeout = MAX_USERS_SECONDS
     if remaining is not None:
@@ -110,6 +130,10 @@ async def _call_users(rpc: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, r
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise NotFound("USER_NOT_FOUND", "user not found") from None
+        if isinstance(error.__cause__, PermissionDenied | Refusal):
+            raise error.__cause__ from None
+        if on_behalf and error.code() is grpc.StatusCode.PERMISSION_DENIED:
+            raise PermissionDenied("USER_SERVICE_DENIED", "UserService does not allow it to you") from None
         no_token = (error.details() or "").startswith(NO_TOKEN)
         raise Unavailable(
             "USER_SERVICE_UNAVAILABLE",

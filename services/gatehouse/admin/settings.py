@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,5 +39,8 @@ class AdminSettings(ServiceSettings):
 
     users_target: str = "127.0.0.1:50051"
     """gRPC target of UserService; a `dns:///` target balances over all addresses."""
+    call_users_as: Literal["service", "caller"] = "service"
+    """Call UserService with the token of AdminService (`service`), or with one for the caller (`caller`), by
+    token exchange (RFC 8693). Then callers also need the scopes in `client.scope`."""
     client: UsersClientSettings = Field(default_factory=UsersClientSettings)
     role_sync: RoleSyncSettings = Field(default_factory=RoleSyncSettings)

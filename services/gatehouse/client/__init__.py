@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     )
     from gatehouse.client.login_store import FileStore, Login, LoginStore, MemoryStore
     from gatehouse.client.oauth_client import OAuthClient
+    from gatehouse.client.on_behalf import ExchangedTokens
     from gatehouse.client.password import PasswordGrant
     from gatehouse.client.private_key_jwt import PrivateKeyJwt
     from gatehouse.client.refresh import Refresh
     from gatehouse.client.shared_grant import SharedGrant
     from gatehouse.client.sync_channel import create_oauth2_channel
     from gatehouse.client.token_endpoint import TokenResponse, introspect, request_token, revoke
-    from gatehouse.client.token_exchange import TokenExchange
+    from gatehouse.client.token_exchange import TokenExchange, refuses_subject
     from gatehouse.client.token_manager import Grant, TokenManager
     from gatehouse.client.token_source import TokenSource
 
@@ -45,6 +46,7 @@ __all__ = [
     "ClientSecretBasic",
     "ClientSecretPost",
     "DevicePrompt",
+    "ExchangedTokens",
     "FileStore",
     "FileToken",
     "Grant",
@@ -74,6 +76,7 @@ __all__ = [
     "introspect",
     "login_in_browser",
     "login_on_device",
+    "refuses_subject",
     "request_token",
     "revoke",
 ]
@@ -84,6 +87,7 @@ _MODULES = {
     "ClientSecretBasic": "client_auth",
     "ClientSecretPost": "client_auth",
     "DevicePrompt": "device_login",
+    "ExchangedTokens": "on_behalf",
     "FileStore": "login_store",
     "FileToken": "fixed_token",
     "Grant": "token_manager",
@@ -112,6 +116,7 @@ _MODULES = {
     "create_oauth2_channel": "sync_channel",
     "login_in_browser": "browser_login",
     "login_on_device": "device_login",
+    "refuses_subject": "token_exchange",
 }
 
 

@@ -17,6 +17,8 @@ from gatehouse.client.options import channel_options
 from gatehouse.client.reloading import ReloadingChannel
 from gatehouse.client.tls import channel_credentials
 from gatehouse.client.token_source import TokenSource
+from gatehouse.domain import DomainError
+from gatehouse.oauth import OAuthError
 from gatehouse.settings import FileCheck, TlsSettings
 
 
@@ -146,8 +148,8 @@ class _Calls:
         """Return the token of a call, an empty string if the channel has no token source.
 
         Raises:
-            grpc.aio.AioRpcError: UNAVAILABLE if the source fails; DEADLINE_EXCEEDED if it takes longer than
-                `seconds`.
+            grpc.aio.AioRpcError: UNAVAILABLE if the source fails, with the error of Gatehouse as its cause;
+                DEADLINE_EXCEEDED if it takes longer than `seconds`.
         """
         if self._tokens is None:
             return ""
@@ -156,9 +158,10 @@ class _Calls:
             async with timer:
                 return await self._tokens.token()
         except Exception as error:  # noqa: BLE001 - the text of foreign errors may contain secrets
+            ours = error if isinstance(error, OAuthError | DomainError) else None
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timer.expired() else grpc.StatusCode.UNAVAILABLE
             nothing = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(code, nothing, nothing, reason_of(error)) from None
+            raise grpc.aio.AioRpcError(code, nothing, nothing, reason_of(error)) from ours
 
     async def _other_token(self, rejected: str, seconds: float) -> str:
         """Return another token than the rejected one, an empty string if there is none."""

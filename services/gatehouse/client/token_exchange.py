@@ -16,6 +16,11 @@ JWT = "urn:ietf:params:oauth:token-type:jwt"
 _INVALID_SUBJECT = frozenset({"invalid_request", "invalid_grant", "invalid_token"})
 
 
+def refuses_subject(error: TokenRequestFailed) -> bool:
+    """Return whether the issuer refused the subject token itself (RFC 8693 section 2.2.2)."""
+    return error.error in _INVALID_SUBJECT
+
+
 @dataclass(frozen=True, slots=True)
 class TokenExchange:
     """A Grant that exchanges the token of a source.
@@ -58,6 +63,6 @@ class TokenExchange:
         try:
             return await self.client.request_token(form)
         except TokenRequestFailed as error:
-            if error.error in _INVALID_SUBJECT:
+            if refuses_subject(error):
                 self.subject.invalidate(subject)
             raise

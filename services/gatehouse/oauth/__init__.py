@@ -1,5 +1,6 @@
 """From access token to principal. No gRPC, no SQL, no web framework."""
 
+from gatehouse.oauth._cache import TokenCache, TokenHasher
 from gatehouse.oauth._flight import SingleFlight
 from gatehouse.oauth._http import request_url_error, send_bounded
 from gatehouse.oauth._http_failure import HttpFailure
@@ -49,6 +50,8 @@ __all__ = [
     "Refusal",
     "SingleFlight",
     "Source",
+    "TokenCache",
+    "TokenHasher",
     "TokenRequestFailed",
     "TokenVerifier",
     "TracedTransport",

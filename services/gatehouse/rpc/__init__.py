@@ -1,7 +1,15 @@
 """The server side of gRPC: access policy, interceptor chain, health, reflection, TLS and shutdown."""
 
 from gatehouse.rpc._registration import Service
-from gatehouse.rpc.call import Call, Interceptor, Method, RpcType, current_call, current_principal
+from gatehouse.rpc.call import (
+    Call,
+    Interceptor,
+    Method,
+    RpcType,
+    current_call,
+    current_principal,
+    current_token,
+)
 from gatehouse.rpc.metrics import RpcMetrics
 from gatehouse.rpc.policy import AccessRule, Policy, PolicyError, PolicyOptions
 from gatehouse.rpc.server import Server, ServerTelemetry
@@ -24,4 +32,5 @@ __all__ = [
     "TlsError",
     "current_call",
     "current_principal",
+    "current_token",
 ]

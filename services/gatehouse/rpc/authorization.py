@@ -55,6 +55,7 @@ class AuthorizationInterceptor:
             try:
                 token = parse_authorization(call.metadata.authorization)
                 principal = await self._verify(call, token)
+                call.token = token
             except Refusal as refusal:
                 self._metrics.denied(method, refusal.reason)
                 raise

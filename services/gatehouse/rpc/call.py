@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from gatehouse.oauth import Principal
+from gatehouse.oauth import PresentedToken, Principal
 from gatehouse.rpc._metadata import CallMetadata
 from gatehouse.rpc.policy import AccessRule
 
@@ -117,6 +117,7 @@ class Call:
         draining: Set when the server begins to stop; long streams end then.
         started: `time.perf_counter()` when the call arrived.
         request_id: `x-request-id` of the caller if it is usable, otherwise a random one.
+        token: The access token, which the log and the handlers of most RPCs have no use for.
         principal: Who calls, once authorized.
         status: The status of a call that failed.
         response: The serialized response of an RPC with exactly one.
@@ -133,6 +134,7 @@ class Call:
     draining: asyncio.Event
     started: float = field(default_factory=time.perf_counter)
     request_id: str = field(init=False)
+    token: PresentedToken | None = field(default=None, repr=False)
     principal: Principal | None = None
     status: Status | None = None
     response: bytes | None = None
@@ -194,3 +196,15 @@ def current_principal() -> Principal:
     if principal is None:
         raise LookupError("a public RPC has no principal")
     return principal
+
+
+def current_token() -> str:
+    """Return the access token of the caller, to be exchanged for another one; do not pass it on or log it.
+
+    Raises:
+        LookupError: Not called from a handler, or the RPC is public.
+    """
+    token = current_call().token
+    if token is None:
+        raise LookupError("a public RPC has no token")
+    return token.value

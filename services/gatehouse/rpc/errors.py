@@ -28,6 +28,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 _DOMAIN_CODES: dict[type[domain.DomainError], grpc.StatusCode] = {
     domain.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    domain.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     domain.NotFound: grpc.StatusCode.NOT_FOUND,
     domain.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     domain.Aborted: grpc.StatusCode.ABORTED,
@@ -68,8 +69,7 @@ def status_of_domain_error(error: domain.DomainError) -> Status:
     details: tuple[Any, ...] = (error_info(error.reason),)
     if isinstance(error, domain.InvalidArgument):
         details += (field_violations((error.field, error.reason, error.message)),)
-    cause = error.cause if isinstance(error, domain.Unavailable) else ""
-    return Status(code, error.message, error.reason, details, cause=cause)
+    return Status(code, error.message, error.reason, details, cause=error.cause)
 
 
 def challenge(error: Refusal | None, scopes: str) -> str:
