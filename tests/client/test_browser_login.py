@@ -221,6 +221,36 @@ async def test_port_in_use_is_an_error_before_the_browser_opens(start: Callable[
         await login_in_browser_on(start, taken.getsockname()[1])
 
 
+async def test_state_of_an_earlier_login_is_refused(start: Callable[..., Any]) -> None:
+    async with start() as earlier:
+        await earlier.redirect()
+        await earlier.task
+    async with start() as login:
+        assert (await login.redirect(state=earlier.query["state"])).status_code == 400
+        assert not login.task.done()
+        await login.redirect()
+        assert (await login.task).access_token == "access"
+
+
+async def test_logins_at_the_same_time_do_not_take_each_others_redirects(start: Callable[..., Any]) -> None:
+    async with start() as one, start() as other:
+        assert one.query["redirect_uri"] != other.query["redirect_uri"]
+        assert (await one.redirect(state=other.query["state"])).status_code == 400
+        assert (await other.redirect()).status_code == 200
+        assert not one.task.done()
+        assert (await other.task).access_token == "access"
+
+
+async def test_no_other_program_can_listen_on_the_port_of_a_login(start: Callable[..., Any]) -> None:
+    async with start() as login:
+        port = httpx.URL(login.query["redirect_uri"]).port
+        with socket.socket() as attacker:
+            attacker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attacker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                attacker.bind(("127.0.0.1", port))
+
+
 async def login_in_browser_on(start: Callable[..., Any], port: int) -> None:
     async with start(port=port) as login:
         await login.task

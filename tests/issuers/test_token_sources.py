@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
+import httpx
 import pytest
 
 from gatehouse.client import (
@@ -51,7 +52,7 @@ async def secret_in_form(idp: Idp, _: Browser) -> TokenResponse:
     return await client_credentials(idp, ClientSecretPost(SECRET))
 
 
-async def in_browser(idp: Idp, browser: Browser) -> TokenResponse:
+async def in_browser(idp: Idp, browser: Browser, client: OAuthClient | None = None) -> TokenResponse:
     visits = []
 
     async def visit(url: str) -> None:
@@ -63,7 +64,7 @@ async def in_browser(idp: Idp, browser: Browser) -> TokenResponse:
         visits.append(asyncio.create_task(visit(url)))
 
     try:
-        return await login_in_browser(console(idp), SCOPE, open_browser=open_browser)
+        return await login_in_browser(client or console(idp), SCOPE, open_browser=open_browser)
     finally:
         await asyncio.gather(*visits)
 
@@ -153,6 +154,39 @@ async def test_concurrent_refreshes_keep_the_session(idp: Idp, browser: Browser)
 async def test_user_declines_on_the_other_device(idp: Idp, browser: Browser) -> None:
     with pytest.raises(LoginCancelled, match="access_denied"):
         await on_device(idp, browser, "cancel")
+
+
+async def test_code_of_another_login_is_refused(idp: Idp, browser: Browser) -> None:
+    """An attacker who replaces the code of a redirect does not log the user in as the attacker (PKCE)."""
+    visits = []
+    stolen = await Browser(idp, idp.http).sign_in("bob", scope=SCOPE)
+
+    async def visit(url: str) -> None:
+        redirect = await browser.submit(await browser.request("GET", url), username="alice", password="alice")
+        target = httpx.URL(redirect.headers["location"]).copy_merge_params({"code": stolen["code"]})
+        assert (await idp.http.get(target)).status_code == 200
+
+    with pytest.raises(TokenRequestFailed, match="invalid_grant"):
+        await login_in_browser(
+            console(idp), SCOPE, open_browser=lambda url: visits.append(asyncio.create_task(visit(url)))
+        )
+    await asyncio.gather(*visits)
+
+
+async def test_code_cannot_be_replayed(idp: Idp, browser: Browser) -> None:
+    """A second login with the code of the first fails, and ends the session of the first."""
+    sent: list[dict[str, str]] = []
+
+    class Recording(OAuthClient):
+        async def request_token(self, form: Mapping[str, str | list[str]]) -> TokenResponse:
+            sent.append({name: str(value) for name, value in form.items()})
+            return await super().request_token(form)
+
+    response = await in_browser(idp, browser, Recording(idp.http, CONSOLE, issuer=idp.issuer))
+    assert await idp.is_active(response.access_token)
+    with pytest.raises(TokenRequestFailed, match="invalid_grant"):
+        await console(idp).request_token(sent[0])
+    assert not await idp.is_active(response.access_token)
 
 
 async def test_client_revokes_its_token(idp: Idp) -> None:
