@@ -29,6 +29,7 @@ _.check_response_type
 _.client_secret_file
 _.code_challenge
 _.code_challenge_method
+_.conformance
 _.createLock
 _.create_oauth2_request
 _.created_count

@@ -1,4 +1,4 @@
-"""Commands that the test bed adds to `gatehouse`: demo, issuer, seed, testbed, tour, trace."""
+"""Commands that the test bed adds to `gatehouse`: conformance, demo, issuer, seed, testbed, tour, trace."""
 
 from __future__ import annotations
 
@@ -141,6 +141,53 @@ def bed(
     from gatehouse_testbed.bed.run import run_testbed  # noqa: PLC0415
 
     return run_loop(run_testbed(realm, ready_file, control_port))
+
+
+def conformance(
+    target: Annotated[str, typer.Option(help="gRPC target of your server.")],
+    method: Annotated[str, typer.Option(help="RPC that a good token may call: package.Service/Method.")],
+    audience: Annotated[str, typer.Option(help="Audience that your server expects.")] = "gatehouse-api",
+    user: Annotated[
+        str | None, typer.Option(help="User of the realm; none for the client itself.")
+    ] = "alice",
+    client: Annotated[str, typer.Option(help="Client of the realm.")] = "gatehouse-console",
+    scope: Annotated[str, typer.Option(help="Scopes to request; all that the client may by default.")] = "",
+    ca_file: Annotated[Path | None, typer.Option(help="Certificate authority of your server.")] = None,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="Your server has no TLS.")] = False,  # noqa: FBT002
+    realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
+    issuer_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the issuer.")] = 8080,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that your server may take to be ready.")] = 30.0,
+) -> int:
+    """Check that your own gRPC server refuses bad tokens; exit with 1 if it accepts one.
+
+    Runs the development issuer. Let your server trust it: issuer http://127.0.0.1:8080/realms/gatehouse,
+    audience gatehouse-api. It introspects as the client gatehouse-api, whose secret is in the realm file.
+
+    Examples:
+      gatehouse conformance --target 127.0.0.1:50051 --plaintext --method acme.v1.Orders/GetOrder
+    """
+    require_extra()
+    from gatehouse_testbed.bed.conformance import Target, check, table  # noqa: PLC0415 - see above
+    from gatehouse_testbed.bed.tokens import TokenRequest  # noqa: PLC0415
+    from gatehouse_testbed.console import make_console  # noqa: PLC0415
+    from gatehouse_testbed.files import realm_file  # noqa: PLC0415
+    from gatehouse_testbed.issuer import load_realm  # noqa: PLC0415
+
+    token = TokenRequest(user=user or None, client=client, scope=scope)
+    server = Target(target, f"/{method.lstrip('/')}", ca_file, plaintext, audience, token)
+    loaded = load_realm(realm or realm_file(), environment())
+    results = asyncio.run(check(loaded, server, issuer_port=issuer_port, wait_seconds=wait))
+    console = make_console()
+    console.print(table(results))
+    wrong = [one.name for one in results if one.verdict == "ACCEPTED"]
+    unclear = [one.name for one in results if one.verdict in {"unclear", "refused"}]
+    challenges = sum(1 for one in results if one.challenge)
+    console.print(f"{challenges} of {len(results)} answers have a challenge in www-authenticate (RFC 6750)")
+    if unclear:
+        console.print(f"look at: {', '.join(unclear)}")
+    if wrong:
+        console.print(f"accepted, and must be refused: {', '.join(wrong)}")
+    return ExitCode.REFUSED if wrong else ExitCode.OK
 
 
 def tour(svg: Svg = None) -> int:

@@ -148,7 +148,7 @@ class TokenFactory:
         if request.lifetime_seconds is not None:
             claims["exp"] = claims["iat"] + request.lifetime_seconds
             claims["iat"] = min(claims["iat"], claims["exp"] - 1)
-        claims |= {**changes, **request.claims}
+        claims |= {**request.claims, **changes}
         found = _decode(header) | request.header
         if request.algorithm is not None:
             found["alg"] = request.algorithm
