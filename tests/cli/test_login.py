@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pytest
 
 from gatehouse.client.keyring_store import SERVICE
 from gatehouse.users.v1 import users_pb2
+from tests.support import browser
 from tests.support.cli import Done, start
 from tests.support.file_keyring import FileKeyring
 from tests.support.home import Home
@@ -77,6 +79,18 @@ def test_user_logs_in_with_the_browser_and_logs_out(home: Home) -> None:
         done = home.cli(command)
         assert (done.code, done.out) == (1, "")
         assert "no login; log in first with" in done.err
+
+
+def test_user_logs_in_on_another_device(home: Home) -> None:
+    with start("login", "--device", "--scope", "openid read:users", **home.environment) as process:
+        assert process.stderr is not None
+        first, second, third = (process.stderr.readline() for _ in range(3))
+        assert re.fullmatch(rf"Open {home.issuer}/device on any device, and enter the code \S+\n", first)
+        browser.main("username=bob&password=bob", second.removeprefix("or open ").strip())
+        out, _ = process.communicate(timeout=120)
+    assert (process.returncode, out) == (0, f"logged in to {home.issuer} as bob (login default)\n")
+    assert third == "The code is valid for 10 minutes.\n"
+    assert home.whoami()["user"] == "bob"
 
 
 def test_user_who_declines_has_no_login(home: Home) -> None:

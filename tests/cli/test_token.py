@@ -100,6 +100,20 @@ def test_typed_password_is_not_echoed(home: Home) -> None:
     assert (code, "no input" in shown) == (1, True)
 
 
+def test_token_of_the_login_is_exchanged_for_one_with_fewer_scopes(home: Home) -> None:
+    home.login("--scope", "openid read:users admin")
+    exchanger = ("--client", "gatehouse-admin-service")
+    done = home.cli("token", "exchange", "--scope", "read:users", *exchanger)
+    assert done.code == 0, done.err
+    found = claims(home, done.out)
+    assert (found["azp"], found["scope"]) == ("gatehouse-admin-service", "read:users")
+    given = home.cli("token", "obtain").out
+    done = home.cli("token", "exchange", "-", "--scope", "read:users", *exchanger, given=given)
+    assert claims(home, done.out)["sub"] == found["sub"]
+    done = home.cli("token", "exchange", "--scope", "read:users", "--client", "gatehouse-worker")
+    assert (done.code, "the issuer refused (invalid_request)" in done.err) == (1, True)
+
+
 def test_client_of_a_login_introspects_and_revokes(home: Home) -> None:
     home.worker()
     token = home.cli("token", "obtain", "--login", "worker").out

@@ -208,7 +208,8 @@ async def test_missing_id_token_is_refused_only_if_requested(
 
 async def test_user_who_declines_or_waits_too_long_has_cancelled(start: Callable[..., Any]) -> None:
     async with start() as login:
-        await login.redirect(error="access_denied", code=...)
+        page = await login.redirect(error="access_denied", code=...)
+        assert "You are not logged in" in page.text
         with pytest.raises(LoginCancelled, match="access_denied"):
             await login.task
     async with start(timeout=0.0) as login:

@@ -21,6 +21,8 @@ from gatehouse.client import (
     TokenManager,
     TokenResponse,
 )
+from gatehouse.oauth import IssuerUnavailable
+from tests.support.loopback_http import Reply
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime
 
 
@@ -79,3 +81,25 @@ async def test_login_without_a_refresh_token_ends_with_its_access_token(
     with pytest.raises(LoginRequired, match="ended"):
         await refresh.request()
     assert (store.load(), idp.request_count("token")) == (None, 0)
+
+
+@pytest.mark.parametrize("is_user", [True, False])
+async def test_last_token_is_used_while_the_issuer_is_unavailable(
+    is_user: bool, http: httpx.AsyncClient, idp: LoopbackIssuer, manual_time: ManualTime
+) -> None:
+    """Also by a new process, whose manager has none."""
+    store = MemoryStore()
+    store.save(Login("refresh", "access", manual_time.clock() + 30.0))
+    client = OAuthClient(http, "console", token_endpoint=idp.url("token"))
+    idp.answer("token", Reply(status=503))
+
+    async def request() -> TokenResponse:
+        grant = Refresh(client, store, clock=manual_time.clock)
+        return await (grant if is_user else shared(http, idp, store, manual_time)).request()
+
+    response = await request()
+    assert (response.access_token, response.expires_in) == ("access", 30.0)
+    assert idp.request_count("token") == 1
+    manual_time.advance(29.0)
+    with pytest.raises(IssuerUnavailable):
+        await request()

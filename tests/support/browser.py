@@ -1,6 +1,6 @@
-"""A browser without a screen, as $BROWSER: `python browser.py FORM URL` opens a page and fills in its form.
+"""A browser without a screen, as $BROWSER: `python browser.py FORM URL` opens a page and fills in all forms.
 
-FORM is the content of the form, or `decline` to answer as an issuer whose user has declined.
+FORM is what the user enters, or `decline` to answer as an issuer whose user has declined.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ def main(form: str, url: str) -> None:
         answer = urlencode({"error": "access_denied", "state": query["state"], "iss": issuer})
         browser.open(f"{query['redirect_uri']}?{answer}").read()
         return
-    with browser.open(url) as page:
-        action = re.search(r'action="([^"]+)"', page.read().decode())
-    assert action is not None
-    browser.open(html.unescape(action[1]), form.encode()).read()
+    page = browser.open(url).read().decode()
+    while (action := re.search(r'<form [^>]*action="([^"]+)"', page)) is not None:
+        hidden = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page))
+        content = "&".join((form, urlencode(hidden), "accept=yes"))
+        page = browser.open(html.unescape(action[1]), content.encode()).read().decode()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ StoredLogin = Annotated[
         "--login", help="Stored login whose token to use; GATEHOUSE_LOGIN, or `default`, by default."
     ),
 ]
+LoginClient = Annotated[str | None, typer.Option("--login", help="Stored login whose client to use.")]
 Scope = Annotated[str | None, typer.Option(help="Scopes to request, separated by spaces.")]
 NoBrowser = Annotated[
     bool, typer.Option("--no-browser", help="Print the address of the login page, do not open it.")

@@ -17,7 +17,7 @@ from gatehouse.cli._client_options import ClientOptions, takes_client_options
 from gatehouse.cli._errors import ExitCode
 from gatehouse.cli._flows import Browser, request_by_flow, with_scope
 from gatehouse.cli._issuer_errors import issuer_errors
-from gatehouse.cli._options import BrowserPort, Client, NoBrowser, Scope, StoredLogin, User
+from gatehouse.cli._options import BrowserPort, Client, LoginClient, NoBrowser, Scope, StoredLogin, User
 from gatehouse.cli._stored_login import stored_tokens
 from gatehouse.cli._token import TokenArgument, issuer_client, obtain_token, password_of, read_token
 from gatehouse.client import OAuthClient, PasswordGrant, StaticToken, TokenExchange, TokenResponse
@@ -151,7 +151,7 @@ def token_decode(token: TokenArgument) -> int:
 
 @token_app.command("introspect")
 @takes_client_options
-def token_introspect(token: TokenArgument, login: StoredLogin = None, *, options: ClientOptions) -> int:
+def token_introspect(token: TokenArgument, login: LoginClient = None, *, options: ClientOptions) -> int:
     """Introspect a token at the issuer (RFC 7662); exit with 1 if it is not active.
 
     The client that asks is the API client of the profile, or that of --login or --client-id.
@@ -182,7 +182,7 @@ def token_introspect(token: TokenArgument, login: StoredLogin = None, *, options
 @token_app.command("revoke")
 @takes_client_options
 def token_revoke(
-    token: TokenArgument, client: Client = None, login: StoredLogin = None, *, options: ClientOptions
+    token: TokenArgument, client: Client = None, login: LoginClient = None, *, options: ClientOptions
 ) -> int:
     """Revoke a token (RFC 7009) that was issued to a client, or to the console.
 

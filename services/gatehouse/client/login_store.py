@@ -16,6 +16,8 @@ from gatehouse.client.private_files import file_lock, read_private, replace_priv
 from gatehouse.client.token_endpoint import TokenResponse
 
 MIN_REMAINING_SECONDS = 60.0
+LAST_REMAINING_SECONDS = 2.0
+"""How long the access token must be valid to be used if the issuer is unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,15 @@ class Login:
             scope=response.scope or self.scope,
         )
 
-    def response(self, now: float) -> TokenResponse | None:
-        """Return the access token as a response that arrives at `now`, None if it ends soon."""
+    def response(self, now: float, at_least: float = MIN_REMAINING_SECONDS) -> TokenResponse | None:
+        """Return the access token as a response that arrives at `now`, None if it ends within seconds.
+
+        Args:
+            now: Seconds since the epoch.
+            at_least: Seconds that must remain.
+        """
         remaining = self.expires_at - now
-        if remaining < MIN_REMAINING_SECONDS:
+        if remaining < at_least:
             return None
         return TokenResponse(self.access_token, "Bearer", remaining, self.scope)
 

@@ -7,10 +7,15 @@ import time
 from collections.abc import Callable
 
 from gatehouse.client.login_errors import LoginRequired
-from gatehouse.client.login_store import Login, LoginStore
+from gatehouse.client.login_store import (
+    LAST_REMAINING_SECONDS,
+    MIN_REMAINING_SECONDS,
+    Login,
+    LoginStore,
+)
 from gatehouse.client.oauth_client import OAuthClient
 from gatehouse.client.token_endpoint import TokenResponse
-from gatehouse.oauth import TokenRequestFailed
+from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 
 
 class Refresh:
@@ -73,7 +78,14 @@ class Refresh:
     async def _locked_request(self) -> TokenResponse:
         async with self._store.locked():
             login = self._load()
-            response = self._stored(login) or await self._refresh(login)
+            response = self._stored(login, MIN_REMAINING_SECONDS)
+            if response is None:
+                try:
+                    response = await self._refresh(login)
+                except IssuerUnavailable:
+                    response = self._stored(login, LAST_REMAINING_SECONDS)
+                    if response is None:
+                        raise
             self._returned = response.access_token
             return response
 
@@ -87,11 +99,11 @@ class Refresh:
             raise LoginRequired
         return login
 
-    def _stored(self, login: Login) -> TokenResponse | None:
+    def _stored(self, login: Login, at_least: float) -> TokenResponse | None:
         """Return the access token in the store, unless it ends soon or is the one to be replaced."""
         if self._scope or login.access_token == self._returned:
             return None
-        return login.response(self._clock())
+        return login.response(self._clock(), at_least)
 
     async def _refresh(self, login: Login) -> TokenResponse:
         if not login.refresh_token:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 from gatehouse.client.login_errors import LoginRequired
-from gatehouse.client.login_store import LoginStore
+from gatehouse.client.login_store import LAST_REMAINING_SECONDS, LoginStore
 from gatehouse.client.token_endpoint import TokenResponse
 from gatehouse.client.token_manager import Grant
+from gatehouse.oauth import IssuerUnavailable
 
 
 class SharedGrant:
@@ -38,9 +39,16 @@ class SharedGrant:
             if login is None:
                 raise LoginRequired
             # A token that is asked for again has been rejected, or ends soon.
-            response = login.response(self._clock()) if login.access_token != self._returned else None
+            usable = login.access_token != self._returned
+            response = login.response(self._clock()) if usable else None
             if response is None:
-                response = await self._grant.request()
-                self._store.save(login.renewed(response, self._clock()))
+                try:
+                    response = await self._grant.request()
+                except IssuerUnavailable:
+                    response = login.response(self._clock(), LAST_REMAINING_SECONDS) if usable else None
+                    if response is None:
+                        raise
+                else:
+                    self._store.save(login.renewed(response, self._clock()))
             self._returned = response.access_token
             return response
