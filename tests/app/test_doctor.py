@@ -472,7 +472,7 @@ async def test_collectors_that_do_not_accept_spans_are_reported(doctor: Doctor) 
     collector = {"GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true"}
     endpoints = {
         "http://127.0.0.1:1": "http://127.0.0.1:1: connection refused; start the server, or correct",
-        "http://user:canary@127.0.0.1:1": "http://user:***@127.0.0.1:1: the name cannot be resolved",
+        "http://collector.invalid:1": "http://collector.invalid:1: the name cannot be resolved",
     }
     for endpoint, problem in endpoints.items():
         found = await doctor("users", **collector, GATEHOUSE_TELEMETRY__OTLP_ENDPOINT=endpoint)

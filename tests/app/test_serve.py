@@ -79,3 +79,20 @@ def test_tls_error_is_reported_before_the_database_is_asked(cli: Cli, tmp_path: 
         assert "no TLS certificate" in done.err
         with pytest.raises(BlockingIOError):
             database.accept()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "cannot be read (No such file or directory)"), ("canary", "contains no PEM certificate")],
+    ids=["missing", "no certificate"],
+)
+def test_unusable_file_of_authorities_is_reported_at_start(
+    cli: Cli, tmp_path: Path, content: str | None, problem: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    done = cli("serve", "users", **SETTINGS, GATEHOUSE_TLS__CA_FILE=str(file))
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"gatehouse: {file}: {problem}")

@@ -268,7 +268,7 @@ def test_config_masks_secrets_and_passwords_in_urls(cli: Cli) -> None:
     issuers = [{"issuer": "https://i.test", "audience": "a", "client_id": "c", "client_secret": canary}]
     cli.set(
         GATEHOUSE_ISSUERS=json.dumps(issuers),
-        GATEHOUSE_USERS__DATABASE_URL=f"postgresql://u:{canary}@h:5/d?password={canary}&x=y",
+        GATEHOUSE_USERS__DATABASE_URL=f"postgresql://u:{canary}@h:5/d?password={canary}&options=y",
         GATEHOUSE_ADMIN__DATABASE_PASSWORD=canary,
         GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET=canary,
     )
@@ -277,7 +277,7 @@ def test_config_masks_secrets_and_passwords_in_urls(cli: Cli) -> None:
     assert canary not in done.out + done.err + table.out + table.err
     found = json.loads(done.out)
     assert found["issuers"][0]["issuer"] == "https://i.test"
-    assert found["users"]["database_url"] == "postgresql://u:***@h:5/d?password=***&x=y"
+    assert found["users"]["database_url"] == "postgresql://u:***@h:5/d?password=***&options=y"
     assert found["admin"]["database_url"] == "postgresql://127.0.0.1:5432/gatehouse"
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from psycopg import pq
 
 from gatehouse.app.services import settings_model
 from gatehouse.settings import (
@@ -21,6 +22,7 @@ from gatehouse.settings import (
     wants_traceback,
     with_login,
 )
+from gatehouse.settings._libpq import PARAMETERS
 from tests.support.environment import SetEnvironment
 
 CANARY = "canary"
@@ -190,6 +192,19 @@ def test_old_name_in_a_json_section_is_refused_with_the_new_name(
         ("GATEHOUSE_ISSUER", "[]", "GATEHOUSE_ISSUERS"),
         ("GATEHOUSE_TELEMETRI", "{}", "GATEHOUSE_TELEMETRY"),
         ("gatehouse_sever__host", "1", "GATEHOUSE_SERVER__HOST"),
+        ("GATEHOUSE_TLS__CERT_FILE", "1", "GATEHOUSE_TLS__CERTIFICATE_FILE"),
+        ("GATEHOUSE_TLS__CRT_FILE", "1", "GATEHOUSE_TLS__CERTIFICATE_FILE"),
+        ("GATEHOUSE_TLS__KEY_FILE", "1", "GATEHOUSE_TLS__PRIVATE_KEY_FILE"),
+        ("GATEHOUSE_TLS__KEY", "1", "GATEHOUSE_TLS__PRIVATE_KEY_FILE"),
+        ("GATEHOUSE_TLS__CERT", "1", "GATEHOUSE_TLS__CERTIFICATE_FILE"),
+        ("GATEHOUSE_TLS__CA", "1", "GATEHOUSE_TLS__CA_FILE"),
+        ("GATEHOUSE_TLS_CERT_FILE", "1", "GATEHOUSE_TLS__CERTIFICATE_FILE"),
+        ("GATEHOUSE_USERS__DB_URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
+        ("GATEHOUSE_ADMIN__DB_PASSWORD", "1", "GATEHOUSE_ADMIN__DATABASE_PASSWORD"),
+        ("GATEHOUSE_ADMIN__CLIENT__ID", "1", "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
+        ("GATEHOUSE_LOG__LVL", "1", "GATEHOUSE_LOG__LEVEL"),
+        ("GATEHOUSE_TELEMETRY__OTLP", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
+        ("GATEHOUSE_TELEMETRY__ENDPOINT", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
     ],
 )
 def test_unknown_name_is_refused_with_the_nearest_setting(
@@ -228,6 +243,7 @@ def test_file_with_an_unknown_name_is_refused(file: str, suggestion: str, secret
     "name",
     ["GATEHOUSE_API_SECRET", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK", "GATEHOUSER", "OTHER_SERVER__PORT"]
     # Kubernetes sets these for services called gatehouse and gatehouse-users.
+    + ["GATEHOUSE_USERS_SERVICE_HOST", "GATEHOUSE_USERS_PORT_50051_TCP", "GATEHOUSE_ADMIN_SERVICE_SECRET"]
     + ["GATEHOUSE_PORT", "GATEHOUSE_SERVICE_HOST", "GATEHOUSE_PORT_50051_TCP_ADDR", "GATEHOUSE_USERS_PORT"],
 )
 def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvironment) -> None:
@@ -255,6 +271,37 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_USERS__DATABASE_URL", "canary", "must be a URL such as postgresql://"),
         ("GATEHOUSE_ADMIN__DATABASE_URL", "https://canary", "must be a URL such as postgresql://"),
         ("GATEHOUSE_ADMIN__DATABASE_URL", "postgresql://canary:port@h:x/", "must be a URL such as"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?sslmod=canary", "did you mean sslmode?"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?canary=1", "a password as %3F and %26"),
+        (
+            "GATEHOUSE_DATABASE__MIGRATE_URL",
+            "postgresql://h/d?sslmode=canary",
+            "must be one of disable, allow",
+        ),
+        ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?keepalives=canary", "must be one of 0, 1"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?connect_timeout=canary", "must be an integer"),
+        *(
+            ("GATEHOUSE_ADMIN__USERS_TARGET", target, "must be host:port, or a target of gRPC")
+            for target in ("", "http://canary:50051", "canary:", "canary:65536", "canary:port")
+        ),
+        ("GATEHOUSE_ADMIN__USERS_TARGET", "dns:///canary:port", "must be host:port, or a target of gRPC"),
+        ("GATEHOUSE_ADMIN__USERS_TARGET", "can ary:1", "must be host:port, or a target of gRPC"),
+        ("GATEHOUSE_ADMIN__USERS_TARGET", "unix:", "must be host:port, or a target of gRPC"),
+        *(
+            ("GATEHOUSE_TELEMETRY__OTLP_ENDPOINT", endpoint, "must be a URL such as")
+            for endpoint in ("", "canary:4317", "http://", "grpc://canary:1", "https://u:canary@h:1")
+        ),
+        ("GATEHOUSE_TELEMETRY", {"otlp_endpoint": "http://canary:1"}, "write https, or set otlp_insecure"),
+        (
+            "GATEHOUSE_TELEMETRY",
+            {"otlp_endpoint": "https://canary:1", "otlp_insecure": True},
+            "remove one of them",
+        ),
+        *(
+            (f"GATEHOUSE_{name}", host, "must be a host name or an IP address, without scheme and port")
+            for name in ("SERVER__HOST", "TELEMETRY__METRICS_HOST", "TLS__SERVER_NAME")
+            for host in ("", "canary:50051", "http://canary", "can ary", "[canary]:1")
+        ),
         ("GATEHOUSE_SERVER", "canary{", "must be JSON"),
         ("GATEHOUSE_SERVER", '"canary"', "must be a JSON object"),
         ("GATEHOUSE_SERVER", '{"canary', "must be JSON"),
@@ -267,7 +314,9 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ),
     ],
 )
-def test_error_names_the_setting(name: str, value: str, reason: str, set_environment: SetEnvironment) -> None:
+def test_error_names_the_setting(
+    name: str, value: object, reason: str, set_environment: SetEnvironment
+) -> None:
     set_environment(**{name: value})
     line = load_error()
 
@@ -326,26 +375,52 @@ def test_no_error_repeats_a_value(setting: str, value: str, set_environment: Set
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gatehouse_issuers", "GATEHOUSE_ISSUERS: must be JSON"),
-        ("gatehouse_users__port", "GATEHOUSE_USERS__PORT: must be an integer"),
+        ("gatehouse_issuers", "GATEHOUSE_ISSUERS: FILE: must be JSON"),
+        ("gatehouse_users__port", "GATEHOUSE_USERS__PORT: FILE: must be an integer"),
+        ("gatehouse_users__database_url", "GATEHOUSE_USERS__DATABASE_URL: FILE: must be a URL such as "),
     ],
 )
-def test_error_in_a_file_names_the_setting(name: str, reason: str, secrets_dir: Path) -> None:
+def test_error_in_a_file_names_the_setting_and_the_file(name: str, reason: str, secrets_dir: Path) -> None:
     (secrets_dir / name).write_text("canary")
 
-    assert reason in load_error()
+    assert load_error().startswith(reason.replace("FILE", str(secrets_dir / name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("gatehouse_users", {"port": "canary"}, "GATEHOUSE_USERS__PORT: FILE: "),
+        ("gatehouse_issuers", [ISSUER | {"mode": "canary"}], "GATEHOUSE_ISSUERS[0].mode: FILE: "),
+        ("gatehouse_issuers", [ISSUER | {"aud": "canary"}], "GATEHOUSE_ISSUERS[0].aud: FILE: unknown key"),
+    ],
+)
+def test_error_in_a_json_file_names_the_file(name: str, value: Any, place: str, secrets_dir: Path) -> None:
+    (secrets_dir / name).write_text(json.dumps(value))
+
+    assert load_error().startswith(place.replace("FILE", str(secrets_dir / name)))
+
+
+def test_error_in_a_variable_names_no_file(secrets_dir: Path, set_environment: SetEnvironment) -> None:
+    (secrets_dir / "gatehouse_users__port").write_text("1")
+    os.environ["GATEHOUSE_USERS__PORT"] = "canary"
+
+    assert load_error().startswith("GATEHOUSE_USERS__PORT: must be an integer")
 
 
 def test_file_that_is_not_text_is_refused(secrets_dir: Path) -> None:
     (secrets_dir / "gatehouse_admin__client__client_secret").write_bytes(b"canary\xff")
 
-    assert load_error() == f"GATEHOUSE_SECRETS_DIR: {secrets_dir} contains a file that is not UTF-8 text"
+    (secrets_dir / "gatehouse_admin__client__client_id").write_text("canary")
+    file = secrets_dir / "gatehouse_admin__client__client_secret"
+    assert load_error() == f"GATEHOUSE_SECRETS_DIR: {file}: not UTF-8 text"
 
 
 def test_secrets_directory_that_is_too_large_is_refused(secrets_dir: Path) -> None:
     (secrets_dir / "gatehouse_admin__client__client_secret").write_text("canary" * 4_000_000)
 
-    assert load_error().startswith("GATEHOUSE_SECRETS_DIR: ")
+    assert load_error() == (
+        f"GATEHOUSE_SECRETS_DIR: {secrets_dir}: too large; name a directory that contains only secrets"
+    )
 
 
 def test_missing_secrets_directory_is_refused(tmp_path: Path, set_environment: SetEnvironment) -> None:
@@ -367,3 +442,41 @@ def test_unknown_key_of_an_issuer_is_refused_with_the_nearest_key(set_environmen
     set_environment(GATEHOUSE_ISSUERS=[{"client_scret": CANARY}])
 
     assert load_error() == "GATEHOUSE_ISSUERS[0].client_scret: unknown key; did you mean client_secret?"
+    for key, meant in {
+        "aud": "audience",
+        "jwks": "jwks_uri",
+        "alg": "algorithms",
+        "secret": "client_secret",
+    }.items():
+        set_environment(GATEHOUSE_ISSUERS=[{key: CANARY}])
+        assert load_error().endswith(f".{key}: unknown key; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["users:50051", "users", "127.0.0.1:1", "[::1]:50051", "::1", "dns:///users:50051", "dns:users:1"]
+    + [
+        "dns://8.8.8.8/users:50051",
+        "ipv4:10.0.0.1:1,10.0.0.2:2",
+        "ipv6:[::1]:1",
+        "unix:/run/users",
+        "xds:///users",
+    ],
+)
+def test_target_of_grpc_is_accepted(target: str, set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_ADMIN__USERS_TARGET=target)
+
+    assert load().admin.users_target == target
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "fe80::1%eth0", "users.example.com"])
+def test_host_is_accepted(host: str, set_environment: SetEnvironment) -> None:
+    set_environment(GATEHOUSE_SERVER__HOST=host)
+
+    assert load().server.host == host
+
+
+def test_parameters_of_database_urls_are_those_of_libpq() -> None:
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+
+    assert known <= PARAMETERS

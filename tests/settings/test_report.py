@@ -30,7 +30,7 @@ def load_secrets(set_environment: SetEnvironment) -> Any:
         GATEHOUSE_USERS__DATABASE_URL="postgresql://u:canary@h/users?sslpassword=canary",
         GATEHOUSE_ADMIN__DATABASE_PASSWORD="canary",
         GATEHOUSE_DATABASE__MIGRATE_PASSWORD="canary",
-        GATEHOUSE_TELEMETRY__OTLP_ENDPOINT="https://user:canary@collector.test:4317",
+        GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL="https://user:canary@id.test/admin",
     )
     return load_settings(settings_model())
 
@@ -41,17 +41,17 @@ def test_masked_settings_contain_no_secret(set_environment: SetEnvironment) -> N
 
     assert CANARY not in json.dumps(shown)
     assert shown["users"]["database_url"] == "postgresql://u:***@h/users?sslpassword=***"
-    assert shown["telemetry"]["otlp_endpoint"] == "https://user:***@collector.test:4317"
+    assert shown["admin"]["role_sync"]["admin_url"] == "https://user:***@id.test/admin"
     assert shown["issuers"][0]["discovery_url"] == "https://id.test/x?password=***"
     assert shown["issuers"][0]["client_secret"] == "**********"
     assert shown["issuers"][0]["issuer"] == "https://id.test"
-    assert settings.telemetry.otlp_endpoint == "https://user:canary@collector.test:4317"
+    assert settings.admin.role_sync.admin_url == "https://user:canary@id.test/admin"
 
 
 def test_invalid_url_is_masked_as_a_whole(set_environment: SetEnvironment) -> None:
-    set_environment(GATEHOUSE_TELEMETRY__OTLP_ENDPOINT="https://[canary@x")
+    set_environment(GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL="https://[canary@x")
 
-    assert mask_settings(load_settings(settings_model()))["telemetry"]["otlp_endpoint"] == "***"
+    assert mask_settings(load_settings(settings_model()))["admin"]["role_sync"]["admin_url"] == "***"
 
 
 def test_repr_of_settings_contains_no_secret(set_environment: SetEnvironment) -> None:

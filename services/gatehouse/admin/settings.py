@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from gatehouse.settings import OAuthClientSettings, ServiceSettings
+from gatehouse.settings import GrpcTarget, OAuthClientSettings, ServiceSettings
 
 
 class UsersClientSettings(OAuthClientSettings):
@@ -37,7 +37,7 @@ class AdminSettings(ServiceSettings):
         "role_sync": "admin__role_sync",
     }
 
-    users_target: str = "127.0.0.1:50051"
+    users_target: GrpcTarget = "127.0.0.1:50051"
     """gRPC target of UserService; a `dns:///` target balances over all addresses."""
     call_users_as: Literal["service", "caller"] = "service"
     """Call UserService with the token of AdminService (`service`), or with one for the caller (`caller`), by

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError
 
-from gatehouse.settings import ConfigurationError, ProxyUrl, Section, environment, validation_message
+from gatehouse.settings import (
+    ConfigurationError,
+    GrpcTarget,
+    ProxyUrl,
+    Section,
+    environment,
+    validation_message,
+)
 
 
 class Profile(Section):
@@ -18,7 +25,7 @@ class Profile(Section):
     """URL of the discovery document, if not under `issuer`."""
     revocation_endpoint: str | None = None
     """URL of the revocation endpoint, if not the one in the discovery document."""
-    targets: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, GrpcTarget] = Field(default_factory=dict)
     """gRPC target of each service, by service name."""
     ca_file: Path | None = None
     """PEM certificate authorities to trust in addition to the system's; relative to this file."""

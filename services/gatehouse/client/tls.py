@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from gatehouse.rpc import PlaintextRefused
-from gatehouse.rpc.tls import parse_certificates, read_pem
+from gatehouse.rpc.tls import read_authorities
 from gatehouse.settings import TlsSettings, is_loopback
 
 
@@ -29,9 +29,7 @@ def channel_credentials(tls: TlsSettings, target: str) -> grpc.ChannelCredential
         return None
     if tls.ca_file is None:
         return grpc.ssl_channel_credentials()
-    content = read_pem(tls.ca_file)
-    parse_certificates(tls.ca_file, content)
-    return grpc.ssl_channel_credentials(content)
+    return grpc.ssl_channel_credentials(read_authorities(tls.ca_file))
 
 
 def _is_local(target: str) -> bool:

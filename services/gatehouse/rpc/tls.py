@@ -165,6 +165,16 @@ def parse_certificates(path: Path, content: bytes) -> list[x509.Certificate]:
         ) from None
 
 
+def read_authorities(path: Path) -> bytes:
+    """Return the content of a file with certificate authorities; raise TlsError if it cannot be used."""
+    content = read_pem(path)
+    try:
+        x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise TlsError(f"{path}: contains no PEM certificate; provide those of the authorities") from None
+    return content
+
+
 def _private_key(path: Path, content: bytes) -> Any:
     try:
         return serialization.load_pem_private_key(content, password=None)

@@ -111,11 +111,9 @@ def capture_standard_logging(
 
 
 def _remove_values(record: logging.LogRecord) -> bool:
-    """Remove what two libraries write that may hold a secret."""
+    """Remove what a library writes that may hold a secret."""
     if record.name == "asyncio":  # a task with its exception, from the second line on
         record.msg, record.args = record.getMessage().partition("\n")[0], None
-    elif record.name == "opentelemetry.util.re":  # the header
-        record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS: an invalid header was ignored", None
     return True
 
 

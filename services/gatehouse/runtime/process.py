@@ -14,7 +14,7 @@ from opentelemetry.trace import Tracer
 
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import AccessRule, Interceptor, RpcMetrics, Server, ServerTelemetry, Service
-from gatehouse.rpc.tls import server_credentials
+from gatehouse.rpc.tls import read_authorities, server_credentials
 from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.spec import BackgroundWork, ServiceContext, ServiceSpec
@@ -90,7 +90,7 @@ class Process:
 
     Raises:
         ConfigurationError: No issuer is configured, or its CA file cannot be read.
-        TlsError: The certificate of the servers cannot be used.
+        TlsError: The certificate of the servers or the CA file of the clients cannot be used.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class Process:
                 "GATEHOUSE_ISSUERS: no issuer is configured; set a JSON list such as "
                 '[{"issuer": "https://id.example.com/realms/r", "audience": "gatehouse-api", "mode": "jwt"}]'
             )
-        # The servers do it again. Here an error is reported before anything is connected or started.
+        # Servers and clients do it again. Here an error is reported before anything is connected or started.
+        if settings.tls.ca_file is not None:
+            read_authorities(settings.tls.ca_file)
         server_credentials(
             settings.tls, settings.server.host, telemetry.logger, self._metrics.certificate_loaded
         )

@@ -11,20 +11,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NoOpTracer, Status, Tracer
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.grpc_options import NO_PROXY
 from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
 from gatehouse.runtime.logs import make_logger, open_log
+from gatehouse.runtime.otel_variables import checked_variables
 from gatehouse.runtime.wait import run_in_thread
 from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
+
+# The SDK reads variables when it is imported. No other module imports it.
+with checked_variables():
+    from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 _logger = logging.getLogger(__name__)
 
@@ -132,9 +136,10 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
         service_name: `service.name` of the resource.
 
     Raises:
-        ConfigurationError: The metrics port is taken.
+        ConfigurationError: The metrics port is taken, or a variable OTEL_* is invalid.
     """
-    resource = Resource.create({"service.name": service_name, "service.namespace": "gatehouse"})
+    with checked_variables():
+        resource = Resource.create({"service.name": service_name, "service.namespace": "gatehouse"})
     with ExitStack() as stack:
         logger, lines = stack.enter_context(open_log(log))
         readers, port = _metric_readers(settings)
@@ -150,10 +155,8 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
         tracer: Tracer = NoOpTracer()
         flush_spans: Callable[[], None] = lambda: None  # noqa: E731 - as short as it gets
         if settings.otlp_endpoint is not None:
-            try:
+            with checked_variables():
                 traces = _tracer_provider(settings, settings.otlp_endpoint, resource)
-            except Exception as error:  # noqa: BLE001 - the exporter has classes of its own for this
-                raise ConfigurationError(f"a variable OTEL_* is invalid: {error}; correct it") from None
             tracer, flush_spans = traces.get_tracer("gatehouse"), traces.shutdown
         close = stack.pop_all().close
     return Telemetry(logger, tracer, meter, port, flush_spans, close)

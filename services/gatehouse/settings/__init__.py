@@ -3,6 +3,7 @@
 Nothing else in Gatehouse reads the environment.
 """
 
+from gatehouse.settings._addresses import GrpcTarget
 from gatehouse.settings._database_urls import database_parameters, with_login
 from gatehouse.settings._files import FileCheck
 from gatehouse.settings._secrets import follow_secret, read_secret_file
@@ -57,6 +58,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseSettings",
     "FileCheck",
+    "GrpcTarget",
     "IssuerSettings",
     "LogSettings",
     "OAuthClientSettings",

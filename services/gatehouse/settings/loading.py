@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
+from gatehouse.settings._names import abbreviates, nearest
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Settings
 
@@ -32,7 +33,6 @@ _MESSAGES = {
     "tuple_type": "must be a JSON list",
     "model_type": "must be a JSON object",
 }
-_SIMILAR = 0.8
 _SIMILAR_SECTION = 0.85
 
 
@@ -55,19 +55,43 @@ def load_settings(model: type[S]) -> S:
         raise ConfigurationError(_explain(model, error)) from None
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
-        name = f"{_PREFIX}{field[1].upper()}" if field else f"GATEHOUSE_SECRETS_DIR: {directory}"
-        example = '{"name": "value"}'
-        if name == "GATEHOUSE_ISSUERS":
-            example = f"[{example}]"
-        raise ConfigurationError(f"{name}: must be JSON, such as {example}") from None
+        if field is None:
+            raise ConfigurationError(
+                f"GATEHOUSE_SECRETS_DIR: {directory}: too large; name a directory that contains only secrets"
+            ) from None
+        example = '[{"name": "value"}]' if field[1] == "issuers" else '{"name": "value"}'
+        raise ConfigurationError(f"{_place([field[1]])}: must be JSON, such as {example}") from None
     except OSError as error:
         raise ConfigurationError(
             f"GATEHOUSE_SECRETS_DIR: cannot read {error.filename} ({error.strerror})"
         ) from None
     except UnicodeDecodeError:
-        raise ConfigurationError(
-            f"GATEHOUSE_SECRETS_DIR: {directory} contains a file that is not UTF-8 text"
-        ) from None
+        file = next(filter(_is_not_text, sorted(Path(directory or "").iterdir())), directory)
+        raise ConfigurationError(f"GATEHOUSE_SECRETS_DIR: {file}: not UTF-8 text") from None
+
+
+def _is_not_text(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _place(location: Sequence[str]) -> str:
+    """Return the name of a setting, with the file in the secrets directory if its value is from there."""
+    name = f"{_PREFIX}{'__'.join(location).upper()}"
+    variables = {variable.lower() for variable in os.environ}
+    for length in range(len(location), 0, -1):  # a section can be one JSON value
+        source = f"{_PREFIX}{'__'.join(location[:length])}".lower()
+        file = Path(os.environ.get("GATEHOUSE_SECRETS_DIR") or os.devnull, source)
+        if source in variables:
+            break
+        if file.is_file():
+            return f"{name}: {file}"
+    return name
 
 
 def _check_names(model: type[Settings], names: Iterable[str]) -> None:
@@ -101,15 +125,26 @@ def _suggestion(model: type[Settings], setting: str) -> str:
     """Return the setting that `setting` is probably meant to be, otherwise an empty string."""
     settings = list(_names(model))
     if setting.startswith("issuers__"):  # it is one JSON list
-        similar = ["issuers"]
-    elif "__" in setting:
-        similar = difflib.get_close_matches(setting, settings, n=1, cutoff=_SIMILAR)
-    else:
-        similar = difflib.get_close_matches(setting, model.model_fields, n=1, cutoff=_SIMILAR_SECTION)
-        # One underscore instead of two. Kubernetes sets GATEHOUSE_X_PORT for a service called gatehouse-x.
-        if not setting.endswith("_port"):
-            similar += [name for name in settings if name.replace("__", "_") == setting]
-    return similar[0] if similar else ""
+        return "issuers"
+    if "__" in setting:
+        return nearest(setting, settings)
+    section = next(
+        iter(difflib.get_close_matches(setting, model.model_fields, n=1, cutoff=_SIMILAR_SECTION)), ""
+    )
+    # Kubernetes sets GATEHOUSE_X_PORT for a service called gatehouse-x.
+    return section or ("" if setting.endswith("_port") else _with_two_underscores(setting, settings))
+
+
+def _with_two_underscores(setting: str, settings: Iterable[str]) -> str:
+    """Return the setting of a name with one underscore between levels, such as `tls_cert_file`."""
+    level, _, rest = setting.partition("_")
+    flat = {
+        name.removeprefix(f"{level}__").replace("__", "_"): name
+        for name in settings
+        if name.startswith(f"{level}__")
+    }
+    short = [name for name in flat if name.count("_") == rest.count("_") and abbreviates(rest, name)]
+    return flat[rest] if rest in flat else flat[short[0]] if short else ""
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -144,10 +179,11 @@ def _explain(model: type[Settings], error: ValidationError) -> str:
     if location[:1] == ["issuers"] and len(location) > 1:  # a key in the JSON list
         _, index, *keys = location
         name = f"{_PREFIX}ISSUERS[{index}]{''.join(f'.{key}' for key in keys)}"
-        similar = difflib.get_close_matches(location[-1], IssuerSettings.model_fields, n=1, cutoff=_SIMILAR)
-        unknown = f"unknown key; did you mean {similar[0]}?" if similar else "unknown key"
+        name += _place(["issuers"]).removeprefix(f"{_PREFIX}ISSUERS")
+        similar = nearest(location[-1], IssuerSettings.model_fields)
+        unknown = f"unknown key; did you mean {similar}?" if similar else "unknown key"
     else:
-        name = f"{_PREFIX}{'__'.join(location).upper()}"
+        name = _place(location)
         unknown = _unknown(model, "__".join(location))
     if reason:
         return f"{name}: {reason}; see `gatehouse config --describe`{_count_more(error)}"

@@ -23,7 +23,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gatehouse.settings._addresses import Host, OtlpEndpoint
 from gatehouse.settings._database_urls import database_parameters
+from gatehouse.settings._libpq import parameter_problem
 from gatehouse.settings._secrets import read_secret_file
 from gatehouse.settings._section import Section
 from gatehouse.settings._urls import url_error
@@ -36,10 +38,13 @@ Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     try:
-        database_parameters(value.get_secret_value())
+        parameters = database_parameters(value.get_secret_value())
     except ValueError:
         # The error of a parser may quote the password.
         raise ValueError("must be a URL such as postgresql://role:password@host:5432/database") from None
+    problem = parameter_problem(parameters)
+    if problem:
+        raise ValueError(problem)
     return value
 
 
@@ -49,7 +54,7 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 class ServerSettings(Section):
     """Address and limits of the gRPC servers."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on, without the port."""
     reflection: bool = False
     """Serve gRPC reflection (v1 and v1alpha), without authentication."""
@@ -96,7 +101,7 @@ class TlsSettings(Section):
     """PEM private key of the servers."""
     ca_file: Path | None = None
     """PEM certificate authorities that Gatehouse's own gRPC clients trust; if unset, those of the system."""
-    server_name: str | None = None
+    server_name: Host | None = None
     """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; if unset, its
     address or a name in `certificate_file`."""
     plaintext: bool = False
@@ -283,19 +288,29 @@ class DatabaseSettings(Section):
 class TelemetrySettings(Section):
     """Traces and metrics."""
 
-    otlp_endpoint: str | None = None
-    """OTLP/gRPC endpoint for spans, such as `http://collector:4317`; no spans are exported if unset."""
+    otlp_endpoint: OtlpEndpoint | None = None
+    """OTLP/gRPC endpoint for spans, such as `https://collector:4317`; no spans are exported if unset. With
+    http, set `otlp_insecure`."""
     otlp_insecure: bool = False
     """Export without TLS."""
     export_seconds: float = Field(5.0, gt=0)
     """Longest time that a finished span waits for export."""
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Fraction of new traces to sample; the sampling decision of the caller takes precedence."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address of the Prometheus endpoint."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
     """Port of the Prometheus endpoint; 0 picks a free port; worker n of `--workers`, from 0, uses this port
     plus n; disabled if unset."""
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> Self:
+        endpoint = self.otlp_endpoint or ""
+        if endpoint.startswith("http:") and not self.otlp_insecure:
+            raise ValueError("otlp_endpoint has no TLS; write https, or set otlp_insecure to true")
+        if endpoint.startswith("https:") and self.otlp_insecure:
+            raise ValueError("otlp_endpoint is https, but otlp_insecure is true; remove one of them")
+        return self
 
 
 class LogSettings(Section):

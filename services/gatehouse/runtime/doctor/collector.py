@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opentelemetry.sdk.trace.export import SpanExportResult
-
 from gatehouse.runtime.doctor.result import CHECK_SECONDS, Problem
 from gatehouse.runtime.doctor.servers import explain_failure
+from gatehouse.runtime.otel_variables import checked_variables
 from gatehouse.runtime.telemetry import make_exporter
 from gatehouse.settings import TelemetrySettings, mask_settings
 
@@ -24,18 +23,17 @@ async def check_collector(settings: TelemetrySettings) -> str:
 
     Raises:
         Problem: The collector does not accept them.
+        ConfigurationError: A variable OTEL_* is invalid.
     """
     if settings.otlp_endpoint is None:
         return "no export (GATEHOUSE_TELEMETRY__OTLP_ENDPOINT is unset)"
     target = str(mask_settings(settings)["otlp_endpoint"])
-    try:
+    with checked_variables():
         exporter = make_exporter(settings, settings.otlp_endpoint, timeout=CHECK_SECONDS - 1)
-    except Exception:  # noqa: BLE001 - it has classes of its own for this
-        raise Problem("a variable OTEL_EXPORTER_OTLP_* is invalid; correct it") from None
     with _messages() as log:
         result = await asyncio.to_thread(exporter.export, ())
         exporter.shutdown()
-    if result is SpanExportResult.SUCCESS:
+    if result.name == "SUCCESS":
         return f"{target}: accepts spans"
     found = _FAILURE.search(log.latest)
     if found is None:
