@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -263,6 +264,23 @@ async def test_hanging_issuer_opens_the_breaker_within_a_second(
     idp.release("introspect")
 
 
+async def test_online_calls_to_a_hanging_issuer_open_the_breaker(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    """Their requests are not shared, so each must end before the timeout of its call cancels it."""
+    verifier = await make_verifier(config(idp, "introspection"), answer_seconds=0.5)
+    idp.hold("introspect")
+    numbers = itertools.count()
+
+    async def is_open() -> bool:
+        tokens = [f"online-{next(numbers)}" for _ in range(MIN_TOKENS)]
+        outcomes = await asyncio.gather(*(outcome(verifier, token, online=True) for token in tokens))
+        return "circuit_open" in outcomes
+
+    await eventually(is_open, 30)
+    idp.release("introspect")
+
+
 async def test_unavailable_metadata_opens_the_breaker(
     idp: LoopbackIssuer, make_verifier: MakeVerifier
 ) -> None:
@@ -270,7 +288,7 @@ async def test_unavailable_metadata_opens_the_breaker(
     idp.answer(METADATA, Reply(b"<html>"))
     verifier = await make_verifier(config(idp, "introspection"))
     await open_breaker(verifier)
-    await eventually(lambda: not verifier._issuers[idp.issuer]._discovery.busy(None))
+    await eventually(lambda: not verifier._issuers[idp.issuer]._endpoints._discovery.busy(None))
     before = idp.request_count(METADATA)
     for number in range(100):
         assert await outcome(verifier, f"token-{number}") == "circuit_open"

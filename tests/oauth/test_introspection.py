@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from gatehouse.oauth import InvalidToken, IssuerUnavailable
-from gatehouse.oauth._issuer_verifier import REDISCOVERY_SECONDS
 from gatehouse.oauth.introspection import FAILED_SECONDS, INACTIVE_SECONDS, REMEMBERED
 from gatehouse.oauth.multi_issuer import CACHE_SIZE
 from tests.support.eventually import eventually
@@ -184,64 +183,6 @@ async def test_refused_token_stays_refused_during_an_outage(idp: LoopbackIssuer,
     assert await refusal(verifier, "invalid") == "token_inactive"
 
 
-async def test_issuer_without_an_introspection_endpoint_is_an_outage(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
-) -> None:
-    metadata = idp.metadata()
-    del metadata["introspection_endpoint"]
-    idp.answer(METADATA, Reply(metadata))
-    verifier = await make_verifier(config(idp, "introspection"))
-
-    assert await outage(verifier, "opaque") == "introspection_endpoint_missing"
-
-
-async def test_configured_endpoint_needs_no_metadata(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
-) -> None:
-    given = config(idp, "introspection", introspection_endpoint=idp.url("introspect"))
-    verifier = await make_verifier(given)
-    idp.activate("opaque")
-
-    assert verifier.ready
-    assert await verifier.verify("opaque")
-    assert idp.request_count(METADATA) == 0
-
-
-async def test_moved_endpoint_is_discovered(
-    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
-) -> None:
-    original = idp.handler("introspect")
-    idp.activate("opaque")
-    idp.answer("introspect", Reply(b"", 404))
-    idp.answer("moved", original)
-    metadata = idp.metadata() | {"introspection_endpoint": idp.url("moved")}
-    idp.answer(METADATA, Reply(metadata))
-
-    assert await outage(verifier, "opaque") == "introspection_gone"
-    await eventually(lambda: idp.request_count(METADATA) == 2)
-    issuer = verifier._issuers[idp.issuer]
-    await eventually(lambda: not issuer._discovery.busy(None))
-    manual_time.advance(FAILED_SECONDS)
-    assert await verifier.verify("opaque")
-
-
-async def test_endpoint_that_moves_to_another_host_is_discovered(
-    idp: LoopbackIssuer, other_idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
-) -> None:
-    """Nothing answers at the old address any more."""
-    idp.answer(METADATA, Reply(idp.metadata() | {"introspection_endpoint": other_idp.url("introspect")}))
-    verifier = await make_verifier(config(idp, "introspection"))
-    await other_idp.stop()
-    idp.answer(METADATA, lambda _: Reply(idp.metadata()))
-    idp.activate("opaque")
-
-    assert await outage(verifier, "opaque") == "introspection_unreachable"
-    issuer = verifier._issuers[idp.issuer]
-    await eventually(lambda: idp.request_count(METADATA) == 2 and not issuer._discovery.busy(None))
-    manual_time.advance(FAILED_SECONDS)
-    assert await verifier.verify("opaque")
-
-
 async def test_client_secret_is_read_again_when_its_file_changes(
     idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime, tmp_path: Path
 ) -> None:
@@ -262,33 +203,6 @@ async def test_client_secret_is_read_again_when_its_file_changes(
     file.write_text("canary:rotated\n")
     idp.activate("second")
     assert await verifier.verify("second")
-
-
-async def test_rediscovery_is_limited_to_once_in_five_seconds(
-    idp: LoopbackIssuer, verifier: Verifier, manual_time: ManualTime
-) -> None:
-    idp.answer("introspect", Reply(b"", 404))
-    issuer = verifier._issuers[idp.issuer]
-
-    async def look(number: int) -> int:
-        assert await outage(verifier, f"token-{number}") == "introspection_gone"
-        await eventually(lambda: not issuer._discovery.busy(None))
-        return idp.request_count(METADATA)
-
-    assert [await look(number) for number in range(5)] == [2] * 5
-    manual_time.advance(REDISCOVERY_SECONDS)
-    assert [await look(number) for number in range(5)] == [3] * 5
-    assert REDISCOVERY_SECONDS == 5.0
-
-
-async def test_configured_endpoint_is_not_rediscovered(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
-) -> None:
-    verifier = await make_verifier(config(idp, "introspection", introspection_endpoint=idp.url("nowhere")))
-
-    assert await outage(verifier, "opaque") == "introspection_gone"
-    assert idp.requests[-1].path == "/realms/test/nowhere"
-    assert idp.request_count(METADATA) == 0
 
 
 # Caching

@@ -20,7 +20,6 @@ from gatehouse.oauth.keys import (
     backoff_seconds,
 )
 from tests.support.eventually import eventually
-from tests.support.loopback_http import Reply
 from tests.support.oauth_fixtures import ANSWER_SECONDS, CountingObserver, MakeVerifier, Stopwatch, config
 from tests.support.oauth_issuers import EPOCH, METADATA, LoopbackIssuer, ManualTime, SigningKey, b64
 
@@ -546,52 +545,6 @@ async def test_hanging_issuer_delays_the_start_by_at_most_five_seconds(
 
     idp.release(endpoint)
     await eventually(lambda: verifier.ready)
-
-
-async def test_moved_jwks_uri_is_discovered_at_once(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
-    verifier = await make_verifier(config(idp))
-    metadata = idp.metadata() | {"jwks_uri": idp.url("certs")}
-    idp.answer("jwks", Reply({"error": "gone"}, 410))
-    idp.answer("certs", lambda _: Reply(idp.jwks()))
-    idp.answer(METADATA, Reply(metadata))
-    key = idp.rotate()
-
-    assert await verifier.verify(key.sign(idp.claims()))
-    assert idp.request_count("certs") == 1
-
-
-async def test_known_jwks_uri_is_used_while_metadata_is_unavailable(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier, manual_time: ManualTime
-) -> None:
-    verifier = await make_verifier(config(idp))
-    jwks = idp.handler("jwks")
-    idp.answer("jwks", Reply(b"", 503))
-    idp.answer(METADATA, Reply(b"", 503))
-    key = idp.rotate()
-    with pytest.raises(IssuerUnavailable):
-        await verifier.verify(key.sign(idp.claims()))
-
-    idp.answer("jwks", jwks)
-    manual_time.advance(30.0)
-    assert await verifier.verify(key.sign(idp.claims()))
-
-
-async def test_configured_jwks_uri_needs_no_metadata(
-    idp: LoopbackIssuer, make_verifier: MakeVerifier
-) -> None:
-    verifier = await make_verifier(config(idp, jwks_uri=idp.url("jwks")))
-
-    assert await verifier.verify(idp.sign())
-    assert idp.request_count(METADATA) == 0
-
-
-async def test_issuer_without_keys_is_not_ready(idp: LoopbackIssuer, make_verifier: MakeVerifier) -> None:
-    metadata = idp.metadata()
-    del metadata["jwks_uri"]
-    idp.answer(METADATA, Reply(metadata))
-    verifier = await make_verifier(config(idp))
-
-    assert not verifier.ready
 
 
 async def test_key_of_another_issuer_with_the_same_kid_is_refused(

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from gatehouse.oauth import IssuerUnavailable
 from gatehouse.settings import IssuerSettings
 from tests.support.loopback_http import Reply
-from tests.support.oauth_fixtures import MakeVerifier, Verifier, config, refusal
+from tests.support.oauth_fixtures import CountingObserver, MakeVerifier, Verifier, config, refusal
 from tests.support.oauth_issuers import AUDIENCE, EPOCH, LoopbackIssuer, SigningKey
 
 NOW = int(EPOCH)
@@ -105,6 +105,26 @@ async def test_key_of_a_single_tenant_does_not_sign_for_others(
 
     assert (await verifier.verify(token(idp, ONE))).tenant == ONE
     assert await refusal(verifier, token(idp, ONE, key=1)) == "key_unknown"
+
+
+async def test_keys_of_an_issuer_without_placeholder_may_name_their_tenant(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier
+) -> None:
+    idp.answer("jwks", Reply({"keys": [idp.keys[0].jwk(issuer=TEMPLATE.replace("{tenantid}", ONE))]}))
+    verifier = await make_verifier(config(idp))
+
+    assert await verifier.verify(idp.sign())
+
+
+async def test_key_set_of_a_template_without_a_list_is_malformed(
+    idp: LoopbackIssuer, make_verifier: MakeVerifier, observer: CountingObserver
+) -> None:
+    settings = entra(idp, ONE)
+    idp.answer("jwks", Reply({"keys": None}))
+    verifier = await make_verifier(settings)
+
+    assert not verifier.ready
+    assert observer.asked == [("keys", "keys_malformed")]
 
 
 async def test_metadata_of_a_single_tenant_is_refused(
