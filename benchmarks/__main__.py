@@ -11,12 +11,15 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from benchmarks.cases import CASES, Plan, Row
+from benchmarks.cases import CASES as SERVER_CASES
+from benchmarks.cases import Plan, Row
+from benchmarks.client import measure_client
 from benchmarks.environment import open_environment
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
 from gatehouse_testbed.environments import libpq_environment
 
+CASES = SERVER_CASES | {"client": measure_client}
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2, calls=1_000)
 _EXAMPLES = """examples:
   make bench                                    everything

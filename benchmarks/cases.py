@@ -145,7 +145,7 @@ async def _take_turns(
             runner.samples.append(sample)
 
 
-def _ratios(samples: Sequence[Sample], base: Sequence[Sample]) -> tuple[float, float]:
+def ratios(samples: Sequence[Sample], base: Sequence[Sample]) -> tuple[float, float]:
     """Return the median ratios of the rates and of the CPU times of `samples` and `base`."""
     pairs = list(zip(samples, base, strict=True))
     return (
@@ -161,7 +161,7 @@ def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
     for runner in runners:
         samples = runner.samples
         compared = runner is not bare
-        ratio, cpu_ratio = _ratios(samples, bare.samples)
+        ratio, cpu_ratio = ratios(samples, bare.samples)
         rows.append(
             Row(
                 case,
@@ -176,7 +176,7 @@ def _rows(case: str, runners: Sequence[Runner]) -> list[Row]:
             )
         )
     for runner in whole:
-        ratio, cpu_ratio = _ratios(runner.samples, tuned.samples)
+        ratio, cpu_ratio = ratios(runner.samples, tuned.samples)
         rows.append(
             Row(case, f"{runner.label}, against the tuned bare server", "", None, None, ratio, cpu_ratio)
         )

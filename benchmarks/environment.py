@@ -29,7 +29,7 @@ from gatehouse_testbed.postgres_server import PostgresServer
 REALM_FILE = Path(__file__).resolve().parent.parent / "keycloak" / "gatehouse-realm.json"
 # Clients of the demo realm; their secrets are public.
 _API = ("gatehouse-api", "api-demo-secret")
-_WORKER = ("gatehouse-worker", "worker-demo-secret")
+WORKER = ("gatehouse-worker", "worker-demo-secret")
 _FIRST_CREATE_TIME = datetime(2020, 1, 1, tzinfo=UTC)
 _INSERT = """
 INSERT INTO users.users
@@ -145,7 +145,7 @@ class Environment:
             response = await http.post(
                 f"{self.issuer}/protocol/openid-connect/token",
                 data={"grant_type": "client_credentials", "scope": "read:users"},
-                auth=_WORKER,
+                auth=WORKER,
             )
         if response.status_code != httpx.codes.OK:
             raise BenchmarkError(f"the token endpoint of the issuer returned status {response.status_code}")

@@ -17,6 +17,8 @@ import grpc.aio
 import pytest
 
 from benchmarks.cases import ECHO
+from benchmarks.client import caller
+from benchmarks.environment import user_id
 from benchmarks.load import WrongResponse, apply_load
 from benchmarks.processes import BenchmarkError, Process, run_process
 from benchmarks.servers import ECHO as ECHO_SERVICE
@@ -47,6 +49,7 @@ async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
         *["ListUsers"] * 2,
         "Start",
         *["Memory"] * 2,
+        *["Client"] * 2,
     ]
     recorded = page.read_text()
     assert "python -m benchmarks --quick" in recorded
@@ -110,6 +113,21 @@ async def test_error_fails_the_measurement() -> None:
     async with echoing(refuse) as (process, port):
         with pytest.raises(WrongResponse, match="UNAVAILABLE: down"):
             await apply_load(process, port, ECHO, (), seconds=60, warm_up=0)
+
+
+async def test_wrong_response_and_error_fail_the_measurement_of_clients() -> None:
+    async def answer(request: pb.GetUserRequest, context: Any) -> pb.GetUserRequest:
+        if request.user_id == user_id(1):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
+        return pb.GetUserRequest(user_id=user_id(2))
+
+    async with echoing(answer) as (_, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = caller(channel, ())
+            await asyncio.to_thread(call, 2)
+            for number, reason in ((0, "wrong response to request 0"), (1, "UNAVAILABLE: down")):
+                with pytest.raises(WrongResponse, match=reason):
+                    await asyncio.to_thread(call, number)
 
 
 async def test_server_that_does_not_start_is_an_error_with_its_last_output(tmp_path: Path) -> None:
