@@ -104,6 +104,12 @@ def sign(issuer: LoopbackIssuer, shape: Shape, claims: Any = None, **changes: An
 # Tokens of the presets.
 
 
+async def test_party_that_acts_for_the_subject_is_shown(check: IssuerCheck) -> None:
+    found = await check(check.issuer.sign(act={"sub": "support"}))
+    assert found.caller["actor_issuer"] == check.issuer.issuer
+    assert found.caller["actor_subject"] == "support"
+
+
 @every_shape
 async def test_token_of_each_preset_is_understood(shape: Shape, check: IssuerCheck) -> None:
     check.settings |= {"provider": shape.provider, **shape.settings}
@@ -403,6 +409,7 @@ def early(seconds: float) -> Callable[[LoopbackIssuer], str]:
         ),
         (lambda issuer: issuer.sign(iss=...), "ISSUER_UNKNOWN: it has no `iss`", "", False),
         (lambda issuer: issuer.sign(sub=...), "SUBJECT_MISSING: it has no `sub`", "", False),
+        (lambda issuer: issuer.sign(act={}), "ACTOR_MALFORMED: its `act` ", "", False),
         (lambda issuer: issuer.sign(exp="9"), "CLAIM_MALFORMED: `exp`, ", "", False),
         (lambda issuer: issuer.sign(cnf={"jkt": "a"}), "PROOF_OF_POSSESSION_MISSING: ", "", False),
     ],

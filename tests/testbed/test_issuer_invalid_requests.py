@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gatehouse_testbed.issuer import RealmError, load_realm
+from gatehouse_testbed.issuer.client_auth import ASSERTION_TYPE
 from tests.support.issuer import REALM_FILE, LiveIssuer
+from tests.support.oauth_issuers import SigningKey
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ALICE = "00000000-0000-4000-8000-0000000a11ce"
@@ -48,6 +55,51 @@ async def test_invalid_form_is_refused_by_every_endpoint(
     answer = await issuer.http.post(issuer.url(endpoint), content=body, headers=headers)
 
     assert (answer.status_code, answer.json()["error"]) == (status, "invalid_request")
+
+
+ASSERTION_KEY = SigningKey.make("worker-key")
+
+
+@pytest.fixture
+async def keyed(issuer: LiveIssuer) -> AsyncIterator[LiveIssuer]:
+    """The issuer, whose worker authenticates with a key for this test."""
+    worker = issuer.realm.clients["gatehouse-worker"]
+    jwks = json.dumps({"keys": [ASSERTION_KEY.jwk()]})
+    issuer.realm.clients["gatehouse-worker"] = worker.model_copy(
+        update={"client_authenticator_type": "client-jwt", "attributes": {"jwks.string": jwks}}
+    )
+    yield issuer
+    issuer.realm.clients["gatehouse-worker"] = worker
+
+
+async def test_assertion_with_odd_values_is_refused(keyed: LiveIssuer) -> None:
+    now = int(time.time())
+    good = {"iss": "gatehouse-worker", "sub": "gatehouse-worker", "aud": keyed.issuer, "iat": now}
+    good |= {"exp": now + 50, "jti": "id"}
+
+    async def ask(assertion: str) -> tuple[int, str]:
+        answer = await keyed.token(
+            grant_type="client_credentials",
+            client_id="gatehouse-worker",
+            client_assertion=assertion,
+            client_assertion_type=ASSERTION_TYPE,
+        )
+        return answer.status_code, answer.json().get("error", "")
+
+    odd: list[Any] = [{}, [], [[]], {"a": 1}, None, True, "", 7, 1e400, math.nan]
+    for claim, value in itertools.product(good, odd):
+        status, error = await ask(ASSERTION_KEY.sign(good | {claim: value}))
+        assert status in {400, 401}, (claim, value)
+        assert error == "invalid_client"
+    for value in odd:
+        for header in ({"kid": value}, {"alg": value}):
+            status, error = await ask(
+                ASSERTION_KEY.sign(good, {"alg": "ES256", "kid": "worker-key"} | header)
+            )
+            assert (status, error) == (400, "invalid_client"), header
+    for part in (b"[]", b"7", b"{", b"\xff", b""):
+        assert await ask(ASSERTION_KEY.sign(part)) == (400, "invalid_client")
+    assert await ask(ASSERTION_KEY.sign(good)) == (200, "")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ ASSERTION_ALGORITHMS = ["ES256", "ES384", "RS256", "PS256", "EdDSA"]
 MAX_AGE_SECONDS = 60
 SKEW_SECONDS = 15
 MAX_ASSERTIONS = 10_000
+MAX_TIME = 1e12
 _UNCHECKED = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud"), False)
 
 
@@ -107,7 +108,7 @@ class ClientAuthenticator:
     def _check_times(self, claims: Mapping[str, Any]) -> None:
         now = self._tokens.clock()
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in times.values()):
+        if not all(type(value) in {int, float} and abs(value) < MAX_TIME for value in times.values()):
             raise _invalid("Client authentication with signed JWT failed")
         if "exp" not in times:
             raise _invalid("Token exp claim is required")

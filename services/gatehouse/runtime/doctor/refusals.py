@@ -53,6 +53,8 @@ _TEXTS = {
     "proof is checked; turn this off at the issuer",
     "subject_missing": "it has no `sub`; configure the issuer to add it",
     "subject_malformed": "its `sub` is longer than 255 characters or not printable; correct its mapper",
+    "actor_malformed": "its `act` (RFC 8693 section 4.1) has no `sub`, or one that is too long or not "
+    "printable; correct its mapper",
     "client_malformed": "its client id is too long or not printable; correct `client_id_claims`",
     "subject_mismatch": "its introspection names another `sub`; check that `introspection_endpoint` is that "
     "of its issuer",

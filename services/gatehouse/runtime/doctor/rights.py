@@ -27,6 +27,8 @@ def describe_caller(
         "issuer": caller.issuer,
         "subject": caller.subject,
         "subject_kind": "client" if _is_client(caller, claims) else "user",
+        "actor_issuer": "" if caller.actor is None else caller.actor.issuer,
+        "actor_subject": "" if caller.actor is None else caller.actor.subject,
         "client_id": caller.client_id,
         "tenant": caller.tenant,
         "audience": audience if isinstance(audience, list) else [audience],
