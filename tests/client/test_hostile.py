@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -61,6 +63,29 @@ async def outcome(channel: grpc.aio.Channel, **more: Any) -> tuple[grpc.StatusCo
     return await call.code(), await call.details()
 
 
+class SyncClient(ExitStack):
+    """A synchronous channel with a token manager on a background loop."""
+
+    def __init__(self, env: Env, idp: LoopbackIssuer, time: ManualTime) -> None:
+        super().__init__()
+        self.background = self.enter_context(BackgroundLoop())
+
+        async def open_http() -> httpx.AsyncClient:
+            return httpx.AsyncClient(trust_env=False)
+
+        http = self.background.run(open_http())
+        self.callback(lambda: self.background.run(http.aclose()))
+        client = OAuthClient(http, "worker", ClientSecretBasic("secret"), issuer=idp.issuer)
+        tokens = TokenManager(ClientCredentials(client), monotonic=time.monotonic)
+        channel = self.enter_context(
+            create_oauth2_channel(f"127.0.0.1:{env.port}", tokens, background=self.background, tls=PLAIN)
+        )
+        self._stub: Any = channel.unary_unary(f"/{PROBE}/Unary", Text.SerializeToString, Text.FromString)
+
+    def call(self, timeout: float = 60.0) -> str:
+        return str(self._stub(Text(value="a"), timeout=timeout).value)
+
+
 async def test_first_calls_of_many_tasks_share_one_token_request(
     env: Env, channel: grpc.aio.Channel, idp: LoopbackIssuer
 ) -> None:
@@ -73,32 +98,41 @@ async def test_first_calls_of_many_tasks_share_one_token_request(
     assert len(env.verifier.asked) == CALLS
 
 
-async def test_first_calls_of_many_threads_share_one_token_request(env: Env, idp: LoopbackIssuer) -> None:
+async def test_first_calls_of_many_threads_share_one_token_request(
+    env: Env, idp: LoopbackIssuer, manual_time: ManualTime
+) -> None:
     idp.answer("token", GOOD)
     idp.hold("token")
-
-    async def open_tokens() -> tuple[httpx.AsyncClient, TokenManager]:
-        http = httpx.AsyncClient(trust_env=False)
-        client = OAuthClient(http, "worker", ClientSecretBasic("secret"), issuer=idp.issuer)
-        return http, TokenManager(ClientCredentials(client))
-
     loop = asyncio.get_running_loop()
-    with BackgroundLoop() as background, ThreadPoolExecutor(CALLS) as pool:
-        http, tokens = background.run(open_tokens())
-        with create_oauth2_channel(
-            f"127.0.0.1:{env.port}", tokens, background=background, tls=PLAIN
-        ) as channel:
-            stub: Any = channel.unary_unary(f"/{PROBE}/Unary", Text.SerializeToString, Text.FromString)
-
-            def call() -> str:
-                return str(stub(Text(value="a"), timeout=60).value)
-
-            calls = [loop.run_in_executor(pool, call) for _ in range(CALLS)]
-            await eventually(lambda: idp.request_count("token"))
-            idp.release("token")
-            assert set(await asyncio.gather(*calls)) == {"a"}
-        background.run(http.aclose())
+    with SyncClient(env, idp, manual_time) as client, ThreadPoolExecutor(CALLS) as pool:
+        calls = [loop.run_in_executor(pool, client.call) for _ in range(CALLS)]
+        await eventually(lambda: idp.request_count("token"))
+        idp.release("token")
+        assert set(await asyncio.gather(*calls)) == {"a"}
     assert idp.request_count("token") == 1
+
+
+async def test_synchronous_call_with_a_fresh_token_does_not_wait_for_the_background_loop(
+    env: Env, idp: LoopbackIssuer, manual_time: ManualTime
+) -> None:
+    idp.answer("token", GOOD)
+    with SyncClient(env, idp, manual_time) as client:
+        assert await asyncio.to_thread(client.call) == "a"
+        blocked, release = threading.Event(), threading.Event()
+
+        async def block() -> None:
+            blocked.set()
+            release.wait()
+
+        client.background.submit(block())
+        assert await asyncio.to_thread(blocked.wait, 60)
+        try:
+            assert await asyncio.to_thread(client.call, timeout=10) == "a"
+        finally:
+            release.set()
+        manual_time.advance(400.0)
+        assert await asyncio.to_thread(client.call) == "a"
+    assert idp.request_count("token") == 2
 
 
 async def test_stalled_token_endpoint_ends_the_call_at_its_deadline_and_not_the_next_one(

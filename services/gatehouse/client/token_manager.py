@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gatehouse.client.token_endpoint import TokenResponse
@@ -31,8 +32,18 @@ class Grant(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A token and its times, in seconds of the monotonic clock."""
+
+    token: str = field(default="", repr=False)
+    requested_at: float = -math.inf
+    renew_at: float = -math.inf
+    expires_at: float = -math.inf
+
+
 class TokenManager:
-    """A TokenSource that keeps the token of a grant.
+    """A CachingTokenSource that keeps the token of a grant.
 
     The token is renewed in the background at about 80 percent of its lifetime, or 30 seconds before its end
     if that is earlier. Until then, and while the issuer is unavailable, the old token is used as long as it
@@ -59,8 +70,7 @@ class TokenManager:
         self._on_answer = on_answer
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._token = ""
-        self._requested_at = self._renew_at = self._expires_at = -math.inf
+        self._kept = _Kept()
         self._rejected = 0
         self._keep_seconds = 0.0
         self._failures = 0
@@ -68,29 +78,33 @@ class TokenManager:
         self._retry_at = -math.inf
         self._flight: SingleFlight[None, str] = SingleFlight()
 
+    def current(self) -> str | None:
+        """See CachingTokenSource.current."""
+        kept = self._kept  # read once: another thread may replace it
+        return kept.token if self._monotonic() < kept.renew_at else None
+
     async def token(self) -> str:
         """See TokenSource.token."""
-        now = self._monotonic()
-        if now < self._renew_at:
-            return self._token
+        now, kept = self._monotonic(), self._kept
+        if now < kept.renew_at:
+            return kept.token
         waiting = now < self._retry_at and not self._flight.busy(None)
-        if now < self._expires_at:
+        if now < kept.expires_at:
             if not waiting:
                 self._flight.begin(None, self._renew)
-            return self._token
+            return kept.token
         if waiting and self._failure is not None:
             raise self._failure.with_traceback(None)
         return await self._flight.run(None, self._renew)
 
     def invalidate(self, token: str) -> None:
         """Drop `token` if it is the current one and was kept long enough; see TokenSource.invalidate."""
-        age = self._monotonic() - self._requested_at
-        if not token or token != self._token or age < self._keep_seconds:
+        age = self._monotonic() - self._kept.requested_at
+        if not token or token != self._kept.token or age < self._keep_seconds:
             return
-        self._token = ""
+        self._kept = _Kept()
         self._rejected = 1 if age >= SETTLED_SECONDS else self._rejected + 1
         self._keep_seconds = backoff_seconds(self._rejected)
-        self._renew_at = self._expires_at = -math.inf
 
     async def aclose(self) -> None:
         """Cancel a renewal in progress."""
@@ -112,10 +126,9 @@ class TokenManager:
         self._on_answer(None)
         self._failures = 0
         self._failure = None
-        self._token = response.access_token
-        self._requested_at = requested_at
         lifetime = response.expires_in
         ahead = max(lifetime * RENEW_AHEAD, min(RENEW_AHEAD_SECONDS + lifetime * JITTER, lifetime / 2))
-        self._expires_at = requested_at + lifetime
-        self._renew_at = self._expires_at - ahead + lifetime * self._rng.uniform(-JITTER, JITTER)
-        return self._token
+        expires_at = requested_at + lifetime
+        renew_at = expires_at - ahead + lifetime * self._rng.uniform(-JITTER, JITTER)
+        self._kept = _Kept(response.access_token, requested_at, renew_at, expires_at)
+        return response.access_token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class TokenSource(Protocol):
@@ -19,4 +19,13 @@ class TokenSource(Protocol):
 
     def invalidate(self, token: str) -> None:
         """Drop `token`, which a service has rejected, so that the next call gets another one."""
+        ...
+
+
+@runtime_checkable
+class CachingTokenSource(TokenSource, Protocol):
+    """A TokenSource whose present token can be read without waiting."""
+
+    def current(self) -> str | None:
+        """Return the token if it needs no renewal, otherwise None. Can be called from any thread."""
         ...
