@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
 from gatehouse.app.services import SERVICES
-from tests.support.cli import Cli
+from gatehouse.cli import program_name
+from tests.support import browser
+from tests.support.cli import Cli, start
 from tests.support.system import System, free_port
 
 
@@ -46,6 +50,7 @@ def test_call_without_a_token_prints_the_challenge(configured: Cli) -> None:
     assert done.err.splitlines() == [
         "gatehouse: UNAUTHENTICATED: missing access token (TOKEN_MISSING)",
         'gatehouse: www-authenticate: Bearer realm="gatehouse", scope="read:users"',
+        f"gatehouse: no token was sent; log in with `{program_name()} login`, or name a user with --as",
     ]
 
 
@@ -54,6 +59,40 @@ def test_caller_without_permission_is_refused_by_the_service_not_by_the_issuer(c
         done = configured("call", "admin", "GetStats", *who)
         assert done.code == 1
         assert done.err.startswith("gatehouse: PERMISSION_DENIED")
+
+
+def test_stored_login_calls_and_says_who_has_ended_it(
+    configured: Cli, system: System, tmp_path: Path
+) -> None:
+    configured.set(XDG_STATE_HOME=str(tmp_path))
+    worker = ("--client-credentials", "--client-id", "gatehouse-worker", "--scope", "read:users")
+    assert configured("login", *worker).code == 0
+    # A token that the service rejects is replaced.
+    first = configured("token", "obtain").out
+    assert configured("token", "revoke", "-", "--client", "gatehouse-worker", given=first).code == 0
+    done = configured("call", "users", "CountUsers")
+    assert (done.code, done.err) == (0, "")
+    assert configured("token", "obtain").out != first
+    done = configured("call", "admin", "GetStats")
+    assert (done.code, done.err.startswith("gatehouse: PERMISSION_DENIED")) == (1, True)
+    configured("login", *worker)
+    revoked = configured("token", "obtain").out
+    assert configured("token", "revoke", "-", "--client", "gatehouse-worker", given=revoked).code == 0
+    for code in (1, 0):  # a stream is not sent again, but the next one has another token
+        assert configured("call", "users", "WatchUsers", "--limit", "1").code == code
+    # If there is no other, the login has ended.
+    program = f"{sys.executable} {browser.__file__} username=bob&password=bob %s"
+    environment = {"GATEHOUSE_PROFILE": str(system.profile), "XDG_STATE_HOME": str(tmp_path)}
+    with start("login", BROWSER=program, **environment) as process:
+        process.communicate(timeout=60)
+    (tokens,) = tmp_path.rglob("tokens.json")
+    refresh_token = json.loads(tokens.read_text())["refresh_token"]
+    assert configured("token", "revoke", "-", given=refresh_token).code == 0
+    done = configured("call", "users", "GetCurrentUser")
+    assert (done.code, done.err) == (
+        1,
+        f"gatehouse: the login has ended (invalid_grant); log in again with `{program_name()} login`\n",
+    )
 
 
 def test_invalid_request_prints_the_field(configured: Cli) -> None:

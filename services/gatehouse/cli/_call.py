@@ -17,7 +17,7 @@ from gatehouse.app.services import SERVICES, find_services
 from gatehouse.cli._errors import ExitCode, print_error
 from gatehouse.cli._options import Client, Scope, StoredLogin, User
 from gatehouse.cli._program import program_name
-from gatehouse.cli._stored_login import login_for_call, stored_tokens
+from gatehouse.cli._stored_login import StoredTokens, login_for_call, stored_tokens
 from gatehouse.cli._token import obtain_token, password_of, read_token
 from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
 from gatehouse.client.requests import RequestLines, find_method, parse_requests
@@ -90,7 +90,7 @@ def call(
         access_token = given
         rule = load_policy()[f"/{rpc.containing_service.full_name}/{method}"]
         stack = AsyncExitStack()
-        tokens = None
+        tokens: StoredTokens | None = None
         if user is not None or client is not None:
             access_token = await obtain_token(profile, user, password, client, scope, sorted(rule.scopes))
         elif access_token is None and (name := login_for_call(profile, login, public=rule.public)):
@@ -108,6 +108,7 @@ def call(
                 timeout=timeout,
                 metadata=metadata,
             )
+            await _replace_rejected(tokens, outcome)
         if lines is not None and lines.error is not None:
             raise lines.error
         if metadata:
@@ -115,6 +116,12 @@ def call(
         return outcome
 
     return _report(asyncio.run(run()), profile.targets[service], verbose=verbose)
+
+
+async def _replace_rejected(tokens: StoredTokens | None, outcome: Outcome) -> None:
+    # Only unary calls are sent again with another token.
+    if tokens is not None and outcome.code is grpc.StatusCode.UNAUTHENTICATED:
+        await tokens.replace()
 
 
 def _print_response(response: Any) -> None:
@@ -140,6 +147,8 @@ def _report(outcome: Outcome, target: str, *, verbose: bool) -> int:
         print_error(f"{field}: {description}")
     if outcome.challenge:
         print_error(f"www-authenticate: {outcome.challenge}")
+    if outcome.reason == "TOKEN_MISSING":
+        print_error("no token was sent; log in with `gatehouse login`, or name a user with --as")
     return ExitCode.UNREACHABLE if unavailable else ExitCode.REFUSED
 
 

@@ -9,6 +9,7 @@ from gatehouse.cli._errors import print_error
 from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login, has_login, logins_folder
 from gatehouse.client.profile import Profile, profile_file
 from gatehouse.client.token_source import TokenSource
+from gatehouse.oauth import OAuthError
 
 
 def login_for_call(profile: Profile, given: str | None, *, public: bool) -> str | None:
@@ -39,12 +40,39 @@ def login_for_call(profile: Profile, given: str | None, *, public: bool) -> str 
     return DEFAULT_LOGIN
 
 
+class StoredTokens:
+    """The TokenSource of a stored login. It keeps its last error, which a channel turns into a status."""
+
+    def __init__(self, tokens: TokenSource) -> None:
+        self._tokens = tokens
+        self._last = ""
+        self.error: OAuthError | None = None
+
+    async def token(self) -> str:
+        """See TokenSource."""
+        try:
+            self._last = await self._tokens.token()
+        except OAuthError as error:
+            self.error = error
+            raise
+        return self._last
+
+    async def replace(self) -> None:
+        """Replace the stored token, which a service has rejected, for the next command."""
+        self._tokens.invalidate(self._last)
+        await self.token()
+
+    def invalidate(self, token: str) -> None:
+        """See TokenSource."""
+        self._tokens.invalidate(token)
+
+
 @asynccontextmanager
-async def stored_tokens(profile: Profile, name: str) -> AsyncIterator[TokenSource]:
+async def stored_tokens(profile: Profile, name: str) -> AsyncIterator[StoredTokens]:
     """Open the token source of a stored login, with a valid token.
 
     Raises:
-        CommandError: There is no valid token.
+        CommandError: There is no valid token, or none in place of one that a service has rejected.
     """
     from gatehouse.cli._issuer_errors import issuer_errors  # noqa: PLC0415 - see above
     from gatehouse.client.sessions import open_login  # noqa: PLC0415
@@ -52,5 +80,8 @@ async def stored_tokens(profile: Profile, name: str) -> AsyncIterator[TokenSourc
 
     with issuer_errors(name):
         async with open_login(StoredLogins(logins_folder()), name, proxy=profile.proxy_url) as (tokens, _):
-            await tokens.token()
-            yield tokens
+            watched = StoredTokens(tokens)
+            await watched.token()
+            yield watched
+            if watched.error is not None:
+                raise watched.error
