@@ -63,6 +63,15 @@ async def test_role_changes_are_delivered_if_the_admin_url_is_set(
     assert len(built.background) == workers
 
 
+async def test_role_changes_are_delivered_with_the_own_token_in_any_case(
+    context: ServiceContext[Any],
+) -> None:
+    role_sync = {"admin_url": URL, "client_secret": "canary"}
+    settings = {"client": CLIENT, "role_sync": role_sync, "call_users_as": "caller"}
+    built: Any = await build(replace(context, settings=AdminSettings.model_validate(settings)))
+    assert built.background[1]._users is not built.servicer._users
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -7,8 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from gatehouse.client import ClientSecretBasic, ExchangedTokens, OAuthClient
-from gatehouse.client.on_behalf import MAX_CALLERS
+from gatehouse.client import ClientSecretBasic, ExchangedTokens, OAuthClient, TokenSource
 from gatehouse.oauth import OAuthError, TokenRequestFailed
 from tests.support.loopback_http import Reply, Request
 from tests.support.oauth_issuers import LoopbackIssuer, ManualTime
@@ -67,12 +66,17 @@ async def test_exchanged_token_ends_with_the_token_that_ends_first(
     assert await exchange.token("alice", lifetime) != first
 
 
-async def test_number_of_callers_is_bounded(exchange: Exchange) -> None:
-    await exchange.token("first")
-    for number in range(MAX_CALLERS):
-        exchange.tokens.source(f"caller-{number}", exchange.started + 1000.0)
-    await exchange.token("first")
-    assert exchange.asked == ["first", "first"]
+def test_source_is_kept_for_the_last_thousand_callers(exchange: Exchange) -> None:
+    def source(caller: object) -> TokenSource:
+        return exchange.tokens.source(str(caller), exchange.started + 1000.0)
+
+    first = source("first")
+    for number in range(999):
+        source(number)
+    assert source("first") is first
+    for number in range(1000):
+        source(f"new-{number}")
+    assert source("first") is not first
 
 
 async def test_response_that_grants_more_than_was_requested_is_refused(exchange: Exchange) -> None:

@@ -106,6 +106,34 @@ def test_role_bindings_from_before_the_outbox_are_delivered_too(empty: str) -> N
         assert found.fetchall() == [("admin", True, None)]
 
 
+def test_rows_from_before_the_issuer_of_the_caller_are_kept(empty: str) -> None:
+    """A process of the release before, which writes no issuer, can run beside the new ones."""
+    request = (
+        "INSERT INTO users.requests (subject, request_id, fingerprint, response, create_time)"
+        " VALUES ('alice', gen_random_uuid(), '', '', now())"
+    )
+    event = (
+        "INSERT INTO users.audit_events"
+        " (audit_event_id, method, subject, client_id, resource, action, trace_id)"
+        " VALUES (gen_random_uuid(), 'm', 'alice', 'c', 'r', 'a', '')"
+    )
+    migrate(empty, [USERS], revision="0001_users")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        for _ in range(2):
+            connection.execute(request)
+            connection.execute(event)
+            migrate(empty, [USERS])
+        for table in ("requests", "audit_events"):
+            found = connection.execute(f"SELECT subject, issuer FROM users.{table}")
+            assert found.fetchall() == [("alice", "")] * 2
+        # Two callers with one request id, which the tables of before cannot hold.
+        connection.execute(
+            "INSERT INTO users.requests SELECT subject, request_id, fingerprint, response, create_time, 'i'"
+            " FROM users.requests"
+        )
+    assert migrate(empty, [USERS], revision="base") == scripts("users")
+
+
 def test_a_migration_waits_for_another_one_no_longer_than_the_lock_timeout(empty: str) -> None:
     with psycopg.connect(empty, autocommit=True) as other:
         other.execute(f"SELECT pg_advisory_lock({0x6A7E_0001})")

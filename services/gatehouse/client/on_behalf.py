@@ -98,5 +98,4 @@ class _ForCaller:
         response = await self.exchange.request()
         if not self.unwanted.isdisjoint(response.scope.split()):
             raise TokenRequestFailed("scope_widened", detail="granted scopes that were not requested")
-        remaining = max(0.0, self.expires_at - self.clock())
-        return replace(response, expires_in=min(response.expires_in, remaining))
+        return replace(response, expires_in=min(response.expires_in, self.expires_at - self.clock()))
