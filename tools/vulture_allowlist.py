@@ -44,6 +44,7 @@ _.epilog
 _.event_hooks
 _.failed_count
 _.gatehouse
+_.gatehouse_issuer
 _.gatehouse_session
 _.get_allowed_scope
 _.get_client_id

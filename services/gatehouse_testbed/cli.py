@@ -119,6 +119,7 @@ def seed() -> int:
 
 
 def bed(
+    *,
     realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Also write the description to this file when all is ready.")
@@ -126,6 +127,12 @@ def bed(
     control_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the API; 0 for a free one.")
     ] = 0,
+    issuer_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the issuer; 0 for a free one.")
+    ] = 0,
+    issuer_only: Annotated[
+        bool, typer.Option("--issuer-only", help="Run the issuer without services.")
+    ] = False,
 ) -> int:
     """Run the whole system for the tests of another program, in any language.
 
@@ -135,12 +142,15 @@ def bed(
 
     Examples:
       gatehouse testbed --ready-file testbed.json
+
+      gatehouse testbed --issuer-only --issuer-port 8080
     """
     require_extra()
     from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
-    from gatehouse_testbed.bed.run import run_testbed  # noqa: PLC0415
+    from gatehouse_testbed.bed.run import Options, run_testbed  # noqa: PLC0415
 
-    return run_loop(run_testbed(realm, ready_file, control_port))
+    options = Options(realm, ready_file, control_port, issuer_port, issuer_only)
+    return run_loop(run_testbed(options))
 
 
 def conformance(

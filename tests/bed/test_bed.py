@@ -331,3 +331,26 @@ def test_test_bed_that_has_ended_is_an_error_of_one_line() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         testbed.reset()
     assert time.monotonic() - started < 5
+
+
+def test_issuer_without_services(gatehouse_issuer: Testbed) -> None:
+    testbed = gatehouse_issuer
+    assert (testbed.targets, testbed.users) == ({}, {})
+    with httpx.Client(trust_env=False, auth=("gatehouse-api", testbed.clients["gatehouse-api"])) as http:
+
+        def is_active(token: str) -> bool:
+            url = f"{testbed.issuer}/protocol/openid-connect/token/introspect"
+            return bool(http.post(url, data={"token": token}).json()["active"])
+
+        token = testbed.token("alice", lifetime_seconds=60)
+        assert is_active(token)
+        testbed.clock.advance(seconds=61)
+        assert not is_active(token)
+        testbed.reset()
+        testbed.faults.add("issuer/introspection", response={"active": True}, times=1)
+        assert is_active("anything")
+        assert not is_active("anything")
+    for target in ("GetUser", "database"):
+        with pytest.raises(ValueError, match=f"{target}: this test bed is only an issuer"):
+            testbed.faults.add(target, **({"code": "ABORTED"} if target == "GetUser" else {}))
+    assert testbed.calls() == []

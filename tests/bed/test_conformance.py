@@ -111,7 +111,8 @@ async def test_server_without_authorization_fails() -> None:
     await open_server.stop(0)
     assert code == 1, out
     accepted = {name for name, verdict in verdicts(out).items() if verdict == "ACCEPTED"}
-    assert accepted == verdicts(out).keys() - {"valid", "lower_case_scheme"}
+    # gRPC itself refuses some calls with more than 8 KiB of metadata.
+    assert accepted | {"oversized"} == verdicts(out).keys() - {"valid", "lower_case_scheme"}
 
 
 async def test_server_that_is_not_ready_is_an_error_of_one_line() -> None:

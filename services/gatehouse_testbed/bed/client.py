@@ -27,7 +27,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """A call that a service received; `rpc.RecordedCall` describes its attributes."""
+    """A call that a service received; `records.RecordedCall` describes its attributes."""
 
     method: str
     rpc_type: str
@@ -42,7 +42,7 @@ class RecordedCall:
 
 @dataclass(frozen=True, slots=True)
 class IssuerRequest:
-    """A request that the issuer received; `issuer.IssuerRequest` describes its attributes."""
+    """A request that the issuer received; `records.IssuerRequest` describes its attributes."""
 
     endpoint: str
     method: str

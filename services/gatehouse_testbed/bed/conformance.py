@@ -30,8 +30,6 @@ from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen, serve_app
 
 CALL_SECONDS = 10.0
-# One request without content.
-_EMPTY: Any = (b"",)
 _AUDIENCE_MAPPER = "oidc-audience-mapper"
 _IN_TOKENS = {"access.token.claim": "true", "introspection.token.claim": "true"}
 Entries = tuple[tuple[str, str], ...]
@@ -153,7 +151,8 @@ async def _open(target: Target) -> AsyncIterator[grpc.aio.Channel]:
 async def _call(channel: grpc.aio.Channel, method: str, metadata: Entries) -> tuple[grpc.StatusCode, str]:
     """Send one empty message and return the status, OK as soon as there is a response, and the challenge."""
     # All types of RPC look the same on the wire.
-    call: Any = channel.stream_stream(method)(_EMPTY, metadata=metadata, timeout=CALL_SECONDS)
+    call_method: Any = channel.unary_stream(method)
+    call = call_method(b"", metadata=metadata, timeout=CALL_SECONDS)
     try:
         if await call.read() is not grpc.aio.EOF:
             call.cancel()

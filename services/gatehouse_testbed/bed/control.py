@@ -12,8 +12,7 @@ from starlette.requests import Request
 
 from gatehouse_testbed.bed.bed import Bed
 from gatehouse_testbed.bed.faults import Fault
-from gatehouse_testbed.bed.issuer import IssuerRequest
-from gatehouse_testbed.bed.rpc import RecordedCall
+from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
 
 
@@ -25,9 +24,9 @@ class BedDescription(BaseModel):
     issuer: str
     """Issuer URL."""
     targets: dict[str, str]
-    """gRPC target of each service, by its name."""
+    """gRPC target of each service, by its name; empty if the test bed is only an issuer."""
     ca_file: str
-    """PEM file with the certificate authority of the services."""
+    """PEM file with the certificate authority of the services; "" if there are none."""
     ca_certificate: str
     """Content of that file."""
     users: dict[str, str]
@@ -75,13 +74,13 @@ class Advance(BaseModel):
 def describe(bed: Bed, control_url: str) -> BedDescription:
     """Return everything that a test needs to know."""
     profile = bed.profile
-    assert profile.ca_file is not None  # noqa: S101 - the services have certificates
+    authority = profile.ca_file
     return BedDescription(
         control_url=control_url,
         issuer=profile.issuer,
         targets=profile.targets,
-        ca_file=str(profile.ca_file),
-        ca_certificate=profile.ca_file.read_text(encoding="ascii"),
+        ca_file=str(authority or ""),
+        ca_certificate="" if authority is None else authority.read_text(encoding="ascii"),
         users=dict(bed.users),
         clients={name: secret.get_secret_value() for name, secret in profile.clients.items()},
         passwords={name: secret.get_secret_value() for name, secret in profile.passwords.items()},
@@ -160,8 +159,7 @@ class _Endpoints:
         self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
     ) -> list[RecordedCall]:
         """Return the calls that the services received, in the order in which they ended."""
-        calls = self._bed.calls.calls
-        return [call for call in calls if not method or f"/{call.method}".endswith(f"/{method}")]
+        return [call for call in self._bed.calls if not method or f"/{call.method}".endswith(f"/{method}")]
 
     async def issuer_requests(
         self, endpoint: Annotated[str, Query(description="Such as `token` or `introspection`.")] = ""

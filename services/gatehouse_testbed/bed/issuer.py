@@ -7,12 +7,12 @@ import json
 from collections import deque
 from collections.abc import Mapping
 
-from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatehouse_testbed.bed.clock import MovableClock
 from gatehouse_testbed.bed.faults import Faults, IssuerFault
+from gatehouse_testbed.bed.records import IssuerRequest
 from gatehouse_testbed.issuer.app import create_app
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
@@ -28,19 +28,6 @@ _ENDPOINTS: Mapping[str, str] = {
     "/protocol/openid-connect/revoke": "revocation",
 }
 _HTML = b"<!doctype html><title>injected fault</title>"
-
-
-class IssuerRequest(BaseModel):
-    """A request that the issuer received."""
-
-    endpoint: str
-    """discovery, jwks, token, introspection, revocation or other."""
-    method: str
-    path: str
-    status: int | None
-    """HTTP status of the response; None if there was none."""
-    received_at: float
-    """Seconds since the epoch, on the clock of the test bed."""
 
 
 class IssuerApp:

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures `gatehouse` and `gatehouse_session`.
+"""The pytest plugin: the fixtures `gatehouse` and `gatehouse_issuer`, and the sessions behind them.
 
 It is loaded in every test run where Gatehouse is installed, so it imports nothing until a fixture is used.
 """
@@ -32,11 +32,28 @@ def gatehouse(gatehouse_session: Testbed) -> Testbed:
     return gatehouse_session
 
 
+@pytest.fixture(scope="session")
+def gatehouse_issuer_session() -> Iterator[Testbed]:
+    """A test bed that is only an issuer; nothing is reset between tests."""
+    from gatehouse_testbed.bed.client import run_testbed  # noqa: PLC0415 - see above
+
+    with run_testbed("--issuer-only") as testbed:
+        yield testbed
+
+
+@pytest.fixture
+def gatehouse_issuer(gatehouse_issuer_session: Testbed) -> Testbed:
+    """The issuer of the session, without services, as new."""
+    gatehouse_issuer_session.reset()
+    return gatehouse_issuer_session
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the services and the issuer have seen to the report of a failed test."""
     report = yield
-    testbed = getattr(item, "funcargs", {}).get("gatehouse")
+    used = getattr(item, "funcargs", {})
+    testbed = used.get("gatehouse") or used.get("gatehouse_issuer")
     if testbed is not None and report.when == "call" and report.failed:
         report.sections.append(("Gatehouse test bed", _evidence(testbed)))
     return report

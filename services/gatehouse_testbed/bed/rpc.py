@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 import grpc
-from pydantic import BaseModel
 
 from gatehouse.oauth import Principal
 from gatehouse.rpc import Call, Method
 from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse_testbed.bed.faults import Faults, RpcFault
-
-MAX_CALLS = 10_000
+from gatehouse_testbed.bed.records import RecordedCall
 
 
 class _EndOfStream(Exception):
@@ -100,39 +97,21 @@ class _Limited:
             raise self._error
 
 
-class RecordedCall(BaseModel):
-    """A call that a service received, in the order in which calls end."""
-
-    method: str
-    """`package.Service/Method`."""
-    rpc_type: str
-    """unary, server_streaming, client_streaming or bidi_streaming."""
-    code: str
-    """Its status."""
-    reason: str
-    """`reason` of its ErrorInfo, or ""."""
-    caller: str
-    """User name or client id; "" if the call was not authenticated."""
-    metadata_keys: list[str]
-    """Keys of its metadata."""
-    request_id: str
-    started_at: float
-    """Seconds since the epoch, on the clock of the test bed."""
-    duration_ms: float
-
-
 class CallRecorder:
-    """Record the calls of all services but those of health checks, the newest MAX_CALLS of them.
+    """Record the calls of all services but those of health checks.
 
     Args:
+        calls: Gets the calls.
         names: User name by `sub`.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, names: Mapping[str, str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, calls: MutableSequence[RecordedCall], names: Mapping[str, str], clock: Callable[[], float]
+    ) -> None:
+        self._calls = calls
         self._names = names
         self._clock = clock
-        self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
@@ -146,7 +125,7 @@ class CallRecorder:
                 await call_next(call)
                 code = "OK" if call.status is None else call.status.code.name
             finally:
-                self.calls.append(
+                self._calls.append(
                     RecordedCall(
                         method=method.name,
                         rpc_type=method.rpc_type.value,

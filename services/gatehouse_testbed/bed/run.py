@@ -8,14 +8,15 @@ import os
 import signal
 import stat
 import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 from gatehouse.runtime.files import write_json
 from gatehouse.settings import environment
-from gatehouse_testbed.bed.bed import run_bed
+from gatehouse_testbed.bed.bed import run_issuer_bed
 from gatehouse_testbed.bed.control import create_control_app, describe
-from gatehouse_testbed.bed.database import cache_folder
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
 from gatehouse_testbed.ports import HOST
@@ -23,15 +24,29 @@ from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.web import listen, serve_app
 
 
-async def run_testbed(realm: Path | None, ready_file: Path | None, control_port: int) -> int:
-    """Run a test bed until SIGTERM or SIGINT, or until standard input ends if it is a pipe.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run a test bed.
 
-    Its description is written as one line of JSON to standard output, and to `ready_file`.
-
-    Args:
+    Attributes:
         realm: Realm file of the issuer; the bundled one if None.
         ready_file: Also gets the description.
         control_port: Port of the control API, 0 for a free one.
+        issuer_port: Port of the issuer, 0 for a free one.
+        issuer_only: Whether to run the issuer without services.
+    """
+
+    realm: Path | None
+    ready_file: Path | None
+    control_port: int
+    issuer_port: int
+    issuer_only: bool
+
+
+async def run_testbed(options: Options) -> int:
+    """Run a test bed until SIGTERM or SIGINT, or until standard input ends if it is a pipe.
+
+    Its description is written as one line of JSON to standard output.
 
     Raises:
         TestbedError: A part does not start.
@@ -41,30 +56,38 @@ async def run_testbed(realm: Path | None, ready_file: Path | None, control_port:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     _stop_at_end_of_input(loop, stopped)
-    loaded = load_realm(realm or realm_file(), environment())
-    with run_folder() as folder:
-        output = _log_to(folder / "services.log")
-        async with run_bed(loaded, folder, cache_folder(environment())) as bed:
-            listener = listen(HOST, control_port)
-            control_url = f"http://{HOST}:{listener.getsockname()[1]}"
-            async with serve_app(create_control_app(bed, control_url), listener):
-                document = describe(bed, control_url).model_dump()
-                if ready_file is not None:
-                    write_json(ready_file, document)
-                with os.fdopen(output, "w", encoding="utf-8") as stream:
-                    stream.write(f"{json.dumps(document)}\n")
-                await stopped.wait()
+    realm = load_realm(options.realm or realm_file(), environment())
+    async with AsyncExitStack() as stack:
+        output = os.dup(1)
+        if options.issuer_only:
+            bed = await stack.enter_async_context(run_issuer_bed(realm, options.issuer_port))
+        else:
+            # The services take most of the time to import.
+            from gatehouse_testbed.bed.database import cache_folder  # noqa: PLC0415
+            from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415
+
+            folder = stack.enter_context(run_folder())
+            _log_to(folder / "services.log")
+            cache = cache_folder(environment())
+            bed = await stack.enter_async_context(run_bed(realm, folder, options.issuer_port, cache))
+        listener = listen(HOST, options.control_port)
+        control_url = f"http://{HOST}:{listener.getsockname()[1]}"
+        await stack.enter_async_context(serve_app(create_control_app(bed, control_url), listener))
+        document = describe(bed, control_url).model_dump()
+        if options.ready_file is not None:
+            write_json(options.ready_file, document)
+        with os.fdopen(output, "w", encoding="utf-8") as stream:
+            stream.write(f"{json.dumps(document)}\n")
+        await stopped.wait()
     return 0
 
 
-def _log_to(file: Path) -> int:
-    """Send what is written to standard output to a file; return a descriptor of the original output."""
+def _log_to(file: Path) -> None:
+    """Send what is written to standard output to a file."""
     sys.stdout.flush()
-    original = os.dup(1)
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.close(log)
-    return original
 
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:

@@ -1,0 +1,39 @@
+"""What the test bed has seen: calls of services, and requests to the issuer."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class RecordedCall(BaseModel):
+    """A call that a service received, in the order in which calls end."""
+
+    method: str
+    """`package.Service/Method`."""
+    rpc_type: str
+    """unary, server_streaming, client_streaming or bidi_streaming."""
+    code: str
+    """Its status."""
+    reason: str
+    """`reason` of its ErrorInfo, or ""."""
+    caller: str
+    """User name or client id; "" if the call was not authenticated."""
+    metadata_keys: list[str]
+    """Keys of its metadata."""
+    request_id: str
+    started_at: float
+    """Seconds since the epoch, on the clock of the test bed."""
+    duration_ms: float
+
+
+class IssuerRequest(BaseModel):
+    """A request that the issuer received."""
+
+    endpoint: str
+    """discovery, jwks, token, introspection, revocation or other."""
+    method: str
+    path: str
+    status: int | None
+    """HTTP status of the response; None if there was none."""
+    received_at: float
+    """Seconds since the epoch, on the clock of the test bed."""
