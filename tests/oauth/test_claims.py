@@ -212,6 +212,21 @@ def test_missing_issuer_is_accepted_only_in_an_introspection_response(
 
 
 @pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({}, ""),
+        ({"iss": "https://other.test"}, "issuer_mismatch"),
+        ({"aud": "other"}, "audience_mismatch"),
+        ({"exp": 900}, "token_expired"),
+    ],
+)
+def test_claim_that_is_not_required_is_checked_if_present(claims: dict[str, Any], reason: str) -> None:
+    """Signed tokens are checked like this before they are introspected."""
+    with pytest.raises(InvalidToken, match=reason) if reason else nullcontext():
+        judge(now=1000).check(claims, required=())
+
+
+@pytest.mark.parametrize(
     ("valid", "tokens"),
     [
         (True, ["a", "a=", "a==", "A-._~+/9", "abc.def.ghi"]),

@@ -67,10 +67,11 @@ class ClaimsVerifier:
             return None
         return config.issuer.replace(TENANT, tenant)
 
-    def check(self, claims: Mapping[str, Any], required: Collection[str] = REQUIRED) -> None:
-        """Check `iss`, the tenant, the audience, `exp`, `nbf`, `iat`, `auth_time`, `jti` and `cnf`.
+    def check(self, claims: Mapping[str, Any], required: Collection[str] = REQUIRED) -> str:
+        """Check the issuer, tenant, audience, times, `jti` and `cnf`, and return the issuer.
 
-        A token is valid from `nbf` minus leeway until just before `exp` plus leeway.
+        A token is valid from `nbf` minus leeway until just before `exp` plus leeway. `iat` and `auth_time`
+        must not be later than now plus leeway.
 
         Args:
             claims: Claims of the token or of the introspection response.
@@ -101,6 +102,7 @@ class ClaimsVerifier:
         if claims.get("cnf") is not None:
             # A sender-constrained token without its proof may be stolen (RFC 8705, RFC 9449).
             raise InvalidToken("proof_of_possession_missing")
+        return issuer
 
     def principal(
         self,
@@ -119,11 +121,11 @@ class ClaimsVerifier:
         Raises:
             InvalidToken: A claim is missing, malformed or wrong, or the token is not an access token.
         """
-        self.check(claims, required)
+        issuer = self.check(claims, required)
         if not is_access_token and not self.reader.is_access_token(claims):
             raise InvalidToken("token_type_mismatch")
         return replace(
-            self.reader.principal(self.issuer_of(claims) or "", claims),
+            self.reader.principal(issuer, claims),
             expires_at=self.expires_at(claims),
             auth_time=numeric_date(claims, "auth_time"),
             claims=self._kept(claims),
