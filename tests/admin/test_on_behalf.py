@@ -50,14 +50,19 @@ class OnBehalf:
 
 @pytest.fixture
 async def on_behalf(
-    database_urls: dict[str, str], http: httpx.AsyncClient, idp: LoopbackIssuer
+    request: pytest.FixtureRequest,
+    database_urls: dict[str, str],
+    http: httpx.AsyncClient,
+    idp: LoopbackIssuer,
 ) -> AsyncIterator[OnBehalf]:
+    scope, prefix = getattr(request, "param", ("read:users", ""))
     client = OAuthClient(http, "admin-service", ClientSecretBasic("secret"), issuer=idp.issuer)
-    tokens = CallerTokens(ExchangedTokens(client, "read:users", sensitive_scopes=["admin"]), idp.issuer)
+    exchanged = ExchangedTokens(client, scope, sensitive_scopes=["admin"])
+    tokens = CallerTokens(exchanged, idp.issuer, prefix)
     numbers = itertools.count(1)
 
     def exchange(request: Request) -> Reply:
-        assert (request.form["subject_token"], request.form["scope"]) == ("alice", "read:users")
+        assert (request.form["subject_token"], request.form["scope"]) == ("alice", scope)
         body = {"access_token": f"exchanged-{next(numbers)}", "token_type": "Bearer", "expires_in": 300}
         return Reply(body)
 
@@ -94,6 +99,14 @@ async def test_caller_for_whom_nothing_can_be_requested_is_denied(
     assert await on_behalf.outcome() == (grpc.StatusCode.PERMISSION_DENIED, reason)
     assert [request for request in on_behalf.idp.requests if request.path.endswith("token")] == []
     assert on_behalf.tokens_asked() == ["alice"]
+
+
+@pytest.mark.parametrize(
+    "on_behalf", [("api/read:users api/admin", "api/")], indirect=True, ids=["with a prefix"]
+)
+async def test_all_scopes_of_the_caller_can_be_requested(on_behalf: OnBehalf) -> None:
+    on_behalf.alice("read:users", "admin")
+    assert await on_behalf.outcome() == (grpc.StatusCode.OK, "")
 
 
 @pytest.mark.parametrize(

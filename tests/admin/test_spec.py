@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,10 +15,13 @@ import pytest
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import NoOpTracer
 
+from gatehouse.admin.clients import exchanged_tokens
 from gatehouse.admin.service import call_users
 from gatehouse.admin.settings import AdminSettings
 from gatehouse.admin.spec import build
 from gatehouse.domain import Unavailable
+from gatehouse.oauth import TokenRequestFailed
+from gatehouse.rpc import AccessRule
 from gatehouse.runtime import ServiceContext
 from gatehouse.settings import ConfigurationError, IssuerSettings, TlsSettings
 from gatehouse.storage import Database
@@ -61,6 +65,35 @@ async def test_role_changes_are_delivered_if_the_admin_url_is_set(
     settings = AdminSettings.model_validate({"client": CLIENT, "role_sync": role_sync})
     built = await build(replace(context, settings=settings))
     assert len(built.background) == workers
+
+
+async def test_exchange_is_requested_as_the_settings_say(
+    context: ServiceContext[Any], idp: LoopbackIssuer
+) -> None:
+    client = CLIENT | {"scope": "api/read:users", "audience": "users", "resource": "https://r.test"}
+    asked: list[tuple[str, str, str]] = []
+    exchanged = exchanged_tokens(
+        replace(
+            context,
+            settings=AdminSettings.model_validate({"client": client}),
+            issuers=[IssuerSettings(issuer=idp.issuer, audience="api", mode="jwt", scope_prefix="api/")],
+            issuer_asked=lambda issuer, use, error: asked.append((issuer, use, str(error))),
+            rules={"/a.v1.A/Get": AccessRule(scopes=frozenset({"admin"}))},
+        )
+    )
+    wide = Reply({"access_token": "a", "token_type": "Bearer", "scope": "api/read:users api/admin"})
+    idp.answer("token", wide)
+    with pytest.raises(TokenRequestFailed, match="scope_widened"):
+        await exchanged.source("alice", math.inf).token()
+    assert idp.last("token").basic == ("gatehouse-admin-service", "canary")
+    form = idp.last("token").form
+    assert {name: form[name] for name in ("subject_token", "scope", "audience", "resource")} == {
+        "subject_token": "alice",
+        "scope": "api/read:users",
+        "audience": "users",
+        "resource": "https://r.test",
+    }
+    assert asked == [(idp.issuer, "token exchange of gatehouse-admin-service", "scope_widened")]
 
 
 async def test_role_changes_are_delivered_with_the_own_token_in_any_case(

@@ -29,7 +29,7 @@ class TokenExchange:
         client: The client that exchanges.
         subject: Supplies the token of the party to act for.
         scope: Scopes to request, separated by spaces. Name them, and only those that the subject token has:
-            without, issuers grant what the client may have, which can be more than the subject token allows.
+            issuers may grant what the client and the user may have, even if the subject token lacks it.
         audience: Service that the new token is for.
         resource: Values of `resource` (RFC 8707), separated by spaces.
         actor: Supplies the token of the party that acts; None if the issuer takes the client.
