@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from tests.support.eventually import eventually
 from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
 
@@ -59,6 +63,34 @@ async def test_workers_finish_their_calls_and_stop_when_their_parent_is_killed()
         await workers.until("stopped", 2)
         # All processes that write to its output have ended.
         assert await workers.exit_code() == -signal.SIGKILL
+
+
+async def test_signal_to_all_processes_is_one_signal_for_the_workers() -> None:
+    """As systemd sends it, while the parent forwards its own."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        settings = {
+            "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "GATEHOUSE_TELEMETRY__OTLP_INSECURE": "true",
+            "GATEHOUSE_SERVER__DRAIN_SECONDS": "600",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+        }
+        async with run_gatehouse("serve", "users", "--workers", "2", **settings) as workers:
+            (address, *_) = {line["address"] for line in await workers.until("listening", 2)}
+            async with grpc.aio.insecure_channel(address) as channel:
+                users: Any = users_pb2_grpc.UserServiceStub(channel)
+                await users.CountUsers(users_pb2.CountUsersRequest(), timeout=PATIENCE_SECONDS).code()
+            (line,) = await workers.until("workers")
+            for pid in line["pids"]:
+                os.kill(pid, signal.SIGTERM)
+            await workers.until("stopped", 2)  # one of them still waits for the collector
+            workers.process.terminate()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await workers.until("any line, or the end of all workers")
+            workers.process.terminate()
+            await workers.exit_code()
 
 
 async def test_workers_need_no_file_system_to_write_to_and_stop_at_sigint() -> None:

@@ -45,7 +45,7 @@ async def serve(
     names = [spec.name for spec in specs]
     telemetry = make_telemetry(settings.telemetry, settings.log, "gatehouse-" + "-".join(names))
     async with AsyncExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
+        signals = stack.enter_context(StopSignals(second_stops_at_once=parent is None))
 
         async def close_telemetry() -> None:
             left = settings.server.drain_seconds - signals.seconds_since_first()
@@ -53,7 +53,7 @@ async def serve(
 
         stack.push_async_callback(close_telemetry)
         if parent is not None:
-            stack.push_async_callback(cancel, asyncio.create_task(_stop_with(parent, signals)))
+            stack.push_async_callback(cancel, asyncio.create_task(_follow(parent, signals)))
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         stack.push_async_callback(cancel, verifier_starting)
@@ -73,6 +73,8 @@ async def serve(
         telemetry.logger.info("stopped", services=names)
 
 
-async def _stop_with(parent: Parent, signals: StopSignals) -> None:
-    await parent.ended()
-    signals.stop()
+async def _follow(parent: Parent, signals: StopSignals) -> None:
+    if await parent.wants_stop_at_once():
+        signals.stop_at_once()
+    else:
+        signals.stop()

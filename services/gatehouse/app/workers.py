@@ -50,10 +50,11 @@ async def run_workers(
             for name in names
         }
         processes: list[asyncio.subprocess.Process] = []
-        signals = stack.enter_context(_forward_signals(processes))
-        sockets = []
+        sockets: list[socket.socket] = []
+        signals = stack.enter_context(_forward_signals(processes, sockets))
         for number in range(count):
-            # A worker reports over it, because there may be no file system to write to, and sees its end.
+            # A worker reports over it, because there may be no file system to write to, and sees whether this
+            # process has ended.
             ours, theirs = socket.socketpair()
             ours.settimeout(0)
             sockets.append(stack.enter_context(ours))
@@ -66,12 +67,16 @@ async def run_workers(
                     start_new_session=True,
                 )
             processes.append(process)
+            if signals:  # it arrived while this process was started
+                _send(process, signal.SIGTERM)
+                break
         logger.info("workers", pids=[process.pid for process in processes])
         waits = [asyncio.create_task(process.wait()) for process in processes]
         announcing = asyncio.create_task(_announce(sockets, ports, on_ready))
-        await _first_end(waits, announcing)
+        if not signals:
+            await _first_end(waits, announcing)
         stopped = bool(signals)
-        if not stopped:  # otherwise a second signal would cancel the calls in progress
+        if not stopped:
             for process in processes:
                 _send(process, signal.SIGTERM)
         codes = await asyncio.gather(*waits)
@@ -104,10 +109,11 @@ class Parent:
         self._socket.sendall(json.dumps(ports).encode())
         self._socket.shutdown(socket.SHUT_WR)
 
-    async def ended(self) -> None:
-        """Wait until the parent process ends, however that happens."""
+    async def wants_stop_at_once(self) -> bool:
+        """Wait for the parent: return True if it wants the worker to stop at once, False if it has ended."""
         with suppress(ConnectionError):
-            await asyncio.get_running_loop().sock_recv(self._socket, 1)
+            return bool(await asyncio.get_running_loop().sock_recv(self._socket, 1))
+        return False
 
 
 @contextmanager
@@ -164,8 +170,10 @@ async def _read(worker: socket.socket) -> bytes:
 
 
 @contextmanager
-def _forward_signals(processes: Sequence[asyncio.subprocess.Process]) -> Iterator[list[int]]:
-    """Forward SIGTERM and SIGINT to all processes, and return the list of the signals received."""
+def _forward_signals(
+    processes: Sequence[asyncio.subprocess.Process], sockets: Sequence[socket.socket]
+) -> Iterator[list[int]]:
+    """Stop all processes at SIGTERM and SIGINT, at once at the second; return the signals received."""
     loop = asyncio.get_running_loop()
     received: list[int] = []
 
@@ -173,6 +181,9 @@ def _forward_signals(processes: Sequence[asyncio.subprocess.Process]) -> Iterato
         received.append(number)
         for process in processes:
             _send(process, number)
+        for worker in sockets if len(received) > 1 else ():
+            with suppress(OSError):  # it has ended
+                worker.send(b"!")
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:

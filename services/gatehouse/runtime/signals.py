@@ -14,11 +14,16 @@ class StopSignals:
     """Handle SIGTERM and SIGINT: the first starts a graceful shutdown, the second stops at once.
 
     Enter it before the servers start, so that no signal kills a process that is answering calls.
+
+    Args:
+        second_stops_at_once: Whether the second signal does so. A worker can get the signal of its parent and
+            one of a service manager that signals all processes.
     """
 
     _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self) -> None:
+    def __init__(self, *, second_stops_at_once: bool = True) -> None:
+        self._second_stops_at_once = second_stops_at_once
         self.first, self.second = asyncio.Event(), asyncio.Event()
         self._first_at: float | None = None
 
@@ -39,8 +44,13 @@ class StopSignals:
             self._first_at = asyncio.get_running_loop().time()
             self.first.set()
 
+    def stop_at_once(self) -> None:
+        """Stop without waiting for calls."""
+        self.stop()
+        self.second.set()
+
     def _on_signal(self) -> None:
-        if self.first.is_set():
+        if self.first.is_set() and self._second_stops_at_once:
             self.second.set()
         self.stop()
 
