@@ -275,6 +275,16 @@ def test_locked_keyring_is_named(home: Home, system_keyring: Path) -> None:
     assert "it fails with KeyringError" in home.login("--scope", "openid").err
 
 
+def test_missing_package_for_the_keyring_is_named(home: Home, system_keyring: Path, tmp_path: Path) -> None:
+    home.worker()
+    (tmp_path / "keyring.py").write_text("raise ImportError")
+    environment = home.environment | {"PYTHONPATH": str(tmp_path)}
+    with start("whoami", "worker", **environment) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert err.endswith("install support for it with pip install 'gatehouse[keyring]'\n")
+
+
 def test_processes_share_a_rotating_login_in_the_keyring(home: Home, system_keyring: Path) -> None:
     """The issuer ends the session if a refresh token is used twice."""
     home.login("--scope", "openid")

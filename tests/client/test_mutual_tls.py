@@ -67,14 +67,6 @@ async def test_endpoints_for_certificates_are_used(
         assert (strict.request_count("token"), idp.request_count("token")) == (1, 1)
 
 
-@pytest.mark.parametrize("alias", ["http://attacker.test/token", 1, "not a url"])
-async def test_malformed_alias_is_refused(alias: Any, http: httpx.AsyncClient, idp: LoopbackIssuer) -> None:
-    metadata = idp.metadata() | {"mtls_endpoint_aliases": {"token_endpoint": alias}}
-    idp.answer(METADATA, Reply(metadata))
-    with pytest.raises(IssuerUnavailable, match="discovery_malformed"):
-        await worker(http, idp.issuer).request()
-
-
 async def test_renewed_certificate_is_used_without_a_restart(
     authority: Authority, strict: LoopbackIssuer, tmp_path: Path
 ) -> None:

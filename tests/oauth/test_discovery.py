@@ -215,3 +215,44 @@ async def test_metadata_can_be_read_from_a_url_outside_the_issuer(
 async def test_no_request_is_sent_to_an_unsafe_issuer_url(issuer: str, http: httpx.AsyncClient) -> None:
     with pytest.raises(IssuerUnavailable, match="url_"):
         await discover(http, issuer)
+
+
+async def test_client_with_a_certificate_gets_the_endpoints_for_it(
+    http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    aliases = {name: f"https://mtls.test/{name}" for name in ENDPOINTS}
+    idp.answer(METADATA, Reply(idp.metadata() | {"mtls_endpoint_aliases": aliases}))
+    found = await discover(http, idp.issuer)
+    assert found.token_endpoint == idp.url("token")
+    with_certificate = found.for_mutual_tls()
+    # A client sends no requests to the others itself (RFC 8705 section 5).
+    direct = {name for name in ENDPOINTS if getattr(with_certificate, name) == aliases[name]}
+    assert direct == set(ENDPOINTS) - {"jwks_uri", "authorization_endpoint", "end_session_endpoint"}
+    assert with_certificate.authorization_endpoint == idp.url("auth")
+
+
+@pytest.mark.parametrize("alias", ["http://mtls.test/token", "not a url", 1])
+async def test_malformed_alias_is_not_used_and_does_no_harm(
+    alias: object, http: httpx.AsyncClient, idp: LoopbackIssuer
+) -> None:
+    for aliases in ({"token_endpoint": alias}, alias):
+        idp.answer(METADATA, Reply(idp.metadata() | {"mtls_endpoint_aliases": aliases}))
+        found = await discover(http, idp.issuer)
+        assert found.for_mutual_tls() == found
+        assert found.token_endpoint == idp.url("token")
+
+
+async def test_alias_follows_the_rules_of_endpoints(
+    http: httpx.AsyncClient, idp: LoopbackIssuer, authority: Authority
+) -> None:
+    aliases = {"token_endpoint": "http://mtls.test/token"}
+    idp.answer(METADATA, Reply(idp.metadata() | {"mtls_endpoint_aliases": aliases}))
+    found = await discover(http, idp.issuer, allow_http=True)
+    assert found.for_mutual_tls().token_endpoint == aliases["token_endpoint"]
+    async with loopback_issuer(tls=authority.server_context()) as safe:
+        aliases = {"token_endpoint": "http://127.0.0.1/token"}
+        safe.answer(METADATA, Reply(safe.metadata() | {"mtls_endpoint_aliases": aliases}))
+        context = ssl.create_default_context(cafile=str(authority.ca_file))
+        async with httpx.AsyncClient(verify=context, trust_env=False) as trusting:
+            found = await discover(trusting, safe.issuer)
+        assert found.for_mutual_tls() == found

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gatehouse.client.login_errors import TokenStoreError
 from gatehouse.client.login_store import Login, dump_login, parse_login
 from gatehouse.client.private_files import file_lock
 
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
 SERVICE = "gatehouse"
+INSTALL = "install support for it with pip install 'gatehouse[keyring]'"
 # Backends below this are not for secrets, such as one that fails, or keeps plain text.
 _MIN_PRIORITY = 1
 T = TypeVar("T")
@@ -38,9 +42,7 @@ class KeyringStore:
 
     def load(self) -> Login | None:
         """See LoginStore."""
-        import keyring  # noqa: PLC0415 - optional, and slow to import
-
-        content = self._ask(lambda: keyring.get_password(SERVICE, self._entry))
+        content = _ask(lambda backend: backend.get_password(SERVICE, self._entry))
         if content is None:
             return None
         login = parse_login(content)
@@ -50,30 +52,28 @@ class KeyringStore:
 
     def save(self, login: Login | None) -> None:
         """See LoginStore."""
-        import keyring  # noqa: PLC0415 - see load
-        from keyring.errors import PasswordDeleteError  # noqa: PLC0415
-
-        if login is not None:
+        if login is None:
+            _ask(self._delete)
+        else:
             content = dump_login(login).decode()
-            self._ask(lambda: keyring.set_password(SERVICE, self._entry, content))
-            return
+            _ask(lambda backend: backend.set_password(SERVICE, self._entry, content))
 
-        def delete() -> None:
-            try:
-                keyring.delete_password(SERVICE, self._entry)
-            except PasswordDeleteError:
-                if keyring.get_password(SERVICE, self._entry) is not None:
-                    raise
+    def _delete(self, backend: KeyringBackend) -> None:
+        if backend.get_password(SERVICE, self._entry) is not None:
+            backend.delete_password(SERVICE, self._entry)
 
-        self._ask(delete)
 
-    def _ask(self, operation: Callable[[], T]) -> T:
-        try:
-            return operation()
-        except Exception as error:  # noqa: BLE001 - backends raise errors of their own, and a text may have secrets
-            raise TokenStoreError(
-                f"the keyring of the system cannot be used ({type(error).__name__}); unlock it"
-            ) from None
+def _ask(operation: Callable[[KeyringBackend], T]) -> T:
+    try:
+        import keyring  # noqa: PLC0415 - optional, and slow to import
+
+        return operation(keyring.get_keyring())
+    except ImportError:
+        raise TokenStoreError(f"the login is in the keyring of the system; {INSTALL}") from None
+    except Exception as error:  # noqa: BLE001 - backends raise errors of their own, and texts may have secrets
+        raise TokenStoreError(
+            f"the keyring of the system cannot be used ({type(error).__name__}); unlock it"
+        ) from None
 
 
 def keyring_problem(entry: str) -> str:
@@ -85,7 +85,7 @@ def keyring_problem(entry: str) -> str:
     try:
         import keyring  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
-        return "the package `keyring` is not installed"
+        return INSTALL
     try:
         if keyring.get_keyring().priority < _MIN_PRIORITY:
             return "there is none"

@@ -13,10 +13,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def logins_folder() -> Path:
-    """Return the folder of the logins: `gatehouse/logins` in the state folder of the user (XDG)."""
-    variables = environment()
-    state = variables.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    """Return the folder of the logins: `gatehouse/logins` in the state folder of the user (XDG).
+
+    Raises:
+        ConfigurationError: The user has no home folder.
+    """
+    state = environment().get("XDG_STATE_HOME", "")
+    try:
+        base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ConfigurationError("no home folder for the logins; set XDG_STATE_HOME") from None
     return base / "gatehouse" / "logins"
 
 
@@ -35,5 +41,8 @@ def chosen_login(given: str | None) -> str | None:
 
 
 def has_login(name: str) -> bool:
-    """Return whether there is a login of this name."""
-    return (logins_folder() / name / LOGIN_FILE).exists()
+    """Return whether there is a login of this name; False if there can be none."""
+    try:
+        return (logins_folder() / name / LOGIN_FILE).exists()
+    except (ConfigurationError, OSError):  # in a container, or as another user
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -37,6 +38,15 @@ class Metadata:
 
 
 _ENDPOINTS = [field.name for field in fields(Metadata) if field.name.endswith(("_endpoint", "_uri"))]
+
+# Those that a client itself sends requests to; the others have no aliases (RFC 8705 section 5).
+_DIRECT_ENDPOINTS = (
+    "token_endpoint",
+    "introspection_endpoint",
+    "revocation_endpoint",
+    "device_authorization_endpoint",
+    "userinfo_endpoint",
+)
 
 
 def oidc_url(issuer: str) -> str:
@@ -93,11 +103,17 @@ def _checked(document: Mapping[str, Any], issuer: str, url: str, *, allow_http: 
     # Metadata that came over https cannot send tokens and secrets over http, not even to loopback. That of an
     # issuer with an http URL names http endpoints for browsers.
     needs_https = not allow_http and {httpx.URL(url).scheme, httpx.URL(issuer).scheme} == {"https"}
+    endpoints = _endpoints(document, allow_http=allow_http, needs_https=needs_https)
     aliases = document.get("mtls_endpoint_aliases")
-    endpoints, mutual_tls = (
-        _endpoints(source, allow_http=allow_http, needs_https=needs_https)
-        for source in (document, aliases if isinstance(aliases, Mapping) else {})
-    )
+    mutual_tls: dict[str, str] = {}
+    if isinstance(aliases, Mapping):
+        # Malformed ones must not keep those from verifying tokens who have no certificate.
+        with suppress(IssuerUnavailable):
+            mutual_tls = _endpoints(
+                {name: aliases.get(name) for name in _DIRECT_ENDPOINTS},
+                allow_http=allow_http,
+                needs_https=needs_https,
+            )
     iss_in_response = document.get("authorization_response_iss_parameter_supported") is True
     return Metadata(issuer=issuer, **endpoints, iss_in_response=iss_in_response, mutual_tls=mutual_tls)
 
