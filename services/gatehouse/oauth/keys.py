@@ -89,7 +89,7 @@ class KeySet:
         self._absent: TokenCache[bool] = TokenCache(ABSENT_SIZE, monotonic)
         self._failures = 0
         self._flight: SingleFlight[None, None] = SingleFlight()
-        self._refresher: asyncio.Task[None] | None = None
+        self._refresh: SingleFlight[None, None] = SingleFlight()
 
     @property
     def ready(self) -> bool:
@@ -99,14 +99,12 @@ class KeySet:
     async def start(self) -> None:
         """Start the background refresh, and wait up to START_SECONDS for its first attempt."""
         first = self._flight.begin(None, self._attempt)
-        self._refresher = asyncio.create_task(self._refresh_forever())
+        self._refresh.begin(None, self._refresh_forever)
         await wait_at_most(START_SECONDS, self._sleep, first)
 
     async def aclose(self) -> None:
-        """Stop the refresh."""
-        if self._refresher is not None:
-            self._refresher.cancel()
-            await asyncio.gather(self._refresher, return_exceptions=True)
+        """Stop the refresh, and a fetch in progress."""
+        await self._refresh.aclose()
         await self._flight.aclose()
 
     async def key(self, kid: str | None, algorithm: str, *, other_than: object = None) -> Any:
