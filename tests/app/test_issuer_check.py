@@ -220,6 +220,13 @@ async def test_token_of_no_entry_names_the_entries(check: IssuerCheck) -> None:
     assert found.caller is not None
 
 
+async def test_audience_in_another_claim_is_shown(check: IssuerCheck) -> None:
+    check.settings["audience_claim"] = "/for/api"
+    found = await check(check.issuer.sign(aud=..., **{"for": {"api": AUDIENCE}}))
+
+    assert found.caller["audience"] == [AUDIENCE]
+
+
 async def test_option_overrides_a_setting(check: IssuerCheck) -> None:
     assert not (await check(check.issuer.sign(), "--audience", "other")).accepted
 

@@ -302,6 +302,8 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
             for name in ("SERVER__HOST", "TELEMETRY__METRICS_HOST", "TLS__SERVER_NAME")
             for host in ("", "canary:50051", "http://canary", "can ary", "[canary]:1")
         ),
+        ("GATEHOUSE_TLS__CA_FILE", "", "must be the path of a file; it is empty"),
+        ("GATEHOUSE_TLS__CERTIFICATE_FILE", "", "must be the path of a file; it is empty"),
         ("GATEHOUSE_SERVER", "canary{", "must be JSON"),
         ("GATEHOUSE_SERVER", '"canary"', "must be a JSON object"),
         ("GATEHOUSE_SERVER", '{"canary', "must be JSON"),

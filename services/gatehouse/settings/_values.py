@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 VerifyMode = Literal["jwt", "introspection", "hybrid"]
 
@@ -14,3 +17,12 @@ def as_tuple(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError("must be a string or a list of strings")  # noqa: TRY004 - pydantic reports ValueError
     return value
+
+
+def _check_file(value: Any) -> Any:
+    if value == "":  # which would be the current directory
+        raise ValueError("must be the path of a file; it is empty")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_check_file)]

@@ -29,7 +29,7 @@ from gatehouse.settings._libpq import parameter_problem
 from gatehouse.settings._secrets import read_secret_file
 from gatehouse.settings._section import Section
 from gatehouse.settings._urls import url_error
-from gatehouse.settings._values import VerifyMode, as_tuple
+from gatehouse.settings._values import FilePath, VerifyMode, as_tuple
 from gatehouse.settings.claim_paths import TENANT, ClaimSettings
 from gatehouse.settings.errors import ConfigurationError
 
@@ -95,11 +95,11 @@ class ServerSettings(Section):
 class TlsSettings(Section):
     """TLS of the servers and of the gRPC clients."""
 
-    certificate_file: Path | None = None
+    certificate_file: FilePath | None = None
     """PEM certificate chain of the servers."""
-    private_key_file: Path | None = None
+    private_key_file: FilePath | None = None
     """PEM private key of the servers."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """PEM certificate authorities that Gatehouse's own gRPC clients trust; if unset, those of the system."""
     server_name: Host | None = None
     """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; if unset, its
@@ -188,7 +188,7 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     """Client that calls the introspection endpoint; required unless `mode` is `jwt`."""
     client_secret: SecretStr | None = None
     """Secret of that client."""
-    client_secret_file: Path | None = None
+    client_secret_file: FilePath | None = None
     """File with the secret of that client."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
     """In modes `hybrid` and `introspection`: how long a response is cached, and so how long a revoked token
@@ -200,7 +200,7 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     are dropped after verification."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """PEM certificate authorities to trust for this issuer, in addition to the system's."""
     proxy: ProxyUrl | None = None
     """HTTP proxy for requests to this issuer; those of the environment are never used."""
@@ -250,7 +250,7 @@ class OAuthClientSettings(_IssuerClient):
     """Client id."""
     client_secret: SecretStr | None = None
     """Client secret."""
-    client_secret_file: Path | None = None
+    client_secret_file: FilePath | None = None
     """File with the client secret."""
     scope: str = ""
     """Scopes to request, separated by spaces."""
@@ -260,7 +260,7 @@ class OAuthClientSettings(_IssuerClient):
     """Values of `resource` (RFC 8707) to request, separated by spaces."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """PEM certificate authorities to trust for the issuer; those of the entry in `ISSUERS` if unset."""
     proxy: ProxyUrl | None = None
     """HTTP proxy for requests to the issuer; that of the entry in `ISSUERS` if unset."""

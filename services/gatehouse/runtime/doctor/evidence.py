@@ -51,10 +51,7 @@ class Evidence:
 
     def claim(self, path: str) -> Any:
         """Return the claim at a claim path, None if it is missing."""
-        value: Any = self.claims if path else None
-        for step in parse_claim_path(path).steps if path else ():
-            value = value.get(step) if isinstance(value, Mapping) else None
-        return value
+        return claim_at(self.claims, path)
 
     @property
     def is_id_token(self) -> bool:
@@ -78,6 +75,14 @@ class Explanation:
     detail: str
     changes: Mapping[str, Any] = field(default_factory=lambda: _NO_CHANGES)
     now: float | None = None
+
+
+def claim_at(claims: Mapping[str, Any], path: str) -> Any:
+    """Return the claim at a claim path, None if it is missing or there is no path."""
+    value: Any = claims if path else None
+    for step in parse_claim_path(path).steps if path else ():
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 def shown(value: object) -> str:

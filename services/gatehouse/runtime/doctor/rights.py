@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from gatehouse.oauth import PresentedToken, Principal
-from gatehouse.runtime.doctor.evidence import shown, time_text
+from gatehouse.runtime.doctor.evidence import claim_at, shown, time_text
 from gatehouse.runtime.doctor.result import Result, Status
-from gatehouse.settings import IssuerSettings, parse_claim_path
+from gatehouse.settings import IssuerSettings
 
 # Where providers put scopes; a claim with roles can have any name.
 _SCOPE_CLAIMS = ("scope", "scp", "scopes", "permissions")
@@ -22,7 +22,7 @@ def describe_caller(
     caller: Principal, config: IssuerSettings, token: PresentedToken, claims: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Return what a token was read as: JSON values, by name."""
-    audience = claims.get(parse_claim_path(config.layout.audience_claim).steps[0])
+    audience = claim_at(claims, config.layout.audience_claim) or []
     return {
         "issuer": caller.issuer,
         "subject": caller.subject,
