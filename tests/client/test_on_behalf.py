@@ -61,9 +61,12 @@ async def test_exchanged_token_ends_with_the_token_that_ends_first(
 ) -> None:
     first = await exchange.token("alice", lifetime)
     exchange.time.advance(ends / 2)
-    assert await exchange.token("alice", lifetime) == first
+    source = exchange.tokens.source("alice", exchange.started + lifetime)
+    assert await source.token() == first
     exchange.time.advance(ends / 2)
-    assert await exchange.token("alice", lifetime) != first
+    assert await source.token() != first
+    kept = exchange.tokens.source("alice", exchange.started + lifetime) is source
+    assert kept == (ends < lifetime)
 
 
 def test_source_is_kept_for_the_last_thousand_callers(exchange: Exchange) -> None:

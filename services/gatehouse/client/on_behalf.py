@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from gatehouse.client.fixed_token import StaticToken
 from gatehouse.client.oauth_client import OAuthClient
@@ -80,14 +80,20 @@ class ExchangedTokens:
         self._on_answer(None if refused else error)
 
 
-@dataclass(frozen=True, slots=True)
 class _ForCaller:
     """A Grant whose tokens end with the token of the caller, at the latest."""
 
-    exchange: TokenExchange = field(repr=False)
-    expires_at: float
-    unwanted: frozenset[str]
-    clock: Callable[[], float]
+    def __init__(
+        self,
+        exchange: TokenExchange,
+        expires_at: float,
+        unwanted: frozenset[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._exchange = exchange
+        self._expires_at = expires_at
+        self._unwanted = unwanted
+        self._clock = clock
 
     async def request(self) -> TokenResponse:
         """See Grant.
@@ -95,7 +101,7 @@ class _ForCaller:
         Raises:
             TokenRequestFailed: `scope_widened`, if the issuer grants what was not requested.
         """
-        response = await self.exchange.request()
-        if not self.unwanted.isdisjoint(response.scope.split()):
+        response = await self._exchange.request()
+        if not self._unwanted.isdisjoint(response.scope.split()):
             raise TokenRequestFailed("scope_widened", detail="granted scopes that were not requested")
-        return replace(response, expires_in=min(response.expires_in, self.expires_at - self.clock()))
+        return replace(response, expires_in=min(response.expires_in, self._expires_at - self._clock()))
