@@ -8,14 +8,17 @@ from __future__ import annotations
 import html
 import re
 import sys
-from http.cookiejar import CookieJar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import parse_qs, urlencode, urlsplit
 from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
+
+# Like a browser, keep the secure cookies of Keycloak on loopback.
+_ON_LOOPBACK = DefaultCookiePolicy(secure_protocols=("http", "https"))
 
 
 def main(form: str, url: str) -> None:
     """Open the page."""
-    browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(CookieJar()))
+    browser = build_opener(ProxyHandler({}), HTTPCookieProcessor(CookieJar(_ON_LOOPBACK)))
     if form == "decline":
         query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         issuer = url.partition("/protocol/")[0]
