@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from gatehouse_testbed.ports import free_ports
 
 ADMIN = "admin"
 ADMIN_PASSWORD = "for-tests-only"  # noqa: S105 - of a temporary Keycloak on loopback
@@ -144,8 +145,10 @@ def serve(
     Raises:
         KeycloakError: Keycloak does not start.
     """
-    free_port, management_port = _free_ports(2)
-    base_url = f"http://127.0.0.1:{port or free_port}"
+    # Keycloak binds them seconds to minutes later.
+    other_port, management_port = free_ports(2)
+    port = port or other_port
+    base_url = f"http://127.0.0.1:{port}"
     log_file = home / "keycloak.log"
     command = [
         str(home / "bin" / "kc.sh"),
@@ -153,7 +156,7 @@ def serve(
         "--optimized",
         "--http-enabled=true",
         "--http-host=127.0.0.1",
-        f"--http-port={port or free_port}",
+        f"--http-port={port}",
         f"--http-management-port={management_port}",
         f"--hostname={base_url}",
         "--cache=local",
@@ -211,12 +214,3 @@ def _error_in(log: str) -> str:
     """Return the first error in a log, or else its last line."""
     lines = [line for line in log.splitlines() if line.strip()] or ["no output"]
     return next((line for line in lines if "ERROR" in line), lines[-1])
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in sockets]
-    finally:
-        for server in sockets:
-            server.close()

@@ -37,10 +37,7 @@ class Ports:
     @classmethod
     def free(cls) -> Ports:
         """Return ports that are free now."""
-        found: set[int] = set()
-        while len(found) < len(SERVICES) + 2:
-            found.add(free_port())
-        issuer, traces, *services = found
+        issuer, traces, *services = free_ports(len(SERVICES) + 2)
         return cls(issuer, traces, dict(zip(SERVICES, services, strict=True)))
 
     def check(self) -> None:
@@ -55,6 +52,14 @@ class Ports:
                     f"port {port} of {name} is taken; stop what listens there (`ss -ltnp sport = :{port}` "
                     "names it), or use free ports with `gatehouse demo --keep --free-ports`"
                 )
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports that are free now."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ import httpx
 from gatehouse.client import connect
 from gatehouse.settings import TlsSettings
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from gatehouse_testbed.ports import free_port
 from tests.support.certificates import Authority
 from tests.support.cli import Cli, Done
 from tests.support.eventually import eventually
@@ -20,7 +21,6 @@ from tests.support.gatehouse_process import GatehouseProcess, run_gatehouse
 from tests.support.loopback_http import Reply
 from tests.support.oauth_issuers import AUDIENCE, METADATA, LoopbackIssuer, loopback_issuer
 from tests.support.services import FixedToken
-from tests.support.system import free_port
 
 UNAVAILABLE, AVAILABLE = "issuer unavailable", "issuer available"
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client import connect
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.certificates import write_certificates
+from gatehouse_testbed.ports import free_ports
 from gatehouse_testbed.postgres_server import PostgresServer
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.child_coverage import measured
@@ -52,13 +52,6 @@ BUDGET_SECONDS = 2.0
 RECHECK_SECONDS = 0.5
 DRAIN_SECONDS = 30.0
 PATIENCE_SECONDS = 120.0
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def issuer_url(port: int) -> str:
@@ -290,8 +283,9 @@ def run_system(**more: str) -> Iterator[System]:
     owner = _prepare_database(server)
     spans, exports = TraceStore(), list[bytes]()
     otlp_endpoint = stack.enter_context(receive_spans(spans, exports.append))
-    ports = {name: free_port() for name in NAMES}
-    issuer_ports = {name: free_port() for name in ("issuer", "other issuer")}
+    issuer, other, *free = free_ports(len(NAMES) + 2)
+    ports = dict(zip(NAMES, free, strict=True))
+    issuer_ports = {"issuer": issuer, "other issuer": other}
     base = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
     accepted = [
         {

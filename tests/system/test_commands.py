@@ -12,9 +12,10 @@ import pytest
 
 from gatehouse.app.services import SERVICES
 from gatehouse.cli import program_name
+from gatehouse_testbed.ports import free_port
 from tests.support import browser
 from tests.support.cli import Cli, start
-from tests.support.system import System, free_port
+from tests.support.system import System
 
 
 @pytest.fixture

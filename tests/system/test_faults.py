@@ -18,10 +18,11 @@ import pytest
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
+from gatehouse_testbed.ports import free_port
 from tests.support.eventually import eventually
 from tests.support.load import NOT_SERVING, SERVING, Load, Watch, health_of, reason_of
 from tests.support.services import FixedToken
-from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System, free_port
+from tests.support.system import BUDGET_SECONDS, DRAIN_SECONDS, System
 
 
 def email() -> str:

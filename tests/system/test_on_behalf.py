@@ -12,9 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
 from gatehouse.client import StaticToken
+from gatehouse_testbed.ports import free_port
 from tests.support.eventually import eventually
 from tests.support.rpc import error_info
-from tests.support.system import System, free_port
+from tests.support.system import System
 
 
 @pytest.fixture

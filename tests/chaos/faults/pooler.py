@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from gatehouse_testbed.ports import free_port
 from tests.chaos.database_route import port_of
 from tests.chaos.environment import Environment, Target
 from tests.chaos.model import UNAVAILABLE, Fault, Run
 from tests.support.eventually import eventually
-from tests.support.system import free_port
 
 _CONFIGURATION = """
 [databases]
