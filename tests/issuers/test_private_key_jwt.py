@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import datetime as dt
+import hashlib
 import json
 import secrets
 import time
@@ -10,6 +13,9 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gatehouse.client import ClientCredentials, OAuthClient, PrivateKeyJwt, TokenManager
 from tests.issuers.idp import Idp, Json, claims_of, client_of, refusal
@@ -84,6 +90,27 @@ async def test_any_key_of_the_client_is_accepted_by_its_id(realm: Idp) -> None:
     assert await ask(realm, assertion(realm, kid="")) == (200, "")
     assert await ask(realm, assertion(realm, kid="unknown")) == (400, "invalid_client")
     assert await ask(realm, assertion(realm, key=STRANGER, kid=KEY.kid)) == (400, "invalid_client")
+
+
+def use_certificate(realm: Json) -> None:
+    """Give the worker a certificate, as the admin console stores it."""
+    use_keys(realm)
+    now = dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, WORKER)])
+    built = x509.CertificateBuilder(name, name, KEY.private.public_key(), x509.random_serial_number())
+    built = built.not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    der = built.sign(KEY.private, hashes.SHA256()).public_bytes(Encoding.DER)
+    client_of(realm, WORKER)["attributes"] = {"jwt.credential.certificate": base64.b64encode(der).decode()}
+
+
+async def test_key_may_be_in_a_certificate(idp: Idp) -> None:
+    info = KEY.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    derived = base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+    async with idp.realm_like(use_certificate) as realm:
+        for kid in ("", derived):
+            assert await ask(realm, assertion(realm, kid=kid)) == (200, "")
+        assert await ask(realm, assertion(realm, kid="unknown")) == (400, "invalid_client")
+        assert await ask(realm, assertion(realm, key=SECOND, kid="")) == (400, "invalid_client")
 
 
 async def test_assertion_is_accepted_once_at_all_endpoints(realm: Idp) -> None:

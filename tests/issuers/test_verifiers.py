@@ -1,11 +1,13 @@
 """Our verifier in all its modes, with tokens of the issuer."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
 
+from gatehouse.client import ClientSecretBasic, ExchangedTokens, OAuthClient
 from gatehouse.oauth import InvalidToken
 from gatehouse.settings import IssuerSettings
 from tests.issuers.idp import (
@@ -52,6 +54,20 @@ async def reason(verifier: Verifier, token: str) -> str:
     with pytest.raises(InvalidToken) as refused:
         await verifier.verify(token)
     return refused.value.reason
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_exchanged_token_is_of_the_caller_with_the_requested_scopes(idp: Idp, mode: Mode) -> None:
+    name = "gatehouse-admin-service"
+    client = OAuthClient(idp.http, name, ClientSecretBasic(SECRETS[name]), issuer=idp.issuer)
+    subject = await idp.user_token("alice", SCOPES)
+    token = await ExchangedTokens(client, "read:users").source(subject, math.inf).token()
+    async with verifiers(idp, mode) as verifier:
+        found = await verifier.verify(token)
+    assert (found.subject, found.client_id) == (claims_of(subject)["sub"], name)
+    assert found.scopes == {"read:users"}
+    assert set(found.roles) == {"user"}
+    assert found.actor is None
 
 
 @pytest.mark.parametrize("mode", MODES)

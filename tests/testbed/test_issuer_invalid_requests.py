@@ -66,7 +66,10 @@ async def keyed(issuer: LiveIssuer) -> AsyncIterator[LiveIssuer]:
     worker = issuer.realm.clients["gatehouse-worker"]
     jwks = json.dumps({"keys": [ASSERTION_KEY.jwk()]})
     issuer.realm.clients["gatehouse-worker"] = worker.model_copy(
-        update={"client_authenticator_type": "client-jwt", "attributes": {"jwks.string": jwks}}
+        update={
+            "client_authenticator_type": "client-jwt",
+            "attributes": {"use.jwks.string": "true", "jwks.string": jwks},
+        }
     )
     yield issuer
     issuer.realm.clients["gatehouse-worker"] = worker

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -15,6 +17,8 @@ from authlib.oauth2.rfc6749 import (
     UnauthorizedClientError,
 )
 from authlib.oauth2.rfc6749.util import extract_basic_authorization
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gatehouse_testbed.issuer.realm import Client
 from gatehouse_testbed.issuer.tokens import Tokens
@@ -158,8 +162,27 @@ def _verified(client: Client, assertion: str) -> dict[str, Any]:
     pinned = client.attributes.get("token.endpoint.auth.signing.alg", algorithm)
     if algorithm != pinned or algorithm not in ASSERTION_ALGORITHMS:
         raise jwt.InvalidAlgorithmError
-    keys = [jwt.PyJWK(key, algorithm) for key in json.loads(client.attributes["jwks.string"])["keys"]]
-    fitting = {key.key_id: key for key in keys if header.get("kid", key.key_id) == key.key_id}
-    key = fitting[header.get("kid", next(iter(fitting), None))]
+    fitting = (
+        key
+        for key_id, name, key in _keys(client)
+        if name in {None, algorithm} and header.get("kid", key_id) == key_id
+    )
+    key = next(fitting, None)
+    if key is None:
+        raise KeyError
     options: Any = _UNCHECKED
-    return jwt.decode(assertion, key.key, [algorithm], options=options)
+    return jwt.decode(assertion, key, [algorithm], options=options)
+
+
+def _keys(client: Client) -> Iterator[tuple[str | None, str | None, Any]]:
+    """Yield the id, the algorithm (None for any) and the value of each public key of a client."""
+    attributes = client.attributes
+    if attributes.get("use.jwks.string") == "true":
+        for jwk in map(jwt.PyJWK, json.loads(attributes["jwks.string"])["keys"]):
+            yield jwk.key_id, jwk.algorithm_name, jwk.key
+        return
+    der = base64.b64decode(attributes["jwt.credential.certificate"])
+    key = x509.load_der_x509_certificate(der).public_key()
+    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    derived = base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+    yield attributes.get("jwt.credential.kid", derived), None, key

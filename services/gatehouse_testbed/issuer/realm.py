@@ -86,7 +86,7 @@ class Client(_Object, ClientMixin):
 
     @property
     def uses_assertions(self) -> bool:
-        """Whether it authenticates with private_key_jwt, by the keys in the attribute `jwks.string`."""
+        """Whether it authenticates with private_key_jwt, by the keys in its attributes."""
         return self.client_authenticator_type == "client-jwt"
 
     def get_client_id(self) -> str:
