@@ -112,7 +112,7 @@ def test_interrupt_ends_a_login_silently(home: Home) -> None:
 
 
 def test_access_token_that_ends_soon_is_renewed_with_a_rotating_refresh_token(home: Home) -> None:
-    home.login()
+    home.keep_alice()
     before = home.tokens()
     home.write_tokens(expires_at=0)
     assert home.whoami()["expires_in"] > 200
@@ -123,7 +123,7 @@ def test_access_token_that_ends_soon_is_renewed_with_a_rotating_refresh_token(ho
 
 
 def test_login_that_the_issuer_has_ended_says_so(home: Home) -> None:
-    home.login()
+    home.keep_alice()
     tokens = home.tokens()
     form = {"client_id": "gatehouse-console", "refresh_token": tokens["refresh_token"]}
     httpx.post(f"{home.issuer}/protocol/openid-connect/logout", data=form).raise_for_status()
@@ -150,7 +150,7 @@ def test_client_logs_in_and_processes_share_its_token(home: Home) -> None:
 
 def test_several_logins_are_side_by_side(home: Home) -> None:
     home.worker()
-    home.login("alice", "--scope", "openid")
+    home.keep_alice("alice")
     listed = json.loads(home.cli("whoami", "--all", "--format", "json").out)
     assert [(row["login"], row["user"]) for row in listed] == [("alice", "alice"), ("worker", "")]
     assert home.whoami("alice")["scopes"] == ["openid"]
@@ -287,7 +287,7 @@ def test_missing_package_for_the_keyring_is_named(home: Home, system_keyring: Pa
 
 def test_processes_share_a_rotating_login_in_the_keyring(home: Home, system_keyring: Path) -> None:
     """The issuer ends the session if a refresh token is used twice."""
-    home.login("--scope", "openid")
+    home.keep_alice(place="keyring")
     entries = json.loads(system_keyring.read_text())
     (name,) = entries
     entries[name] = json.dumps(json.loads(entries[name]) | {"expires_at": 0})
@@ -344,7 +344,7 @@ def test_call_uses_the_stored_login(home: Home, users: Callable[..., tuple[Done,
     assert users()[1] is None
     assert users("--login", "worker")[1] == worker
     assert users(GATEHOUSE_LOGIN="worker")[1] == worker
-    home.login("--scope", "openid read:users")
+    home.keep_alice()
     home.cli.set(GATEHOUSE_LOGIN="")
     done, sent = users()
     assert (done.code, done.err, sent) == (0, "", f"Bearer {home.tokens()['access_token']}")
@@ -359,7 +359,7 @@ def test_call_uses_the_stored_login(home: Home, users: Callable[..., tuple[Done,
 def test_token_is_not_sent_to_services_of_another_issuer(
     home: Home, users: Callable[..., tuple[Done, str | None]]
 ) -> None:
-    home.login("--scope", "openid")
+    home.keep_alice()
     content = json.loads(home.profile.read_text())
     home.profile.write_text(json.dumps(content | {"issuer": "https://other.test"}))
     done, sent = users()

@@ -101,7 +101,7 @@ def test_typed_password_is_not_echoed(home: Home) -> None:
 
 
 def test_token_of_the_login_is_exchanged_for_one_with_fewer_scopes(home: Home) -> None:
-    home.login("--scope", "openid read:users admin")
+    home.keep_alice(scope="openid read:users admin")
     exchanger = ("--client", "gatehouse-admin-service")
     done = home.cli("token", "exchange", "--scope", "read:users", *exchanger)
     assert done.code == 0, done.err

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gatehouse.background import BackgroundLoop
+from gatehouse.client import TokenResponse
+from gatehouse.client.registration import Registration
+from gatehouse.client.sessions import keep_login
+from gatehouse.client.stored_logins import Place, StoredLogin, StoredLogins
 from gatehouse_testbed.issuer import RunningIssuer, load_realm, run_issuer
 from tests.support import browser
 from tests.support.cli import Cli, Done, start
@@ -64,6 +69,18 @@ class Home:
     def login(self, *arguments: str, form: str = "username=alice&password=alice") -> Done:
         """Log in with a browser that fills in `form`."""
         return self.browse("login", *arguments, form=form)
+
+    def keep_alice(self, name: str = "default", scope: str = "openid", place: Place = "file") -> None:
+        """Keep a login of alice as if she had just logged in, without starting a process."""
+        form = {"grant_type": "password", "client_id": "gatehouse-console", "scope": scope}
+        form |= {"username": "alice", "password": "alice"}
+        body = httpx.post(f"{self.issuer}/protocol/openid-connect/token", data=form).json()
+        response = TokenResponse(
+            body["access_token"], "Bearer", body["expires_in"], body["scope"], body["refresh_token"]
+        )
+        registration = Registration(issuer=self.issuer, client_id="gatehouse-console", scope=scope)
+        login = StoredLogin(registration=registration, flow="browser", place=place, user="alice")
+        asyncio.run(keep_login(StoredLogins(self.logins), name, login, response))
 
     def worker(self, *arguments: str) -> Done:
         """Log in as the worker, which needs no browser, under the name `worker`."""
