@@ -96,3 +96,10 @@ def test_unusable_file_of_authorities_is_reported_at_start(
 
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"gatehouse: {file}: {problem}")
+
+
+def test_workers_without_a_port_for_their_metrics_are_reported_at_start(cli: Cli) -> None:
+    done = cli("serve", "users", "--workers", "3", **SETTINGS, GATEHOUSE_TELEMETRY__METRICS_PORT="65534")
+
+    assert done.code == 2
+    assert "GATEHOUSE_TELEMETRY__METRICS_PORT: the 3 workers need a port each" in done.err

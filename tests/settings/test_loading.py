@@ -264,7 +264,15 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_USERS__PORT", "-1", "greater than or equal to 0"),
         ("GATEHOUSE_SERVER__DRAIN_SECONDS", "inf", "finite number"),
         ("GATEHOUSE_SERVER__DRAIN_SECONDS", "nan", "finite number"),
-        ("GATEHOUSE_SERVER__MAX_DEADLINE_SECONDS", "0", "greater than 0"),
+        ("GATEHOUSE_SERVER__MAX_DEADLINE_SECONDS", "0", "greater than or equal to 0.01"),
+        *(
+            (f"GATEHOUSE_{name}_SECONDS", "1e9", "less than or equal to 2000000")
+            for name in ("SERVER__MAX_CONNECTION_AGE", "SERVER__DRAIN", "TELEMETRY__EXPORT")
+        ),
+        *(
+            (f"GATEHOUSE_SERVER__{name}", "9999999999", "less than or equal to 1000000")
+            for name in ("MAX_MESSAGE_BYTES", "MAX_METADATA_BYTES", "MAX_CONCURRENT_STREAMS")
+        ),
         ("GATEHOUSE_SERVER__REFLECTION", "canary", "must be true or false"),
         ("GATEHOUSE_TELEMETRY__SAMPLE_RATIO", "1.5", "less than or equal to 1"),
         ("GATEHOUSE_LOG__LEVEL", "canary", "'debug', 'info', 'warning' or 'error'"),

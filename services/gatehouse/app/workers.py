@@ -14,7 +14,9 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.runtime import ServiceSpec
-from gatehouse.settings import Settings, environment
+from gatehouse.settings import ConfigurationError, Settings, environment
+
+_MAX_PORT = 65535
 
 
 async def run_workers(
@@ -40,8 +42,13 @@ async def run_workers(
         0 if all workers stopped gracefully after a signal, otherwise 1.
 
     Raises:
+        ConfigurationError: There are not enough ports for the metrics of all workers.
         OSError: A port is not available, or `on_ready` raised it.
     """
+    if (settings.telemetry.metrics_port or 0) + count - 1 > _MAX_PORT:
+        raise ConfigurationError(
+            f"GATEHOUSE_TELEMETRY__METRICS_PORT: the {count} workers need a port each; set a lower one"
+        )
     names = [spec.name for spec in specs]
     command = (sys.executable, "-m", "gatehouse", "serve", *names, "--worker-fd")
     with ExitStack() as stack:

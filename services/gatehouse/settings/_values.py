@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 VerifyMode = Literal["jwt", "introspection", "hybrid"]
 
@@ -26,3 +26,8 @@ def _check_file(value: Any) -> Any:
 
 
 FilePath = Annotated[Path, BeforeValidator(_check_file)]
+
+# gRPC and PostgreSQL have 32 bits for a size, and for a time in milliseconds.
+MAX_BYTES = 1_000_000_000
+MAX_SECONDS = 2_000_000
+Seconds = Annotated[float, Field(ge=0.01, le=MAX_SECONDS)]

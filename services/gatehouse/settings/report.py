@@ -107,7 +107,7 @@ def _limits(field: FieldInfo) -> Iterator[str]:
         yield f"One of {', '.join(f'`{value}`' for value in values)}."
     phrases = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [
-        f"{phrase} {getattr(limit, name):g}"
+        f"{phrase} {getattr(limit, name):.12g}"
         for limit in field.metadata
         for name, phrase in phrases.items()
         if hasattr(limit, name)

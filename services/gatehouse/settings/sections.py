@@ -29,7 +29,7 @@ from gatehouse.settings._libpq import parameter_problem
 from gatehouse.settings._secrets import read_secret_file
 from gatehouse.settings._section import Section
 from gatehouse.settings._urls import url_error
-from gatehouse.settings._values import FilePath, VerifyMode, as_tuple
+from gatehouse.settings._values import MAX_BYTES, MAX_SECONDS, FilePath, Seconds, VerifyMode, as_tuple
 from gatehouse.settings.claim_paths import TENANT, ClaimSettings
 from gatehouse.settings.errors import ConfigurationError
 
@@ -58,12 +58,12 @@ class ServerSettings(Section):
     """Address to listen on, without the port."""
     reflection: bool = False
     """Serve gRPC reflection (v1 and v1alpha), without authentication."""
-    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=MAX_BYTES)
     """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
-    max_metadata_bytes: int = Field(16 * 1024, ge=1024)
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=MAX_BYTES)
     """Largest metadata of a call; a call with more, or with more than 100 entries, fails with
     RESOURCE_EXHAUSTED."""
-    max_concurrent_streams: int = Field(100, ge=1)
+    max_concurrent_streams: int = Field(100, ge=1, le=1_000_000)
     """Concurrent calls of any type on one connection (HTTP/2 streams); the client queues any more."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
     """Concurrent unary calls in one process; any more fail with RESOURCE_EXHAUSTED."""
@@ -73,20 +73,20 @@ class ServerSettings(Section):
     """Concurrent health watches on one connection; any more fail with RESOURCE_EXHAUSTED."""
     max_watches: int = Field(1000, ge=1)
     """Concurrent health watches in one process; any more fail with RESOURCE_EXHAUSTED."""
-    max_connection_age_seconds: float = Field(1800.0, gt=0)
+    max_connection_age_seconds: Seconds = 1800.0
     """Age at which a connection is closed, so that clients discover new replicas."""
-    max_connection_age_grace_seconds: float = Field(30.0, gt=0)
+    max_connection_age_grace_seconds: Seconds = 30.0
     """After that age, time that calls on the connection have to finish; then they are cancelled."""
-    max_deadline_seconds: float = Field(30.0, gt=0)
+    max_deadline_seconds: Seconds = 30.0
     """Longest duration of a unary call; a longer deadline of the client is shortened."""
-    max_stream_deadline_seconds: float = Field(3600.0, gt=0)
+    max_stream_deadline_seconds: Seconds = 3600.0
     """Longest duration of a stream; it then ends with DEADLINE_EXCEEDED."""
-    drain_seconds: float = Field(20.0, ge=0)
+    drain_seconds: float = Field(20.0, ge=0, le=MAX_SECONDS)
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
-    recheck_seconds: float = Field(30.0, gt=0)
+    recheck_seconds: Seconds = 30.0
     """How often the token of an open stream is verified again. A stream of a revoked token ends after at most
     this time and the revocation budget."""
-    health_poll_seconds: float = Field(0.25, gt=0)
+    health_poll_seconds: Seconds = 0.25
     """How often the health service reads whether the process is ready."""
     grpc_tuning: Literal["auto", "off"] = "auto"
     """Tune gRPC's threads; `auto` does so only for the grpcio version that was measured."""
@@ -276,12 +276,12 @@ class DatabaseSettings(Section):
     pool_size: int = Field(10, ge=1)
     """Largest number of pooled connections of one service in one process; readiness and notifications use two
     more."""
-    connect_timeout_seconds: float = Field(2.0, gt=0)
+    connect_timeout_seconds: Seconds = 2.0
     """Time to wait for a connection, new or from the pool."""
     role_prefix: str = Field("gatehouse", pattern="^[a-z_][a-z0-9_]{0,39}$")
     """Prefix of the login roles, such as `gatehouse_users`. Roles belong to the whole server: give each
     installation on it a prefix of its own."""
-    lock_timeout_seconds: float = Field(10.0, gt=0)
+    lock_timeout_seconds: Seconds = 10.0
     """Time that `gatehouse migrate` waits for another migration or a table lock."""
 
 
@@ -293,7 +293,7 @@ class TelemetrySettings(Section):
     http, set `otlp_insecure`."""
     otlp_insecure: bool = False
     """Export without TLS."""
-    export_seconds: float = Field(5.0, gt=0)
+    export_seconds: Seconds = 5.0
     """Longest time that a finished span waits for export."""
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Fraction of new traces to sample; the sampling decision of the caller takes precedence."""
