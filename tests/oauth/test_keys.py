@@ -384,7 +384,8 @@ async def test_failed_refresh_is_retried_with_backoff(
 
 
 def test_backoff_is_bounded() -> None:
-    assert [backoff_seconds(n) for n in (1, 5, 6, 7, 10_000)] == [1.0, 16.0, 30.0, 30.0, 30.0]
+    pauses = [backoff_seconds(n) for n in (1, 2, 3, 4, 5, 6, 7, 10_000)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
 async def test_key_set_works_before_start(keys: KeySet, source: Source) -> None:
