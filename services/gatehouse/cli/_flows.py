@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
+import warnings
 import webbrowser
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
 from gatehouse.app.policy import load_policy
+from gatehouse.cli._client_options import ClientOptions
+from gatehouse.cli._issuer_errors import issuer_errors
+from gatehouse.cli._token import password_of
+from gatehouse.client import PasswordGrant, TokenResponse
 from gatehouse.client.device_login import DevicePrompt
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import Registration, open_client
 from gatehouse.client.sessions import request_login
 from gatehouse.client.stored_logins import Flow
-from gatehouse.client.token_endpoint import TokenResponse
-from gatehouse.settings import environment
+from gatehouse.settings import ConfigurationError, environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,54 @@ async def request_by_flow(
         return await request_login(
             client, registration, flow, open_browser=browser.show, on_prompt=_print_prompt, port=browser.port
         )
+
+
+def token_by_flow(
+    flow: Flow, options: ClientOptions, profile: Profile, scope: str | None, browser: Browser
+) -> str:
+    """Return a new access token, which is not stored.
+
+    Args:
+        flow: How to log in.
+        options: The client.
+        profile: Issuer and client, if the options name none.
+        scope: Scopes to request.
+        browser: How to show the login page.
+    """
+    confidential = flow == "client_credentials"
+    if confidential and options.client_id is None:
+        raise ConfigurationError("--client-credentials: name the client with --client-id")
+    registration = options.registration(profile, scope=scope, confidential=confidential)
+    if not confidential:
+        registration = with_scope(registration, profile)
+    secret = options.secret(registration, profile)
+    with issuer_errors():
+        return asyncio.run(request_by_flow(registration, flow, secret, profile, browser)).access_token
+
+
+def token_by_password(
+    user: str, file: Path | None, options: ClientOptions, profile: Profile, scope: str | None
+) -> str:
+    """Return a new access token of a user by password, which is legacy.
+
+    Args:
+        user: User name.
+        file: File with the password; None asks.
+        options: The client.
+        profile: Issuer and client, if the options name none.
+        scope: Scopes to request.
+    """
+    registration = with_scope(options.registration(profile, scope=scope), profile)
+    secret, password = options.secret(registration, profile), password_of(user, profile, file)
+
+    async def request() -> TokenResponse:
+        async with open_client(registration, secret=secret, proxy=profile.proxy_url) as client:
+            with warnings.catch_warnings(action="ignore"):  # password_of has warned
+                grant = PasswordGrant(client, user, password, registration.scope, **registration.targets)
+            return await grant.request()
+
+    with issuer_errors():
+        return asyncio.run(request()).access_token
 
 
 def with_scope(registration: Registration, profile: Profile) -> Registration:

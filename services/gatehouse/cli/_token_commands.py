@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,12 +14,12 @@ import typer
 from gatehouse.app.profile import load_full_profile
 from gatehouse.cli._client_options import ClientOptions, takes_client_options
 from gatehouse.cli._errors import ExitCode
-from gatehouse.cli._flows import Browser, request_by_flow, with_scope
+from gatehouse.cli._flows import Browser, token_by_flow, token_by_password
 from gatehouse.cli._issuer_errors import issuer_errors
 from gatehouse.cli._options import BrowserPort, Client, LoginClient, NoBrowser, Scope, StoredLogin, User
 from gatehouse.cli._stored_login import stored_tokens
 from gatehouse.cli._token import TokenArgument, issuer_client, obtain_token, password_of, read_token
-from gatehouse.client import OAuthClient, PasswordGrant, StaticToken, TokenExchange, TokenResponse
+from gatehouse.client import OAuthClient, StaticToken, TokenExchange
 from gatehouse.client.issuer import decode
 from gatehouse.client.login_folder import DEFAULT_LOGIN, chosen_login, logins_folder
 from gatehouse.client.profile import Profile
@@ -74,9 +73,9 @@ def token_obtain(
         )
     profile = load_full_profile()
     if chosen:
-        token = _token_by_flow(chosen[0], options, profile, scope, Browser(port=port, opens=not no_browser))
+        token = token_by_flow(chosen[0], options, profile, scope, Browser(port=port, opens=not no_browser))
     elif user is not None and (options.name_a_client or password_file is not None):
-        token = _token_by_password(user, password_file, options, profile, scope)
+        token = token_by_password(user, password_file, options, profile, scope)
     elif user is not None or client is not None:
         password = "" if user is None else password_of(user, profile)
         token = asyncio.run(obtain_token(profile, user, password, client, scope))
@@ -211,36 +210,6 @@ def token_revoke(
         asyncio.run(revoke())
     typer.echo("revoked")
     return ExitCode.OK
-
-
-def _token_by_flow(
-    flow: Flow, options: ClientOptions, profile: Profile, scope: str | None, browser: Browser
-) -> str:
-    confidential = flow == "client_credentials"
-    if confidential and options.client_id is None:
-        raise ConfigurationError("--client-credentials: name the client with --client-id")
-    registration = options.registration(profile, scope=scope, confidential=confidential)
-    if not confidential:
-        registration = with_scope(registration, profile)
-    secret = options.secret(registration, profile)
-    with issuer_errors():
-        return asyncio.run(request_by_flow(registration, flow, secret, profile, browser)).access_token
-
-
-def _token_by_password(
-    user: str, file: Path | None, options: ClientOptions, profile: Profile, scope: str | None
-) -> str:
-    registration = with_scope(options.registration(profile, scope=scope), profile)
-    secret, password = options.secret(registration, profile), password_of(user, profile, file)
-
-    async def request() -> TokenResponse:
-        async with open_client(registration, secret=secret, proxy=profile.proxy_url) as client:
-            with warnings.catch_warnings(action="ignore"):  # password_of has warned
-                grant = PasswordGrant(client, user, password, registration.scope, **registration.targets)
-            return await grant.request()
-
-    with issuer_errors():
-        return asyncio.run(request()).access_token
 
 
 async def _stored_token(profile: Profile, name: str) -> str:
