@@ -225,6 +225,7 @@ def test_login_is_kept_if_it_cannot_be_revoked(home: Home) -> None:
     done = home.cli("logout", "worker")
     assert done.code == 3
     assert "the login is kept; `" in done.err
+    assert "logout worker --local` deletes it" in done.err
     assert done.err.count("\n") == 1
     assert path.exists()
     assert home.cli("logout", "worker", "--local").out == "logged out (worker)\n"
@@ -240,6 +241,11 @@ def test_damaged_login_is_named_without_its_content(home: Home, content: str) ->
     done = home.cli("whoami")
     assert done.code == 3
     assert done.err == f"gatehouse: {path}: not a login of this version; delete it and log in again\n"
+    assert home.worker().code == 0
+    assert [line.split()[0] for line in home.cli("whoami", "--all").lines] == ["LOGIN", "worker"]
+    home.cli.set(GATEHOUSE_LOGIN="default")
+    done = home.cli("login", "--client-credentials", "--client-id", "gatehouse-worker")
+    assert (done.code, home.whoami()["client"]) == (0, "gatehouse-worker")
 
 
 # The keyring.

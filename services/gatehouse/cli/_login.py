@@ -53,7 +53,7 @@ def login(
     name = chosen_login(name) or DEFAULT_LOGIN
     logins, profile = StoredLogins(logins_folder()), load_profile()
     with issuer_errors(name):
-        stored = None if profile_file() else logins.load(name)
+        stored = None if profile_file() else logins.usable().get(name)
         flow: Flow = "device" if device else "client_credentials" if client_credentials else "browser"
         if stored is not None and not (device or client_credentials or options.name_a_client):
             flow = stored.flow
@@ -71,10 +71,16 @@ def login(
         response = asyncio.run(
             request_by_flow(registration, flow, secret, profile, Browser(port=port, opens=not no_browser))
         )
-        kept = StoredLogin(
-            registration=registration, flow=flow, place=_place(logins, name), user=_user(response, flow)
-        )
+        problem = keyring_problem(f"{logins.keyring_entry(name)} (trial)")
+        place: Place = "file" if problem else "keyring"
+        warned = any(login.place == "file" for login in logins.usable().values())
+        kept = StoredLogin(registration=registration, flow=flow, place=place, user=_user(response, flow))
         asyncio.run(keep_login(logins, name, kept, response, secret))
+    if problem and not warned:
+        print_error(
+            f"warning: the keyring of the system cannot be used ({problem}); the tokens are in "
+            f"{logins.tokens_file(name)}, which only you can read"
+        )
     typer.echo(f"logged in to {registration.issuer} as {kept.user or registration.client_id} (login {name})")
     if flow != "client_credentials" and response.refresh_token is None:
         print_error(
@@ -103,27 +109,13 @@ def logout(
         try:
             revoked = asyncio.run(log_out(logins, name, revoke=not local, proxy=profile.proxy_url))
         except (IssuerUnavailable, TokenRequestFailed) as error:
-            error.add_note("the login is kept; `gatehouse logout --local` deletes it without revoking it")
+            command = "logout --local" if name == DEFAULT_LOGIN else f"logout {name} --local"
+            error.add_note(f"the login is kept; `gatehouse {command}` deletes it without revoking it")
             raise
     typer.echo(f"logged out ({name})")
     if not revoked and not local:
         print_error("the issuer does not revoke these tokens: they are valid until they expire")
     return ExitCode.OK
-
-
-def _place(logins: StoredLogins, name: str) -> Place:
-    """Return where to keep the tokens of a login; warn if it is not the keyring."""
-    problem = keyring_problem(f"{logins.keyring_entry(name)} (trial)")
-    if not problem:
-        return "keyring"
-    others = (login for other in logins.names() if (login := logins.load(other)) is not None)
-    if any(login.place == "file" for login in others):
-        return "file"  # the user has seen the warning
-    print_error(
-        f"warning: the keyring of the system cannot be used ({problem}); the tokens are in "
-        f"{logins.tokens_file(name)}, which only you can read"
-    )
-    return "file"
 
 
 def _user(response: TokenResponse, flow: Flow) -> str:

@@ -83,10 +83,9 @@ async def _find(logins: StoredLogins, name: str) -> Identity:
 
 
 def _print_all(logins: StoredLogins, output_format: str) -> None:
-    found = {name: login for name in logins.names() if (login := logins.load(name)) is not None}
     rows = [
         (name, login.registration.issuer, login.registration.client_id, login.user)
-        for name, login in found.items()
+        for name, login in logins.usable().items()
     ]
     if output_format == "json":
         keys = ("login", "issuer", "client", "user")

@@ -78,7 +78,7 @@ async def keep_login(
     """
     store = logins.store(name, login.place)
     async with store.locked():
-        before = logins.load(name)
+        before = logins.usable().get(name)
         store.save(Login.of(response, time.time(), secret))
         logins.save(name, login)
         if before is not None and before.place != login.place:

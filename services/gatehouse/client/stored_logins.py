@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,16 @@ class StoredLogins:
     def names(self) -> list[str]:
         """Return the names of all logins."""
         return sorted(path.parent.name for path in self._folder.glob(f"*/{LOGIN_FILE}"))
+
+    def usable(self) -> dict[str, StoredLogin]:
+        """Return all logins by name, without those that cannot be read."""
+        found: dict[str, StoredLogin] = {}
+        for name in self.names():
+            with suppress(TokenFileError):
+                login = self.load(name)
+                if login is not None:
+                    found[name] = login
+        return found
 
     def load(self, name: str) -> StoredLogin | None:
         """Return a login, None if there is none of this name.
