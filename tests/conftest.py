@@ -39,6 +39,7 @@ pytest_plugins = [
     "tests.support.home",
     "tests.support.issuer",
     "tests.support.keycloak_admin",
+    "tests.support.light_coverage",
     "tests.support.oauth_fixtures",
     "tests.support.role_sync",
     "tests.support.rpc",

@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> int:
         "--no-loadscope-reorder",
     ]
     command += ["--cov", "--cov-report=", *arguments]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    # Without compiled files, every process that a test starts would compile the code again.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     is_partial = any(not argument.startswith("--durations") for argument in arguments)
     return code if code or is_partial else check_coverage()
 
