@@ -13,6 +13,7 @@ import pytest
 
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
+from tests.support.child_coverage import measured
 from tests.support.cli import Cli
 from tests.support.gatehouse_process import SETTINGS, GatehouseProcess, run_gatehouse
 
@@ -44,7 +45,7 @@ def with_collector(port: int, **more: str) -> dict[str, str]:
 
 
 async def test_collector_that_hangs_delays_the_end_at_most_by_the_drain_time(silent: int) -> None:
-    settings = with_collector(silent, GATEHOUSE_SERVER__DRAIN_SECONDS="2")
+    settings = measured(with_collector(silent, GATEHOUSE_SERVER__DRAIN_SECONDS="2"))
     async with run_gatehouse("serve", "users", **settings) as server:
         await make_a_span(server)
         server.process.terminate()

@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from tests.support.child_coverage import measured
 from tests.support.eventually import eventually
 from tests.support.gatehouse_process import PATIENCE_SECONDS, run_gatehouse
 
@@ -30,7 +31,8 @@ async def test_ready_file_has_the_ports_of_all_workers_and_they_stop_at_sigterm(
 ) -> None:
     ready_file = tmp_path / "ready.json"
     command = ("serve", "users", "--workers", "2", "--ready-file", str(ready_file))
-    async with run_gatehouse(*command, GATEHOUSE_TELEMETRY__METRICS_PORT="0") as workers:
+    environment = measured({"GATEHOUSE_TELEMETRY__METRICS_PORT": "0"})
+    async with run_gatehouse(*command, **environment) as workers:
         await eventually(ready_file.exists, PATIENCE_SECONDS)
         ready = read_json(ready_file)
         addresses = {line["address"] for line in await workers.until("listening", 2)}
@@ -43,7 +45,7 @@ async def test_ready_file_has_the_ports_of_all_workers_and_they_stop_at_sigterm(
 
 
 async def test_end_of_a_worker_stops_the_others() -> None:
-    async with run_gatehouse("serve", "users", "--workers", "2") as workers:
+    async with run_gatehouse("serve", "users", "--workers", "2", **measured({})) as workers:
         (line,) = await workers.until("workers")
         await workers.until("listening", 2)
         os.kill(line["pids"][0], signal.SIGKILL)

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.support.child_coverage import measured
-
 ISSUER: dict[str, Any] = {"issuer": "https://issuer.test", "audience": "api", "mode": "jwt"}
 SETTINGS = {
     "GATEHOUSE_ISSUERS": json.dumps([ISSUER]),
@@ -67,7 +65,7 @@ async def run_gatehouse(
         "-m",
         "gatehouse",
         *arguments,
-        env=measured(inherited | SETTINGS | settings),
+        env=inherited | SETTINGS | settings,
         stdout=asyncio.subprocess.PIPE,
         preexec_fn=preexec,
     )

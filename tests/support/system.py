@@ -31,7 +31,6 @@ from gatehouse_testbed.certificates import write_certificates
 from gatehouse_testbed.ports import free_ports
 from gatehouse_testbed.postgres_server import PostgresServer
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
-from tests.support.child_coverage import measured
 from tests.support.database import LOGIN_ROLES, named, owner_url, run_postgres
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
@@ -116,7 +115,7 @@ class System:
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gatehouse", *arguments],
-                env=measured(self.settings | settings),
+                env=self.settings | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

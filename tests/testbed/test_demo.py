@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-from rich.console import Console
 
 from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
@@ -28,14 +27,15 @@ from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.tour.steps import STEPS
-from gatehouse_testbed.tour.tour import Tour
 from tests.support.child_coverage import measured
+from tests.support.cli import Cli, Done
 from tests.support.environment import PROXIES
 from tests.support.eventually import eventually
+from tests.support.foreign import ForeignServer
 
 SKIPPED = ("traces_url", "metrics", "issuer_admin_password")
 TIMEOUT_SECONDS = 280.0
-COUNT = "gatehouse call users CountUsers --as alice"
+COUNT = ("call", "users", "CountUsers", "--as", "alice")
 # Without the folder of `gatehouse`.
 PATH = "/usr/bin:/bin"
 # Each of these, in the environment of a part, would change it or keep it from starting.
@@ -55,7 +55,7 @@ async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.su
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gatehouse", *arguments),
-        env=measured(inherited | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environment),
+        env=inherited | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -96,7 +96,8 @@ def leftovers(folder: Path) -> list[str]:
 
 
 async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path, tmp_path: Path) -> None:
-    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), PATH=PATH, **HOSTILE)
+    environment = measured({"PATH": PATH} | HOSTILE)
+    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), **environment)
     assert (code, err) == (0, ""), out + err
     steps = re.findall(r"^(\d+)  (.*?) ─+$", out, re.MULTILINE)
     assert steps == [(str(number), title) for number, (title, _) in enumerate(STEPS, 1)]
@@ -124,31 +125,59 @@ def realm_with_bob_as_admin(folder: Path) -> Path:
     return path
 
 
-async def test_tour_of_services_that_accept_too_much_fails(short_folder: Path, tmp_path: Path) -> None:
+async def test_tour_of_services_that_accept_too_much_fails(
+    short_folder: Path, tmp_path: Path, cli: Cli
+) -> None:
     """Mode jwt with a leeway accepts expired and revoked tokens, and bob has too many scopes."""
-    with (tmp_path / "out").open("w+", encoding="utf-8") as stream:
-        console = Console(file=stream, width=140)
-        async with run_stack(
-            parent=short_folder,
-            realm=realm_with_bob_as_admin(tmp_path),
-            issuer_settings={"mode": "jwt", "leeway_seconds": 300},
-        ) as stack:
-            assert await Tour(stack.profile, console).run() is False
-            os.kill(stack.pids["users"], signal.SIGKILL)
-            assert str(await stack.exited("users")) == "users exited: SIGKILL"
-            await stack.restart("users")
-            await wait_for_health(stack.profile, "users", serving=True, seconds=TIMEOUT_SECONDS)
-            with pytest.raises(TestbedError, match=r"users: not NOT_SERVING within 0\.1 s"):
-                await wait_for_health(stack.profile, "users", serving=False, seconds=0.1)
-        stream.seek(0)
-        out = stream.read()
+    async with run_stack(
+        parent=short_folder,
+        realm=realm_with_bob_as_admin(tmp_path),
+        issuer_settings={"mode": "jwt", "leeway_seconds": 300},
+    ) as stack:
+        profile = {"GATEHOUSE_PROFILE": str(broken_profile(stack.profile, tmp_path))}
+
+        async def command(*arguments: str) -> Done:
+            return await asyncio.to_thread(cli, *arguments, **profile)
+
+        done = await command("seed")
+        assert (done.code, done.err) == (0, "")
+        assert re.fullmatch(r"[1-9]\d* users created\n", done.out)
+        assert (await command("seed")).out == "0 users created\n"
+        before = json.loads((await command(*COUNT)).lines[0])
+        code, out, err = await run(short_folder, "tour", **measured(profile))
+        assert (code, err) == (1, ""), out + err
+        after = json.loads((await command(*COUNT)).lines[0])
+        assert after["total_count"] == before["total_count"] != "0"
+
+        os.kill(stack.pids["users"], signal.SIGKILL)
+        assert str(await stack.exited("users")) == "users exited: SIGKILL"
+        await stack.restart("users")
+        await wait_for_health(stack.profile, "users", serving=True, seconds=TIMEOUT_SECONDS)
+        with pytest.raises(TestbedError, match=r"users: not NOT_SERVING within 0\.1 s"):
+            await wait_for_health(stack.profile, "users", serving=False, seconds=0.1)
     assert "!OK" in out
     assert "GetUser by expired: expected UNAUTHENTICATED, got OK" in out
+    assert "AdminService/GetStats by alice: expected OK, got UNIMPLEMENTED" in out
     assert "bob has admin (not in the realm file)" in out
+    assert "1000 rows, 1000 created, 0 already existed" in out
     assert re.search(r"\d+ of \d+ checks failed:", out)
     assert "CountUsers, with a revocation budget of 1 s: OK" in out
     assert "skipped: this tour cannot stop the database" in out
+    assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
     assert leftovers(short_folder) == []
+
+
+def broken_profile(profile: Profile, folder: Path) -> Path:
+    """Write a profile without optional parts, and with another service at the address of AdminService."""
+    file = folder / "profile.json"
+    write_profile(profile, file)
+    assert file.stat().st_mode & 0o077 == 0
+    content: dict[str, Any] = json.loads(file.read_text())
+    for name in SKIPPED:
+        content.pop(name, None)
+    content["targets"]["admin"] = content["targets"]["users"]
+    file.write_text(json.dumps(content))
+    return file
 
 
 @asynccontextmanager
@@ -172,7 +201,7 @@ async def paste(commands: list[str], **environment: str) -> tuple[int | None, st
     """Run commands as a user would who pastes them into a terminal."""
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", "\n".join(["set -e", *commands])),
-        env=measured(os.environ | environment),
+        env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -182,7 +211,7 @@ async def paste(commands: list[str], **environment: str) -> tuple[int | None, st
 
 
 async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path) -> None:
-    async with kept_running(short_folder) as (process, printed):
+    async with kept_running(short_folder, **measured({})) as (process, printed):
         exports, commands = printed[:2], printed[2:]
         assert all(line.startswith("export ") for line in exports)
         assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ", "(. ")) for line in commands)
@@ -206,23 +235,10 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         hint = out.splitlines()[-1]
         assert hint.startswith("trace: gatehouse trace ")
         picture = tmp_path / "trace.svg"
-        code, out = await paste([*exports, f"{hint.removeprefix('trace: ')} --svg {picture}"])
+        code, out = await paste([*exports, f"{hint.removeprefix('trace: ')} --svg {picture}"], **measured({}))
         assert code == 0, out
         assert "UserService/CountUsers (client)" in out
         assert "gatehouse-users" in picture.read_text()
-
-        code, out = await paste([*exports, COUNT])
-        before = json.loads(out.splitlines()[0])["total_count"]
-        profile = broken_profile(exports[1].partition("=")[2], tmp_path)
-        code, out, err = await run(short_folder, "seed", GATEHOUSE_PROFILE=str(profile))
-        assert (code, out, err) == (0, "0 users created\n", "")
-        code, out, err = await run(short_folder, "tour", GATEHOUSE_PROFILE=str(profile))
-        assert (code, err) == (1, ""), out + err
-        assert "1000 rows, 1000 created, 0 already existed" in out
-        code, count = await paste([*exports, COUNT])
-        assert (code, json.loads(count.splitlines()[0])["total_count"]) == (0, before), count
-        assert "AdminService/GetStats by alice: expected OK, got UNIMPLEMENTED" in out
-        assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
 
         (kill,) = (line for line in commands if line.startswith("kill "))
         ((stop, again),) = re.findall(r"^(kill \d+)  # .*; (kill -USR1 \d+) starts it again$", kill)
@@ -236,18 +252,6 @@ async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path
         code, out, err = await finish(process)
         assert (code, out, err) == (0, "Everything was stopped and removed.\n", "")
     assert leftovers(short_folder) == []
-
-
-def broken_profile(file: str, folder: Path) -> Path:
-    """Copy a profile without optional parts, and with another service at the address of AdminService."""
-    assert Path(file).stat().st_mode & 0o077 == 0
-    profile: dict[str, Any] = json.loads(Path(file).read_text())
-    for name in SKIPPED:
-        del profile[name]
-    copy = folder / "profile.json"
-    profile["targets"]["admin"] = profile["targets"]["users"]
-    copy.write_text(json.dumps(profile))
-    return copy
 
 
 def shared_memory() -> set[str]:
@@ -305,21 +309,37 @@ def is_running(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.parametrize("moment", ["issuer", "SERVING after"])
-async def test_ctrl_c_stops_everything_at_any_moment(short_folder: Path, moment: str) -> None:
-    process = await start(short_folder, "demo")
-    await read_until(process, moment)
+async def test_ctrl_c_during_the_start_stops_everything(short_folder: Path) -> None:
+    process = await start(short_folder, "demo", **measured({}))
+    await read_until(process, "issuer")
     process.send_signal(signal.SIGINT)
     code, _, err = await finish(process)
     assert (code, err) == (130, "")
     assert leftovers(short_folder) == []
 
 
+async def test_demo_touches_no_other_server_and_stops_at_ctrl_c(
+    foreign_server: ForeignServer, short_folder: Path
+) -> None:
+    before = foreign_server.state()
+    process = await start(short_folder, "demo", **foreign_server.variables)
+    await read_until(process, "SERVING after")
+    children = psutil.Process(process.pid).children(recursive=True)
+    inherited = {name for child in children for name in child.environ() if name.startswith("PG")}
+    process.send_signal(signal.SIGINT)
+    code, _, err = await finish(process)
+    assert (code, err) == (130, "")
+    assert leftovers(short_folder) == []
+    assert foreign_server.state() == before
+    assert len(children) >= 5
+    assert inherited == set()
+
+
 async def test_taken_port_is_an_error_of_one_line(short_folder: Path) -> None:
     server = None
     with contextlib.suppress(OSError):  # another program may have the port already
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", Ports.default().services["users"])
-    code, _, err = await run(short_folder, "demo", "--keep")
+    code, _, err = await run(short_folder, "demo", "--keep", **measured({}))
     if server is not None:
         server.close()
     assert code == 3
@@ -330,7 +350,9 @@ async def test_taken_port_is_an_error_of_one_line(short_folder: Path) -> None:
 
 
 async def test_missing_realm_file_is_an_error_of_one_line(short_folder: Path) -> None:
-    code, _, err = await run(short_folder, "demo", "--realm", str(short_folder / "missing.json"))
+    code, _, err = await run(
+        short_folder, "demo", "--realm", str(short_folder / "missing.json"), **measured({})
+    )
     assert (code, err.count("\n"), "missing.json: cannot be read" in err) == (2, 1, True)
     assert leftovers(short_folder) == []
 

@@ -29,7 +29,6 @@ from tests.support.child_coverage import measured
 from tests.support.database import LOGIN_ROLES
 from tests.support.eventually import eventually
 from tests.support.foreign import ADDRESS, ForeignServer
-from tests.testbed.test_demo import kept_running
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not installed on any machine.
@@ -94,16 +93,6 @@ async def test_variables_of_another_postgres_reach_neither_this_one_nor_that_one
                 assert connection.execute("SELECT current_user").fetchone() == (LOGIN_ROLES[service],)
                 assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
     assert set(database.urls()) == set(LOGIN_ROLES)
-
-
-async def test_demo_touches_no_other_server(foreign_server: ForeignServer, short_folder: Path) -> None:
-    before = foreign_server.state()
-    async with kept_running(short_folder, **foreign_server.variables) as (demo, _):
-        children = psutil.Process(demo.pid).children(recursive=True)
-        inherited = {name for child in children for name in child.environ() if name.startswith("PG")}
-    assert foreign_server.state() == before
-    assert len(children) >= 5
-    assert inherited == set()
 
 
 async def test_tests_touch_no_other_server(foreign_server: ForeignServer) -> None:
