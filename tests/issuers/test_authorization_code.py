@@ -88,6 +88,7 @@ async def test_invalid_authorization_request_is_refused_by_redirect(
         {"redirect_uri": "http://127.0.0.1:4567@example.test/callback"},
         {"redirect_uri": "https://127.0.0.1:4567/callback"},
         {"redirect_uri": "https://example.test/callback"},
+        {"redirect_uri": "http://[:4567/callback"},
     ],
 )
 async def test_wrong_client_or_redirect_uri_shows_a_page_instead_of_redirecting(

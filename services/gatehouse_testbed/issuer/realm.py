@@ -262,8 +262,8 @@ def _is_registered(uri: str, known: Iterable[str]) -> bool:
 
 
 def _equal_except_port(uri: str, known: str) -> bool:
-    asked, kept = urlsplit(uri), urlsplit(known)
     try:
+        asked, kept = urlsplit(uri), urlsplit(known)
         return (
             kept.port is None
             and asked.port is not None
