@@ -26,7 +26,10 @@ def run() -> None:
         if probe.run(sys.argv[2:]):
             sys.stdout.flush()
             os._exit(0)  # 20 of 100 ms are for taking apart what the end of the process removes anyway
-    from gatehouse.cli import main  # noqa: PLC0415 - after the lines above
+    try:
+        from gatehouse.cli import main  # noqa: PLC0415 - after the lines above
+    except KeyboardInterrupt:
+        sys.exit(130)  # as `main` does; the imports take a while
 
     main()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +129,7 @@ async def test_fault_affects_as_many_calls_as_asked(gatehouse: Testbed, channel:
 async def test_fault_affects_only_the_caller_that_it_names(
     gatehouse: Testbed, channel: grpc.aio.Channel
 ) -> None:
-    gatehouse.faults.add("UserService/*", code="UNAVAILABLE")
+    gatehouse.faults.add("*.UserService/*", code="UNAVAILABLE")
     gatehouse.faults.reset()
     name = gatehouse.faults.add("GetUser", code="ABORTED", caller="alice")
     admin = gatehouse.token("carol")
@@ -179,6 +183,8 @@ async def test_stream_ends_after_a_number_of_messages(
         ("GetUser", {}, "has no effect; set code, delay_seconds or hang"),
         ("GetUser", {"code": "OK"}, "code OK needs after_messages"),
         ("GetUser", {"code": "TEAPOT"}, "code: Input should be"),
+        ("GetUsr", {"code": "INTERNAL"}, "GetUsr: the services have no such RPC"),
+        ("/" + GET_USER, {"code": "INTERNAL"}, "the services have no such RPC"),
         ("issuer/nothing", {"status": 500}, "unknown endpoint; use issuer/ and one of"),
         ("issuer/token", {}, "has no effect; set status"),
         ("database", {"state": "odd"}, "state: Input should be 'down' or 'hanging'"),
@@ -195,6 +201,42 @@ def test_invalid_fault_is_an_error_that_says_why(
 def test_removing_an_unknown_fault_is_an_error_that_says_why(gatehouse: Testbed) -> None:
     with pytest.raises(ValueError, match="fault-0: no such fault"):
         gatehouse.faults.remove("fault-0")
+    for name in ("", "../tokens"):
+        with pytest.raises(ValueError, match="Not Found"):
+            gatehouse.faults.remove(name)
+
+
+def test_unknown_names_are_never_just_without_records(gatehouse: Testbed) -> None:
+    with pytest.raises(ValueError, match="GetUsr: the services have no such RPC"):
+        gatehouse.calls("GetUsr")
+    with pytest.raises(ValueError, match="endpoint: Input should be 'discovery'"):
+        gatehouse.issuer_requests("keys")
+
+
+async def test_changes_at_once_wait_for_each_other(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    async with httpx.AsyncClient(base_url=gatehouse.control_url, trust_env=False, timeout=60) as http:
+
+        async def together(*requests: Awaitable[httpx.Response]) -> list[int]:
+            return [response.status_code for response in await asyncio.gather(*requests)]
+
+        assert await together(*(http.post("/reset") for _ in range(5))) == [204] * 5
+        fault = {"target": "database", "state": "down"}
+        codes = await together(*(http.post("/faults", json=fault) for _ in range(3)))
+        assert sorted(codes) == [201, 400, 400]
+        codes = await together(http.post("/reset"), http.delete("/faults"), http.post("/reset"))
+        assert codes == [204] * 3
+    client = Client(gatehouse, channel)
+
+    async def succeeds() -> bool:
+        return await code_of(client.get_bob()) is Code.OK
+
+    await eventually(succeeds)
+
+
+async def test_request_that_is_no_object_is_refused(gatehouse: Testbed) -> None:
+    async with httpx.AsyncClient(base_url=gatehouse.control_url, trust_env=False) as http:
+        paths = ("/faults", "/tokens", "/clock")
+        assert [(await http.post(path, json=[])).status_code for path in paths] == [422] * 3
 
 
 @pytest.mark.parametrize(
@@ -230,6 +272,14 @@ def test_client_meets_a_fault_of_the_issuer(gatehouse: Testbed) -> None:
         assert (response.status_code, response.headers["retry-after"]) == (503, "7")
         gatehouse.faults.reset()
         assert len(http.get(document["jwks_uri"]).json()["keys"]) == 2
+        gatehouse.faults.add("issuer/jwks", refuse=True, times=1)
+        with pytest.raises(httpx.TransportError, match="disconnected"):
+            http.get(document["jwks_uri"])
+        gatehouse.faults.add("issuer/*", response={"a": 1}, times=1)
+        page = http.get(f"{base}/auth")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "<html" in page.text
+        gatehouse.faults.reset()
         gatehouse.faults.add("issuer/*", hang=True)
         with pytest.raises(httpx.ReadTimeout):
             http.get(document["jwks_uri"])
@@ -238,6 +288,8 @@ def test_client_meets_a_fault_of_the_issuer(gatehouse: Testbed) -> None:
         ("jwks", 200),
         ("token", 503),
         ("jwks", 200),
+        ("jwks", None),
+        ("other", 400),
         ("jwks", None),
     ]
 
@@ -322,6 +374,42 @@ def test_test_bed_that_does_not_start_is_an_error_of_one_line(tmp_path: Path) ->
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_test_bed_whose_port_is_taken_is_an_error_of_one_line() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        with (
+            pytest.raises(TestbedError, match=f"does not start: 127.0.0.1:{port}: cannot listen") as caught,
+            run_testbed("--issuer-port", port),
+        ):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+def test_test_bed_ends_while_it_starts(tmp_path: Path) -> None:
+    """No file says that it is ready: neither that of an earlier run nor its own."""
+    file = tmp_path / "testbed.json"
+    file.write_text("{}")
+    command = [sys.executable, "-m", "gatehouse", "testbed", "--ready-file", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+
+        async def has_begun() -> bool:
+            return not file.exists()
+
+        asyncio.run(eventually(has_begun))
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output, [*tmp_path.iterdir()]) == (0, b"", [])
+
+
+def test_ready_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TestbedError, match=rf"does not start: {tmp_path}/a/b: no such file or directory"),
+        run_testbed("--issuer-only", "--ready-file", f"{tmp_path}/a/b"),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_test_bed_that_has_ended_is_an_error_of_one_line() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -337,3 +339,18 @@ def test_interrupt_prints_nothing_and_has_its_own_exit_code(tmp_path: Path) -> N
 def test_traceback_is_printed_on_request(cli: Cli) -> None:
     with pytest.raises(ConfigurationError):
         cli("healthcheck", "mice", GATEHOUSE_TRACEBACK="1")
+
+
+def test_interrupt_while_modules_are_imported_ends_without_traceback() -> None:
+    script = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gatehouse.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from gatehouse.__main__ import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.bed.clock import MovableClock
-from gatehouse_testbed.bed.faults import AnyFault, DatabaseFault, Faults, IssuerFault
+from gatehouse_testbed.bed.faults import AnyFault, DatabaseFault, Faults, IssuerFault, RpcFault
 from gatehouse_testbed.bed.issuer import IssuerApp
 from gatehouse_testbed.bed.records import RecordedCall
 from gatehouse_testbed.bed.tokens import TokenFactory
@@ -19,6 +21,7 @@ from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen, serve_app
 
 MAX_CALLS = 10_000
+_UNKNOWN_METHOD = "the services have no such RPC; name it as package.Service/Method or Method"
 
 
 class Database(Protocol):
@@ -50,6 +53,7 @@ class Bed:
         calls: The calls that the services received, the newest MAX_CALLS of them.
         users: Id of the entry of each user of the realm, by user name.
         database: The database; None if there are no services.
+        methods: The RPCs of the services, as `package.Service/Method`.
     """
 
     def __init__(self, profile: Profile, issuer: IssuerApp, clock: MovableClock, faults: Faults) -> None:
@@ -60,27 +64,44 @@ class Bed:
         self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
+        self.methods: AbstractSet[str] = frozenset()
         self._other_keys = SigningKeys.create()
+        # Faults of the database and resets take a while, and must not overlap.
+        self._changing = asyncio.Lock()
 
     def tokens(self) -> TokenFactory:
         """Return what makes tokens of the realm as it is now."""
         return TokenFactory(self.issuer.tokens, self._other_keys)
 
+    def calls_of(self, method: str) -> Sequence[RecordedCall]:
+        """Return the calls of `package.Service/Method` or `Method`; of all RPCs if it is "".
+
+        Raises:
+            ValueError: There is no such RPC.
+        """
+        end = f"/{method}"
+        if method and not any(f"/{name}".endswith(end) for name in self.methods):
+            raise ValueError(f"{method}: {_UNKNOWN_METHOD}")
+        return [call for call in self.calls if not method or f"/{call.method}".endswith(end)]
+
     async def add_fault(self, fault: AnyFault) -> str:
         """Add a fault and return its id.
 
         Raises:
-            ValueError: Another fault of the database is in effect, or there are no services.
+            ValueError: Another fault of the database is in effect, or there is no such RPC.
         """
         if self.database is None and not isinstance(fault, IssuerFault):
             raise ValueError(
                 f"{fault.target}: this test bed is only an issuer; its targets begin with issuer/"
             )
-        if isinstance(fault, DatabaseFault) and self.database is not None:
-            if any(isinstance(other, DatabaseFault) for other in self.faults.all().values()):
-                raise ValueError("another fault of the database is in effect; remove it first")
-            await self.database.apply(fault)
-        return self.faults.add(fault)
+        if isinstance(fault, RpcFault) and not any(map(fault.names, self.methods)):
+            raise ValueError(f"{fault.target}: {_UNKNOWN_METHOD}")
+        async with self._changing:
+            if isinstance(fault, DatabaseFault) and self.database is not None:
+                if any(isinstance(other, DatabaseFault) for other in self.faults.all().values()):
+                    raise ValueError("another fault of the database is in effect; remove it first")
+                await self.database.apply(fault)
+            return self.faults.add(fault)
 
     async def remove_fault(self, name: str) -> None:
         """Remove a fault.
@@ -88,23 +109,32 @@ class Bed:
         Raises:
             KeyError: There is no such fault.
         """
+        async with self._changing:
+            await self._remove_fault(name)
+
+    async def remove_faults(self) -> None:
+        """Remove all faults."""
+        async with self._changing:
+            await self._remove_faults()
+
+    async def _remove_fault(self, name: str) -> None:
         fault = self.faults.remove(name)
         if isinstance(fault, DatabaseFault) and self.database is not None:
             await self.database.lift(fault)
 
-    async def remove_faults(self) -> None:
-        """Remove all faults."""
+    async def _remove_faults(self) -> None:
         for name in self.faults.all():
-            await self.remove_fault(name)
+            await self._remove_fault(name)
 
     async def reset(self) -> None:
         """Undo all that a test has changed: faults, clock, issuer and tables; forget what was recorded."""
-        await self.remove_faults()
-        self.clock.reset()
-        self.issuer.reset()
-        if self.database is not None:
-            await self.database.reset()
-        self.calls.clear()
+        async with self._changing:
+            await self._remove_faults()
+            self.clock.reset()
+            self.issuer.reset()
+            if self.database is not None:
+                await self.database.reset()
+            self.calls.clear()
 
 
 @asynccontextmanager

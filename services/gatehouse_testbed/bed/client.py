@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -72,15 +74,17 @@ class _Api:
 
         Raises:
             ValueError: The request is refused; the message says why.
-            TestbedError: The test bed does not answer.
+            TestbedError: The test bed does not answer, or has failed.
         """
         try:
             response = self._http.request(verb, path, json=body, params=query)
         except httpx.HTTPError as error:
             raise TestbedError(
-                f"the test bed does not answer ({type(error).__name__}); see its log"
+                f"the test bed does not answer ({type(error).__name__}); see whether it still runs"
             ) from None
-        if response.is_error:
+        if response.is_server_error:
+            raise TestbedError(f"the test bed has failed: {_reason(response)}")
+        if not response.is_success:
             raise ValueError(_reason(response))
         return response.json() if response.content else None
 
@@ -126,7 +130,7 @@ class FaultsClient:
         Raises:
             ValueError: There is no such fault.
         """
-        self._api.ask("DELETE", f"/faults/{name}")
+        self._api.ask("DELETE", f"/faults/{quote(name, safe='')}")
 
     def reset(self) -> None:
         """Remove all faults."""
@@ -222,7 +226,8 @@ class Testbed:
         Args:
             endpoint: discovery, jwks, token, introspection, revocation or other; "" for all.
         """
-        found = self._api.ask("GET", "/issuer/requests", endpoint=endpoint)
+        query = {"endpoint": endpoint} if endpoint else {}
+        found = self._api.ask("GET", "/issuer/requests", **query)
         return [IssuerRequest(**request) for request in found]
 
     def reset(self) -> None:
@@ -242,23 +247,27 @@ def run_testbed(*arguments: str) -> Iterator[Testbed]:
     Raises:
         TestbedError: It does not start.
     """
+    # Nobody reads its errors while it runs, so a pipe could become full.
+    errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see finally
     process = subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "gatehouse", "testbed", *arguments],
         env=child_environment(environment()),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
         # Ctrl-C reaches only this process, which stops the test bed at the end of its tests.
         start_new_session=True,
     )
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     assert process.stdout is not None  # noqa: S101 - it is a pipe
-    assert process.stderr is not None  # noqa: S101 - it is a pipe
     try:
         line = process.stdout.readline()
         if not line:
-            reason = process.stderr.read().strip().removeprefix("gatehouse: ")
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            errors.seek(0)
+            reason = errors.read().strip().removeprefix("gatehouse: ")
             raise TestbedError(f"the test bed does not start: {reason or 'no output'}")
         testbed = Testbed(json.loads(line))
         try:
@@ -273,4 +282,4 @@ def run_testbed(*arguments: str) -> Iterator[Testbed]:
             process.kill()
             process.wait()
         process.stdout.close()
-        process.stderr.close()
+        errors.close()

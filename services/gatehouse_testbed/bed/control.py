@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Path, Query
 from fastapi.responses import JSONResponse
@@ -14,6 +14,9 @@ from gatehouse_testbed.bed.bed import Bed
 from gatehouse_testbed.bed.faults import Fault
 from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
+from gatehouse_testbed.errors import TestbedError
+
+Endpoint = Literal["discovery", "jwks", "token", "introspection", "revocation", "other"]
 
 
 class BedDescription(BaseModel):
@@ -159,13 +162,14 @@ class _Endpoints:
         self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
     ) -> list[RecordedCall]:
         """Return the calls that the services received, in the order in which they ended."""
-        return [call for call in self._bed.calls if not method or f"/{call.method}".endswith(f"/{method}")]
+        return [*self._bed.calls_of(method)]
 
     async def issuer_requests(
-        self, endpoint: Annotated[str, Query(description="Such as `token` or `introspection`.")] = ""
+        self,
+        endpoint: Annotated[Endpoint | None, Query(description="Those of all endpoints if unset.")] = None,
     ) -> list[IssuerRequest]:
         """Return the requests that the issuer received, in the order of their arrival."""
-        return [one for one in self._bed.issuer.requests if endpoint in {"", one.endpoint}]
+        return [one for one in self._bed.issuer.requests if endpoint in {None, one.endpoint}]
 
 
 async def _unknown(_: Request, error: Exception) -> JSONResponse:
@@ -176,13 +180,20 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 400)
 
 
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 503)
+
+
 def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
     """Return the web application; see _Endpoints for the arguments."""
-    app = FastAPI(title="Gatehouse test bed", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Gatehouse test bed", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     # A web page that a browser shows must not control it by DNS rebinding.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.add_exception_handler(UnknownName, _unknown)
     app.add_exception_handler(ValueError, _invalid)
+    app.add_exception_handler(TestbedError, _failed)
     its = _Endpoints(bed, control_url)
     app.get("/")(its.description)
     app.post("/reset", status_code=204)(its.reset)

@@ -22,6 +22,7 @@ from gatehouse.app.services import migration_branches
 from gatehouse.storage.migrations import migrations_folder
 from gatehouse_testbed.accounts import find_account
 from gatehouse_testbed.bed.faults import DatabaseFault
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import free_port
 from gatehouse_testbed.postgres import Postgres
 
@@ -82,10 +83,19 @@ class BedDatabase:
         self._restore = sql.SQL("; ").join(restore)
 
     async def reset(self) -> None:
-        """Restore the content of all tables."""
-        connection = await self._open()
-        async with connection.transaction():
-            await connection.execute(self._restore)
+        """Restore the content of all tables.
+
+        Raises:
+            TestbedError: A call holds a lock, or the server does not answer.
+        """
+        try:
+            connection = await self._open()
+            async with connection.transaction():
+                await connection.execute(self._restore)
+        except psycopg.Error as error:
+            await self.aclose()
+            reason = str(error).partition("\n")[0]
+            raise TestbedError(f"the tables cannot be reset ({reason}); end all calls, then retry") from None
 
     async def apply(self, fault: DatabaseFault) -> None:
         """Stop the server, or suspend its processes."""

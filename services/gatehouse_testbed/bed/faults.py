@@ -89,8 +89,11 @@ class RpcFault(_Fault):
 
     def matches(self, path: str, callers: frozenset[str]) -> bool:
         """Return whether it affects calls of `/package.Service/Method` by any of these names of a caller."""
-        name = path[1:] if "/" in self.target else path.rpartition("/")[2]
-        return fnmatchcase(name, self.target) and (self.caller is None or self.caller in callers)
+        return self.names(path[1:]) and (self.caller is None or self.caller in callers)
+
+    def names(self, method: str) -> bool:
+        """Return whether the target names `package.Service/Method`."""
+        return fnmatchcase(method if "/" in self.target else method.rpartition("/")[2], self.target)
 
 
 class IssuerFault(_Fault):
@@ -140,7 +143,7 @@ class DatabaseFault(BaseModel):
 
 
 def _kind(value: Any) -> str:
-    target = str(value.get("target", "") if isinstance(value, dict) else value.target)
+    target = str(value.get("target", "") if isinstance(value, dict) else getattr(value, "target", ""))
     return "issuer" if target.startswith(ISSUER) else "database" if target == DATABASE else "rpc"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,18 +91,26 @@ class IssuerApp:
         fault = next(matching, None)
         if fault is None:
             await self._app(scope, receive, record)
+            return
+        await asyncio.sleep(fault.delay_seconds)
+        if fault.refuse:
+            await _close_connection(receive, send)
         else:
             await _answer_with(fault, self._app, scope, receive, record)
 
 
+async def _close_connection(receive: Receive, send: Any) -> None:
+    # ASGI has no way to close a connection without an answer; this is uvicorn's.
+    send.__self__.transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _answer_with(fault: IssuerFault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    await asyncio.sleep(fault.delay_seconds)
     if fault.hang:
         while (await receive())["type"] != "http.disconnect":
             pass
         return
-    if fault.refuse:
-        raise ConnectionAbortedError("injected fault")
     if fault.status is not None or fault.html:
         headers = [(b"content-type", b"text/html"), (b"content-length", str(len(_HTML)).encode())]
         if fault.retry_after is not None:
@@ -122,7 +131,16 @@ async def _answer_with(fault: IssuerFault, app: ASGIApp, scope: Scope, receive: 
             body.extend(message.get("body", b""))
 
     await app(scope, receive, keep)
-    changed = json.dumps(json.loads(body) | fault.response).encode()
+    changed = _replace_members(bytes(body), fault.response)
     kept = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
     await send({**start, "headers": [*kept, (b"content-length", str(len(changed)).encode())]})
     await send({"type": "http.response.body", "body": changed})
+
+
+def _replace_members(body: bytes, members: dict[str, Any]) -> bytes:
+    """Return a JSON object with other members; anything else, such as no content, as it is."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body
+    return json.dumps(content | members).encode() if isinstance(content, dict) else body

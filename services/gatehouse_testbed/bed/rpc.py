@@ -27,11 +27,15 @@ class FaultInterceptor:
     Args:
         faults: All faults.
         names: User name by `sub`.
+
+    Attributes:
+        methods: The RPCs of the services, as `package.Service/Method`.
     """
 
     def __init__(self, faults: Faults, names: Mapping[str, str]) -> None:
         self._faults = faults
         self._names = names
+        self.methods: set[str] = set()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
@@ -59,7 +63,10 @@ class FaultInterceptor:
             except _EndOfStream:
                 return
 
-        return handle if method.observed else call_next
+        if not method.observed:
+            return call_next
+        self.methods.add(method.name)
+        return handle
 
 
 def callers_of(principal: Principal | None, names: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -56,6 +57,21 @@ async def run_testbed(options: Options) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     _stop_at_end_of_input(loop, stopped)
+    if options.ready_file is not None:
+        # Whoever waits for the file must not find that of an earlier run.
+        options.ready_file.unlink(missing_ok=True)
+    running = asyncio.ensure_future(_run(options))
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    # Once, also if another signal follows: nothing interrupts the cleanup.
+    running.cancel()
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    return 0
+
+
+async def _run(options: Options) -> None:
     realm = load_realm(options.realm or realm_file(), environment())
     async with AsyncExitStack() as stack:
         output = os.dup(1)
@@ -76,10 +92,10 @@ async def run_testbed(options: Options) -> int:
         document = describe(bed, control_url).model_dump()
         if options.ready_file is not None:
             write_json(options.ready_file, document)
+            stack.callback(options.ready_file.unlink, missing_ok=True)
         with os.fdopen(output, "w", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(document)}\n")
-        await stopped.wait()
-    return 0
+        await asyncio.Event().wait()
 
 
 def _log_to(file: Path) -> None:

@@ -45,18 +45,20 @@ async def run_bed(realm: Realm, folder: Path, issuer_port: int, cache: Path | No
     private = folder / "private"
     private.mkdir(mode=0o700)
     async with AsyncExitStack() as stack:
-        starting = run_database(folder / "pg", private / "postgres.log", cache)
-        opening = asyncio.ensure_future(stack.enter_async_context(starting))
         bed = await stack.enter_async_context(run_issuer_bed(realm, issuer_port))
         tls = write_certificates(private)
         targets = {name: f"{HOST}:{free_port()}" for name in SERVICES}
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
-        database = await opening
+        database = await stack.enter_async_context(
+            run_database(folder / "pg", private / "postgres.log", cache)
+        )
         names = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
+        interceptor = FaultInterceptor(bed.faults, names)
+        bed.methods = interceptor.methods
         hooks = Hooks(
             bed.clock.time,
             bed.clock.monotonic,
-            interceptors=(FaultInterceptor(bed.faults, names),),
+            interceptors=(interceptor,),
             observers=(CallRecorder(bed.calls, names, bed.clock.time),),
         )
         sections = _sections(realm, bed.profile, tls, database.urls())
