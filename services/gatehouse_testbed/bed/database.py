@@ -136,11 +136,16 @@ async def run_database(folder: Path, log: Path, cache: Path | None) -> AsyncIter
         TestbedError: It does not start.
     """
     kept = None if cache is None else cache / _cache_key()
-    is_kept = kept is not None and _copy_kept(kept, folder)
-    postgres = await Postgres.launch(folder, log)
+    postgres = None
+    if kept is not None and _copy_kept(kept, folder):
+        with contextlib.suppress(TestbedError):
+            postgres = await _start(folder, log)
+    is_new = postgres is None
+    if postgres is None:
+        _discard(kept, folder)
+        postgres = await _start(folder, log)
     try:
-        await postgres.prepare()
-        if not is_kept:
+        if is_new:
             await postgres.migrate()
             if kept is not None:
                 await postgres.stop()
@@ -155,12 +160,22 @@ async def run_database(folder: Path, log: Path, cache: Path | None) -> AsyncIter
         await postgres.aclose()
 
 
+async def _start(folder: Path, log: Path) -> Postgres:
+    postgres = await Postgres.launch(folder, log)
+    try:
+        await postgres.prepare()
+    except BaseException:
+        await postgres.aclose()
+        raise
+    return postgres
+
+
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Return the folder for caches of this user (XDG Base Directory Specification)."""
-    base = environment.get("XDG_CACHE_HOME") or str(
-        Path(environment.get("HOME") or "~").expanduser() / ".cache"
-    )
-    return Path(base) / "gatehouse-testbed"
+    base = Path(environment.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    return base / "gatehouse-testbed"
 
 
 def _cache_key() -> str:
@@ -178,10 +193,9 @@ def _state_file(folder: Path) -> Path:
 def _copy_kept(kept: Path, folder: Path) -> bool:
     """Copy a kept database to `folder`; return whether there is one."""
     try:
-        state = json.loads((kept / "state.json").read_bytes())
+        state = json.dumps(json.loads((kept / "state.json").read_bytes()) | {"port": free_port()})
         shutil.copytree(kept / "data", folder)
-    except (OSError, ValueError):
-        shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, ValueError, TypeError):
         return False
     account = find_account()
     if account.differs:
@@ -189,8 +203,15 @@ def _copy_kept(kept: Path, folder: Path) -> bool:
             os.chown(path, account.uid, account.gid)
     file = _state_file(folder)
     file.touch(mode=0o600)
-    file.write_text(json.dumps(state | {"port": free_port()}), encoding="utf-8")
+    file.write_text(state, encoding="utf-8")
     return True
+
+
+def _discard(kept: Path | None, folder: Path) -> None:
+    """Remove a kept database that is damaged, and its copy."""
+    for path in (folder, *([] if kept is None else [kept])):
+        shutil.rmtree(path, ignore_errors=True)
+    _state_file(folder).unlink(missing_ok=True)
 
 
 def _keep(folder: Path, kept: Path) -> None:
