@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from pathlib import Path
@@ -183,6 +184,10 @@ def conformance(
     from gatehouse_testbed.files import realm_file  # noqa: PLC0415
     from gatehouse_testbed.issuer import load_realm  # noqa: PLC0415
 
+    if not re.fullmatch(r"/?[\w.]+/\w+", method):
+        raise typer.BadParameter(f"--method {method!r}: name an RPC as package.Service/Method")
+    if plaintext and ca_file is not None:
+        raise typer.BadParameter("--ca-file and --plaintext exclude each other")
     token = TokenRequest(user=user or None, client=client, scope=scope)
     server = Target(target, f"/{method.lstrip('/')}", ca_file, plaintext, audience, token)
     loaded = load_realm(realm or realm_file(), environment())

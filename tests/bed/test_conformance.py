@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import pytest
 import structlog
 
 from gatehouse.oauth import MultiIssuerVerifier
@@ -108,7 +109,10 @@ async def test_server_without_authorization_fails() -> None:
     port = open_server.add_insecure_port("127.0.0.1:0")
     await open_server.start()
     code, out, _ = await check(port, free_port())
+    unknown = await check(port, free_port(), "--method", "acme.v1.Orders/Nothing")
     await open_server.stop(0)
+    assert unknown[:2] == (3, "")
+    assert "Nothing: the server has no such RPC; check --method" in unknown[2]
     assert code == 1, out
     accepted = {name for name, verdict in verdicts(out).items() if verdict == "ACCEPTED"}
     # gRPC itself refuses some calls with more than 8 KiB of metadata.
@@ -129,3 +133,17 @@ async def test_server_that_trusts_another_audience_is_an_error_of_one_line() -> 
     assert (wrong[0], wrong[2].count("\n")) == (3, 1)
     assert f"http://127.0.0.1:{issuer_port}/realms/gatehouse and the audience odd" in wrong[2]
     assert (denied[0], "change --user, --client or --scope" in denied[2]) == (3, True), denied
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--user", "nobody", "nobody: unknown user"),
+        ("--client", "nothing", "nothing: unknown client"),
+        ("--method", "Orders", "name an RPC as package.Service/Method"),
+        ("--ca-file", "ca.crt", "--ca-file and --plaintext exclude each other"),
+    ],
+)
+async def test_unusable_option_is_an_error_of_one_line(option: str, value: str, reason: str) -> None:
+    code, out, err = await check(free_port(), free_port(), "--wait", "0", option, value)
+    assert (code, out, err.count("\n"), reason in err) == (2, "", 1, True), err

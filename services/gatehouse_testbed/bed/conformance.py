@@ -42,6 +42,7 @@ _UNCLEAR = {
     _CODE.CANCELLED,
     _CODE.RESOURCE_EXHAUSTED,
     _CODE.INTERNAL,
+    _CODE.UNKNOWN,
 }
 
 
@@ -185,6 +186,8 @@ async def check(realm: Realm, target: Target, *, issuer_port: int, wait_seconds:
         deadline = time.monotonic() + wait_seconds
         while True:
             code, _ = await _call(channel, target.method, _bearer(factory.make(target.token)))
+            if code is _CODE.UNIMPLEMENTED:
+                raise TestbedError(f"{target.method}: the server has no such RPC; check --method")
             if code not in _REFUSED | _UNCLEAR:
                 break
             if time.monotonic() > deadline:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Client, User
 from gatehouse_testbed.issuer.tokens import Tokens
@@ -21,8 +22,10 @@ OVERSIZE_BYTES = 8 * 1024
 FAR_FUTURE = 4_102_444_800
 
 
-class UnknownName(LookupError):
+class UnknownName(TestbedError):
     """There is no such user, client or kind of token; the message is for people."""
+
+    exit_code = 2
 
 
 class TokenRequest(BaseModel):
