@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gatehouse_testbed.bed.database import cache_folder, run_database
+from gatehouse_testbed.bed.faults import DatabaseFault
+from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.run_folder import run_folder
 
 
@@ -28,6 +30,12 @@ async def test_damaged_cache_is_replaced(tmp_path: Path) -> None:
     with run_folder() as folder:
         async with run_database(folder / "pg", folder / "second.log", tmp_path) as database:
             await database.take_snapshot()
+            await database.reset()
+            fault = DatabaseFault(target="database")
+            await database.apply(fault)
+            with pytest.raises(TestbedError, match=r"cannot be reset \(connection failed.*refused"):
+                await database.reset()
+            await database.lift(fault)
             await database.reset()
         assert json.loads((kept / "state.json").read_bytes()).keys() == json.loads(good).keys()
         assert (kept / "data" / "PG_VERSION").exists()
