@@ -234,7 +234,7 @@ def test_ready_file_that_cannot_be_written_is_one_line(cli: Cli, workers: str) -
         GATEHOUSE_LOG__LEVEL="error",
     )
     assert done.code == 3
-    assert done.err.startswith("gatehouse: /missing/.ready.json.part: no such file")
+    assert done.err.startswith("gatehouse: /missing/ready.json: no such file")
 
 
 def test_unexpected_error_is_one_line_without_its_message() -> None:
