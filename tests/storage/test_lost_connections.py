@@ -16,6 +16,8 @@ import sqlalchemy as sa
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Connector, Database, DirectSelect, Notifications, Readiness
+from gatehouse.storage.connecting import has_ended
+from gatehouse.storage.errors import DatabaseUnavailable, unavailable_errors
 from tests.support.eventually import eventually
 
 ROLE = "gatehouse_users"
@@ -276,3 +278,22 @@ async def test_notifications_listen_again_after_their_connection_is_terminated(
     await notifications.wait(0.001)
     await notifications.aclose()
     await Notifications(Connector(database_urls["users"]), "lost").aclose()
+
+
+async def test_connection_has_ended_if_either_side_has_closed_it(
+    database_urls: dict[str, str], owner: psycopg.AsyncConnection
+) -> None:
+    ours = await psycopg.AsyncConnection.connect(database_urls["users"])
+    theirs = await psycopg.AsyncConnection.connect(database_urls["users"])
+    assert not has_ended(ours)
+    await ours.close()
+    assert has_ended(ours)
+    await terminate(owner, theirs.info.backend_pid)
+    assert has_ended(theirs)
+    await theirs.close()
+
+
+def test_error_that_invalidates_a_connection_means_that_the_database_is_unavailable() -> None:
+    with pytest.raises(DatabaseUnavailable) as caught, unavailable_errors():
+        raise sa.exc.DBAPIError("SELECT 1", {}, Exception(), connection_invalidated=True)
+    assert (caught.value.reason, caught.value.detail) == ("DATABASE_UNAVAILABLE", "the connection was lost")
