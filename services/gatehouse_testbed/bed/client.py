@@ -20,37 +20,12 @@ from urllib.parse import quote
 import httpx
 
 from gatehouse.settings import environment
+from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall
 from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.errors import TestbedError
 
 REQUEST_SECONDS = 30.0
 STOP_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedCall:
-    """A call that a service received; `records.RecordedCall` describes its attributes."""
-
-    method: str
-    rpc_type: str
-    code: str
-    reason: str
-    caller: str
-    metadata_keys: list[str]
-    request_id: str
-    started_at: float
-    duration_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerRequest:
-    """A request that the issuer received; `records.IssuerRequest` describes its attributes."""
-
-    endpoint: str
-    method: str
-    path: str
-    status: int | None
-    received_at: float
 
 
 @dataclass(frozen=True, slots=True)
