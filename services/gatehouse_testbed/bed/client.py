@@ -141,7 +141,6 @@ class Testbed:
         clock: The clock of issuer and services.
         issuer: Issuer URL.
         targets: gRPC target of each service, by its name.
-        ca_file: PEM file with the certificate authority of the services.
         users: Id of the entry in UserService of each user of the realm, by user name.
         clients: Secrets of the clients of the realm, by client id.
         passwords: Passwords of the users of the realm, by user name.
@@ -154,12 +153,23 @@ class Testbed:
         self.control_url: str = description["control_url"]
         self.issuer: str = description["issuer"]
         self.targets: Mapping[str, str] = description["targets"]
-        self.ca_file = Path(description["ca_file"])
+        self._ca_file: str = description["ca_file"]
         self.users: Mapping[str, str] = description["users"]
         self.clients: Mapping[str, str] = description["clients"]
         self.passwords: Mapping[str, str] = description["passwords"]
         self.faults = FaultsClient(self._api)
         self.clock = ClockClient(self._api)
+
+    @property
+    def ca_file(self) -> Path:
+        """PEM file with the certificate authority of the services.
+
+        Raises:
+            ValueError: The test bed is only an issuer.
+        """
+        if not self._ca_file:
+            raise ValueError("this test bed is only an issuer, which has no certificate")
+        return Path(self._ca_file)
 
     def close(self) -> None:
         """Close the connections to the test bed, which keeps running."""
@@ -212,7 +222,7 @@ class Testbed:
 
 @contextmanager
 def run_testbed(*arguments: str) -> Iterator[Testbed]:
-    """Run a test bed in a process of its own until the context ends.
+    """Run a test bed in a separate process until the context ends.
 
     It also ends with this process, however that happens.
 

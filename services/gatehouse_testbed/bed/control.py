@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException, Path, Query
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Path, Query
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 
 from gatehouse_testbed.bed.bed import Bed
 from gatehouse_testbed.bed.faults import Fault
@@ -172,25 +174,47 @@ class _Endpoints:
         return [one for one in self._bed.issuer.requests if endpoint in {None, one.endpoint}]
 
 
-async def _unknown(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 404)
+async def _refuse_web_pages(request: Request) -> None:
+    """Refuse requests that a browser sends for a web page, which could change the test bed."""
+    if "origin" in request.headers:
+        raise HTTPException(403, "requests of web pages are refused")
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 400)
+def _problem(status: int, detail: Any) -> Response:
+    # JSONResponse fails for text from the request that is not Unicode; this escapes it.
+    return Response(json.dumps({"detail": detail}), status, media_type="application/json")
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 503)
+async def _unknown(_: Request, error: Exception) -> Response:
+    return _problem(404, str(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    return _problem(400, str(error))
+
+
+async def _not_as_described(_: Request, error: Any) -> Response:
+    """Say what is wrong where, as FastAPI does, but without the content of the request."""
+    return _problem(422, [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return _problem(503, str(error))
 
 
 def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
     """Return the web application; see _Endpoints for the arguments."""
     app = FastAPI(
-        title="Gatehouse test bed", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
+        title="Gatehouse test bed",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(_refuse_web_pages)],
     )
     # A web page that a browser shows must not control it by DNS rebinding.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_exception_handler(RequestValidationError, _not_as_described)
     app.add_exception_handler(UnknownName, _unknown)
     app.add_exception_handler(ValueError, _invalid)
     app.add_exception_handler(TestbedError, _failed)

@@ -50,6 +50,14 @@ class _Fault(BaseModel):
         """Seed the choice of requests."""
         self._random = random.Random(self.seed)  # noqa: S311 - a repeatable choice protects nothing
 
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        try:
+            self.model_dump_json()
+        except ValueError:
+            raise ValueError("has a string that is not Unicode text") from None
+        return self
+
     def happens(self) -> bool:
         """Return whether it affects this request, and count it."""
         if self.times == 0 or (self.probability < 1 and self._random.random() >= self.probability):

@@ -67,7 +67,9 @@ def _evidence(testbed: Testbed) -> str:
         faults = testbed.faults.list()
     except TestbedError as error:
         return str(error)
-    lines = [f"call   {c.method} by {c.caller or 'nobody'}: {c.code} {c.reason}".rstrip() for c in calls]
+    lines = [
+        f"call   {c.method} by {c.caller or 'an unknown caller'}: {c.code} {c.reason}".rstrip() for c in calls
+    ]
     lines += [f"issuer {r.method} {r.endpoint}: {r.status or 'no answer'}" for r in requests]
     lines += [f"fault  {name}: {fault}" for name, fault in faults.items()]
     return "\n".join(lines) or "no call, no request to the issuer, no fault"

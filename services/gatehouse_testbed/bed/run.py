@@ -1,4 +1,4 @@
-"""Run a test bed as a process of its own: `gatehouse testbed`."""
+"""Run a test bed in this process: `gatehouse testbed`."""
 
 from __future__ import annotations
 
