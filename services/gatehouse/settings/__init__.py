@@ -6,6 +6,7 @@ Nothing else in Gatehouse reads the environment.
 from gatehouse.settings._addresses import GrpcTarget
 from gatehouse.settings._database_urls import database_parameters, with_login
 from gatehouse.settings._files import FileCheck
+from gatehouse.settings._names import printable
 from gatehouse.settings._secrets import follow_secret, read_secret_file
 from gatehouse.settings._section import Section
 from gatehouse.settings._urls import is_loopback, url_error
@@ -82,6 +83,7 @@ __all__ = [
     "load_settings",
     "mask_settings",
     "parse_claim_path",
+    "printable",
     "read_secret_file",
     "secret_values",
     "setting_values",

@@ -8,6 +8,11 @@ from collections.abc import Iterable
 _SIMILAR = 0.8
 
 
+def printable(text: str) -> str:
+    """Return text on one line that cannot control a terminal: other characters are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(name: str, names: Iterable[str], *, separator: str = "__", cutoff: float = _SIMILAR) -> str:
     """Return the nearest of `names`, an empty string if none is near.
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
-from gatehouse.settings._names import abbreviates, nearest
+from gatehouse.settings._names import abbreviates, nearest, printable
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Settings
 
@@ -203,7 +203,7 @@ def _first_problem(error: ValidationError) -> tuple[list[str], str]:
     """
     problems = error.errors(include_url=False, include_input=False)
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    location = [str(part) for part in first["loc"]]
+    location = [printable(str(part)) for part in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")
     message = _MESSAGES.get(first["type"], f"{message[0].lower()}{message[1:]}")
     return location, "" if first["type"] == "extra_forbidden" else message

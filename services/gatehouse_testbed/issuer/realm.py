@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from gatehouse.settings import validation_message
+from gatehouse.settings import printable, validation_message
 from gatehouse_testbed.errors import TestbedError
 
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)(?::([^}]*))?\}")
@@ -221,9 +221,8 @@ class Realm(_Object):
         for client in self.clients.values():
             for name in (*client.default_client_scopes, *client.optional_client_scopes):
                 if name not in self.scopes:
-                    raise RealmError(
-                        f"client {client.client_id}: no client scope {name}; add it to clientScopes"
-                    )
+                    client_id, scope = printable(client.client_id), printable(name)
+                    raise RealmError(f"client {client_id}: no client scope {scope}; add it to clientScopes")
         return self
 
     @cached_property

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatehouse.oauth import PresentedToken
-from gatehouse.settings import IssuerSettings, ProviderName, parse_claim_path
+from gatehouse.settings import IssuerSettings, ProviderName, parse_claim_path, printable
 
 MAX_SHOWN = 200
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -89,7 +89,7 @@ def shown(value: object) -> str:
     """Return a value as text of bounded length that cannot control a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text)
 
 
 def duration(seconds: float) -> str:
