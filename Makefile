@@ -72,8 +72,8 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: install  ## Fuzz all parsers, SECONDS=60 each; a failure goes to tests/fuzz/corpus/
-	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(TARGETS)
+fuzz: install  ## Fuzz all parsers, SECONDS=60 each (SEED=1 repeats); a failure goes to tests/fuzz/corpus/
+	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 mutants: install $(VENV)/mutants/.done  ## Change authorization code in one place at a time: a test must fail (CHANGED=BASE, MODULES=)
 	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 120) $(MODULES)

@@ -1,4 +1,4 @@
-"""Fuzz everything that parses input: `python -m tools.fuzz [--seconds N] [TARGET ...]`; see tests/fuzz.
+"""Fuzz everything that parses: `python -m tools.fuzz [--seconds N] [--seed N] [TARGET ...]`; see tests/fuzz.
 
 Prints a row for each target, and exits with 1 if an input was handled wrongly. The smallest such input is
 written to tests/fuzz/corpus/, where the tests replay it.
@@ -35,10 +35,12 @@ class Fuzzer:
     Args:
         target: The target.
         seconds: How long; the round in progress is finished, and a failure is reduced.
+        first_seed: Seed of the first round; the same seed gives the same inputs.
     """
 
-    def __init__(self, target: Target, seconds: float) -> None:
+    def __init__(self, target: Target, seconds: float, first_seed: int) -> None:
         self._target = target
+        self._first_seed = first_seed
         self._ends = time.monotonic() + seconds
         self._failed = False
         self._last = b""
@@ -47,18 +49,17 @@ class Fuzzer:
 
     def run(self) -> str:
         """Return what failed, or ""."""
-        first = time.time_ns()
         for number in range(sys.maxsize):
             if time.monotonic() >= self._ends:
                 return ""
             try:
-                self._round(first + number)
+                self._round(self._first_seed + number)
             except Exception as error:  # noqa: BLE001 - any error is what is looked for
                 return f"{type(error).__name__}: {error} in {self._keep()}"
         return ""
 
-    def _round(self, start: int) -> None:
-        @seed(start)
+    def _round(self, round_seed: int) -> None:
+        @seed(round_seed)
         @settings(
             max_examples=ROUND_INPUTS,
             deadline=None,
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     """Return 1 if an input was handled wrongly."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each target")
+    parser.add_argument("--seed", type=int, default=time.time_ns(), help="for the same inputs as another run")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="names of targets; all by default")
     given_arguments = parser.parse_args(arguments)
     wanted = given_arguments.targets or [target.name for target in TARGETS]
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     for target in TARGETS:
         if target.name in wanted:
             began = time.monotonic()
-            fuzzer = Fuzzer(target, given_arguments.seconds)
+            fuzzer = Fuzzer(target, given_arguments.seconds, given_arguments.seed)
             failure = fuzzer.run()
             failures += bool(failure)
             seconds = time.monotonic() - began
