@@ -428,6 +428,18 @@ def test_test_bed_ends_while_it_starts(tmp_path: Path) -> None:
     assert (process.returncode, output, [*tmp_path.iterdir()]) == (0, b"", [])
 
 
+def test_test_bed_ends_with_a_socket_as_standard_input() -> None:
+    """Node gives a child process a socket where other languages give it a pipe."""
+    ours, its = socket.socketpair()
+    command = [sys.executable, "-m", "gatehouse", "testbed", "--issuer-only"]
+    with ours, subprocess.Popen(command, stdin=its.fileno(), stdout=subprocess.PIPE) as process:
+        its.close()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["issuer"]
+        ours.close()
+        assert process.wait(60) == 0
+
+
 def test_ready_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(TestbedError, match=rf"does not start: {tmp_path}/a/b: no such file or directory"),

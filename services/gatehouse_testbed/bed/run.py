@@ -108,12 +108,15 @@ def _log_to(file: Path) -> None:
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
     """Stop when the program at the other end of the pipe closes it or ends, however that happens."""
-    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+    mode = os.fstat(0).st_mode
+    # What Node calls a pipe is a socket.
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         return
 
     def wait() -> None:
-        while os.read(0, 4096):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while os.read(0, 4096):
+                pass
         loop.call_soon_threadsafe(stopped.set)
 
     Thread(target=wait, daemon=True).start()
