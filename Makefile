@@ -42,7 +42,7 @@ test-compose: install  ## Start docker-compose.yml and test it from outside (nee
 test-interop: install  ## Call the services with grpcurl and with clients in Go and Node (needs Go and Node)
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
 
-test-testbed: install  ## Install the wheel in another environment and run examples/testbed there (CYCLES=200 for the long form)
+test-testbed: install  ## Install the wheel elsewhere, run examples/testbed there (needs Go, Node, Java, Maven; CYCLES=200)
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
 new-service: install  ## Add a service: make new-service NAME=billing

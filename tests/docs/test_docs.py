@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from gatehouse.cli._errors import MEANINGS
@@ -30,3 +31,18 @@ def test_every_threat_names_tests_that_exist() -> None:
     assert len(named) >= 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_code_of_the_examples_of_the_test_bed_is_in_their_files() -> None:
+    page = ROOT / "docs" / "testing-with-gatehouse.md"
+    quoted = re.findall(
+        r"\]\((\.\./examples/testbed/[^)]+\.\w+)\):\n\n```\w+\n(.*?)^```",
+        page.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert {Path(file).parts[3] for file, _ in quoted} == {"python", "go", "node", "java"}
+    for file, code in quoted:
+        content = (page.parent / file).read_text()
+        # A method is quoted without the indentation of its class.
+        indented = (textwrap.indent(code, " " * width) for width in (0, 2, 4))
+        assert any(one in content for one in indented), f"{file}\n{code}"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.protos import descriptor_set
-from tests.interop.foreign import ForeignClient, Missing, build_go, build_node
+from tests.interop.foreign import ForeignClient, build_go, build_node
 from tests.support.system import System, issuer_url, run_system
+from tests.support.toolchains import Missing
 from tools import grpcurl as grpcurl_tool
 
 BUILD = {"go": build_go, "node": build_node}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +12,11 @@ from typing import Any, Self
 
 import grpc
 
+from tests.support.toolchains import cached, find_tool, npm_ci, run_tool
+
 FOLDER = Path(__file__).parent
+NEEDS = "Go 1.26 and Node 20 or later"
 SECONDS = 60.0
-
-
-class Missing(Exception):
-    """A tool is missing, or a client cannot be built; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +112,10 @@ def build_go() -> list[str | Path]:
     Raises:
         Missing: Go is missing, or the client cannot be compiled.
     """
-    go = _tool("go")
+    go = find_tool("go", NEEDS)
 
     def build(folder: Path) -> None:
-        _run(folder, {"GOFLAGS": "-mod=readonly", "GOWORK": "off"}, go, "build", "-o", "client", ".")
+        run_tool(folder, {"GOFLAGS": "-mod=readonly", "GOWORK": "off"}, go, "build", "-o", "client", ".")
 
     return [_cached("go", build) / "client"]
 
@@ -131,42 +126,9 @@ def build_node() -> list[str | Path]:
     Raises:
         Missing: Node or npm is missing, or the packages cannot be installed.
     """
-    node, npm = _tool("node"), _tool("npm")
-
-    def build(folder: Path) -> None:
-        _run(folder, {}, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-
-    return [node, _cached("node", build) / "client.js"]
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise Missing(f"needs Go 1.26 and Node 20 or later; `{name}` is not installed")
-    return found
+    node, npm = find_tool("node", NEEDS), find_tool("npm", NEEDS)
+    return [node, _cached("node", lambda folder: npm_ci(folder, npm)) / "client.js"]
 
 
 def _cached(name: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder of a built client, outside of the checkout; its name has a hash of the sources."""
-    source = FOLDER / name
-    files = sorted(file for file in source.iterdir() if file.is_file())
-    digest = hashlib.sha256(b"\0".join(file.name.encode() + file.read_bytes() for file in files))
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gatehouse"
-    target = base / f"interop-{name}-{digest.hexdigest()[:16]}"
-    if not target.is_dir():
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=base) as made:
-            folder = Path(made) / name
-            shutil.copytree(source, folder)
-            build(folder)
-            folder.rename(target)
-    return target
-
-
-def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = " ".join(done.stderr.split())[:400] or "no output"
-        raise Missing(f"`{Path(command[0]).name} {' '.join(command[1:])}` failed: {said}")
+    return cached(f"interop-{name}", filter(Path.is_file, (FOLDER / name).iterdir()), build)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.foreign import Missing, build_go, build_node
+from tests.interop.foreign import build_go, build_node
+from tests.support.toolchains import Missing
 
 
 @pytest.mark.parametrize(("name", "build"), [("go", build_go), ("node", build_node)])

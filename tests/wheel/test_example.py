@@ -4,71 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import psutil
 import pytest
 
 from gatehouse_testbed.bed.client import run_testbed
-from gatehouse_testbed.environments import child_environment
 from tests.support.eventually import eventually
+from tests.wheel.conftest import Project
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples/testbed/python"
 # How often a test bed is started and stopped; `make test-testbed CYCLES=200` is the long form.
 CYCLES = int(os.environ.get("CYCLES", "5"))
-
-
-def pinned(*names: str) -> str:
-    """Return the lines of the lock file of the tests for these packages, with their hashes."""
-    text = (ROOT / "requirements/dev.txt").read_text()
-    blocks = re.findall(r"^[^\s#].*(?:\n    .*)*", text, re.MULTILINE)
-    return "\n".join(block for block in blocks if re.split(r"[=\[]", block)[0] in names)
-
-
-class Project:
-    """A project with its own environment, which has the wheel of this checkout."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "project"
-        shutil.copytree(EXAMPLE, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        venv.create(folder / "venv", with_pip=True)
-        self.python = folder / "venv/bin/python"
-        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-        subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-        tools = folder / "tools.txt"
-        tools.write_text(
-            pinned("pytest", "pytest-xdist", "execnet", "iniconfig", "packaging", "pluggy", "pygments")
-        )
-        self._pip("--require-hashes", "-r", str(ROOT / "requirements/testbed.txt"), "-r", str(tools))
-        (wheel,) = folder.glob("*.whl")
-        self._pip(str(wheel))
-
-    def _pip(self, *arguments: str) -> None:
-        command = [str(self.python), "-m", "pip", "install", "-q", "--no-deps", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
-    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the tests of the project."""
-        return subprocess.run(
-            [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-            cwd=self.folder,
-            env=child_environment(os.environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The example, outside the checkout."""
-    return Project(tmp_path_factory.mktemp("example"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "two processes"])
