@@ -13,6 +13,7 @@ _INHERITED = {
     "PYTHONPATH",
     "TMPDIR",
     "USER",
+    "XDG_CACHE_HOME",
     # Python itself may need these to start.
     "DYLD_FALLBACK_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",

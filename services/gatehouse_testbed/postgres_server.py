@@ -107,6 +107,8 @@ class PostgresServer:
             os.chown(path, self._account.uid, self._account.gid)
         arguments = [f"--pgdata={self.folder}", f"--username={OWNER}", f"--pwfile={password}", "--no-sync"]
         arguments += ["--auth=scram-sha-256", "--encoding=utf8", "--no-instructions"]
+        # The smallest possible: a segment takes its whole size on disk from the start.
+        arguments += ["--wal-segsize=1"]
         try:
             if self._spawn("initdb", arguments).wait() != 0:
                 raise self._failed()

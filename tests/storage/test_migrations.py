@@ -16,7 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from gatehouse.app.services import migration_branches
-from gatehouse.storage.migrations import MigrationBranch, MigrationError, check_migrations, migrate
+from gatehouse.storage.branches import MigrationBranch, MigrationError
+from gatehouse.storage.migrations import check_migrations, migrate
 from tests.support.database import LOGIN_ROLES, named, owner_url
 
 

@@ -14,7 +14,7 @@ from gatehouse.runtime import ServiceSpec
 from gatehouse.settings import ConfigurationError, Settings, setting_values
 
 if TYPE_CHECKING:
-    from gatehouse.storage.migrations import MigrationBranch
+    from gatehouse.storage.branches import MigrationBranch
 
 
 def _load() -> Iterator[tuple[str, ServiceSpec[Any]]]:
@@ -48,7 +48,7 @@ def configured_services(settings: Settings) -> list[ServiceSpec[Any]]:
 
 def migration_branches(role_prefix: str = "gatehouse") -> list[MigrationBranch]:
     """Return the migrations of all services, for login roles with this prefix."""
-    from gatehouse.storage.migrations import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
+    from gatehouse.storage.branches import MigrationBranch  # noqa: PLC0415 - other commands need no SQLAlchemy
 
     return [
         MigrationBranch(spec.name, spec.schema, spec.login_role(role_prefix)) for spec in SERVICES.values()

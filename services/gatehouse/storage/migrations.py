@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +19,7 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from gatehouse.settings import database_parameters
+from gatehouse.storage.branches import MigrationBranch, MigrationError, migrations_folder
 from gatehouse.storage.connecting import connection_parameters
 from gatehouse.storage.errors import refused_connection
 
@@ -71,36 +70,6 @@ _ROLE_CONFLICTS = (
     psycopg.errors.InternalError_,  # "tuple concurrently updated"
 )
 _ROLE_ATTEMPTS = 20
-
-
-class MigrationError(Exception):
-    """The migration failed; the message is one line that says why and how to fix it."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationBranch:
-    """The migrations of one service.
-
-    Attributes:
-        name: Name of the service and of its folder below `migrations/`.
-        schema: Schema of its tables and of its version table.
-        login_role: Role with which the service logs in.
-    """
-
-    name: str
-    schema: str
-    login_role: str
-
-
-def migrations_folder() -> Path:
-    """Return the folder of the scripts: beside `services/` in a checkout, beside the package in a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parents[1] / "migrations", package.parent / "gatehouse_migrations"):
-        if (folder / "env.py").is_file():
-            return folder
-    raise MigrationError(f"the migrations are missing beside {package}; reinstall Gatehouse")
 
 
 def _config(branch: MigrationBranch, connection: sa.Connection | None = None) -> Config:

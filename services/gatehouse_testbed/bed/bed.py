@@ -65,7 +65,8 @@ class Bed:
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
         self.methods: AbstractSet[str] = frozenset()
-        self._other_keys = SigningKeys.create()
+        # Creates a key when the first token is to be signed: one with RSA takes 50 ms.
+        self._other_keys = SigningKeys()
         # Faults of the database and resets take a while, and must not overlap.
         self._changing = asyncio.Lock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -78,14 +79,19 @@ async def _run(options: Options) -> None:
         if options.issuer_only:
             bed = await stack.enter_async_context(run_issuer_bed(realm, options.issuer_port))
         else:
-            # The services take most of the time to import.
-            from gatehouse_testbed.bed.database import cache_folder  # noqa: PLC0415
-            from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415
+            # An issuer alone needs neither a database nor the services.
+            from gatehouse_testbed.bed.database import cache_folder, run_database  # noqa: PLC0415
 
             folder = stack.enter_context(run_folder())
             _log_to(folder / "services.log")
-            cache = cache_folder(environment())
-            bed = await stack.enter_async_context(run_bed(realm, folder, options.issuer_port, cache))
+            private = folder / "private"
+            private.mkdir(mode=0o700)
+            database = await stack.enter_async_context(
+                run_database(folder / "pg", private / "postgres.log", cache_folder(environment()))
+            )
+            from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415 - see run_database
+
+            bed = await stack.enter_async_context(run_bed(realm, private, options.issuer_port, database))
         listener = listen(HOST, options.control_port)
         control_url = f"http://{HOST}:{listener.getsockname()[1]}"
         await stack.enter_async_context(serve_app(create_control_app(bed, control_url), listener))
@@ -93,6 +99,8 @@ async def _run(options: Options) -> None:
         if options.ready_file is not None:
             write_json(options.ready_file, document)
             stack.callback(options.ready_file.unlink, missing_ok=True)
+        gc.freeze()
+        gc.enable()
         with os.fdopen(output, "w", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(document)}\n")
         await asyncio.Event().wait()

@@ -14,7 +14,7 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse.runtime.process import Hooks
 from gatehouse_testbed.bed.bed import Bed, run_issuer_bed
-from gatehouse_testbed.bed.database import BedDatabase, run_database
+from gatehouse_testbed.bed.database import BedDatabase
 from gatehouse_testbed.bed.rpc import CallRecorder, FaultInterceptor
 from gatehouse_testbed.bed.services import run_services
 from gatehouse_testbed.bed.tokens import TokenRequest
@@ -30,28 +30,23 @@ API_CLIENT, ADMIN_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-admin-servic
 
 
 @asynccontextmanager
-async def run_bed(realm: Realm, folder: Path, issuer_port: int, cache: Path | None) -> AsyncIterator[Bed]:
+async def run_bed(realm: Realm, folder: Path, issuer_port: int, database: BedDatabase) -> AsyncIterator[Bed]:
     """Run a whole test bed until the context ends.
 
     Args:
         realm: Realm of the issuer.
-        folder: For its files.
+        folder: For its certificates.
         issuer_port: Port of the issuer, 0 for a free one.
-        cache: See run_database.
+        database: The migrated database.
 
     Raises:
         TestbedError: A part does not start.
     """
-    private = folder / "private"
-    private.mkdir(mode=0o700)
     async with AsyncExitStack() as stack:
         bed = await stack.enter_async_context(run_issuer_bed(realm, issuer_port))
-        tls = write_certificates(private)
+        tls = write_certificates(folder)
         targets = {name: f"{HOST}:{free_port()}" for name in SERVICES}
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
-        database = await stack.enter_async_context(
-            run_database(folder / "pg", private / "postgres.log", cache)
-        )
         names = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
         interceptor = FaultInterceptor(bed.faults, names)
         bed.methods = interceptor.methods

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gatehouse.runtime.doctor.result import Problem, Result, Status, attempt
 from gatehouse.runtime.spec import ServiceSpec
 from gatehouse.storage import Database
+from gatehouse.storage.branches import MigrationBranch
 from gatehouse.storage.errors import DatabaseUnavailable, failed_check
-from gatehouse.storage.migrations import MigrationBranch, pending_migrations
+from gatehouse.storage.migrations import pending_migrations
 
 _SESSION = """
     SELECT current_user, current_setting('server_version'), current_setting('transaction_read_only') = 'on'
