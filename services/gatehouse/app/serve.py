@@ -47,13 +47,14 @@ async def serve(
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(StopSignals(second_stops_at_once=parent is None))
 
+        if parent is not None:  # until the end, because it may also end the wait for the collector
+            stack.push_async_callback(cancel, asyncio.create_task(_follow(parent, signals)))
+
         async def close_telemetry() -> None:
             left = settings.server.drain_seconds - signals.seconds_since_first()
             await telemetry.aclose(max(left, MIN_EXPORT_SECONDS), signals.second)
 
         stack.push_async_callback(close_telemetry)
-        if parent is not None:
-            stack.push_async_callback(cancel, asyncio.create_task(_follow(parent, signals)))
         process = Process(settings, telemetry, load_policy().rules, stack)
         verifier_starting = asyncio.create_task(process.verifier.start())
         stack.push_async_callback(cancel, verifier_starting)
