@@ -25,7 +25,7 @@ pictures: install-testbed  ## Write docs/images/ from a real run
 	@$(BIN)/gatehouse demo --pictures docs/images
 
 test: install  ## Run the tests, with coverage (DURATIONS=1 lists the ten slowest)
-	@$(BIN)/python tools/test.py $(if $(DURATIONS),--durations=10)
+	@$(BIN)/python tools/test.py tests $(if $(DURATIONS),--durations=10)
 
 test-keycloak: install  ## Run the contract tests on a real Keycloak (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python -m pytest -q tests/issuers --issuer keycloak
@@ -42,7 +42,8 @@ test-compose: install  ## Start docker-compose.yml and test it from outside (nee
 test-interop: install  ## Call the services with grpcurl and with clients in Go and Node (needs Go and Node)
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
 
-test-testbed: install  ## Install the wheel elsewhere, run examples/testbed there (needs Go, Node, Java, Maven; CYCLES=200)
+test-testbed: install  ## Test the test bed, from a wheel and in examples/testbed, too (needs Go, Node, Java, Maven; CYCLES=200)
+	@$(BIN)/python tools/test.py tests/bed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
 new-service: install  ## Add a service: make new-service NAME=billing

@@ -34,6 +34,7 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
     "command",
     [
         "make test",
+        "make test-testbed",
         "make lint",
         "make chaos QUICK=1",
         "make test-interop",
