@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gatehouse.app.policy import load_policy
+from gatehouse.app.policy import policy_scopes
 from gatehouse.oauth import InvalidToken, MultiIssuerVerifier, PresentedToken
 from gatehouse.runtime.doctor import Result, Status
 from gatehouse.runtime.doctor.evidence import shown
@@ -104,7 +104,6 @@ async def diagnose_token(settings: Settings, text: str) -> IssuerReport:
         ConfigurationError: The CA file of an issuer cannot be used.
     """
     entries = settings.issuers
-    scopes = {scope for rule in load_policy().rules.values() for scope in rule.scopes}
     async with AsyncExitStack() as stack:
         http_for = HttpClients(entries, discard_telemetry().tracer, settings.tls.reload_seconds, stack)
         config = entries[0] if len(entries) == 1 else _issuer_of(text, entries, http_for)
@@ -114,7 +113,7 @@ async def diagnose_token(settings: Settings, text: str) -> IssuerReport:
         used = f"provider {config.provider}, mode {config.mode}, audience {audiences}"
         results = [Result("issuer: settings", Status.OK, used)]
         results += await check_issuer("issuer", config, http_for(config))
-        report = await check_token(config, http_for(config), text, scopes=scopes)
+        report = await check_token(config, http_for(config), text, scopes=policy_scopes())
     return IssuerReport(config.issuer, [*results, *report.results], report.caller)
 
 

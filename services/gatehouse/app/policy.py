@@ -32,6 +32,11 @@ def load_policy() -> Policy:
     return Policy.of(methods, methods)
 
 
+def policy_scopes() -> frozenset[str]:
+    """Return all scopes that access rules require."""
+    return frozenset(scope for rule in load_policy().rules.values() for scope in rule.scopes)
+
+
 def policy_rows() -> list[PolicyRow]:
     """Return a row for each RPC, by service, in the order of the protos."""
     policy = load_policy()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from gatehouse.app.policy import load_policy
+from gatehouse.app.policy import policy_scopes
 from gatehouse.cli._client_options import ClientOptions
 from gatehouse.cli._issuer_errors import issuer_errors
 from gatehouse.cli._token import password_of
@@ -125,7 +125,7 @@ def with_scope(registration: Registration, profile: Profile) -> Registration:
         return registration
     scopes = {"openid"}
     if registration.issuer == profile.issuer:
-        scopes |= {scope for rule in load_policy().rules.values() for scope in rule.scopes}
+        scopes |= policy_scopes()
     return registration.model_copy(update={"scope": " ".join(sorted(scopes))})
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gatehouse.app.policy import load_policy
+from gatehouse.app.policy import policy_scopes
 from gatehouse.cli._errors import print_error
 from gatehouse.cli._issuer_errors import issuer_errors
 from gatehouse.cli._prompt import ask_secret
@@ -67,10 +67,8 @@ async def obtain_token(
     """
     async with issuer_client(profile) as issuer:
         if user is not None:
-            everything = {scope for rule in load_policy().rules.values() for scope in rule.scopes}
-            response = await issuer.user_token(
-                user, password, " ".join(sorted(everything)) if scope is None else scope
-            )
+            everything = " ".join(sorted(policy_scopes()))
+            response = await issuer.user_token(user, password, everything if scope is None else scope)
         elif scope is not None:
             response = await issuer.client_token(client or "", scope)
         else:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatehouse.client.authorization_request import AuthorizationRequest
     from gatehouse.client.browser_login import login_in_browser
     from gatehouse.client.call_credentials import NO_TOKEN, TokenCallCredentials
     from gatehouse.client.channel import connect
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_TOKEN",
+    "AuthorizationRequest",
     "ClientAuth",
     "ClientCredentials",
     "ClientSecretBasic",
@@ -82,6 +84,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AuthorizationRequest": "authorization_request",
     "ClientAuth": "client_auth",
     "ClientCredentials": "client_credentials",
     "ClientSecretBasic": "client_auth",

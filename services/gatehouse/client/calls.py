@@ -77,7 +77,7 @@ async def call_each(
     Args:
         channel: A channel to the service.
         method: The RPC.
-        requests: The requests; one for an RPC that does not stream them.
+        requests: The requests; one for an RPC that does not stream them. Bytes are sent as they are.
         on_response: Called with each response.
         token: Access token to send.
         limit: Number of responses after which to cancel a stream; 0 for no limit.
@@ -130,13 +130,17 @@ def _start(
     }[method.client_streaming, method.server_streaming]
     stub = open_stub(
         f"/{method.containing_service.full_name}/{method.name}",
-        request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+        request_serializer=_serialize,
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
     argument: Any = requests
     if isinstance(requests, Sequence):
         argument = list(requests) if method.client_streaming else requests[0]
     return stub(argument, metadata=metadata, timeout=timeout)
+
+
+def _serialize(request: Any) -> bytes:
+    return request if isinstance(request, bytes) else bytes(request.SerializeToString())
 
 
 async def _responses(call: Any, method: MethodDescriptor, limit: int) -> AsyncIterator[Any]:
