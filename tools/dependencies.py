@@ -77,7 +77,11 @@ def importers(folder: Path, modules: Mapping[str, str]) -> dict[str, list[Path]]
 def main() -> None:
     """Print one line for each runtime dependency: its group, its name, where it is imported."""
     modules = owners()
-    for group, package in (("production", "gatehouse"), ("testbed", "gatehouse_testbed")):
+    for group, package in (
+        ("production", "gatehouse"),
+        ("console", "gatehouse_console"),
+        ("testbed", "gatehouse_testbed"),
+    ):
         found = importers(SERVICES / package, modules)
         for name in map(name_of, groups()[group]):
             places = [str(path.relative_to(SERVICES)) for path in found.get(name, [])]

@@ -38,7 +38,7 @@ def main() -> None:
     runtime = project["project"]["dependencies"]
     groups = project["dependency-groups"]
     extras = project["project"]["optional-dependencies"]
-    testbed = [*runtime, *extras["testbed"], "editables", "hatchling"]
+    testbed = [*runtime, *extras["console"], *extras["testbed"], "editables", "hatchling"]
     dev = [*testbed, *extras["keyring"], *groups["dev"]]
     locked = _compile("dev", dev)
     _compile("testbed", testbed, locked)

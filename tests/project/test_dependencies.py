@@ -13,6 +13,7 @@ SECTIONS = {
     "Production": "production",
     "Keyring": "keyring",
     "Testbed": "testbed",
+    "Console": "console",
     "Dev": "dev",
     "Docs": "docs",
     "SBOM": "sbom",
@@ -51,7 +52,12 @@ def test_page_lists_the_dependencies_of_each_group() -> None:
 
 @pytest.mark.parametrize(
     ("group", "package"),
-    [("production", "gatehouse"), ("keyring", "gatehouse"), ("testbed", "gatehouse_testbed")],
+    [
+        ("production", "gatehouse"),
+        ("keyring", "gatehouse"),
+        ("console", "gatehouse_console"),
+        ("testbed", "gatehouse_testbed"),
+    ],
 )
 def test_every_runtime_dependency_is_imported(group: str, package: str, modules: dict[str, str]) -> None:
     found = importers(SERVICES / package, modules)
@@ -62,7 +68,11 @@ def test_every_runtime_dependency_is_imported(group: str, package: str, modules:
 
 @pytest.mark.parametrize(
     ("package", "allowed"),
-    [("gatehouse", ["production", "keyring"]), ("gatehouse_testbed", ["production", "testbed"])],
+    [
+        ("gatehouse", ["production", "keyring"]),
+        ("gatehouse_console", ["production", "console"]),
+        ("gatehouse_testbed", ["production", "testbed"]),
+    ],
 )
 def test_package_imports_only_what_its_groups_declare(
     package: str, allowed: list[str], modules: dict[str, str]

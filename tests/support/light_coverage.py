@@ -20,6 +20,7 @@ WITHOUT_DATABASE = (
     "app/test_issuer_check",
     "cli/",
     "client/",
+    "console/",
     "docs/",
     "fuzz/",
     "hostile/",

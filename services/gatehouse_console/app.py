@@ -1,0 +1,84 @@
+"""The web application: routes, errors, and what lives as long as it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from gatehouse.client.profile import Profile
+from gatehouse.client.registration import open_client, registration_in
+from gatehouse_console.config import Origin
+from gatehouse_console.guard import Guard
+from gatehouse_console.matrix_pages import MatrixPages
+from gatehouse_console.problems import Problem, SignInRequired
+from gatehouse_console.sessions import Sessions
+from gatehouse_console.sign_in import SignIn
+from gatehouse_console.site import Site, load_templates
+
+_STATIC = Path(__file__).parent / "static"
+
+
+@asynccontextmanager
+async def open_app(profile: Profile, origin: Origin) -> AsyncIterator[ASGIApp]:
+    """Open the application; it is usable until the context ends.
+
+    Args:
+        profile: The system to show.
+        origin: Where browsers find the console.
+
+    Raises:
+        ConfigurationError: The CA file of the profile cannot be used.
+    """
+    async with open_client(registration_in(profile), proxy=profile.proxy_url) as client:
+        site = Site(origin, profile, client, Sessions(origin), load_templates())
+        yield _create(site)
+
+
+def _create(site: Site) -> ASGIApp:
+    form_targets: set[str] = set()
+
+    async def on_problem(request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, Problem)  # noqa: S101 - by its registration below
+        return site.page(request, "problem.html", problem.status, title=problem.title, text=problem.text)
+
+    async def on_sign_in_required(request: Request, error: Exception) -> Response:
+        return_to = quote(request.url.path) if request.method == "GET" else "/"
+        ended = isinstance(error, SignInRequired) and error.ended
+        # The front page is for everybody; without a session it is this one.
+        status = 401 if ended or return_to != "/" else 200
+        return site.page(request, "welcome.html", status, return_to=return_to, ended=ended)
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers = (error.headers if isinstance(error, HTTPException) else None) or {}
+        text = "There is no such page." if status == HTTPStatus.NOT_FOUND else "Open the page again."
+        page = site.page(request, "problem.html", status, title=HTTPStatus(status).phrase, text=text)
+        page.headers.update(headers)
+        return page
+
+    app = Starlette(
+        routes=[
+            *MatrixPages(site).routes(),
+            *SignIn(site, form_targets).routes(),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        exception_handlers={
+            Problem: on_problem,
+            SignInRequired: on_sign_in_required,
+            HTTPException: on_http_error,
+            Exception: on_http_error,
+        },
+    )
+    # Around everything, so that responses to unexpected errors have its headers too.
+    return Guard(app, site.origin, form_targets)

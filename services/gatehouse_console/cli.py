@@ -1,0 +1,54 @@
+"""The command that the console adds to `gatehouse`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from gatehouse.app.profile import load_full_profile
+from gatehouse.cli import ReadyFile
+from gatehouse.settings import ConfigurationError, is_loopback
+
+# What the extra `console` installs; docs/dependencies.md.
+_EXTRA = ("jinja2", "starlette", "uvicorn")
+
+
+def console(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8090,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="URL at which browsers find the console, such as that of a proxy with TLS; required if it "
+            "listens on other addresses than loopback."
+        ),
+    ] = None,
+    ready_file: ReadyFile = None,
+) -> int:
+    """Run the web console: who may call what, and why not.
+
+    It shows the system of the profile. Users sign in at its issuer with the console client of the profile.
+    The redirect URIs of that client must include the URL of the console with the path /callback.
+
+    Examples:
+      gatehouse console
+
+      gatehouse console --host 0.0.0.0 --url https://console.example.com
+    """
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)}: not installed; run pip install 'gatehouse[console]'")
+    if url is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"--host {host}: not a loopback address, so browsers need HTTPS; put a proxy with TLS in front, "
+            "and give its URL with --url"
+        )
+    from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_console.config import Origin  # noqa: PLC0415
+    from gatehouse_console.serve import serve  # noqa: PLC0415
+
+    origin = Origin.parse(url) if url is not None else None
+    return run_loop(serve(load_full_profile(), host, port, origin, ready_file))

@@ -1,0 +1,68 @@
+"""Where the console is, as browsers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gatehouse.settings import ConfigurationError, is_loopback, url_error
+
+CALLBACK_PATH = "/callback"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The origin of the console (RFC 6454), such as `http://127.0.0.1:8090`.
+
+    Attributes:
+        url: Scheme, host and port, without a slash at the end.
+    """
+
+    url: str
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        """Return the origin of a URL without a path.
+
+        Raises:
+            ConfigurationError: It is not one, or has plain HTTP although it is not on loopback.
+        """
+        url = url.removesuffix("/")
+        problem = url_error(url, allow_http=False)
+        if problem == "url_not_https":
+            raise ConfigurationError(
+                f"--url {url}: plain HTTP does not protect cookies, so it is for loopback addresses only; "
+                "put a proxy with TLS in front, and give its https URL"
+            )
+        parts = urlsplit(url)
+        if problem or parts.path or parts.query or parts.netloc != parts.netloc.lower():
+            raise ConfigurationError(
+                f"--url {url}: not the origin of a website; give scheme, host in lower case and port, such "
+                "as https://console.example.com"
+            )
+        return cls(url)
+
+    @property
+    def host(self) -> str:
+        """Host and port, as in the header `Host`."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers use HTTPS."""
+        return self.url.startswith("https:")
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where the issuer sends browsers back to, after a login and after a logout."""
+        return f"{self.url}{CALLBACK_PATH}"
+
+    def is_alias(self, host: str) -> bool:
+        """Return whether a header `Host` names this port on loopback by another name, such as `localhost`."""
+        name, _, port = host.rpartition(":")
+        own, _, own_port = self.host.rpartition(":")
+        return port == own_port and is_loopback(name) and is_loopback(own)
+
+    def cookie(self, name: str) -> str:
+        """Return the name of a cookie; with its prefix, browsers accept it over HTTPS from this host only."""
+        return f"__Host-gatehouse-{name}" if self.is_https else f"gatehouse-{name}"

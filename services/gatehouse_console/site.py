@@ -1,0 +1,108 @@
+"""What all pages share: the profile, the client at the issuer, the sessions and the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from gatehouse.client import LoginRequired, OAuthClient
+from gatehouse.client.profile import Profile
+from gatehouse.oauth import OAuthError
+from gatehouse_console.config import Origin
+from gatehouse_console.forms import read_form
+from gatehouse_console.problems import Problem, SignInRequired, problem_of
+from gatehouse_console.sessions import Session, Sessions
+
+# Path and name of each page in the header.
+PAGES = (("/", "Access matrix"),)
+
+
+def load_templates() -> jinja2.Environment:
+    """Return the templates. Every value is escaped, and an unknown name is an error."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("gatehouse_console"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["clock_time"] = lambda seconds: f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
+    return templates
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running console.
+
+    Attributes:
+        origin: Where it is.
+        profile: Where the services and the issuer are.
+        client: The client of the console at the issuer.
+        sessions: Who is signed in.
+        templates: See load_templates.
+    """
+
+    origin: Origin
+    profile: Profile
+    client: OAuthClient
+    sessions: Sessions
+    templates: jinja2.Environment
+
+    def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+        """Return a page."""
+        shared = {
+            "session": self.sessions.find(request),
+            "path": request.url.path,
+            "profile": self.profile,
+            "pages": PAGES,
+            "on_loopback": not self.origin.is_https,
+        }
+        return HTMLResponse(self.templates.get_template(template).render(shared | values), status)
+
+    def session(self, request: Request) -> Session:
+        """Return the session of a browser.
+
+        Raises:
+            SignInRequired: There is none.
+        """
+        session = self.sessions.find(request)
+        if session is None:
+            raise SignInRequired
+        return session
+
+    async def token(self, session: Session) -> str:
+        """Return the access token of a session.
+
+        Raises:
+            SignInRequired: The issuer has ended its login.
+            Problem: The issuer does not respond.
+        """
+        try:
+            return await session.tokens.token()
+        except LoginRequired:
+            self.sessions.end(session)
+            raise SignInRequired(ended=True) from None
+        except OAuthError as error:
+            raise problem_of(error, self.profile.issuer) from None
+
+    async def form(self, request: Request) -> tuple[Session, Mapping[str, str]]:
+        """Return the session of a browser and the form that it has sent.
+
+        Raises:
+            SignInRequired: See `session`.
+            Problem: The form is malformed, or is not of this session.
+        """
+        session, form = self.session(request), await read_form(request)
+        if not session.owns(form.get("csrf", "")):
+            raise Problem(
+                403,
+                "Not a form of this session",
+                "You have signed in since this page was opened. Open it again.",
+            )
+        return session, form
