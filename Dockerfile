@@ -59,6 +59,10 @@ FROM base AS testbed
 COPY --from=dependencies /opt/gatehouse /opt/gatehouse
 COPY --from=testbed-dependencies /overlay /opt/gatehouse
 COPY --from=testbed-build /overlay /opt/gatehouse
+# The control API answers when everything runs.
+HEALTHCHECK --interval=3s --timeout=10s --start-period=1m --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8081/clock', timeout=5)"]
+CMD ["testbed", "--host", "0.0.0.0", "--default-ports"]
 
 FROM base AS runtime
 COPY --from=dependencies /opt/gatehouse /opt/gatehouse

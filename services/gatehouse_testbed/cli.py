@@ -126,6 +126,14 @@ def bed(
     ready_file: Annotated[
         Path | None, typer.Option(help="Also write the description to this file when all is ready.")
     ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    name: Annotated[
+        str | None,
+        typer.Option(help="Host name by which clients reach it; localhost if it listens on all addresses."),
+    ] = None,
+    default_ports: Annotated[
+        bool, typer.Option("--default-ports", help="Use the same ports every time, instead of free ones.")
+    ] = False,
     control_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the API; 0 for a free one.")
     ] = 0,
@@ -140,20 +148,24 @@ def bed(
 
     Prints one line of JSON with all addresses, certificates and secrets when it is ready. `control_url` in it
     is an HTTP API for tokens, faults, the clock, recorded calls and reset. The command ends on SIGTERM, and
-    at the end of standard input if that is a pipe.
+    at the end of standard input if that is a pipe or a socket.
 
     Examples:
       gatehouse testbed --ready-file testbed.json
 
       gatehouse testbed --issuer-only --issuer-port 8080
+
+      gatehouse testbed --host 0.0.0.0 --default-ports
     """
     require_extra()
     # What is imported stays; looking for garbage in it takes a tenth of the time to start.
     gc.disable()
     from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
+    from gatehouse_testbed.bed.addresses import Addresses  # noqa: PLC0415
     from gatehouse_testbed.bed.run import Options, run_testbed  # noqa: PLC0415
 
-    options = Options(realm, ready_file, control_port, issuer_port, issuer_only)
+    addresses = Addresses.create(host, name, control_port, issuer_port, default_ports=default_ports)
+    options = Options(realm, ready_file, addresses, issuer_only)
     return run_loop(run_testbed(options))
 
 

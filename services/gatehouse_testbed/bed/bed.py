@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from gatehouse.client.profile import Profile
+from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.clock import MovableClock
 from gatehouse_testbed.bed.faults import AnyFault, DatabaseFault, Faults, IssuerFault, RpcFault
 from gatehouse_testbed.bed.issuer import IssuerApp
@@ -17,10 +18,10 @@ from gatehouse_testbed.bed.records import RecordedCall
 from gatehouse_testbed.bed.tokens import TokenFactory
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
-from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen, serve_app
 
 MAX_CALLS = 10_000
+DISCOVERY_PATH = "/.well-known/openid-configuration"
 _UNKNOWN_METHOD = "the services have no such RPC; name it as package.Service/Method or Method"
 
 
@@ -44,13 +45,14 @@ class Bed:
     """A running test bed.
 
     Args:
-        profile: Where everything is, and the secrets of the realm.
+        profile: Where everything is for the test bed itself, and the secrets of the realm.
         issuer: The issuer.
         clock: Clock of issuer and services.
         faults: The faults that are in effect.
 
     Attributes:
         calls: The calls that the services received, the newest MAX_CALLS of them.
+        targets: gRPC target of each service for clients, by its name.
         users: Id of the entry of each user of the realm, by user name.
         database: The database; None if there are no services.
         methods: The RPCs of the services, as `package.Service/Method`.
@@ -62,6 +64,7 @@ class Bed:
         self.clock = clock
         self.faults = faults
         self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
+        self.targets: Mapping[str, str] = {}
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
         self.methods: AbstractSet[str] = frozenset()
@@ -139,23 +142,27 @@ class Bed:
 
 
 @asynccontextmanager
-async def run_issuer_bed(realm: Realm, port: int) -> AsyncIterator[Bed]:
+async def run_issuer_bed(realm: Realm, addresses: Addresses) -> AsyncIterator[Bed]:
     """Run a test bed that is only an issuer, until the context ends.
 
     Args:
         realm: Its realm.
-        port: Port of the issuer, 0 for a free one.
+        addresses: Where it listens.
 
     Raises:
         TestbedError: The port is taken.
     """
     clock, faults = MovableClock(), Faults()
-    listener = listen(HOST, port)
-    base_url = f"http://{HOST}:{listener.getsockname()[1]}"
-    issuer = IssuerApp(realm, base_url, clock, faults)
+    listener = listen(addresses.host, addresses.issuer)
+    port = listener.getsockname()[1]
+    base_url, local_url = addresses.url(port), addresses.local_url(port)
+    issuer = IssuerApp(realm, base_url, clock, faults, local_url)
     profile = Profile.model_validate(
         {
             "issuer": f"{base_url}/realms/{realm.name}",
+            "discovery_url": None
+            if local_url == base_url
+            else f"{local_url}/realms/{realm.name}{DISCOVERY_PATH}",
             "clients": {c.client_id: c.secret for c in realm.clients.values() if c.secret},
             "passwords": {u.username: u.password for u in realm.users.values() if u.password},
         }

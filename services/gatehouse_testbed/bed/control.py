@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query
 from fastapi.exceptions import RequestValidationError
@@ -83,7 +84,7 @@ def describe(bed: Bed, control_url: str) -> BedDescription:
     return BedDescription(
         control_url=control_url,
         issuer=profile.issuer,
-        targets=profile.targets,
+        targets=dict(bed.targets),
         ca_file=str(authority or ""),
         ca_certificate="" if authority is None else authority.read_text(encoding="ascii"),
         users=dict(bed.users),
@@ -213,7 +214,9 @@ def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
         dependencies=[Depends(_refuse_web_pages)],
     )
     # A web page that a browser shows must not control it by DNS rebinding.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", urlsplit(control_url).hostname or ""]
+    )
     app.add_exception_handler(RequestValidationError, _not_as_described)
     app.add_exception_handler(UnknownName, _unknown)
     app.add_exception_handler(ValueError, _invalid)

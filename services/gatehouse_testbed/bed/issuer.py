@@ -36,14 +36,23 @@ class IssuerApp:
 
     Args:
         realm: Its realm, which is never changed: the issuer works on a copy.
-        base_url: URL of the server.
+        base_url: URL of the server for clients.
         clock: Its clock.
         faults: The faults that are in effect.
+        local_url: See create_app.
     """
 
-    def __init__(self, realm: Realm, base_url: str, clock: MovableClock, faults: Faults) -> None:
+    def __init__(
+        self,
+        realm: Realm,
+        base_url: str,
+        clock: MovableClock,
+        faults: Faults,
+        local_url: str | None = None,
+    ) -> None:
         self._realm = realm
         self._base_url = base_url
+        self._local_url = local_url
         self._clock = clock
         self._faults = faults
         self._keys = SigningKeys.create()
@@ -55,6 +64,7 @@ class IssuerApp:
         self._app: Starlette = create_app(
             self._realm.model_copy(deep=True),
             base_url=self._base_url,
+            local_url=self._local_url,
             clock=self._clock.time,
             keys=self._keys.copy(),
         )

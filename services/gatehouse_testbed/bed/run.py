@@ -17,11 +17,11 @@ from threading import Thread
 
 from gatehouse.runtime.files import write_json
 from gatehouse.settings import environment
+from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.bed import run_issuer_bed
 from gatehouse_testbed.bed.control import create_control_app, describe
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
-from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.web import listen, serve_app
 
@@ -33,15 +33,13 @@ class Options:
     Attributes:
         realm: Realm file of the issuer; the bundled one if None.
         ready_file: Also gets the description.
-        control_port: Port of the control API, 0 for a free one.
-        issuer_port: Port of the issuer, 0 for a free one.
+        addresses: Where it listens.
         issuer_only: Whether to run the issuer without services.
     """
 
     realm: Path | None
     ready_file: Path | None
-    control_port: int
-    issuer_port: int
+    addresses: Addresses
     issuer_only: bool
 
 
@@ -77,7 +75,7 @@ async def _run(options: Options) -> None:
     async with AsyncExitStack() as stack:
         output = os.dup(1)
         if options.issuer_only:
-            bed = await stack.enter_async_context(run_issuer_bed(realm, options.issuer_port))
+            bed = await stack.enter_async_context(run_issuer_bed(realm, options.addresses))
         else:
             # An issuer alone needs neither a database nor the services.
             from gatehouse_testbed.bed.database import cache_folder, run_database  # noqa: PLC0415
@@ -91,9 +89,9 @@ async def _run(options: Options) -> None:
             )
             from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415 - see run_database
 
-            bed = await stack.enter_async_context(run_bed(realm, private, options.issuer_port, database))
-        listener = listen(HOST, options.control_port)
-        control_url = f"http://{HOST}:{listener.getsockname()[1]}"
+            bed = await stack.enter_async_context(run_bed(realm, private, options.addresses, database))
+        listener = listen(options.addresses.host, options.addresses.control)
+        control_url = options.addresses.url(listener.getsockname()[1])
         await stack.enter_async_context(serve_app(create_control_app(bed, control_url), listener))
         document = describe(bed, control_url).model_dump()
         if options.ready_file is not None:

@@ -13,16 +13,17 @@ import grpc
 from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse.runtime.process import Hooks
-from gatehouse_testbed.bed.bed import Bed, run_issuer_bed
+from gatehouse_testbed.bed.addresses import Addresses
+from gatehouse_testbed.bed.bed import DISCOVERY_PATH, Bed, run_issuer_bed
 from gatehouse_testbed.bed.database import BedDatabase
 from gatehouse_testbed.bed.rpc import CallRecorder, FaultInterceptor
 from gatehouse_testbed.bed.services import run_services
 from gatehouse_testbed.bed.tokens import TokenRequest
-from gatehouse_testbed.certificates import TlsFiles, write_certificates
+from gatehouse_testbed.certificates import LOOPBACK, TlsFiles, write_certificates
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer.realm import Realm
-from gatehouse_testbed.ports import HOST, free_port
+from gatehouse_testbed.ports import free_port
 from gatehouse_testbed.tour.services import open_services
 
 SERVING_SECONDS = 60.0
@@ -30,22 +31,26 @@ API_CLIENT, ADMIN_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-admin-servic
 
 
 @asynccontextmanager
-async def run_bed(realm: Realm, folder: Path, issuer_port: int, database: BedDatabase) -> AsyncIterator[Bed]:
+async def run_bed(
+    realm: Realm, folder: Path, addresses: Addresses, database: BedDatabase
+) -> AsyncIterator[Bed]:
     """Run a whole test bed until the context ends.
 
     Args:
         realm: Realm of the issuer.
         folder: For its certificates.
-        issuer_port: Port of the issuer, 0 for a free one.
+        addresses: Where it listens.
         database: The migrated database.
 
     Raises:
         TestbedError: A part does not start.
     """
     async with AsyncExitStack() as stack:
-        bed = await stack.enter_async_context(run_issuer_bed(realm, issuer_port))
-        tls = write_certificates(folder)
-        targets = {name: f"{HOST}:{free_port()}" for name in SERVICES}
+        bed = await stack.enter_async_context(run_issuer_bed(realm, addresses))
+        tls = write_certificates(folder, sorted({*LOOPBACK, addresses.local, addresses.name}))
+        ports = {name: addresses.services.get(name) or free_port() for name in SERVICES}
+        bed.targets = {name: f"{addresses.name}:{port}" for name, port in ports.items()}
+        targets = {name: f"{addresses.local}:{port}" for name, port in ports.items()}
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
         names = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
         interceptor = FaultInterceptor(bed.faults, names)
@@ -56,7 +61,7 @@ async def run_bed(realm: Realm, folder: Path, issuer_port: int, database: BedDat
             interceptors=(interceptor,),
             observers=(CallRecorder(bed.calls, names, bed.clock.time),),
         )
-        sections = _sections(realm, bed.profile, tls, database.urls())
+        sections = _sections(realm, bed.profile, addresses.host, tls, database.urls())
         await stack.enter_async_context(run_services(sections, hooks))
         await asyncio.gather(
             *(wait_for_health(bed.profile, name, serving=True, seconds=SERVING_SECONDS) for name in SERVICES)
@@ -91,7 +96,9 @@ async def _keep_as_new(bed: Bed, database: BedDatabase) -> None:
     bed.issuer.requests.clear()
 
 
-def _sections(realm: Realm, profile: Profile, tls: TlsFiles, urls: Mapping[str, str]) -> dict[str, Any]:
+def _sections(
+    realm: Realm, profile: Profile, host: str, tls: TlsFiles, urls: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the settings of the services."""
 
     def secret(client_id: str) -> str:
@@ -100,6 +107,8 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles, urls: Mapping[str, 
             raise TestbedError(f"realm {realm.name}: client {client_id} is missing; the services need it")
         return client.secret
 
+    discovery_url = profile.discovery_url or f"{profile.issuer}{DISCOVERY_PATH}"
+    issuer = discovery_url.removesuffix(DISCOVERY_PATH)
     sections: dict[str, Any] = {
         name: {"port": int(target.rpartition(":")[2]), "database_url": urls[name]}
         for name, target in profile.targets.items()
@@ -108,7 +117,8 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles, urls: Mapping[str, 
         "client": {"client_id": ADMIN_CLIENT, "client_secret": secret(ADMIN_CLIENT)},
         "users_target": profile.targets["users"],
         "role_sync": {
-            "admin_url": profile.issuer.replace("/realms/", "/admin/realms/"),
+            "admin_url": issuer.replace("/realms/", "/admin/realms/"),
+            "allow_http": True,
             "client_secret": secret(ROLE_CLIENT),
         },
     }
@@ -116,6 +126,8 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles, urls: Mapping[str, 
         "issuers": [
             {
                 "issuer": profile.issuer,
+                "discovery_url": profile.discovery_url,
+                "allow_http": True,
                 "audience": API_CLIENT,
                 "client_id": API_CLIENT,
                 "client_secret": secret(API_CLIENT),
@@ -125,6 +137,7 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles, urls: Mapping[str, 
             }
         ],
         "server": {
+            "host": host,
             "reflection": True,
             "drain_seconds": 0,
             "recheck_seconds": 0.2,

@@ -28,28 +28,36 @@ from gatehouse_testbed.issuer.tokens import OPENID, Tokens
 class _Endpoints:
     """The endpoints of one realm that are not for browsers."""
 
-    def __init__(self, server: IssuerServer, protocol_url: str) -> None:
+    def __init__(self, server: IssuerServer, protocol_url: str, local_url: str, path: str) -> None:
         self._server = server
         self._tokens = server.tokens
         self._realm = server.tokens.realm
         self._protocol_url = protocol_url
+        self._local_url = local_url
+        self._path = path
 
-    async def discovery(self, _: Request) -> Response:
-        """Return the metadata (OpenID Connect Discovery 1.0, RFC 8414)."""
+    async def discovery(self, request: Request) -> Response:
+        """Return the metadata (OpenID Connect Discovery 1.0, RFC 8414).
+
+        In the answer at the local URL, all endpoints that are not for browsers are there, as in Keycloak with
+        KC_HOSTNAME_BACKCHANNEL_DYNAMIC.
+        """
         base = self._protocol_url
+        is_local = f"http://{request.headers.get('host', '')}" == self._local_url
+        direct = f"{self._local_url}{self._path}" if is_local else base
         methods, algorithms = CLIENT_AUTH_METHODS, ASSERTION_ALGORITHMS
         scopes = [scope.name for scope in self._realm.scopes.values() if scope.in_token]
         return JSONResponse(
             {
                 "issuer": self._tokens.issuer,
                 "authorization_endpoint": f"{base}/auth",
-                "token_endpoint": f"{base}/token",
+                "token_endpoint": f"{direct}/token",
                 "device_authorization_endpoint": f"{base}/auth/device",
-                "introspection_endpoint": f"{base}/token/introspect",
-                "userinfo_endpoint": f"{base}/userinfo",
+                "introspection_endpoint": f"{direct}/token/introspect",
+                "userinfo_endpoint": f"{direct}/userinfo",
                 "end_session_endpoint": f"{base}/logout",
-                "jwks_uri": f"{base}/certs",
-                "revocation_endpoint": f"{base}/revoke",
+                "jwks_uri": f"{direct}/certs",
+                "revocation_endpoint": f"{direct}/revoke",
                 "grant_types_supported": [
                     "authorization_code",
                     "client_credentials",
@@ -128,6 +136,7 @@ def create_app(
     realm: Realm,
     *,
     base_url: str,
+    local_url: str | None = None,
     clock: Callable[[], float] = time.time,
     admin_password: str | None = None,
     keys: SigningKeys | None = None,
@@ -137,6 +146,7 @@ def create_app(
     Args:
         realm: Its realm.
         base_url: URL of the server, such as `http://127.0.0.1:8080`.
+        local_url: URL of the server for clients on the same machine; the same if None.
         clock: Seconds since the epoch.
         admin_password: Password of `admin` for the admin API. If None there is no such user, and only service
             accounts with roles of `realm-management` can use the API.
@@ -148,8 +158,9 @@ def create_app(
     issuer = f"{base_url.rstrip('/')}/realms/{realm.name}"
     protocol_url = f"{issuer}/protocol/openid-connect"
     server = IssuerServer(Tokens(realm, issuer, keys or SigningKeys.create(), Sessions(), clock))
-    endpoints, login = _Endpoints(server, protocol_url), Login(server, issuer, protocol_url)
+    login = Login(server, issuer, protocol_url)
     root, protocol = f"/realms/{realm.name}", f"/realms/{realm.name}/protocol/openid-connect"
+    endpoints = _Endpoints(server, protocol_url, (local_url or base_url).rstrip("/"), protocol)
     routes = [
         Route(root, endpoints.about),
         Route(f"{root}/.well-known/openid-configuration", endpoints.discovery),
