@@ -25,6 +25,7 @@ from gatehouse_console.problems import Problem, SignInRequired
 from gatehouse_console.sessions import Sessions
 from gatehouse_console.sign_in import SignIn
 from gatehouse_console.site import Site, load_templates
+from gatehouse_console.token_pages import TokenPages
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -70,6 +71,7 @@ def _create(site: Site) -> ASGIApp:
     app = Starlette(
         routes=[
             *MatrixPages(site).routes(),
+            *TokenPages(site).routes(),
             *SignIn(site, form_targets).routes(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],

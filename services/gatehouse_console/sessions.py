@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -96,6 +96,25 @@ class Sessions:
         )
         self._sessions[session.id] = session
         return session
+
+    def renew(self, client: OAuthClient, session: Session) -> tuple[Session, Callable[[], None]]:
+        """Have a session refresh its access token at its next use although it is valid.
+
+        Returns:
+            The session, and what makes the present token usable again if it cannot be refreshed.
+        """
+        login, store = session.login, session.store
+        due = None if login is None else replace(login, expires_at=0.0)
+        store.save(due)
+        renewed = replace(session, tokens=TokenManager(Refresh(client, store)))
+        self._sessions[session.id] = renewed
+
+        def undo() -> None:
+            if store.load() is due:  # no other request has refreshed it
+                store.save(login)
+            self._sessions[session.id] = session
+
+        return renewed, undo
 
     def end(self, session: Session | None) -> None:
         """End a session."""

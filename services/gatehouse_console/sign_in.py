@@ -67,7 +67,8 @@ class SignIn:
 
     async def begin(self, request: Request) -> Response:
         """Send the browser to the issuer."""
-        site, return_to = self._site, read_query(request).get("return_to", "/")
+        site, query = self._site, read_query(request)
+        return_to = query.get("return_to", "/")
         scope = " ".join(["openid", *sorted(policy_scopes())])
         try:
             authorization = await AuthorizationRequest.create(site.client, scope, site.origin.redirect_uri)
@@ -78,7 +79,9 @@ class SignIn:
         # Only paths of the console: never the URL of another website.
         path = return_to if _PATH.fullmatch(return_to) else "/"
         self._pending[authorization.state] = _Pending(authorization, browser, path)
-        response = RedirectResponse(authorization.url(registration_in(site.profile).targets), 303)
+        # With `again`, the issuer asks for the password although it remembers the user.
+        again = {"prompt": "login"} if "again" in query else {}
+        response = RedirectResponse(authorization.url(registration_in(site.profile).targets | again), 303)
         self._set_cookie(response, self._cookie(authorization.state), browser, _PENDING_SECONDS)
         return response
 
