@@ -50,7 +50,7 @@ def test_example_passes_in_language(language: str, project: Project, tmp_path: P
             packages = cached("testbed-node", lock, lambda made: npm_ci(made, found["npm"]))
             (folder / "node_modules").symlink_to(packages / "node_modules")
     except Missing as error:
-        pytest.fail(f"examples/testbed/{language}: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"examples/testbed/{language}: {error}", pytrace=False) from None
     environment = os.environ | {
         "PATH": f"{project.programs}{os.pathsep}{os.environ['PATH']}",
         "GOWORK": "off",
