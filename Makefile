@@ -17,7 +17,7 @@ help:  ## List the targets
 demo: install-testbed  ## Start the system on this machine, show who may do what, remove everything
 	@$(BIN)/gatehouse demo
 
-serve: install-testbed  ## Keep the same system running and print commands to try
+serve: install-testbed  ## Keep the same system running, with a web console, and print commands to try
 	@$(BIN)/gatehouse demo --keep
 
 pictures: install-testbed  ## Write docs/images/ from a real run

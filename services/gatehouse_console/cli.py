@@ -10,6 +10,7 @@ import typer
 from gatehouse.app.profile import load_full_profile
 from gatehouse.cli import ReadyFile
 from gatehouse.settings import ConfigurationError, is_loopback
+from gatehouse_console.config import DEFAULT_PORT, Origin
 
 # What the extra `console` installs; docs/dependencies.md.
 _EXTRA = ("jinja2", "starlette", "uvicorn")
@@ -18,7 +19,9 @@ _EXTRA = ("jinja2", "starlette", "uvicorn")
 def console(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8090,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")
+    ] = DEFAULT_PORT,
     url: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +50,6 @@ def console(
             "and give its URL with --url"
         )
     from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
-    from gatehouse_console.config import Origin  # noqa: PLC0415
     from gatehouse_console.serve import serve  # noqa: PLC0415
 
     origin = Origin.parse(url) if url is not None else None

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from gatehouse.settings import ConfigurationError, is_loopback, url_error
 
 CALLBACK_PATH = "/callback"
+DEFAULT_PORT = 8090
 
 
 @dataclass(frozen=True, slots=True)

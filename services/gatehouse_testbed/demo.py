@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ from gatehouse.cli import program_name
 from gatehouse.runtime.files import write_json
 from gatehouse_testbed.console import make_console, print_commands
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.ports import HOST, Ports
+from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.stack import Stack, run_stack
 
 T = TypeVar("T")
@@ -89,20 +90,28 @@ async def keep_running(
         OSError: The ready file cannot be written.
     """
     console = make_console()
+    ports = Ports.free() if free_ports else Ports.default()
+    console_url = f"http://{HOST}:{ports.console}"
     restart = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, restart.set)
 
     def announce(stack: Stack) -> None:
         if ready_file is not None:
-            write_json(ready_file, _description(stack))
+            write_json(ready_file, _description(stack, console_url))
 
     async def work() -> None:
-        async with _stack(console, started_at, None if free_ports else Ports.default(), realm) as stack:
+        async with _stack(console, started_at, ports, realm) as stack, AsyncExitStack() as exits:
             # Imported after the start of the processes, which takes longer.
             from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415
 
+            await _start_web_console(stack, ports.console, exits)
             await seed_directory(stack.profile)
             console.print()
+            with suppress(TestbedError):  # reported below; the system is usable without it
+                await stack.processes["console"].ready()
+                console.print("Open in a browser:")
+                print_commands(console, [console_url])
+                console.print()
             console.print("Paste into another terminal:")
             print_commands(console, _commands(stack))
             console.print()
@@ -114,6 +123,17 @@ async def keep_running(
 
     await run_until_signal(work())
     console.print("Everything was stopped and removed.")
+
+
+async def _start_web_console(stack: Stack, port: int, exits: AsyncExitStack) -> None:
+    arguments = ["console", "--port", str(port)]
+    settings = {"GATEHOUSE_PROFILE": str(stack.profile_file)}
+    stack.processes["console"] = await GatehouseProcess.start("console", arguments, settings, stack.folder)
+
+    async def stop() -> None:
+        await stack.processes["console"].stop()  # `restart` has perhaps replaced it
+
+    exits.push_async_callback(stop)
 
 
 async def _watch(
@@ -144,12 +164,13 @@ async def _watch(
             announce(stack)
 
 
-def _description(stack: Stack) -> Mapping[str, object]:
+def _description(stack: Stack, console_url: str) -> Mapping[str, object]:
     """Return the content of the ready file."""
     return {
         "pid": os.getpid(),
         "profile": str(stack.profile_file),
         "issuer": stack.profile.issuer,
+        "console": console_url,
         "targets": dict(stack.profile.targets),
         "pids": dict(stack.pids),
     }

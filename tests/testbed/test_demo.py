@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -267,13 +268,15 @@ async def test_kept_system_survives_killed_parts_and_leaves_nothing_when_it_is_k
     async with kept_running(short_folder, "--ready-file", str(ready_file)) as (demo, _):
         ready = json.loads(ready_file.read_text())
         pids = ready["pids"]
-        assert (ready["pid"], set(pids)) == (demo.pid, {"postgres", "issuer", *SERVICES})
-        for name in ("users", "postgres", "issuer"):
+        assert (ready["pid"], set(pids)) == (demo.pid, {"postgres", "issuer", "console", *SERVICES})
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert "Sign in" in (await http.get(ready["console"])).text
+        for name in ("users", "postgres", "issuer", "console"):
             os.kill(pids[name], signal.SIGKILL)
             await read_until(demo, f"{name} exited: SIGKILL")
             await read_until(demo, f"  start it again: kill -USR1 {demo.pid}")
         demo.send_signal(signal.SIGUSR1)
-        for _ in range(3):
+        for _ in range(4):
             await read_until(demo, " runs again")
         pids = await eventually(lambda: changed_pids(ready_file, pids))
         code, out = await paste(
