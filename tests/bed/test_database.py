@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
+import grpc.aio
+import psutil
+import psycopg
 import pytest
 
+from gatehouse.users.v1 import users_pb2, users_pb2_grpc
+from gatehouse_testbed.bed.client import Testbed
 from gatehouse_testbed.bed.database import cache_folder, run_database
-from gatehouse_testbed.bed.faults import DatabaseFault
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.run_folder import run_folder
+from tests.support.eventually import eventually
 
 
 def damage(cache: Path) -> tuple[Path, str]:
@@ -31,14 +37,37 @@ async def test_damaged_cache_is_replaced(tmp_path: Path) -> None:
         async with run_database(folder / "pg", folder / "second.log", tmp_path) as database:
             await database.take_snapshot()
             await database.reset()
-            fault = DatabaseFault(target="database")
-            await database.apply(fault)
-            with pytest.raises(TestbedError, match=r"cannot be reset \(connection failed.*refused"):
-                await database.reset()
-            await database.lift(fault)
+            async with await psycopg.AsyncConnection.connect(database.urls()["users"]) as other:
+                await other.execute("LOCK TABLE users.users IN ACCESS EXCLUSIVE MODE")
+                with pytest.raises(TestbedError, match=r"cannot be reset \(.*lock timeout.*end all calls"):
+                    await database.reset()
             await database.reset()
         assert json.loads((kept / "state.json").read_bytes()).keys() == json.loads(good).keys()
         assert (kept / "data" / "PG_VERSION").exists()
+
+
+async def test_reset_starts_a_killed_database_again(gatehouse: Testbed) -> None:
+    async def is_ok() -> bool:
+        token = {"authorization": f"Bearer {gatehouse.token('alice')}"}
+        request = users_pb2.GetUserRequest(user_id=gatehouse.users["bob"])
+        credentials = grpc.ssl_channel_credentials(gatehouse.ca_file.read_bytes())
+        async with grpc.aio.secure_channel(gatehouse.targets["users"], credentials) as channel:
+            call = users_pb2_grpc.UserServiceStub(channel).GetUser(request, metadata=[*token.items()])
+            return await call.code() is grpc.StatusCode.OK
+
+    for fault in ("hanging", "down", None):
+        if fault is not None:
+            gatehouse.faults.add("database", state=fault)
+        processes = [p for p in psutil.Process().children(recursive=True) if p.name() == "postgres"]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
+        if fault is None:
+            for state in ("down", "hanging"):
+                with pytest.raises(TestbedError, match=r"PostgreSQL has ended; a reset .* starts it again$"):
+                    gatehouse.faults.add("database", state=state)
+        gatehouse.reset()
+        await eventually(is_ok)
 
 
 @pytest.mark.parametrize("value", ["", "relative/folder"])

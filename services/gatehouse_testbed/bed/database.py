@@ -86,11 +86,13 @@ class BedDatabase:
         self._restore = sql.SQL("; ").join(restore)
 
     async def reset(self) -> None:
-        """Restore the content of all tables.
+        """Restore the content of all tables; start the server again if something else has ended it.
 
         Raises:
-            TestbedError: A call holds a lock, or the server does not answer.
+            TestbedError: A call holds a lock, or the server does not start.
         """
+        if not await self._is_running():
+            await self._postgres.restart()
         try:
             connection = await self._open()
             async with connection.transaction():
@@ -100,8 +102,21 @@ class BedDatabase:
             reason = str(error).partition("\n")[0]
             raise TestbedError(f"the tables cannot be reset ({reason}); end all calls, then retry") from None
 
+    async def _is_running(self) -> bool:
+        for _ in range(2):  # the first attempt finds out that the connection has ended
+            with contextlib.suppress(psycopg.Error):
+                await (await self._open()).execute("SELECT 1")
+                return True
+        return False
+
     async def apply(self, fault: DatabaseFault) -> None:
-        """Stop the server, or suspend its processes."""
+        """Stop the server, or suspend its processes.
+
+        Raises:
+            TestbedError: Something else has ended it.
+        """
+        if not await self._is_running():
+            raise TestbedError("PostgreSQL has ended; a reset of the test bed starts it again")
         if fault.state == "down":
             await self.aclose()
             await self._postgres.stop()
@@ -113,7 +128,9 @@ class BedDatabase:
         if fault.state == "down":
             await self._postgres.start()
         else:
-            self._signal(signal.SIGCONT)
+            # Something else may have ended it: then a reset starts it again.
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
         for process in self._processes():
