@@ -7,7 +7,7 @@ SECONDS := 60
 ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-bench \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench \
   new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz mutants bench bench-record chaos chaos-record \
   format generate release-protos lock install install-testbed clean
 
@@ -45,6 +45,9 @@ test-interop: install  ## Call the services with grpcurl and with clients in Go 
 test-testbed: install  ## Test the test bed, from a wheel and in examples/testbed, too (needs Go, Node, Java, Maven; CYCLES=200)
 	@$(BIN)/python tools/test.py tests/bed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
+
+test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chromium or Chrome)
+	@$(BIN)/python -m pytest -q --durations=5 tests/browser
 
 new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)
@@ -126,6 +129,10 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@echo "installing the dependencies and tools (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
 
 sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json

@@ -44,6 +44,7 @@ def main() -> None:
     _compile("testbed", testbed, locked)
     _compile("runtime", runtime, locked)
     _compile("build", ["hatchling"], locked)
+    _compile("browser", groups["browser"], locked)
     _compile("docs", groups["docs"], locked)
     _compile("sbom", groups["sbom"])
     _compile("mutants", groups["mutants"])

@@ -15,6 +15,7 @@ SECTIONS = {
     "Testbed": "testbed",
     "Console": "console",
     "Dev": "dev",
+    "Browser": "browser",
     "Docs": "docs",
     "SBOM": "sbom",
     "Mutants": "mutants",
