@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import NoOpTracer, Tracer
 
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import AccessRule, Interceptor, RpcMetrics, Server, ServerTelemetry, Service
@@ -193,8 +193,9 @@ class Process:
         self._warn_of_online_rules(built.server)
         return built.server
 
-    def _tracer(self) -> Any:
-        return self._telemetry.tracer if self._settings.telemetry.otlp_endpoint else None
+    def _tracer(self) -> Tracer | None:
+        tracer = self._telemetry.tracer
+        return None if isinstance(tracer, NoOpTracer) else tracer
 
     def _open_database(self, spec: ServiceSpec[Any]) -> Database:
         database = open_database(self._settings, spec, self._tracer())

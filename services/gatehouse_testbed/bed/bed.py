@@ -14,7 +14,8 @@ from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.clock import MovableClock
 from gatehouse_testbed.bed.faults import AnyFault, DatabaseFault, Faults, IssuerFault, RpcFault
 from gatehouse_testbed.bed.issuer import IssuerApp
-from gatehouse_testbed.bed.records import RecordedCall
+from gatehouse_testbed.bed.records import RecordedCall, RecordedSpan
+from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.bed.tokens import TokenFactory
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
@@ -22,6 +23,7 @@ from gatehouse_testbed.web import listen, serve_app
 
 MAX_CALLS = 10_000
 DISCOVERY_PATH = "/.well-known/openid-configuration"
+MAX_SPANS = 50_000
 _UNKNOWN_METHOD = "the services have no such RPC; name it as package.Service/Method or Method"
 
 
@@ -53,6 +55,8 @@ class Bed:
     Attributes:
         calls: The calls that the services received, the newest MAX_CALLS of them.
         targets: gRPC target of each service for clients, by its name.
+        spans: Their spans, the newest MAX_SPANS of them.
+        log: Their log; None if there are no services.
         users: Id of the entry of each user of the realm, by user name.
         database: The database; None if there are no services.
         methods: The RPCs of the services, as `package.Service/Method`.
@@ -65,6 +69,8 @@ class Bed:
         self.faults = faults
         self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
         self.targets: Mapping[str, str] = {}
+        self.spans: deque[RecordedSpan] = deque(maxlen=MAX_SPANS)
+        self.log: ServiceLog | None = None
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
         self.methods: AbstractSet[str] = frozenset()
@@ -138,7 +144,15 @@ class Bed:
             self.issuer.reset()
             if self.database is not None:
                 await self.database.reset()
-            self.calls.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget what was recorded."""
+        self.calls.clear()
+        self.spans.clear()
+        self.issuer.requests.clear()
+        if self.log is not None:
+            self.log.clear()
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from gatehouse.settings import environment
-from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall
+from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
 from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.errors import TestbedError
 
@@ -123,6 +123,14 @@ class ClockClient:
         total = seconds + 60 * minutes + 3600 * hours + 86_400 * days
         self._api.ask("POST", "/clock", {"seconds": total})
 
+    def skew_issuer(self, seconds: float) -> None:
+        """Make the clock of the issuer wrong.
+
+        Args:
+            seconds: How far it is ahead of that of the services; it is behind if negative.
+        """
+        self._api.ask("POST", "/clock/skew", {"seconds": seconds})
+
     @property
     def ahead_seconds(self) -> float:
         """How far the clock is ahead of the real time."""
@@ -197,6 +205,14 @@ class Testbed:
         """Revoke an access token."""
         self._api.ask("POST", "/tokens/revoke", {"token": token})
 
+    def rotate_keys(self, *, overlap: bool = True) -> None:
+        """Let the issuer sign with new keys.
+
+        Args:
+            overlap: Whether the keys that signed until now are still published and verify tokens.
+        """
+        self._api.ask("POST", "/issuer/keys/rotate", {"overlap": overlap})
+
     def calls(self, method: str = "") -> Sequence[RecordedCall]:
         """Return the calls that the services received, in the order in which they ended.
 
@@ -204,6 +220,23 @@ class Testbed:
             method: `package.Service/Method` or `Method`; "" for all.
         """
         return [RecordedCall(**call) for call in self._api.ask("GET", "/calls", method=method)]
+
+    def spans(self, trace_id: str = "") -> Sequence[RecordedSpan]:
+        """Return the spans of the services, in the order in which they ended.
+
+        Args:
+            trace_id: Of the trace; "" for all.
+        """
+        return [RecordedSpan(**span) for span in self._api.ask("GET", "/spans", trace_id=trace_id)]
+
+    def logs(self, trace_id: str = "") -> Sequence[Mapping[str, Any]]:
+        """Return the newest lines of the log of the services; they are written shortly after a call ends.
+
+        Args:
+            trace_id: Of the trace; "" for all.
+        """
+        lines: Sequence[Mapping[str, Any]] = self._api.ask("GET", "/logs", trace_id=trace_id)
+        return lines
 
     def issuer_requests(self, endpoint: str = "") -> Sequence[IssuerRequest]:
         """Return the requests that the issuer received, in the order of their arrival.

@@ -9,11 +9,16 @@ _PAUSE_SECONDS = 600.0
 
 
 class MovableClock:
-    """Wall clock and monotonic clock of issuer and services."""
+    """Wall clock and monotonic clock of issuer and services.
+
+    Attributes:
+        issuer_skew_seconds: How far the wall clock of the issuer is ahead of that of the services.
+    """
 
     def __init__(self) -> None:
         self._ahead = 0.0
         self._monotonic_ahead = 0.0
+        self.issuer_skew_seconds = 0.0
 
     @property
     def ahead_seconds(self) -> float:
@@ -24,6 +29,10 @@ class MovableClock:
         """Return seconds since the epoch."""
         return time.time() + self._ahead
 
+    def issuer_time(self) -> float:
+        """Return seconds since the epoch on the clock of the issuer, which may be wrong."""
+        return self.time() + self.issuer_skew_seconds
+
     def monotonic(self) -> float:
         """Return seconds of the monotonic clock."""
         return time.monotonic() + self._monotonic_ahead
@@ -33,7 +42,11 @@ class MovableClock:
         self._ahead += seconds
         self._monotonic_ahead += seconds
 
+    def skew_issuer(self, seconds: float) -> None:
+        """Make the wall clock of the issuer wrong."""
+        self.issuer_skew_seconds = seconds
+
     def reset(self) -> None:
         """Set the wall clock to the real time, and end all pauses and caches on the monotonic one."""
-        self._ahead = 0.0
+        self._ahead = self.issuer_skew_seconds = 0.0
         self._monotonic_ahead += _PAUSE_SECONDS

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from gatehouse_testbed.bed.bed import Bed
 from gatehouse_testbed.bed.faults import Fault
-from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall
+from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
 from gatehouse_testbed.errors import TestbedError
 
@@ -69,12 +69,28 @@ class Clock(BaseModel):
 
     ahead_seconds: float
     """How far it is ahead of the real time."""
+    issuer_skew_seconds: float
+    """How far that of the issuer is ahead of that of the services."""
 
 
 class Advance(BaseModel):
     """How far to move the clock."""
 
     seconds: float = Field(gt=0, le=10 * 366 * 86_400)
+
+
+class Skew(BaseModel):
+    """How wrong the clock of the issuer is."""
+
+    seconds: float = Field(ge=-86_400, le=86_400)
+    """How far it is ahead of that of the services; it is behind if negative."""
+
+
+class Rotation(BaseModel):
+    """How to replace the signing keys of the issuer."""
+
+    overlap: bool = True
+    """Whether the keys that signed until now are still published and verify tokens."""
 
 
 def describe(bed: Bed, control_url: str) -> BedDescription:
@@ -154,12 +170,34 @@ class _Endpoints:
 
     async def clock(self) -> Clock:
         """Return how far the clock is ahead."""
-        return Clock(ahead_seconds=self._bed.clock.ahead_seconds)
+        clock = self._bed.clock
+        return Clock(ahead_seconds=clock.ahead_seconds, issuer_skew_seconds=clock.issuer_skew_seconds)
 
     async def advance_clock(self, by: Advance) -> Clock:
         """Move the clock of issuer and services forward."""
         self._bed.clock.advance(by.seconds)
         return await self.clock()
+
+    async def skew_clock(self, skew: Skew) -> Clock:
+        """Make the clock of the issuer wrong."""
+        self._bed.clock.skew_issuer(skew.seconds)
+        return await self.clock()
+
+    async def rotate_keys(self, rotation: Rotation) -> None:
+        """Replace the signing keys of the issuer."""
+        self._bed.issuer.rotate_keys(overlap=rotation.overlap)
+
+    async def spans(
+        self, trace_id: Annotated[str, Query(description="Those of all traces if it is empty.")] = ""
+    ) -> list[RecordedSpan]:
+        """Return the spans of the services, in the order in which they ended."""
+        return [span for span in self._bed.spans if trace_id in {"", span.trace_id}]
+
+    async def logs(
+        self, trace_id: Annotated[str, Query(description="Those of all traces if it is empty.")] = ""
+    ) -> list[dict[str, Any]]:
+        """Return the lines of the log of the services."""
+        return [] if self._bed.log is None else self._bed.log.lines(trace_id)
 
     async def calls(
         self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
@@ -233,7 +271,11 @@ def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
     app.delete("/faults/{name}", status_code=204)(its.remove_fault)
     app.get("/clock")(its.clock)
     app.post("/clock")(its.advance_clock)
+    app.post("/clock/skew")(its.skew_clock)
+    app.post("/issuer/keys/rotate", status_code=204)(its.rotate_keys)
     app.get("/calls")(its.calls)
+    app.get("/spans")(its.spans)
+    app.get("/logs")(its.logs)
     app.get("/issuer/requests")(its.issuer_requests)
     return app
 

@@ -78,6 +78,8 @@ class RpcFault(_Fault):
     """Message of the status."""
     reason: str = "INJECTED_FAULT"
     """`reason` of the ErrorInfo in the details of the status."""
+    details: list[dict[str, Any]] = Field(default_factory=list)
+    """Further details of the status: messages of google.rpc as JSON, each with `@type`."""
     delay_seconds: float = Field(0.0, ge=0, le=600)
     """Time before the call is handled."""
     hang: bool = False
@@ -93,6 +95,11 @@ class RpcFault(_Fault):
             raise ValueError("has no effect; set code, delay_seconds or hang")
         if self.code == "OK" and self.after_messages is None:
             raise ValueError("code OK needs after_messages")
+        if self.details:
+            # Imported here because an issuer alone needs no protobuf.
+            from gatehouse_testbed.bed.details import parse_details  # noqa: PLC0415
+
+            parse_details(self.details)
         return self
 
     def matches(self, path: str, callers: frozenset[str]) -> bool:

@@ -15,7 +15,7 @@ from gatehouse_testbed.bed.clock import MovableClock
 from gatehouse_testbed.bed.faults import Faults, IssuerFault
 from gatehouse_testbed.bed.records import IssuerRequest
 from gatehouse_testbed.issuer.app import create_app
-from gatehouse_testbed.issuer.keys import SigningKeys
+from gatehouse_testbed.issuer.keys import ALGORITHMS, SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.issuer.tokens import Tokens
 
@@ -61,14 +61,29 @@ class IssuerApp:
 
     def reset(self) -> None:
         """Forget sessions, revocations, and changes of users, roles and keys."""
+        self._current_keys = self._keys.copy()
         self._app: Starlette = create_app(
             self._realm.model_copy(deep=True),
             base_url=self._base_url,
             local_url=self._local_url,
-            clock=self._clock.time,
-            keys=self._keys.copy(),
+            clock=self._clock.issuer_time,
+            keys=self._current_keys,
         )
         self.requests.clear()
+
+    def rotate_keys(self, *, overlap: bool) -> None:
+        """Sign with new keys.
+
+        Args:
+            overlap: Whether the keys that signed until now are still published and verify tokens.
+        """
+        for key in self._current_keys.all():
+            if key.active and overlap:
+                key.active = False
+            else:
+                self._current_keys.remove(key)
+        for algorithm in ALGORITHMS:
+            self._current_keys.add(algorithm, 100)
 
     @property
     def tokens(self) -> Tokens:

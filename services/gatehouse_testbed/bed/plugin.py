@@ -5,6 +5,7 @@ It is loaded in every test run where Gatehouse is installed, so it imports nothi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,15 @@ def _evidence(testbed: Testbed) -> str:
 
     try:
         calls, requests = testbed.calls()[-_SHOWN:], testbed.issuer_requests()[-_SHOWN:]
+        warnings = [line for line in testbed.logs() if line["level"] not in {"debug", "info"}][-_SHOWN:]
         faults = testbed.faults.list()
     except TestbedError as error:
         return str(error)
     lines = [
-        f"call   {c.method} by {c.caller or 'an unknown caller'}: {c.code} {c.reason}".rstrip() for c in calls
+        f"call   {c.method} by {c.caller or 'an unknown caller'}: {c.code} {c.reason} (trace {c.trace_id})"
+        for c in calls
     ]
     lines += [f"issuer {r.method} {r.endpoint}: {r.status or 'no answer'}" for r in requests]
+    lines += [f"log    {json.dumps(line)}" for line in warnings]
     lines += [f"fault  {name}: {fault}" for name, fault in faults.items()]
     return "\n".join(lines) or "no call, no request to the issuer, no fault"

@@ -1,6 +1,8 @@
-"""What the test bed has seen: calls of services, and requests to the issuer."""
+"""What the test bed has seen: calls of services, their spans, and requests to the issuer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -21,8 +23,26 @@ class RecordedCall(BaseModel):
     metadata_keys: list[str]
     """Keys of its metadata."""
     request_id: str
+    trace_id: str
+    """Its trace, in hexadecimal."""
     started_at: float
     """Seconds since the epoch, on the clock of the test bed."""
+    duration_ms: float
+
+
+class RecordedSpan(BaseModel):
+    """A span of the services, in the order in which spans end."""
+
+    name: str
+    kind: str
+    """internal, server, client, producer or consumer."""
+    status: str
+    """unset, ok or error."""
+    attributes: dict[str, Any]
+    trace_id: str
+    span_id: str
+    parent_id: str
+    """The span that contains it, or ""."""
     duration_ms: float
 
 

@@ -13,6 +13,7 @@ from gatehouse.oauth import Principal
 from gatehouse.rpc import Call, Method
 from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
+from gatehouse_testbed.bed.details import parse_details
 from gatehouse_testbed.bed.faults import Faults, RpcFault
 from gatehouse_testbed.bed.records import RecordedCall
 
@@ -82,7 +83,8 @@ def _error(fault: RpcFault) -> Exception:
     if fault.code == "OK":
         return _EndOfStream()
     code = grpc.StatusCode[fault.code]
-    return StatusError(Status(code, fault.message, fault.reason, (error_info(fault.reason),)))
+    details = (error_info(fault.reason), *parse_details(fault.details))
+    return StatusError(Status(code, fault.message, fault.reason, details))
 
 
 class _Limited:
@@ -141,6 +143,7 @@ class CallRecorder:
                         caller=next(iter(callers_of(call.principal, self._names)), ""),
                         metadata_keys=keys,
                         request_id=call.request_id,
+                        trace_id=call.trace_id,
                         started_at=started_at,
                         duration_ms=(time.perf_counter() - call.started) * 1000,
                     )

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import stat
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from gatehouse.settings import environment
 from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.bed import run_issuer_bed
 from gatehouse_testbed.bed.control import create_control_app, describe
+from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
 from gatehouse_testbed.run_folder import run_folder
@@ -81,7 +81,7 @@ async def _run(options: Options) -> None:
             from gatehouse_testbed.bed.database import cache_folder, run_database  # noqa: PLC0415
 
             folder = stack.enter_context(run_folder())
-            _log_to(folder / "services.log")
+            log = ServiceLog(folder / "services.log")
             private = folder / "private"
             private.mkdir(mode=0o700)
             database = await stack.enter_async_context(
@@ -90,6 +90,7 @@ async def _run(options: Options) -> None:
             from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415 - see run_database
 
             bed = await stack.enter_async_context(run_bed(realm, private, options.addresses, database))
+            bed.log = log
         listener = listen(options.addresses.host, options.addresses.control)
         control_url = options.addresses.url(listener.getsockname()[1])
         await stack.enter_async_context(serve_app(create_control_app(bed, control_url), listener))
@@ -102,14 +103,6 @@ async def _run(options: Options) -> None:
         with os.fdopen(output, "w", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(document)}\n")
         await asyncio.Event().wait()
-
-
-def _log_to(file: Path) -> None:
-    """Send what is written to standard output to a file."""
-    sys.stdout.flush()
-    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(log, 1)
-    os.close(log)
 
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:

@@ -62,7 +62,7 @@ async def run_bed(
             observers=(CallRecorder(bed.calls, names, bed.clock.time),),
         )
         sections = _sections(realm, bed.profile, addresses.host, tls, database.urls())
-        await stack.enter_async_context(run_services(sections, hooks))
+        await stack.enter_async_context(run_services(sections, hooks, bed.spans))
         await asyncio.gather(
             *(wait_for_health(bed.profile, name, serving=True, seconds=SERVING_SECONDS) for name in SERVICES)
         )
@@ -92,8 +92,7 @@ async def _keep_as_new(bed: Bed, database: BedDatabase) -> None:
     """Make the present state the one to which a reset returns."""
     await database.take_snapshot()
     bed.database = database
-    bed.calls.clear()
-    bed.issuer.requests.clear()
+    bed.forget()
 
 
 def _sections(

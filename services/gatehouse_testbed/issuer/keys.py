@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 MAX_KEYS = 20
+ALGORITHMS = ("ES256", "RS256")
 
 
 @dataclass(slots=True)
