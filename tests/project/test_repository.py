@@ -38,6 +38,7 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
         "make lint",
         "make chaos QUICK=1",
         "make test-interop",
+        "make test-browser",
         "make docs",
         "make test-keycloak",
         "make test-compose",
