@@ -76,6 +76,8 @@ _.model_config
 _.model_post_init
 _.owner_url
 _.prepare_threshold
+_.pytest_addoption
+_.pytest_configure_node
 _.pytest_runtest_makereport
 _.query_authorization_code
 _.received_at

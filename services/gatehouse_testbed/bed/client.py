@@ -145,6 +145,7 @@ class Testbed:
         description: What the process has printed.
 
     Attributes:
+        description: The argument.
         faults: The faults that are in effect.
         clock: The clock of issuer and services.
         issuer: Issuer URL.
@@ -157,6 +158,7 @@ class Testbed:
     __test__ = False  # pytest collects classes by the prefix of their name
 
     def __init__(self, description: Mapping[str, Any]) -> None:
+        self.description = description
         self._api = _Api(description["control_url"])
         self.control_url: str = description["control_url"]
         self.issuer: str = description["issuer"]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,22 +16,82 @@ if TYPE_CHECKING:
     from gatehouse_testbed.bed.client import Testbed
 
 _SHOWN = 50
+_SHARED, _LOCK = "gatehouse_shared", "gatehouse_lock"
+_given = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the test bed."""
+    parser.getgroup("gatehouse").addoption(
+        "--gatehouse-shared",
+        action="store_true",
+        help="With pytest-xdist: one test bed for all workers; tests with the fixture gatehouse take turns.",
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the controller of pytest-xdist, before it starts a worker: share one test bed."""
+    config: pytest.Config = node.config
+    if not config.getoption(_SHARED):
+        return
+    if _given not in config.stash:
+        config.stash[_given] = _start_shared(config)
+    node.workerinput |= config.stash[_given]
+
+
+def _start_shared(config: pytest.Config) -> dict[str, Any]:
+    """Run a test bed until pytest ends; return what a worker needs to use it."""
+    import tempfile  # noqa: PLC0415 - see above
+
+    from gatehouse_testbed.bed.client import run_testbed  # noqa: PLC0415
+    from gatehouse_testbed.errors import TestbedError  # noqa: PLC0415
+
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-gatehouse-"))
+    lock = f"{folder}/turn"
+    try:
+        testbed = stack.enter_context(run_testbed())
+    except TestbedError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.INTERNAL_ERROR)
+    return {_SHARED: testbed.description, _LOCK: lock}
 
 
 @pytest.fixture(scope="session")
-def gatehouse_session() -> Iterator[Testbed]:
+def gatehouse_session(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A test bed that runs until the end of the session; nothing is reset between tests."""
-    from gatehouse_testbed.bed.client import run_testbed  # noqa: PLC0415 - see above
+    from gatehouse_testbed.bed.client import Testbed, run_testbed  # noqa: PLC0415 - see above
 
-    with run_testbed() as testbed:
+    shared = _input(request, _SHARED)
+    with run_testbed() if shared is None else closing(Testbed(shared)) as testbed:
         yield testbed
 
 
 @pytest.fixture
-def gatehouse(gatehouse_session: Testbed) -> Testbed:
+def gatehouse(request: pytest.FixtureRequest, gatehouse_session: Testbed) -> Iterator[Testbed]:
     """The test bed of the session, as new: what earlier tests have changed is undone."""
-    gatehouse_session.reset()
-    return gatehouse_session
+    with _turn(_input(request, _LOCK)):
+        gatehouse_session.reset()
+        yield gatehouse_session
+
+
+def _input(request: pytest.FixtureRequest, name: str) -> Any:
+    """Return what the controller of pytest-xdist gave to this worker, None otherwise."""
+    return getattr(request.config, "workerinput", {}).get(name)
+
+
+@contextmanager
+def _turn(lock: str | None) -> Iterator[None]:
+    """Wait until no other worker uses the shared test bed. A worker that is killed ends its turn as well."""
+    if lock is None:
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - see above
+
+    with open(lock, "ab") as file:  # noqa: PTH123 - a path from the controller
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
