@@ -77,8 +77,8 @@ class Row:
         busy: Median of the share of its core that the server used.
         ratio: Median of the ratios to the first line of the case, round by round.
         cpu_ratio: The same for CPU time: that of the first line over that of this one.
-        bound: Bound of the ratio, such as `>= 0.75`; "" if it has none.
-        held: Whether the ratio is within its bound.
+        bound: Bound of the ratio, such as `>= 0.75`, or of a value without ratio; "" if there is none.
+        held: Whether it is within its bound.
     """
 
     case: str

@@ -50,6 +50,7 @@ async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
         "Start",
         *["Memory"] * 2,
         *["Client"] * 2,
+        *["Test bed"] * 6,
     ]
     recorded = page.read_text()
     assert "python -m benchmarks --quick" in recorded
