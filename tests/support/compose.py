@@ -142,25 +142,31 @@ class Host:
 
     async def user_token(self, user: str = "alice", scope: str = EVERYTHING) -> str:
         """Return an access token of a user of the demo realm, by password."""
+        return str((await self.login(user, scope))["access_token"])
+
+    async def login(self, user: str, scope: str) -> dict[str, Any]:
+        """Log a user of the demo realm in by password; return all that the token endpoint returns."""
         client = self.profile.console_client
-        return await self._token(
+        return await self._grant(
             grant_type="password", client_id=client, username=user, password=user, scope=scope
         )
 
     async def client_token(self, client: str = "gatehouse-worker", scope: str = "read:users") -> str:
         """Return an access token of a client."""
         secret = self.profile.clients[client].get_secret_value()
-        return await self._token(
+        granted = await self._grant(
             grant_type="client_credentials", client_id=client, client_secret=secret, scope=scope
         )
+        return str(granted["access_token"])
 
-    async def _token(self, **form: str) -> str:
+    async def _grant(self, **form: str) -> dict[str, Any]:
         """Request a token, with a longer timeout than that of the services."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             url = f"{self.profile.issuer}/protocol/openid-connect/token"
             answer = await http.post(url, data={name: value for name, value in form.items() if value})
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
+        granted: dict[str, Any] = answer.json()
+        return granted
 
     def gatehouse(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `gatehouse` on the host."""
