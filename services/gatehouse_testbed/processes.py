@@ -13,7 +13,7 @@ from typing import Any
 
 from gatehouse.settings import environment
 from gatehouse_testbed.environments import child_environment
-from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.errors import TestbedError, last_line
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 8.0
@@ -146,9 +146,3 @@ def exit_reason(name: str, process: asyncio.subprocess.Process, log: Path) -> st
     """Return why a process exited: the signal that ended it, or the last line that it has written."""
     code = process.returncode or 0
     return f"{name} exited: {signal.Signals(-code).name if code < 0 else last_line(log)}"
-
-
-def last_line(log: Path) -> str:
-    """Return the last line that a process has written."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("gatehouse: ") if lines else "no output"

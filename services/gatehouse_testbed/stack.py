@@ -17,10 +17,11 @@ from gatehouse.settings import environment
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file, write_profile, write_settings
 from gatehouse_testbed.issuer import Realm, load_realm, realm_variables
-from gatehouse_testbed.ports import HOST, Ports
+from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.postgres import Postgres
 from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.run_folder import run_folder
+from gatehouse_testbed.stack_ports import Ports
 
 if TYPE_CHECKING:
     from gatehouse_testbed.certificates import TlsFiles

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys, gatehouse.cli._serve, gatehouse.app.serve, gatehouse.app.workers, gatehouse.users.service
 print(*sys.modules)
@@ -29,3 +31,22 @@ def test_reading_the_settings_of_all_services_does_not_import_grpc() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert {"grpc", "sqlalchemy", "httpx"}.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (
+            "gatehouse_testbed.cli, gatehouse_testbed.bed.run",
+            {"grpc", "psutil", "psycopg", "sqlalchemy"},
+        ),
+        ("gatehouse_testbed.postgres_process", {"alembic", "psycopg", "pydantic", "sqlalchemy"}),
+    ],
+    ids=["issuer alone", "existing database"],
+)
+def test_part_of_the_test_bed_imports_only_what_it_needs(modules: str, absent: set[str]) -> None:
+    program = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert absent.isdisjoint(done.stdout.split())

@@ -24,9 +24,9 @@ from gatehouse.client.profile import Profile
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file, write_profile
 from gatehouse_testbed.health import wait_for_health
-from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
+from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.steps import STEPS
 from tests.support.child_coverage import measured
 from tests.support.cli import Cli, Done

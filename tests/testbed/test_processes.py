@@ -14,8 +14,8 @@ import pytest
 
 from gatehouse.app.services import SERVICES
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.ports import Ports
 from gatehouse_testbed.processes import GatehouseProcess, exit_reason, stop_process
+from gatehouse_testbed.stack_ports import Ports
 
 
 def test_free_ports_are_all_different() -> None:

@@ -19,7 +19,7 @@ from gatehouse_testbed.console import make_console
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
-from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.callers import Caller, realm_scopes, tampered
 from gatehouse_testbed.tour.matrix import Cell, SampleUser, expected_code, matrix_view, sample_requests
 from gatehouse_testbed.tour.metrics import CALLS, DENIALS, VERIFICATIONS, fetch_metrics, parse_metrics

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from gatehouse.settings import ConfigurationError
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.ports import Ports
+from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tracing.query import fetch_trace, find_trace, parse_trace_id, wait_for_trace
 from gatehouse_testbed.tracing.receiver import TraceStore, query_app, run_trace_server
 from gatehouse_testbed.tracing.spans import Span

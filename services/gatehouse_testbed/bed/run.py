@@ -22,7 +22,6 @@ from gatehouse_testbed.bed.control import create_control_app, describe
 from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
-from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.web import listen, serve_app
 
 
@@ -79,6 +78,7 @@ async def _run(options: Options) -> None:
         else:
             # An issuer alone needs neither a database nor the services.
             from gatehouse_testbed.bed.database import cache_folder, run_database  # noqa: PLC0415
+            from gatehouse_testbed.run_folder import run_folder  # noqa: PLC0415
 
             folder = stack.enter_context(run_folder())
             log = ServiceLog(folder / "services.log")
