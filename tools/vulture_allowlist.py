@@ -30,9 +30,12 @@ _.client_secret_file
 _.code_challenge
 _.code_challenge_method
 _.conformance
+_.connection_lost
+_.connection_made
 _.createLock
 _.create_oauth2_request
 _.created_count
+_.data_received
 _.delete_authorization_code
 _.demo
 _.device_authorization_endpoint
@@ -40,6 +43,7 @@ _.doctor
 _.drain_seconds
 _.duration_ms
 _.end_session_endpoint
+_.eof_received
 _.epilog
 _.event_hooks
 _.failed_count
@@ -75,6 +79,7 @@ _.metadata_keys
 _.model_config
 _.model_post_init
 _.owner_url
+_.pause_writing
 _.prepare_threshold
 _.pytest_addoption
 _.pytest_configure_node
@@ -82,6 +87,7 @@ _.pytest_runtest_makereport
 _.query_authorization_code
 _.received_at
 _.remember
+_.resume_writing
 _.revoke_old_credential
 _.row_count
 _.save_authorization_code

@@ -116,15 +116,18 @@ class TlsFiles:
     private_key_file: Path
 
 
-def write_certificates(folder: Path, names: Sequence[str] = LOOPBACK) -> TlsFiles:
-    """Create an authority and a server certificate in `folder`; the key of the authority is not kept.
+def write_certificates(
+    folder: Path, names: Sequence[str] = LOOPBACK, authority: Authority | None = None
+) -> TlsFiles:
+    """Create a server certificate in `folder`; the key of its authority is not written.
 
     Args:
         folder: Where the files are written; only the owner may read the private key.
         names: Host names and IP addresses of the server.
+        authority: Signs the certificate; None creates one.
     """
     now = dt.datetime.now(dt.UTC)
-    authority = Authority.create(now)
+    authority = authority or Authority.create(now)
     server = authority.issue(names, now)
     files = TlsFiles(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     files.ca_file.write_bytes(authority.pair.certificate)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from gatehouse.settings import environment
 from gatehouse_testbed.environments import child_environment
@@ -17,6 +18,19 @@ from gatehouse_testbed.run_folder import end_processes
 
 COMMAND_SECONDS = 30.0
 START_SECONDS = 60.0
+
+
+def port_of(url: str) -> int:
+    """Return the port of a database URL of this server."""
+    port = urlsplit(url).port
+    assert port is not None  # noqa: S101 - its URLs have one
+    return port
+
+
+def with_port(url: str, port: int) -> str:
+    """Return a database URL of this server with another port."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{port}"))
 
 
 class Postgres:

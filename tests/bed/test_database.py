@@ -37,7 +37,7 @@ async def test_damaged_cache_is_replaced(tmp_path: Path) -> None:
         async with run_database(folder / "pg", folder / "second.log", tmp_path) as database:
             await database.take_snapshot()
             await database.reset()
-            async with await psycopg.AsyncConnection.connect(database.urls()["users"]) as other:
+            async with await psycopg.AsyncConnection.connect(database.url("users", database.port)) as other:
                 await other.execute("LOCK TABLE users.users IN ACCESS EXCLUSIVE MODE")
                 with pytest.raises(TestbedError, match=r"cannot be reset \(.*lock timeout.*end all calls"):
                     await database.reset()

@@ -29,9 +29,13 @@ from gatehouse.client import (
 )
 from gatehouse.client.issuer import open_issuer_client
 from gatehouse.settings import TlsSettings
+from gatehouse_testbed.bed.faults import Faults, NetworkFault
+from gatehouse_testbed.bed.network import Route
+from gatehouse_testbed.ports import HOST
+from gatehouse_testbed.postgres import port_of, with_port
 from gatehouse_testbed.processes import GatehouseProcess
 from gatehouse_testbed.stack import Stack, run_stack
-from tests.chaos.database_route import DatabaseRoute, port_of
+from gatehouse_testbed.web import listen
 from tests.support.load import reason_of
 from tests.support.oauth_issuers import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LoopbackIssuer
 
@@ -87,13 +91,15 @@ class Environment:
     Attributes:
         stack: PostgreSQL, the development issuer and the services.
         route: The way of UserService to PostgreSQL.
+        network_faults: Faults of the route.
         issuer: A second issuer, in this process, whose behavior a fault can change.
         http: HTTP client.
         users: UserService with both issuers and the route; it runs from the first fault to the last.
     """
 
     stack: Stack
-    route: DatabaseRoute
+    route: Route
+    network_faults: Faults
     issuer: LoopbackIssuer
     http: httpx.AsyncClient
     users: Target = field(default_factory=lambda: Target({}))
@@ -104,6 +110,18 @@ class Environment:
         """The certificate authorities that clients trust."""
         assert self.stack.profile.ca_file is not None
         return self.stack.profile.ca_file
+
+    @asynccontextmanager
+    async def failing_network(self, **effects: bool) -> AsyncIterator[None]:
+        """Let the network between UserService and PostgreSQL fail until the context ends."""
+        fault = NetworkFault.model_validate({"target": self.route.name, **effects})
+        added = self.network_faults.add(fault)
+        self.route.apply(fault)
+        try:
+            yield
+        finally:
+            self.network_faults.remove(added)
+            await self.route.lift(fault)
 
     # Services.
 
@@ -122,7 +140,9 @@ class Environment:
         ]
         return settings | {
             "GATEHOUSE_ISSUERS": json.dumps(issuers),
-            "GATEHOUSE_USERS__DATABASE_URL": self.route.url(self.stack.postgres.urls()["users"]),
+            "GATEHOUSE_USERS__DATABASE_URL": with_port(
+                self.stack.postgres.urls()["users"], self.route.address[1]
+            ),
             "GATEHOUSE_USERS__PORT": "0",
             "GATEHOUSE_SERVER__DRAIN_SECONDS": "5",
             "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
@@ -248,13 +268,13 @@ async def open_environment(on_progress: Callable[[str], None]) -> AsyncIterator[
     async with AsyncExitStack() as exits:
         on_progress("starting PostgreSQL, two issuers and the services")
         stack = await exits.enter_async_context(run_stack())
-        route = DatabaseRoute(port_of(stack.postgres.owner_url))
-        await route.start()
-        exits.push_async_callback(route.stop)
+        faults = Faults()
+        route = Route("network/database", listen(HOST, 0), port_of(stack.postgres.owner_url), faults)
+        await exits.enter_async_context(route.serve())
         issuer = LoopbackIssuer()
         await issuer.start()
         exits.push_async_callback(issuer.stop)
         http = await exits.enter_async_context(httpx.AsyncClient(trust_env=False))
-        environment = Environment(stack, route, issuer, http)
+        environment = Environment(stack, route, faults, issuer, http)
         environment.users = await exits.enter_async_context(environment.replicas())
         yield environment

@@ -12,13 +12,23 @@ from typing import Protocol
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.clock import MovableClock
-from gatehouse_testbed.bed.faults import AnyFault, DatabaseFault, Faults, IssuerFault, RpcFault
+from gatehouse_testbed.bed.faults import (
+    NETWORK,
+    AnyFault,
+    DatabaseFault,
+    Faults,
+    IssuerFault,
+    NetworkFault,
+    RpcFault,
+)
 from gatehouse_testbed.bed.issuer import IssuerApp
+from gatehouse_testbed.bed.network import Route
 from gatehouse_testbed.bed.records import RecordedCall, RecordedSpan
 from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.bed.tokens import TokenFactory
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
+from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen, serve_app
 
 MAX_CALLS = 10_000
@@ -60,6 +70,7 @@ class Bed:
         users: Id of the entry of each user of the realm, by user name.
         database: The database; None if there are no services.
         methods: The RPCs of the services, as `package.Service/Method`.
+        routes: The route to each part, by the target of its faults, such as `network/issuer`.
     """
 
     def __init__(self, profile: Profile, issuer: IssuerApp, clock: MovableClock, faults: Faults) -> None:
@@ -74,6 +85,7 @@ class Bed:
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
         self.methods: AbstractSet[str] = frozenset()
+        self.routes: dict[str, Route] = {}
         # Creates a key when the first token is to be signed: one with RSA takes 50 ms.
         self._other_keys = SigningKeys()
         # Faults of the database and resets take a while, and must not overlap.
@@ -98,20 +110,31 @@ class Bed:
         """Add a fault and return its id.
 
         Raises:
-            ValueError: Another fault of the database is in effect, or there is no such RPC.
+            ValueError: Another fault of the database is in effect, or there is no such target.
         """
-        if self.database is None and not isinstance(fault, IssuerFault):
+        if self.database is None and not isinstance(fault, IssuerFault | NetworkFault):
             raise ValueError(
-                f"{fault.target}: this test bed is only an issuer; its targets begin with issuer/"
+                f"{fault.target}: this test bed is only an issuer; its targets begin with issuer/ or network/"
             )
         if isinstance(fault, RpcFault) and not any(map(fault.names, self.methods)):
             raise ValueError(f"{fault.target}: {_UNKNOWN_METHOD}")
+        if isinstance(fault, NetworkFault):
+            self._check_route(fault)
         async with self._changing:
             if isinstance(fault, DatabaseFault) and self.database is not None:
                 if any(isinstance(other, DatabaseFault) for other in self.faults.all().values()):
                     raise ValueError("another fault of the database is in effect; remove it first")
                 await self.database.apply(fault)
+            if isinstance(fault, NetworkFault):
+                self.routes[fault.target].apply(fault)
             return self.faults.add(fault)
+
+    def _check_route(self, fault: NetworkFault) -> None:
+        route = self.routes.get(fault.target)
+        if route is None:
+            raise ValueError(f"{fault.target}: no such part; use one of {', '.join(self.routes)}")
+        if fault.certificate is not None and not route.has_certificate:
+            raise ValueError(f"{fault.target}: only services have a certificate")
 
     async def remove_fault(self, name: str) -> None:
         """Remove a fault.
@@ -131,6 +154,8 @@ class Bed:
         fault = self.faults.remove(name)
         if isinstance(fault, DatabaseFault) and self.database is not None:
             await self.database.lift(fault)
+        if isinstance(fault, NetworkFault):
+            await self.routes[fault.target].lift(fault)
 
     async def _remove_faults(self) -> None:
         for name in self.faults.all():
@@ -167,8 +192,9 @@ async def run_issuer_bed(realm: Realm, addresses: Addresses) -> AsyncIterator[Be
         TestbedError: The port is taken.
     """
     clock, faults = MovableClock(), Faults()
-    listener = listen(addresses.host, addresses.issuer)
-    port = listener.getsockname()[1]
+    entrance, listener = listen(addresses.host, addresses.issuer), listen(HOST, 0)
+    route = Route(f"{NETWORK}issuer", entrance, listener.getsockname()[1], faults)
+    port = route.address[1]
     base_url, local_url = addresses.url(port), addresses.local_url(port)
     issuer = IssuerApp(realm, base_url, clock, faults, local_url)
     profile = Profile.model_validate(
@@ -181,5 +207,7 @@ async def run_issuer_bed(realm: Realm, addresses: Addresses) -> AsyncIterator[Be
             "passwords": {u.username: u.password for u in realm.users.values() if u.password},
         }
     )
-    async with serve_app(issuer, listener):
-        yield Bed(profile, issuer, clock, faults)
+    async with serve_app(issuer, listener), route.serve():
+        bed = Bed(profile, issuer, clock, faults)
+        bed.routes[route.name] = route
+        yield bed

@@ -85,8 +85,10 @@ class FaultsClient:
 
         Args:
             target: An RPC (`package.Service/Method`, `Method` or a pattern), `issuer/` and an endpoint
-                (discovery, jwks, token, introspection, revocation or *), or `database`.
-            effects: Attributes of RpcFault, IssuerFault or DatabaseFault in `gatehouse_testbed.bed.faults`.
+                (discovery, jwks, token, introspection, revocation or *), `database`, or `network/` and a
+                part (the name of a service, issuer or database).
+            effects: Attributes of RpcFault, IssuerFault, DatabaseFault or NetworkFault in
+                `gatehouse_testbed.bed.faults`.
 
         Raises:
             ValueError: The fault is invalid; the message says why.

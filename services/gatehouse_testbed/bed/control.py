@@ -150,7 +150,7 @@ class _Endpoints:
         }
 
     async def add_fault(self, fault: Fault) -> FaultId:
-        """Add a fault of an RPC, of the issuer or of the database."""
+        """Add a fault of an RPC, of the issuer, of the database or of the network."""
         return FaultId(id=await self._bed.add_fault(fault))
 
     async def faults(self) -> dict[str, Fault]:

@@ -25,7 +25,7 @@ from gatehouse_testbed.accounts import find_account
 from gatehouse_testbed.bed.faults import DatabaseFault
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import free_port
-from gatehouse_testbed.postgres import Postgres
+from gatehouse_testbed.postgres import Postgres, port_of, with_port
 
 SNAPSHOT = "testbed_snapshot"
 _TABLES = """
@@ -50,9 +50,14 @@ class BedDatabase:
         self._connection: psycopg.AsyncConnection | None = None
         self._restore = sql.Composed([])
 
-    def urls(self) -> Mapping[str, str]:
-        """Return the database URL of each service, with the password of its login role."""
-        return self._postgres.urls()
+    @property
+    def port(self) -> int:
+        """Port of the server."""
+        return port_of(self._postgres.owner_url)
+
+    def url(self, service: str, port: int) -> str:
+        """Return the database URL of a service by another port, with the password of its login role."""
+        return with_port(self._postgres.urls()[service], port)
 
     async def aclose(self) -> None:
         """Close the connection that resets the database."""

@@ -1,16 +1,17 @@
-"""Faults that a test adds: of RPCs, of the issuer and of the database."""
+"""Faults that a test adds: of RPCs, of the issuer, of the database and of the network."""
 
 from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
-ISSUER, DATABASE = "issuer/", "database"
+ISSUER, DATABASE, NETWORK = "issuer/", "database", "network/"
 Code = Literal[
     "OK",
     "CANCELLED",
@@ -31,6 +32,7 @@ Code = Literal[
     "UNAUTHENTICATED",
 ]
 Endpoint = Literal["*", "discovery", "jwks", "token", "introspection", "revocation"]
+Certificate = Literal["expired", "wrong_name", "unknown_authority"]
 
 
 class _Fault(BaseModel):
@@ -157,20 +159,71 @@ class DatabaseFault(BaseModel):
     """`down`: connections are refused. `hanging`: statements are not answered."""
 
 
+class NetworkFault(_Fault):
+    """TCP connections to a part are slow, silent, reset or refused; those that are open, and new ones.
+
+    `times` and `probability` count connections, and are for new ones only.
+    """
+
+    target: Annotated[str, Field(pattern="^network/")]
+    """`network/` and a part: the name of a service, `issuer` or `database`."""
+    delay_seconds: float = Field(0.0, ge=0, le=600)
+    """Time by which bytes arrive later, in each direction."""
+    bytes_per_second: int | None = Field(None, ge=1)
+    """Bandwidth of a connection, in each direction."""
+    reset: bool = False
+    """Whether the connection is accepted and reset (RST) at once."""
+    reset_after_bytes: int | None = Field(None, ge=1)
+    """The connection is reset after the client has received this number of bytes."""
+    blackhole: bool = False
+    """Whether connections stay open and nothing arrives, as if all packets were lost."""
+    refuse: bool = False
+    """Whether new connections are refused, as if nothing listened; open ones are reset."""
+    certificate: Certificate | None = None
+    """What is wrong with the certificate that a service presents. Open connections are reset."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        effects = self.model_dump(exclude={"target", "times", "probability", "seed"})
+        if not any(effects.values()):
+            raise ValueError(f"has no effect; set one of {', '.join(effects)}")
+        if self.refuse and not self.is_for_all:
+            raise ValueError("refuse is for all connections; use reset with times or probability")
+        return self
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it affects all connections, also those that are open."""
+        return self.times is None and self.probability == 1
+
+    @property
+    def closes(self) -> bool:
+        """Whether no connection stays open."""
+        return self.reset or self.refuse
+
+    @property
+    def piece_bytes(self) -> int:
+        """The most that arrives at once."""
+        return sys.maxsize if self.bytes_per_second is None else max(1, self.bytes_per_second // 50)
+
+
 def _kind(value: Any) -> str:
     target = str(value.get("target", "") if isinstance(value, dict) else getattr(value, "target", ""))
-    return "issuer" if target.startswith(ISSUER) else "database" if target == DATABASE else "rpc"
+    prefixes = {ISSUER: "issuer", NETWORK: "network"}
+    by_prefix = next((kind for prefix, kind in prefixes.items() if target.startswith(prefix)), "rpc")
+    return "database" if target == DATABASE else by_prefix
 
 
-AnyFault = RpcFault | IssuerFault | DatabaseFault
+AnyFault = RpcFault | IssuerFault | DatabaseFault | NetworkFault
 Fault = Annotated[
     Annotated[RpcFault, Tag("rpc")]
     | Annotated[IssuerFault, Tag("issuer")]
-    | Annotated[DatabaseFault, Tag("database")],
+    | Annotated[DatabaseFault, Tag("database")]
+    | Annotated[NetworkFault, Tag("network")],
     Discriminator(_kind),
 ]
 """A fault of the kind that its target names."""
-F = TypeVar("F", RpcFault, IssuerFault)
+F = TypeVar("F", RpcFault, IssuerFault, NetworkFault)
 
 
 class Faults:

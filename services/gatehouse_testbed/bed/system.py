@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,15 +18,19 @@ from gatehouse.runtime.process import Hooks
 from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.bed import DISCOVERY_PATH, Bed, run_issuer_bed
 from gatehouse_testbed.bed.database import BedDatabase
+from gatehouse_testbed.bed.faults import NETWORK
+from gatehouse_testbed.bed.impostor import Impostor
+from gatehouse_testbed.bed.network import FindImpostor, Route
 from gatehouse_testbed.bed.rpc import CallRecorder, FaultInterceptor
 from gatehouse_testbed.bed.services import run_services
 from gatehouse_testbed.bed.tokens import TokenRequest
-from gatehouse_testbed.certificates import LOOPBACK, TlsFiles, write_certificates
+from gatehouse_testbed.certificates import LOOPBACK, Authority, TlsFiles, write_certificates
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer.realm import Realm
-from gatehouse_testbed.ports import free_port
+from gatehouse_testbed.ports import HOST, free_port
 from gatehouse_testbed.tour.services import open_services
+from gatehouse_testbed.web import listen
 
 SERVING_SECONDS = 60.0
 API_CLIENT, ADMIN_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-admin-service", "gatehouse-role-sync"
@@ -47,21 +53,31 @@ async def run_bed(
     """
     async with AsyncExitStack() as stack:
         bed = await stack.enter_async_context(run_issuer_bed(realm, addresses))
-        tls = write_certificates(folder, sorted({*LOOPBACK, addresses.local, addresses.name}))
-        ports = {name: addresses.services.get(name) or free_port() for name in SERVICES}
-        bed.targets = {name: f"{addresses.name}:{port}" for name, port in ports.items()}
-        targets = {name: f"{addresses.local}:{port}" for name, port in ports.items()}
+        authority = Authority.create(dt.datetime.now(dt.UTC))
+        names = sorted({*LOOPBACK, addresses.local, addresses.name})
+        tls = write_certificates(folder, names, authority)
+        ports = {name: free_port() for name in SERVICES}
+        outside = {}
+        for name, port in ports.items():
+            impostor = Impostor(authority, names, tls.ca_file, port, folder / name, stack)
+            listener = listen(addresses.host, addresses.services.get(name, 0))
+            outside[name] = await _open_route(bed, stack, name, listener, port, impostor.find)
+        bed.targets = {name: f"{addresses.name}:{port}" for name, port in outside.items()}
+        targets = {name: f"{addresses.local}:{port}" for name, port in outside.items()}
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
-        names = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
-        interceptor = FaultInterceptor(bed.faults, names)
+        to_database = await _open_route(bed, stack, "database", listen(HOST, 0), database.port)
+        usernames = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
+        interceptor = FaultInterceptor(bed.faults, usernames)
         bed.methods = interceptor.methods
         hooks = Hooks(
             bed.clock.time,
             bed.clock.monotonic,
             interceptors=(interceptor,),
-            observers=(CallRecorder(bed.calls, names, bed.clock.time),),
+            observers=(CallRecorder(bed.calls, usernames, bed.clock.time),),
         )
-        sections = _sections(realm, bed.profile, addresses.host, tls, database.urls())
+        sections = _sections(realm, bed.profile, tls)
+        for name, port in ports.items():
+            sections[name] |= {"port": port, "database_url": database.url(name, to_database)}
         await stack.enter_async_context(run_services(sections, hooks, bed.spans))
         await asyncio.gather(
             *(wait_for_health(bed.profile, name, serving=True, seconds=SERVING_SECONDS) for name in SERVICES)
@@ -95,10 +111,23 @@ async def _keep_as_new(bed: Bed, database: BedDatabase) -> None:
     bed.forget()
 
 
-def _sections(
-    realm: Realm, profile: Profile, host: str, tls: TlsFiles, urls: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the settings of the services."""
+async def _open_route(
+    bed: Bed,
+    stack: AsyncExitStack,
+    part: str,
+    listener: socket.socket,
+    port: int,
+    find_impostor: FindImpostor | None = None,
+) -> int:
+    """Open the route to a part until `stack` is closed; return the port of the listener."""
+    route = Route(f"{NETWORK}{part}", listener, port, bed.faults, find_impostor=find_impostor)
+    await stack.enter_async_context(route.serve())
+    bed.routes[route.name] = route
+    return route.address[1]
+
+
+def _sections(realm: Realm, profile: Profile, tls: TlsFiles) -> dict[str, Any]:
+    """Return the settings of the services, but for ports and databases."""
 
     def secret(client_id: str) -> str:
         client = realm.clients.get(client_id)
@@ -108,11 +137,8 @@ def _sections(
 
     discovery_url = profile.discovery_url or f"{profile.issuer}{DISCOVERY_PATH}"
     issuer = discovery_url.removesuffix(DISCOVERY_PATH)
-    sections: dict[str, Any] = {
-        name: {"port": int(target.rpartition(":")[2]), "database_url": urls[name]}
-        for name, target in profile.targets.items()
-    }
-    sections["admin"] |= {
+    sections: dict[str, Any] = {name: {} for name in profile.targets}
+    sections["admin"] = {
         "client": {"client_id": ADMIN_CLIENT, "client_secret": secret(ADMIN_CLIENT)},
         "users_target": profile.targets["users"],
         "role_sync": {
@@ -136,7 +162,7 @@ def _sections(
             }
         ],
         "server": {
-            "host": host,
+            "host": HOST,
             "reflection": True,
             "drain_seconds": 0,
             "recheck_seconds": 0.2,

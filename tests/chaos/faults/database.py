@@ -68,13 +68,13 @@ async def _stopped(run: Run) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _cut(run: Run) -> AsyncIterator[None]:
-    async with run.environment.route.cut():
+    async with run.environment.failing_network(refuse=True):
         yield
 
 
 @asynccontextmanager
 async def _hanging(run: Run) -> AsyncIterator[None]:
-    async with run.environment.route.hanging():
+    async with run.environment.failing_network(blackhole=True):
         yield
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gatehouse_testbed.ports import free_port
-from tests.chaos.database_route import port_of
+from gatehouse_testbed.postgres import port_of
 from tests.chaos.environment import Environment, Target
 from tests.chaos.model import UNAVAILABLE, Fault, Run
 from tests.support.eventually import eventually
