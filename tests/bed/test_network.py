@@ -166,6 +166,14 @@ async def test_database_connections_are_cut_off(gatehouse: Testbed) -> None:
     assert await current_user(gatehouse, token) is Code.OK
 
 
+async def test_database_is_slow(gatehouse: Testbed) -> None:
+    token = gatehouse.token("alice")
+    gatehouse.faults.add("network/database", delay_seconds=0.1)
+    began = time.monotonic()
+    assert await current_user(gatehouse, token) is Code.OK
+    assert time.monotonic() - began >= 0.2  # statement and result
+
+
 @pytest.mark.parametrize("certificate", ["expired", "wrong_name", "unknown_authority"])
 async def test_client_that_verifies_refuses_a_bad_certificate(gatehouse: Testbed, certificate: str) -> None:
     reasons = {

@@ -106,7 +106,7 @@ class Connection:
         return allowed
 
     def _reset_when_sent(self) -> None:
-        """Reset the connection as soon as the client has got what it may receive."""
+        """Reset the connection as soon as what the client may receive is sent."""
         transport = self.client.transport
         loop = asyncio.get_running_loop()
         if transport is None or not transport.get_write_buffer_size():

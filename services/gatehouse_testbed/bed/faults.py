@@ -174,7 +174,7 @@ class NetworkFault(_Fault):
     reset: bool = False
     """Whether the connection is accepted and reset (RST) at once."""
     reset_after_bytes: int | None = Field(None, ge=1)
-    """The connection is reset after the client has received this number of bytes."""
+    """The connection is reset after this number of bytes was sent to the client."""
     blackhole: bool = False
     """Whether connections stay open and nothing arrives, as if all packets were lost."""
     refuse: bool = False

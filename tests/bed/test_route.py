@@ -1,0 +1,76 @@
+"""Routes in this process, with more data than buffers hold."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatehouse_testbed.bed.faults import Faults, NetworkFault
+from gatehouse_testbed.bed.network import Route
+from gatehouse_testbed.ports import HOST
+from gatehouse_testbed.web import listen
+
+SIZE = 8 << 20
+
+
+async def send_much(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send SIZE bytes and close the connection."""
+    writer.write(bytes(SIZE))
+    writer.close()
+
+
+@asynccontextmanager
+async def route_with(**effects: Any) -> AsyncIterator[Route]:
+    """Run a route with a fault to a server that sends much."""
+    faults = Faults()
+    faults.add(NetworkFault(target="network/part", **effects))
+    server = await asyncio.start_server(send_much, HOST, 0)
+    try:
+        route = Route("network/part", listen(HOST, 0), server.sockets[0].getsockname()[1], faults)
+        async with route.serve():
+            yield route
+    finally:
+        server.close()
+
+
+async def test_delay_does_not_limit_the_bandwidth() -> None:
+    async with route_with(delay_seconds=0.2) as route:
+        began = time.monotonic()
+        reader, writer = await asyncio.open_connection(*route.address)
+        assert len(await reader.read()) == SIZE
+        writer.close()
+        # One delay for each MiB that is on its way; one for each read would take more than 6 seconds.
+        assert 0.2 <= time.monotonic() - began < 6
+
+
+async def test_connection_is_reset_when_what_the_client_may_receive_is_sent() -> None:
+    async with route_with(reset_after_bytes=SIZE - 1) as route:
+        reader, _ = await asyncio.open_connection(*route.address)
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(SIZE)
+
+
+async def test_refused_connections_are_accepted_on_the_same_port_later() -> None:
+    async with route_with(delay_seconds=0.001) as route:
+        fault = NetworkFault(target="network/part", refuse=True)
+        route.apply(fault)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*route.address)
+        await route.lift(fault)
+        reader, writer = await asyncio.open_connection(*route.address)
+        assert len(await reader.read()) == SIZE
+        writer.close()
+
+
+async def test_connection_to_a_part_that_is_down_is_closed() -> None:
+    with listen(HOST, 0) as unused:
+        route = Route("network/part", listen(HOST, 0), unused.getsockname()[1], Faults())
+        async with route.serve():
+            reader, writer = await asyncio.open_connection(*route.address)
+            assert await reader.read() == b""
+            writer.close()
