@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 from google.protobuf.empty_pb2 import Empty
+from google.rpc import error_details_pb2, status_pb2
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed, run_testbed
@@ -163,23 +164,78 @@ async def test_call_hangs_until_its_deadline_or_is_late(
     assert gatehouse.calls("GetUser")[-1].duration_ms >= 200
 
 
-@pytest.mark.parametrize(("code", "expected"), [("UNAVAILABLE", Code.UNAVAILABLE), ("OK", Code.OK)])
-async def test_stream_ends_after_a_number_of_messages(
-    gatehouse: Testbed, channel: grpc.aio.Channel, code: str, expected: grpc.StatusCode
+async def test_status_has_the_details_that_were_asked_for(
+    gatehouse: Testbed, channel: grpc.aio.Channel
 ) -> None:
-    gatehouse.faults.add("WatchUsers", code=code, after_messages=1)
+    prefix = "type.googleapis.com/google.rpc."
+    details = [
+        {"@type": f"{prefix}RetryInfo", "retryDelay": "3s"},
+        {"@type": f"{prefix}QuotaFailure", "violations": [{"subject": "alice", "description": "too many"}]},
+    ]
+    gatehouse.faults.add("GetUser", code="RESOURCE_EXHAUSTED", reason="SLOW_DOWN", details=details)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await Client(gatehouse, channel).get_bob()
+    trailers = dict(caught.value.trailing_metadata())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    assert (status.code, status.message) == (8, "injected fault")
+    info, retry, quota = status.details
+    assert error_details_pb2.ErrorInfo.FromString(info.value).reason == "SLOW_DOWN"
+    assert error_details_pb2.RetryInfo.FromString(retry.value).retry_delay.seconds == 3
+    assert error_details_pb2.QuotaFailure.FromString(quota.value).violations[0].subject == "alice"
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        ({"code": "UNAVAILABLE"}, Code.UNAVAILABLE),
+        ({"code": "OK"}, Code.OK),
+        ({"disconnect": True}, Code.UNAVAILABLE),
+        ({"hang": True}, Code.DEADLINE_EXCEEDED),
+    ],
+)
+async def test_stream_ends_after_a_number_of_messages(
+    gatehouse: Testbed, channel: grpc.aio.Channel, ending: dict[str, Any], expected: grpc.StatusCode
+) -> None:
+    gatehouse.faults.add("WatchUsers", after_messages=1, **ending)
     stub = users_pb2_grpc.UserServiceStub(channel)
+    timeout = 2 if "hang" in ending else 20
     watch = stub.WatchUsers(
-        users_pb2.WatchUsersRequest(), metadata=authorization(gatehouse.token("alice")), timeout=20
+        users_pb2.WatchUsersRequest(), metadata=authorization(gatehouse.token("alice")), timeout=timeout
     )
     assert await watch.read() is not grpc.aio.EOF
     assert await watch.code() is expected
+    # Only an error of the server comes with its details.
+    assert bool(await watch.trailing_metadata()) is (ending.get("code") == "UNAVAILABLE")
+
+
+async def test_connection_is_closed_in_place_of_a_status(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    gatehouse.faults.add("GetUser", disconnect=True, times=1)
+    client = Client(gatehouse, channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.get_bob()
+    assert (caught.value.code(), len(caught.value.trailing_metadata())) == (Code.UNAVAILABLE, 0)
+    assert await code_of(client.get_bob()) is Code.OK
+
+    async def is_recorded() -> bool:
+        return sorted(call.code for call in gatehouse.calls("GetUser")) == ["CANCELLED", "OK"]
+
+    await eventually(is_recorded)
 
 
 @pytest.mark.parametrize(
     ("target", "effects", "reason"),
     [
-        ("GetUser", {}, "has no effect; set code, delay_seconds or hang"),
+        ("GetUser", {}, "has no effect; set code, delay_seconds, hang or disconnect"),
+        ("GetUser", {"code": "ABORTED", "hang": True}, "set only one of code, hang and disconnect"),
+        ("GetUser", {"delay_seconds": 1, "after_messages": 1}, "after_messages needs code, hang or disc"),
+        ("GetUser", {"code": "ABORTED", "details": [{"@type": "x"}]}, "@type is not .* one of BadRequest"),
+        (
+            "GetUser",
+            {"code": "ABORTED", "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "a": 1}]},
+            "details: not the fields of google.rpc.RetryInfo",
+        ),
         ("GetUser", {"code": "OK"}, "code OK needs after_messages"),
         ("GetUser", {"code": "TEAPOT"}, "code: Input should be"),
         ("GetUsr", {"code": "INTERNAL"}, "GetUsr: the services have no such RPC"),

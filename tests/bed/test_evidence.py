@@ -9,7 +9,6 @@ import grpc.aio
 import httpx
 import jwt
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed
@@ -48,33 +47,6 @@ async def test_spans_and_log_lines_of_a_trace(gatehouse: Testbed, channel: grpc.
     assert gatehouse.logs("0" * 32) == []
     gatehouse.reset()
     assert gatehouse.spans() == []
-
-
-async def test_details_of_a_status(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
-    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3s"}]
-    gatehouse.faults.add("GetCurrentUser", code="RESOURCE_EXHAUSTED", details=details)
-    error = await call(channel, gatehouse.token("bob"))
-    assert error is not None
-    trailers = dict(error.trailing_metadata())
-    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-    retry = error_details_pb2.RetryInfo()
-    assert status.details[1].Unpack(retry)
-    assert retry.retry_delay.seconds == 3
-
-
-@pytest.mark.parametrize(
-    ("detail", "reason"),
-    [
-        ({}, "@type is not type.googleapis.com/google.rpc. and one of BadRequest, DebugInfo"),
-        (
-            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "delay": 1},
-            "not the fields of google",
-        ),
-    ],
-)
-def test_unknown_detail_is_refused(gatehouse: Testbed, detail: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        gatehouse.faults.add("GetCurrentUser", code="ABORTED", details=[detail])
 
 
 @pytest.mark.parametrize("overlap", [True, False])

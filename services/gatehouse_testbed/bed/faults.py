@@ -70,7 +70,7 @@ class _Fault(BaseModel):
 
 
 class RpcFault(_Fault):
-    """Calls end with a status, late, or never."""
+    """Calls end with a status, without one, late, or never."""
 
     target: str
     """`package.Service/Method`, `Method`, or a pattern such as `gatehouse.users.v1.UserService/*`."""
@@ -86,15 +86,21 @@ class RpcFault(_Fault):
     """Time before the call is handled."""
     hang: bool = False
     """Whether the call is never answered: it ends at its deadline."""
+    disconnect: bool = False
+    """Whether the connection is closed, with all its calls, in place of a status."""
     after_messages: int | None = Field(None, ge=1)
-    """The status follows this number of responses of a stream."""
+    """The call ends as above after this number of responses of a stream."""
     caller: str | None = None
     """User name, client id or `sub` of the only caller that it affects."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.code is None and not self.hang and not self.delay_seconds:
-            raise ValueError("has no effect; set code, delay_seconds or hang")
+        if sum((self.code is not None, self.hang, self.disconnect)) > 1:
+            raise ValueError("set only one of code, hang and disconnect")
+        if not self.ends_call and not self.delay_seconds:
+            raise ValueError("has no effect; set code, delay_seconds, hang or disconnect")
+        if not self.ends_call and self.after_messages is not None:
+            raise ValueError("after_messages needs code, hang or disconnect")
         if self.code == "OK" and self.after_messages is None:
             raise ValueError("code OK needs after_messages")
         if self.details:
@@ -103,6 +109,11 @@ class RpcFault(_Fault):
 
             parse_details(self.details)
         return self
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether it does more than to delay a call."""
+        return self.code is not None or self.hang or self.disconnect
 
     def matches(self, path: str, callers: frozenset[str]) -> bool:
         """Return whether it affects calls of `/package.Service/Method` by any of these names of a caller."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, MutableSequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Never
 
 import grpc
 
@@ -14,6 +15,7 @@ from gatehouse.rpc import Call, Method
 from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse_testbed.bed.details import parse_details
+from gatehouse_testbed.bed.disconnect import disconnect
 from gatehouse_testbed.bed.faults import Faults, RpcFault
 from gatehouse_testbed.bed.records import RecordedCall
 
@@ -51,18 +53,12 @@ class FaultInterceptor:
                 await call_next(call)
                 return
             await asyncio.sleep(fault.delay_seconds)
-            if fault.hang:
-                await asyncio.Event().wait()
-            if fault.code is None:
+            if fault.ends_call:
+                if fault.after_messages is None:
+                    await _end(fault, call.context)
+                call.context = _Limited(call.context, fault)
+            with suppress(_EndOfStream):
                 await call_next(call)
-                return
-            if fault.after_messages is None:
-                raise _error(fault)
-            call.context = _Limited(call.context, fault.after_messages, _error(fault))
-            try:
-                await call_next(call)
-            except _EndOfStream:
-                return
 
         if not method.observed:
             return call_next
@@ -78,32 +74,36 @@ def callers_of(principal: Principal | None, names: Mapping[str, str]) -> list[st
     return [*([user] if user else []), principal.client_id, principal.subject]
 
 
-def _error(fault: RpcFault) -> Exception:
-    assert fault.code is not None  # noqa: S101 - the caller has checked it
+async def _end(fault: RpcFault, context: Any) -> Never:
+    """End a call as a fault says."""
+    if fault.disconnect:
+        disconnect(context.peer())
+    while fault.code is None:
+        # Until the deadline, or until gRPC sees that the client is gone.
+        await asyncio.Event().wait()
     if fault.code == "OK":
-        return _EndOfStream()
-    code = grpc.StatusCode[fault.code]
+        raise _EndOfStream
     details = (error_info(fault.reason), *parse_details(fault.details))
-    return StatusError(Status(code, fault.message, fault.reason, details))
+    raise StatusError(Status(grpc.StatusCode[fault.code], fault.message, fault.reason, details))
 
 
 class _Limited:
-    """gRPC's context of a call that fails after a number of responses."""
+    """gRPC's context of a call that a fault ends after a number of responses."""
 
-    def __init__(self, context: Any, limit: int, error: Exception) -> None:
+    def __init__(self, context: Any, fault: RpcFault) -> None:
         self._context = context
-        self._left = limit
-        self._error = error
+        self._fault = fault
+        self._written = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def write(self, raw: bytes) -> None:
-        """Write a response; fail after the last one."""
+        """Write a response; end the call after the last one."""
         await self._context.write(raw)
-        self._left -= 1
-        if self._left == 0:
-            raise self._error
+        self._written += 1
+        if self._written == self._fault.after_messages:
+            await _end(self._fault, self._context)
 
 
 class CallRecorder:
