@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
+from gatehouse_console.call_pages import CallPages
 from gatehouse_console.config import Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
@@ -71,6 +72,7 @@ def _create(site: Site) -> ASGIApp:
     app = Starlette(
         routes=[
             *MatrixPages(site).routes(),
+            *CallPages(site).routes(),
             *TokenPages(site).routes(),
             *SignIn(site, form_targets).routes(),
             Mount("/static", StaticFiles(directory=_STATIC)),

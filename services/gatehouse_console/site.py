@@ -20,7 +20,7 @@ from gatehouse_console.problems import Problem, SignInRequired, problem_of
 from gatehouse_console.sessions import Session, Sessions
 
 # Path and name of each page in the header.
-PAGES = (("/", "Access matrix"), ("/token", "Token"))
+PAGES = (("/", "Access matrix"), ("/call", "Call"), ("/token", "Token"))
 
 
 def load_templates() -> jinja2.Environment:

@@ -65,6 +65,13 @@ def test_person_signs_in_looks_why_a_call_is_denied_and_signs_out(page: Page, ga
     expect(page.get_by_role("status")).to_contain_text("changed since the run before")
     check(page)
 
+    page.get_by_role("navigation").get_by_role("link", name="Call").click()
+    check(page)
+    page.get_by_role("link", name="ListUsers").click()
+    page.get_by_role("button", name="Call as bob").click()
+    expect(page.get_by_role("heading", name="Result: OK")).to_be_visible()
+    check(page)
+
     page.get_by_role("navigation").get_by_role("link", name="Token").click()
     expect(page.get_by_text("The issuer says that the token is valid now")).to_be_visible()
     seconds = page.locator("[data-countdown]")

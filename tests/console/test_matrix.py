@@ -98,6 +98,16 @@ async def test_run_again_marks_what_changed(on_system: Browser, gatehouse: Testb
     assert "changed since" not in page.text
 
 
+async def test_issuer_that_is_down_is_named_as_the_reason_of_missing_callers(
+    on_system: Browser, gatehouse: Testbed
+) -> None:
+    page = await on_system.sign_in("bob")
+    gatehouse.faults.add("issuer/*", status=503)
+    page = await on_system.submit(page, "/run")
+    assert ("GetUser", "you") in verdicts(page)
+    assert "alice (the issuer does not respond (" in page.text
+
+
 async def test_unknown_cell_is_explained(on_system: Browser) -> None:
     await on_system.sign_in("bob")
     page = await on_system.get("/cell/mallory/gatehouse.users.v1.UserService/GetUser")
