@@ -18,6 +18,16 @@ def pytest_sessionstart() -> None:
         _kept[_VARIABLE] = os.environ.pop(_VARIABLE)
 
 
+def measured_command(*command: str) -> tuple[str, ...]:
+    """Return arguments of Python that run `command` with coverage, if it is on, without its children."""
+    if not _kept:
+        return command
+    # The configuration in pyproject.toml would turn it on for the children, too.
+    options = ("--rcfile=/dev/null", "--branch", "--parallel-mode", "--omit=*/v1/*_pb2*.py")
+    options += ("--source=gatehouse,gatehouse_testbed",)
+    return ("-m", "coverage", "run", *options, *command)
+
+
 def measured(environment: dict[str, str]) -> dict[str, str]:
     """Return `environment` with coverage turned on if it is on in this process."""
     return environment | _kept

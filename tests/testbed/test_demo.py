@@ -28,7 +28,7 @@ from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.steps import STEPS
-from tests.support.child_coverage import measured
+from tests.support.child_coverage import measured, measured_command
 from tests.support.cli import Cli, Done
 from tests.support.environment import PROXIES
 from tests.support.eventually import eventually
@@ -51,11 +51,14 @@ HOSTILE = PROXIES | {
 }
 
 
-async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Start `gatehouse ARGUMENTS` with `folder` for its files."""
+async def start(
+    folder: Path, *arguments: str, measure: bool = False, **environment: str
+) -> asyncio.subprocess.Process:
+    """Start `gatehouse ARGUMENTS` with `folder` for its files, and with coverage of this one process."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
+    command = ("-m", "gatehouse", *arguments)
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatehouse", *arguments),
+        *(sys.executable, *(measured_command(*command) if measure else command)),
         env=inherited | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -69,9 +72,11 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int | None, str, 
     return process.returncode, out.decode(), err.decode()
 
 
-async def run(folder: Path, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
-    """Run `gatehouse ARGUMENTS` with `folder` for its files."""
-    return await finish(await start(folder, *arguments, **environment))
+async def run(
+    folder: Path, *arguments: str, measure: bool = False, **environment: str
+) -> tuple[int | None, str, str]:
+    """See `start`, and wait for the end of the process."""
+    return await finish(await start(folder, *arguments, measure=measure, **environment))
 
 
 async def read_until(process: asyncio.subprocess.Process, text: str) -> list[str]:
@@ -97,8 +102,8 @@ def leftovers(folder: Path) -> list[str]:
 
 
 async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path, tmp_path: Path) -> None:
-    environment = measured({"PATH": PATH} | HOSTILE)
-    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), **environment)
+    environment = {"PATH": PATH} | HOSTILE
+    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), measure=True, **environment)
     assert (code, err) == (0, ""), out + err
     steps = re.findall(r"^(\d+)  (.*?) ─+$", out, re.MULTILINE)
     assert steps == [(str(number), title) for number, (title, _) in enumerate(STEPS, 1)]
@@ -145,7 +150,7 @@ async def test_tour_of_services_that_accept_too_much_fails(
         assert re.fullmatch(r"[1-9]\d* users created\n", done.out)
         assert (await command("seed")).out == "0 users created\n"
         before = json.loads((await command(*COUNT)).lines[0])
-        code, out, err = await run(short_folder, "tour", **measured(profile))
+        code, out, err = await run(short_folder, "tour", measure=True, **profile)
         assert (code, err) == (1, ""), out + err
         after = json.loads((await command(*COUNT)).lines[0])
         assert after["total_count"] == before["total_count"] != "0"
@@ -183,11 +188,11 @@ def broken_profile(profile: Profile, folder: Path) -> Path:
 
 @asynccontextmanager
 async def kept_running(
-    folder: Path, *arguments: str, **environment: str
+    folder: Path, *arguments: str, measure: bool = False, **environment: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """`gatehouse demo --keep` and the commands that it prints."""
     keep = ("demo", "--keep", "--free-ports", *arguments)
-    process = await start(folder, *keep, **{"PATH": PATH} | environment)
+    process = await start(folder, *keep, measure=measure, **{"PATH": PATH} | environment)
     try:
         lines = await read_until(process, "Stop everything with Ctrl-C")
         first = lines.index("Paste into another terminal:") + 1
@@ -212,7 +217,7 @@ async def paste(commands: list[str], **environment: str) -> tuple[int | None, st
 
 
 async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path) -> None:
-    async with kept_running(short_folder, **measured({})) as (process, printed):
+    async with kept_running(short_folder, measure=True) as (process, printed):
         exports, commands = printed[:2], printed[2:]
         assert all(line.startswith("export ") for line in exports)
         assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ", "(. ")) for line in commands)
@@ -313,7 +318,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 async def test_ctrl_c_during_the_start_stops_everything(short_folder: Path) -> None:
-    process = await start(short_folder, "demo", **measured({}))
+    process = await start(short_folder, "demo", measure=True)
     await read_until(process, "issuer")
     process.send_signal(signal.SIGINT)
     code, _, err = await finish(process)
@@ -342,7 +347,7 @@ async def test_taken_port_is_an_error_of_one_line(short_folder: Path) -> None:
     server = None
     with contextlib.suppress(OSError):  # another program may have the port already
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", Ports.default().services["users"])
-    code, _, err = await run(short_folder, "demo", "--keep", **measured({}))
+    code, _, err = await run(short_folder, "demo", "--keep", measure=True)
     if server is not None:
         server.close()
     assert code == 3
@@ -354,7 +359,7 @@ async def test_taken_port_is_an_error_of_one_line(short_folder: Path) -> None:
 
 async def test_missing_realm_file_is_an_error_of_one_line(short_folder: Path) -> None:
     code, _, err = await run(
-        short_folder, "demo", "--realm", str(short_folder / "missing.json"), **measured({})
+        short_folder, "demo", "--realm", str(short_folder / "missing.json"), measure=True
     )
     assert (code, err.count("\n"), "missing.json: cannot be read" in err) == (2, 1, True)
     assert leftovers(short_folder) == []
