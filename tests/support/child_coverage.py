@@ -23,8 +23,10 @@ def measured_command(*command: str) -> tuple[str, ...]:
     if not _kept:
         return command
     # The configuration in pyproject.toml would turn it on for the children, too.
-    options = ("--rcfile=/dev/null", "--branch", "--parallel-mode", "--omit=*/v1/*_pb2*.py,*/_launch.py")
-    options += ("--source=gatehouse,gatehouse_testbed",)
+    options = (
+        *("--rcfile=/dev/null", "--branch", "--parallel-mode"),
+        *("--omit=*/v1/*_pb2*.py,*/_launch.py", "--source=gatehouse,gatehouse_testbed"),
+    )
     return ("-m", "coverage", "run", *options, *command)
 
 
