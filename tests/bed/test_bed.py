@@ -216,10 +216,15 @@ async def test_connection_is_closed_in_place_of_a_status(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.get_bob()
     assert (caught.value.code(), len(caught.value.trailing_metadata())) == (Code.UNAVAILABLE, 0)
-    assert await code_of(client.get_bob()) is Code.OK
+
+    # gRPC may send the next call on the connection that is being closed.
+    async def succeeds() -> bool:
+        return await code_of(client.get_bob()) is Code.OK
+
+    await eventually(succeeds)
 
     async def is_recorded() -> bool:
-        return sorted(call.code for call in gatehouse.calls("GetUser")) == ["CANCELLED", "OK"]
+        return {"CANCELLED", "OK"} <= {call.code for call in gatehouse.calls("GetUser")}
 
     await eventually(is_recorded)
 
