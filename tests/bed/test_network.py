@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gatehouse.public.v1 import public_pb2, public_pb2_grpc
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed, run_testbed
 
@@ -26,17 +26,17 @@ def address(target: str) -> tuple[str, int]:
 
 
 def open_channel(gatehouse: Testbed, certificate: bytes | None = None) -> grpc.aio.Channel:
-    """Open a channel to PublicService, with connections of its own."""
+    """Open a channel to UserService, with connections of its own."""
     credentials = grpc.ssl_channel_credentials(certificate or gatehouse.ca_file.read_bytes())
     options = [("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.secure_channel(gatehouse.targets["public"], credentials, options)
+    return grpc.aio.secure_channel(gatehouse.targets["users"], credentials, options)
 
 
 async def code_of(channel: grpc.aio.Channel, timeout: float = 20) -> grpc.StatusCode:
-    """Return the code of a public call."""
-    stub: Any = public_pb2_grpc.PublicServiceStub(channel)
+    """Return the code of a call without a token."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
     try:
-        await stub.GetPublicInfo(public_pb2.GetPublicInfoRequest(), timeout=timeout)
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return Code.OK
@@ -59,7 +59,7 @@ async def current_user(gatehouse: Testbed, token: str) -> grpc.StatusCode:
 async def test_reset_closes_open_and_new_connections(gatehouse: Testbed) -> None:
     async with open_channel(gatehouse) as channel:
         assert await code_of(channel) is Code.OK
-        fault = gatehouse.faults.add("network/public", reset=True)
+        fault = gatehouse.faults.add("network/users", reset=True)
         assert await code_of(channel) is Code.UNAVAILABLE
         gatehouse.faults.remove(fault)
         async with open_channel(gatehouse) as later:
@@ -69,7 +69,7 @@ async def test_reset_closes_open_and_new_connections(gatehouse: Testbed) -> None
 async def test_blackhole_ends_when_it_is_removed(gatehouse: Testbed) -> None:
     async with open_channel(gatehouse) as channel:
         assert await code_of(channel) is Code.OK
-        fault = gatehouse.faults.add("network/public", blackhole=True)
+        fault = gatehouse.faults.add("network/users", blackhole=True)
         assert await code_of(channel, 0.3) is Code.DEADLINE_EXCEEDED
         waiting = asyncio.create_task(code_of(channel))
         gatehouse.faults.remove(fault)
@@ -93,8 +93,8 @@ def test_times_counts_new_connections(gatehouse: Testbed) -> None:
 async def test_another_fault_takes_the_place_of_a_removed_one(gatehouse: Testbed) -> None:
     async with open_channel(gatehouse) as channel:
         assert await code_of(channel) is Code.OK
-        first = gatehouse.faults.add("network/public", blackhole=True)
-        gatehouse.faults.add("network/public", bytes_per_second=1)
+        first = gatehouse.faults.add("network/users", blackhole=True)
+        gatehouse.faults.add("network/users", bytes_per_second=1)
         gatehouse.faults.remove(first)
         assert await code_of(channel, 0.3) is Code.DEADLINE_EXCEEDED
         gatehouse.faults.reset()
@@ -183,11 +183,11 @@ async def test_client_that_verifies_refuses_a_bad_certificate(gatehouse: Testbed
     }
     async with open_channel(gatehouse) as channel:
         assert await code_of(channel) is Code.OK
-        fault = gatehouse.faults.add("network/public", certificate=certificate)
+        fault = gatehouse.faults.add("network/users", certificate=certificate)
         assert await code_of(channel) is Code.UNAVAILABLE
     with (
         pytest.raises(ssl.SSLCertVerificationError, match=reasons[certificate]),
-        socket.create_connection(address(gatehouse.targets["public"]), timeout=20) as plain,
+        socket.create_connection(address(gatehouse.targets["users"]), timeout=20) as plain,
     ):
         ssl.create_default_context(cafile=gatehouse.ca_file).wrap_socket(plain, server_hostname="127.0.0.1")
     gatehouse.faults.remove(fault)
@@ -196,11 +196,10 @@ async def test_client_that_verifies_refuses_a_bad_certificate(gatehouse: Testbed
 
 
 async def test_client_that_trusts_another_authority_reaches_the_service(gatehouse: Testbed) -> None:
-    gatehouse.faults.add("network/public", certificate="unknown_authority")
-    certificate = ssl.get_server_certificate(address(gatehouse.targets["public"]))
+    gatehouse.faults.add("network/users", certificate="unknown_authority")
+    certificate = ssl.get_server_certificate(address(gatehouse.targets["users"]))
     async with open_channel(gatehouse, certificate.encode()) as channel:
         assert await code_of(channel) is Code.OK
-    assert [call.code for call in gatehouse.calls("GetPublicInfo")] == ["OK"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse_console.app import open_app
 from gatehouse_console.config import Origin
@@ -46,7 +47,7 @@ def profile(issuer: LiveIssuer) -> Profile:
     """The development issuer, and services that are not there."""
     return Profile(
         issuer=issuer.issuer,
-        targets=dict.fromkeys(("users", "admin", "public"), "127.0.0.1:1"),
+        targets=dict.fromkeys(SERVICES, "127.0.0.1:1"),
         plaintext=True,
     )
 
