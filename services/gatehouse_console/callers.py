@@ -1,4 +1,4 @@
-"""Who calls in the matrix: the user, nobody, and the users and clients of a demo realm."""
+"""Who calls in the matrix: the user, a caller without a token, and the users and clients of a demo realm."""
 
 from __future__ import annotations
 

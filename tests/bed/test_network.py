@@ -26,7 +26,7 @@ def address(target: str) -> tuple[str, int]:
 
 
 def open_channel(gatehouse: Testbed, certificate: bytes | None = None) -> grpc.aio.Channel:
-    """Open a channel to UserService, with connections of its own."""
+    """Open a channel to UserService that shares no connection."""
     credentials = grpc.ssl_channel_credentials(certificate or gatehouse.ca_file.read_bytes())
     options = [("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.secure_channel(gatehouse.targets["users"], credentials, options)

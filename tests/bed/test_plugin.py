@@ -1,4 +1,4 @@
-"""The pytest plugin, in a run of pytest of its own."""
+"""The pytest plugin, in a separate run of pytest."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def test_get_changes_nothing(signed_in: tuple[Browser, httpx.Response]) ->
 async def test_sign_in_of_another_person_does_not_sign_in_this_browser(open_browser: OpenBrowser) -> None:
     attacker, victim = open_browser(), open_browser()
     callback = (await attacker.enter_password(await attacker.open_login_page(), "bob")).headers["location"]
-    await victim.open_login_page()  # it has cookies of a sign-in of its own
+    await victim.open_login_page()  # it has cookies of another sign-in
     page = await victim.get(callback)
     assert (page.status_code, "was started in another browser" in page.text) == (400, True)
     assert (await victim.get("/cell/you/x")).status_code == 401

@@ -91,7 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # before pytest-cov stops the first measurement
 def pytest_runtestloop() -> Iterator[None]:
-    """Write what the second measurement has seen to a file of its own, which pytest-cov combines."""
+    """Write what the second measurement has seen to a separate file, which pytest-cov combines."""
     try:
         return (yield)
     finally:
