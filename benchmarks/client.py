@@ -24,6 +24,7 @@ from gatehouse.client import (
     TokenManager,
     create_oauth2_channel,
 )
+from gatehouse.oauth import open_http
 from gatehouse.settings import TlsSettings
 
 Call = Callable[[int], None]
@@ -71,7 +72,7 @@ def _compare(
 
 
 async def _open_http() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False)
+    return open_http()
 
 
 def caller(channel: grpc.Channel, metadata: Sequence[tuple[str, str]]) -> Call:

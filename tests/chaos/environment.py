@@ -28,6 +28,7 @@ from gatehouse.client import (
     connect,
 )
 from gatehouse.client.issuer import open_issuer_client
+from gatehouse.oauth import open_http
 from gatehouse.settings import TlsSettings
 from gatehouse_testbed.bed.faults import Faults, NetworkFault
 from gatehouse_testbed.bed.network import Route
@@ -274,7 +275,7 @@ async def open_environment(on_progress: Callable[[str], None]) -> AsyncIterator[
         issuer = LoopbackIssuer()
         await issuer.start()
         exits.push_async_callback(issuer.stop)
-        http = await exits.enter_async_context(httpx.AsyncClient(trust_env=False))
+        http = await exits.enter_async_context(open_http(stack.profile.ca_file))
         environment = Environment(stack, route, faults, issuer, http)
         environment.users = await exits.enter_async_context(environment.replicas())
         yield environment
