@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
 from gatehouse_console.call_pages import CallPages
-from gatehouse_console.config import Origin
+from gatehouse_console.config import Link, Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
 from gatehouse_console.problems import Problem, SignInRequired
@@ -32,18 +32,19 @@ _STATIC = Path(__file__).parent / "static"
 
 
 @asynccontextmanager
-async def open_app(profile: Profile, origin: Origin) -> AsyncIterator[ASGIApp]:
+async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ()) -> AsyncIterator[ASGIApp]:
     """Open the application; it is usable until the context ends.
 
     Args:
         profile: The system to show.
         origin: Where browsers find the console.
+        links: Other tools that every page links to.
 
     Raises:
         ConfigurationError: The CA file of the profile cannot be used.
     """
     async with open_client(registration_in(profile), proxy=profile.proxy_url) as client:
-        site = Site(origin, profile, client, Sessions(origin), load_templates())
+        site = Site(origin, profile, client, Sessions(origin), load_templates(), links)
         yield _create(site)
 
 

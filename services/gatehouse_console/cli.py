@@ -10,7 +10,7 @@ import typer
 from gatehouse.app.profile import load_full_profile
 from gatehouse.cli import ReadyFile
 from gatehouse.settings import ConfigurationError, is_loopback
-from gatehouse_console.config import DEFAULT_PORT, Origin
+from gatehouse_console.config import DEFAULT_PORT, Origin, parse_links
 
 # What the extra `console` installs; docs/dependencies.md.
 _EXTRA = ("jinja2", "starlette", "uvicorn")
@@ -27,6 +27,13 @@ def console(
         typer.Option(
             help="URL at which browsers find the console, such as that of a proxy with TLS; required if it "
             "listens on other addresses than loopback."
+        ),
+    ] = None,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL",
+            help="Another tool that every page links to, such as Traces=http://localhost:16686; repeatable.",
         ),
     ] = None,
     ready_file: ReadyFile = None,
@@ -53,4 +60,5 @@ def console(
     from gatehouse_console.serve import serve  # noqa: PLC0415
 
     origin = Origin.parse(url) if url is not None else None
-    return run_loop(serve(load_full_profile(), host, port, origin, ready_file))
+    links = parse_links(link or ())
+    return run_loop(serve(load_full_profile(), host, port, origin, links, ready_file))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gatehouse.settings import ConfigurationError, is_loopback, url_error
 
 CALLBACK_PATH = "/callback"
+HEALTH_PATH = "/health"
 DEFAULT_PORT = 8090
 
 
@@ -67,3 +69,29 @@ class Origin:
     def cookie(self, name: str) -> str:
         """Return the name of a cookie; with its prefix, browsers accept it over HTTPS from this host only."""
         return f"__Host-gatehouse-{name}" if self.is_https else f"gatehouse-{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to another tool, in the footer of every page."""
+
+    name: str
+    url: str
+
+
+def parse_links(values: Iterable[str]) -> tuple[Link, ...]:
+    """Return the links that are given as `NAME=URL`.
+
+    Raises:
+        ConfigurationError: One has no name, or no absolute URL with `http` or `https`.
+    """
+    links = []
+    for value in values:
+        name, _, url = value.partition("=")
+        if not name.strip() or url_error(url, allow_http=True):
+            raise ConfigurationError(
+                f"--link {value}: not a name and the URL of a website; give both, such as "
+                "Traces=http://localhost:16686"
+            )
+        links.append(Link(name.strip(), url))
+    return tuple(links)

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatehouse_console.config import Origin
+from gatehouse_console.config import HEALTH_PATH, Origin
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _HSTS = "max-age=31536000"
@@ -41,10 +41,13 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
-        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+        answer = self._answer(scope["method"], scope["path"], Headers(scope=scope))
+        await (self._app if answer is None else answer)(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> Response | None:
+    def _answer(self, method: str, path: str, headers: Headers) -> Response | None:
+        """Return the response to a request that the application does not get, None for all others."""
+        if path == HEALTH_PATH:  # from probes, which do not know the name of the host
+            return Response(status_code=204)
         host = headers.get("host", "")
         if host != self._origin.host:
             if method in _SAFE_METHODS and self._origin.is_alias(host):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -14,13 +15,18 @@ from gatehouse.cli import ExitCode
 from gatehouse.client.profile import Profile, local_target
 from gatehouse.runtime.files import write_json
 from gatehouse_console.app import open_app
-from gatehouse_console.config import Origin
+from gatehouse_console.config import Link, Origin
 
 _MAX_CONNECTIONS = 1000
 
 
 async def serve(
-    profile: Profile, host: str, port: int, origin: Origin | None, ready_file: Path | None
+    profile: Profile,
+    host: str,
+    port: int,
+    origin: Origin | None,
+    links: Sequence[Link],
+    ready_file: Path | None,
 ) -> int:
     """Serve the console, print its URL, and run until SIGTERM or SIGINT.
 
@@ -29,6 +35,7 @@ async def serve(
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         origin: Where browsers find it; None for the address that it listens on.
+        links: Other tools that every page links to.
         ready_file: Gets the URL, as JSON.
 
     Returns:
@@ -43,7 +50,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     with _listen(host, port) as listener:
         origin = origin or Origin.parse(f"http://{local_target(host, listener.getsockname()[1])}")
-        async with open_app(profile, origin) as app:
+        async with open_app(profile, origin, links) as app:
             server = uvicorn.Server(
                 uvicorn.Config(
                     app,

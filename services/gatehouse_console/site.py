@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from gatehouse.client import LoginRequired, OAuthClient
 from gatehouse.client.profile import Profile
 from gatehouse.oauth import OAuthError
-from gatehouse_console.config import Origin
+from gatehouse_console.config import Link, Origin
 from gatehouse_console.forms import read_form
 from gatehouse_console.problems import Problem, SignInRequired, problem_of
 from gatehouse_console.sessions import Session, Sessions
@@ -46,6 +46,7 @@ class Site:
         client: The client of the console at the issuer.
         sessions: Who is signed in.
         templates: See load_templates.
+        links: Other tools that every page links to.
     """
 
     origin: Origin
@@ -53,6 +54,7 @@ class Site:
     client: OAuthClient
     sessions: Sessions
     templates: jinja2.Environment
+    links: Sequence[Link] = ()
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""
@@ -61,6 +63,7 @@ class Site:
             "path": request.url.path,
             "profile": self.profile,
             "pages": PAGES,
+            "links": self.links,
             "on_loopback": not self.origin.is_https,
         }
         return HTMLResponse(self.templates.get_template(template).render(shared | values), status)

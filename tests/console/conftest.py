@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile
 from gatehouse_console.app import open_app
-from gatehouse_console.config import Origin
+from gatehouse_console.config import Link, Origin
 from gatehouse_testbed.bed.client import Testbed
 from tests.console.browser import Browser
 from tests.support.issuer import LiveIssuer
@@ -30,9 +30,11 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def open_console(stack: AsyncExitStack, profile: Profile, origin: str = ORIGIN) -> OpenBrowser:
+async def open_console(
+    stack: AsyncExitStack, profile: Profile, origin: str = ORIGIN, links: Sequence[Link] = ()
+) -> OpenBrowser:
     """Open a console; what is returned opens browsers."""
-    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin)))
+    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin), links))
 
     def open_browser() -> Browser:
         browser = Browser(app, origin)

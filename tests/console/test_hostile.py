@@ -200,6 +200,11 @@ async def test_other_names_of_this_machine_lead_to_the_console(browser: Browser,
     assert (await browser.http.post(f"{ORIGIN}/sign-out", headers={"host": host})).status_code == 421
 
 
+async def test_probe_for_any_host_learns_only_that_the_console_runs(browser: Browser) -> None:
+    answer = await browser.http.get(f"{ORIGIN}/health", headers={"host": "10.1.2.3:8090"})
+    assert (answer.status_code, answer.content, "set-cookie" in answer.headers) == (204, b"", False)
+
+
 @pytest.mark.parametrize(
     "url",
     [
