@@ -22,11 +22,13 @@ from gatehouse_console.call_pages import CallPages
 from gatehouse_console.config import Link, Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
+from gatehouse_console.metrics.pages import MetricPages
 from gatehouse_console.problems import Problem, SignInRequired
 from gatehouse_console.sessions import Sessions
 from gatehouse_console.sign_in import SignIn
 from gatehouse_console.site import Site, load_templates
 from gatehouse_console.token_pages import TokenPages
+from gatehouse_console.traces.pages import TracePages
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -74,6 +76,8 @@ def _create(site: Site) -> ASGIApp:
         routes=[
             *MatrixPages(site).routes(),
             *CallPages(site).routes(),
+            *TracePages(site).routes(),
+            *MetricPages(site).routes(),
             *TokenPages(site).routes(),
             *SignIn(site, form_targets).routes(),
             Mount("/static", StaticFiles(directory=_STATIC)),

@@ -24,6 +24,7 @@ from gatehouse.settings import ConfigurationError
 from gatehouse_console.challenges import explain_challenge
 from gatehouse_console.problems import Problem
 from gatehouse_console.site import Site
+from gatehouse_console.traces.calls import TracedCall
 
 DEADLINES = (2, 10, 30)
 MAX_RESPONSES = 50
@@ -104,6 +105,8 @@ class CallPages:
             return self._page(request, row, data, seconds, problem=problem, status=400)
         token = await self._site.token(session)
         result = await _call(self._site.profile, row, requests, token, seconds)
+        code, took, trace_id = result.outcome.code.name, result.seconds, result.trace_id
+        self._site.calls.add(session, TracedCall(row.name, code, took, time.time(), trace_id))
         return self._page(request, row, data, seconds, result=result)
 
     def _page(

@@ -14,13 +14,14 @@ from starlette.routing import Route
 
 from gatehouse.app.policy import PolicyRow, policy_rows
 from gatehouse.app.services import SERVICES
-from gatehouse_console.callers import find_callers
+from gatehouse_console.callers import YOU, find_callers
 from gatehouse_console.challenges import explain_challenge
 from gatehouse_console.matrix import Matrix, run_matrix
 from gatehouse_console.problems import Problem
 from gatehouse_console.recent import Recent
 from gatehouse_console.sessions import IDLE_SECONDS, Session
 from gatehouse_console.site import Site
+from gatehouse_console.traces.calls import TracedCall
 
 # A matrix has some hundred cells, so fewer are kept than sessions.
 _MAX_KEPT = 200
@@ -98,8 +99,13 @@ class MatrixPages:
         async with kept.lock, self._running:
             token = await self._site.token(session)
             callers = await find_callers(self._site.profile, session.user, token)
-            kept.matrix = await run_matrix(self._site.profile, callers, kept.matrix)
-            return kept.matrix
+            matrix = kept.matrix = await run_matrix(self._site.profile, callers, kept.matrix)
+        for cell in matrix.cells.values():
+            if cell.caller.name == YOU:
+                code, ended_at = cell.outcome.code.name, matrix.ended_at
+                call = TracedCall(cell.row.name, code, cell.seconds, ended_at, cell.trace_id)
+                self._site.calls.add(session, call)
+        return matrix
 
 
 def _proto_rule(row: PolicyRow) -> str:

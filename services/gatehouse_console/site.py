@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,9 +18,16 @@ from gatehouse_console.config import Link, Origin
 from gatehouse_console.forms import read_form
 from gatehouse_console.problems import Problem, SignInRequired, problem_of
 from gatehouse_console.sessions import Session, Sessions
+from gatehouse_console.traces.calls import CallLog
 
 # Path and name of each page in the header.
-PAGES = (("/", "Access matrix"), ("/call", "Call"), ("/token", "Token"))
+PAGES = (
+    ("/", "Access matrix"),
+    ("/call", "Call"),
+    ("/traces", "Traces"),
+    ("/metrics", "Metrics"),
+    ("/token", "Token"),
+)
 
 
 def load_templates() -> jinja2.Environment:
@@ -47,6 +54,7 @@ class Site:
         sessions: Who is signed in.
         templates: See load_templates.
         links: Other tools that every page links to.
+        calls: The calls of each session that have traces.
     """
 
     origin: Origin
@@ -55,6 +63,7 @@ class Site:
     sessions: Sessions
     templates: jinja2.Environment
     links: Sequence[Link] = ()
+    calls: CallLog = field(default_factory=CallLog)
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""

@@ -1,0 +1,1 @@
+"""The page Metrics: charts of the services, from Prometheus or from their own endpoints."""

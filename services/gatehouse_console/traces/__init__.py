@@ -1,0 +1,1 @@
+"""The page Traces: calls as waterfalls, from a Jaeger query API, with the log lines of each."""
