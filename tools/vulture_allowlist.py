@@ -1,4 +1,4 @@
-"""Names that only libraries, generated base classes and tests use, which vulture cannot see."""
+"""Names that only libraries, generated base classes, templates and tests use, which vulture cannot see."""
 
 from typing import Any
 
@@ -69,6 +69,7 @@ _.intercept_stream_stream
 _.intercept_stream_unary
 _.intercept_unary_stream
 _.intercept_unary_unary
+_.is_outage
 _.issue_token
 _.issuer_check
 _.kwargs

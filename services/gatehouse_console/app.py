@@ -18,12 +18,14 @@ from starlette.types import ASGIApp
 
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
+from gatehouse_console.audit_pages import AuditPages
 from gatehouse_console.call_pages import CallPages
 from gatehouse_console.config import Link, Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
 from gatehouse_console.metrics.pages import MetricPages
 from gatehouse_console.problems import Problem, SignInRequired
+from gatehouse_console.role_pages import RolePages
 from gatehouse_console.sessions import Sessions
 from gatehouse_console.sign_in import SignIn
 from gatehouse_console.site import Site, load_templates
@@ -79,6 +81,8 @@ def _create(site: Site) -> ASGIApp:
             *TracePages(site).routes(),
             *MetricPages(site).routes(),
             *TokenPages(site).routes(),
+            *RolePages(site).routes(),
+            *AuditPages(site).routes(),
             *SignIn(site, form_targets).routes(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
 from gatehouse.client.profile import Profile
 from gatehouse.client.requests import find_method, parse_requests
 from gatehouse.settings import ConfigurationError
-from gatehouse_console.challenges import explain_challenge
+from gatehouse_console.challenges import explain_challenge, step_up
 from gatehouse_console.problems import Problem
 from gatehouse_console.site import Site
 from gatehouse_console.traces.calls import TracedCall
@@ -90,14 +90,15 @@ class CallPages:
 
     async def show(self, request: Request) -> Response:
         """Show the form of an RPC."""
-        self._site.session(request)
-        return self._page(request, _row(request), "{}", DEADLINES[1])
+        session = self._site.session(request)
+        kept = self._site.kept_forms.take(session, request.url.path)
+        return self._page(request, _row(request), kept.get("data", "{}"), _deadline(kept))
 
     async def call(self, request: Request) -> Response:
         """Call an RPC, and show how the call ended."""
         session, form = await self._site.form(request)
         row, data = _row(request), form.get("data", "")
-        seconds = next((each for each in DEADLINES if str(each) == form.get("seconds")), DEADLINES[1])
+        seconds = _deadline(form)
         try:
             requests = parse_requests(_method(row), data)
         except ConfigurationError as error:
@@ -107,6 +108,8 @@ class CallPages:
         result = await _call(self._site.profile, row, requests, token, seconds)
         code, took, trace_id = result.outcome.code.name, result.seconds, result.trace_id
         self._site.calls.add(session, TracedCall(row.name, code, took, time.time(), trace_id))
+        if step_up(result.outcome.challenge):
+            self._site.kept_forms.keep(session, request.url.path, form)
         return self._page(request, row, data, seconds, result=result)
 
     def _page(
@@ -171,6 +174,10 @@ def _row(request: Request) -> PolicyRow:
     if found is None:
         raise Problem(404, "No such RPC", "No service has it. Choose one on the page Call.")
     return found
+
+
+def _deadline(form: Mapping[str, str]) -> int:
+    return next((each for each in DEADLINES if str(each) == form.get("seconds")), DEADLINES[1])
 
 
 def _method(row: PolicyRow) -> MethodDescriptor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+# What an authorization request can ask for to satisfy a challenge (RFC 9470 section 4).
+_STEP_UP = ("acr_values", "max_age")
 _PARAMETER = re.compile(r'([\w-]+)="([^"]*)"')
 
 
@@ -25,6 +28,14 @@ def explain_challenge(challenge: str) -> str:
         case None if challenge:
             return "The call has no token. Log in, and send an access token in the metadata `authorization`."
     return "The token is refused." if challenge else ""
+
+
+def step_up(challenge: str) -> Mapping[str, str]:
+    """Return what to ask the issuer for so that a call succeeds; nothing if that cannot help."""
+    values = dict(_PARAMETER.findall(challenge))
+    if values.get("error") != "insufficient_user_authentication":
+        return {}
+    return {name: values[name] for name in _STEP_UP if name in values} or {"again": "yes"}
 
 
 def _login(values: dict[str, str]) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from google.protobuf import text_format
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from gatehouse.app.policy import PolicyRow, policy_rows
+from gatehouse.app.policy import policy_rows
 from gatehouse.app.services import SERVICES
 from gatehouse_console.callers import YOU, find_callers
 from gatehouse_console.challenges import explain_challenge
@@ -22,6 +21,7 @@ from gatehouse_console.recent import Recent
 from gatehouse_console.sessions import IDLE_SECONDS, Session
 from gatehouse_console.site import Site
 from gatehouse_console.traces.calls import TracedCall
+from gatehouse_console.unary import proto_rule
 
 # A matrix has some hundred cells, so fewer are kept than sessions.
 _MAX_KEPT = 200
@@ -85,7 +85,7 @@ class MatrixPages:
             request,
             "cell.html",
             cell=cell,
-            rule=_proto_rule(cell.row),
+            rule=proto_rule(cell.row),
             challenge=explain_challenge(cell.outcome.challenge),
         )
 
@@ -106,9 +106,3 @@ class MatrixPages:
                 call = TracedCall(cell.row.name, code, cell.seconds, ended_at, cell.trace_id)
                 self._site.calls.add(session, call)
         return matrix
-
-
-def _proto_rule(row: PolicyRow) -> str:
-    """Return the rule as it is in the proto."""
-    rule = text_format.MessageToString(row.rule.to_proto(), as_one_line=True)
-    return f"option (gatehouse.authz.v1.access) = {{ {rule.strip()} }};"

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +32,7 @@ class Session:
     Attributes:
         id: The value of the cookie.
         user: Name of the user, for display.
+        subject: `sub` of the user, "" if unknown.
         store: The tokens.
         tokens: Gives the access token, and refreshes it.
         id_token: Identifies the login at the issuer when the user signs out.
@@ -40,6 +42,7 @@ class Session:
 
     id: str = field(repr=False)
     user: str
+    subject: str = field(repr=False)
     store: MemoryStore = field(repr=False)
     tokens: TokenManager = field(repr=False)
     id_token: str = field(repr=False)
@@ -83,11 +86,12 @@ class Sessions:
 
     def begin(self, client: OAuthClient, tokens: TokenResponse) -> Session:
         """Begin a session, always with a new id."""
-        store = MemoryStore()
+        store, claims = MemoryStore(), _claims(tokens)
         store.save(Login.of(tokens, time.time()))
         session = Session(
             id=secrets.token_urlsafe(32),
-            user=_name(tokens),
+            user=name_of_user(claims) or "you",
+            subject=str(claims.get("sub", "")),
             store=store,
             tokens=TokenManager(Refresh(client, store)),
             id_token=tokens.id_token or "",
@@ -132,8 +136,9 @@ class Sessions:
         response.delete_cookie(self._cookie, path="/", secure=self._secure, httponly=True, samesite="lax")
 
 
-def _name(tokens: TokenResponse) -> str:
+def _claims(tokens: TokenResponse) -> dict[str, Any]:
     try:
-        return name_of_user(decode(tokens.id_token or "")["claims"]) or "you"
+        claims = decode(tokens.id_token or "")["claims"]
     except ConfigurationError:
-        return "you"
+        return {}
+    return claims if isinstance(claims, dict) else {}

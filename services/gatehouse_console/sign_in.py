@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -31,6 +31,11 @@ from gatehouse_console.site import Site
 _MAX_PENDING = 10_000
 _PENDING_SECONDS = 600
 _SIGNED_OUT = "signed-out"
+# Space-separated classes of RFC 9470 section 3 without quotes, and seconds.
+_LOGIN_PARAMETERS = {
+    "acr_values": re.compile(r"[\x20\x21\x23-\x5B\x5D-\x7E]{1,200}"),
+    "max_age": re.compile(r"[0-9]{1,9}"),
+}
 _PATH = re.compile(r"/(?:[\w.~%-]+(?:/[\w.~%-]+)*)?")
 
 
@@ -79,9 +84,8 @@ class SignIn:
         # Only paths of the console: never the URL of another website.
         path = return_to if _PATH.fullmatch(return_to) else "/"
         self._pending[authorization.state] = _Pending(authorization, browser, path)
-        # With `again`, the issuer asks for the password although it remembers the user.
-        again = {"prompt": "login"} if "again" in query else {}
-        response = RedirectResponse(authorization.url(registration_in(site.profile).targets | again), 303)
+        parameters = {**registration_in(site.profile).targets, **_login_parameters(query)}
+        response = RedirectResponse(authorization.url(parameters), 303)
         self._set_cookie(response, self._cookie(authorization.state), browser, _PENDING_SECONDS)
         return response
 
@@ -104,8 +108,10 @@ class SignIn:
             tokens = await pending.authorization.redeem(query)
         except OAuthError as error:
             raise problem_of(error, site.profile.issuer) from None
-        site.sessions.end(site.sessions.find(request))
+        previous = site.sessions.find(request)
+        site.sessions.end(previous)
         session = site.sessions.begin(site.client, tokens)
+        site.kept_forms.move(previous, session)
         response = RedirectResponse(f"{site.origin.url}{pending.return_to}", 303)
         site.sessions.set_cookie(response, session)
         self._set_cookie(response, cookie, "", 0)
@@ -174,3 +180,15 @@ class SignIn:
     def _cookie(self, state: str) -> str:
         """Return the name of the cookie of one sign-in, so that two tabs can sign in at once."""
         return self._site.origin.cookie(f"sign-in-{hashlib.sha256(state.encode()).hexdigest()[:12]}")
+
+
+def _login_parameters(query: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what to ask the issuer for, so that a login satisfies a challenge (RFC 9470 section 4)."""
+    # With `again`, the issuer asks for the password although it remembers the user.
+    asked = {"prompt": "login"} if "again" in query else {}
+    for name, grammar in _LOGIN_PARAMETERS.items():
+        if name in query:
+            if not grammar.fullmatch(query[name]):
+                raise Problem(400, "Malformed request", f"{name}: not a value of a challenge. Call again.")
+            asked[name] = query[name]
+    return asked

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 from starlette.requests import Request
@@ -14,8 +15,10 @@ from starlette.responses import HTMLResponse, Response
 from gatehouse.client import LoginRequired, OAuthClient
 from gatehouse.client.profile import Profile
 from gatehouse.oauth import OAuthError
+from gatehouse_console.challenges import step_up
 from gatehouse_console.config import Link, Origin
 from gatehouse_console.forms import read_form
+from gatehouse_console.kept_forms import KeptForms
 from gatehouse_console.problems import Problem, SignInRequired, problem_of
 from gatehouse_console.sessions import Session, Sessions
 from gatehouse_console.traces.calls import CallLog
@@ -27,6 +30,8 @@ PAGES = (
     ("/traces", "Traces"),
     ("/metrics", "Metrics"),
     ("/token", "Token"),
+    ("/roles", "Roles"),
+    ("/audit", "Audit"),
 )
 
 
@@ -40,6 +45,8 @@ def load_templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters["clock_time"] = lambda seconds: f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
+    templates.filters["date_time"] = lambda time: f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    templates.filters["step_up"] = lambda challenge: urlencode(step_up(challenge))
     return templates
 
 
@@ -55,6 +62,7 @@ class Site:
         templates: See load_templates.
         links: Other tools that every page links to.
         calls: The calls of each session that have traces.
+        kept_forms: Forms of calls that need a stronger login.
     """
 
     origin: Origin
@@ -64,6 +72,7 @@ class Site:
     templates: jinja2.Environment
     links: Sequence[Link] = ()
     calls: CallLog = field(default_factory=CallLog)
+    kept_forms: KeptForms = field(default_factory=KeptForms)
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""

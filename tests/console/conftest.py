@@ -73,9 +73,15 @@ async def at_idp(stack: AsyncExitStack, profile: Profile, idp: LoopbackIssuer) -
 
 
 @pytest.fixture
-async def on_system(stack: AsyncExitStack, gatehouse: Testbed) -> Browser:
-    """A browser of a console of the whole system, with the demo users and clients."""
-    profile = Profile(
+async def on_system(stack: AsyncExitStack, bed_profile: Profile) -> Browser:
+    """A browser of a console of the whole system."""
+    return (await open_console(stack, bed_profile))()
+
+
+@pytest.fixture
+def bed_profile(gatehouse: Testbed) -> Profile:
+    """The whole system, with the demo users and clients."""
+    return Profile(
         issuer=gatehouse.issuer,
         targets=dict(gatehouse.targets),
         ca_file=gatehouse.ca_file,
@@ -83,7 +89,6 @@ async def on_system(stack: AsyncExitStack, gatehouse: Testbed) -> Browser:
         clients=dict(gatehouse.clients),
         traces_url="http://127.0.0.1:1",
     )
-    return (await open_console(stack, profile))()
 
 
 async def sign_in_at(
