@@ -104,6 +104,10 @@ async def test_each_unusable_issuer_is_logged_and_reported_with_reason_and_hint(
         assert problems == ["database: DATABASE_UNAVAILABLE"] + [
             f"issuer {name}: {line['reason']}" for name, line in lines.items()
         ]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{metrics_port}") as http:
+            ready, live = await http.get("/readyz"), await http.get("/livez")
+        assert (ready.status_code, ready.text.splitlines()) == (503, problems)
+        assert (live.status_code, live.text) == (200, "ok\n")
 
         # One issuer is enough to be ready; it refuses our credentials.
         opaque.answer(METADATA, original)

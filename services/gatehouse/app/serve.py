@@ -63,6 +63,7 @@ async def serve(
         for name, server in zip(names, servers, strict=True):
             ports[name] = await server.start(getattr(settings, name).port, reuse_port=parent is not None)
             stack.push_async_callback(server.stop)
+        telemetry.health.report(lambda: [problem for server in servers for problem in server.problems])
         if is_active(settings.server.grpc_tuning):
             lower_polling_thread_priority()
         if on_ready is not None:

@@ -43,6 +43,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
         self._ending = False
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why the services are not ready; nothing if they are."""
+        return self._problems
+
     def set_problems(self, problems: Sequence[str]) -> None:
         """Set the status of all services except `liveness`; do nothing after `end`.
 

@@ -88,7 +88,7 @@ class Server:
         self._credentials = server_credentials(
             tls, settings.host, self._logger, self._metrics.certificate_loaded
         )
-        self._problems = problems
+        self._find_problems = problems
         self._drain = Drain()
 
         handlers = collect_handlers(services)
@@ -121,6 +121,11 @@ class Server:
         self._router = Router(methods, chain, self._drain, settings.max_metadata_bytes)
         self._running: tuple[grpc.aio.Server, asyncio.Task[None]] | None = None
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why the health service reports NOT_SERVING; nothing if it reports SERVING."""
+        return self._health.problems
+
     async def start(self, port: int = 0, *, reuse_port: bool = False) -> int:
         """Start to listen, and return the port.
 
@@ -145,7 +150,7 @@ class Server:
             raise OSError(
                 f"{address}: cannot listen; correct host or port, or stop what uses the port"
             ) from None
-        problems = list(self._problems())
+        problems = list(self._find_problems())
         self._health.set_problems(problems)
         await server.start()
         self._running = server, asyncio.create_task(self._poll_problems(problems))
@@ -204,7 +209,7 @@ class Server:
     async def _poll_problems(self, last: list[str]) -> None:
         while True:
             await asyncio.sleep(self._settings.health_poll_seconds)
-            problems = list(self._problems())
+            problems = list(self._find_problems())
             if problems == last:
                 continue
             if not problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
 import logging
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from opentelemetry.trace import NoOpTracer, Status, Tracer
 from structlog.typing import FilteringBoundLogger
 
 from gatehouse.grpc_options import NO_PROXY
+from gatehouse.runtime.http_endpoint import HttpHealth, start_http_endpoint
 from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
 from gatehouse.runtime.logs import make_logger, open_log
 from gatehouse.runtime.otel_variables import checked_variables
@@ -41,7 +41,8 @@ class Telemetry:
         logger: Writes log lines.
         tracer: Makes spans.
         meter: Makes instruments.
-        metrics_port: Port of the Prometheus endpoint; None if it is disabled.
+        metrics_port: Port of the HTTP endpoint, for metrics and probes; None if it is disabled.
+        health: What the probes report.
         flush_spans: Exports the remaining spans and ends the export; blocks while the collector hangs.
         close: Ends the metrics and writes the queued log lines; blocks for at most two seconds.
     """
@@ -50,6 +51,7 @@ class Telemetry:
     tracer: Tracer
     meter: Meter
     metrics_port: int | None
+    health: HttpHealth
     flush_spans: Callable[[], None]
     close: Callable[[], None]
 
@@ -124,7 +126,7 @@ def _without_exception_text(span: ReadableSpan) -> ReadableSpan:
 def discard_telemetry() -> Telemetry:
     """Return telemetry that goes nowhere, for code that needs a Telemetry and serves nothing."""
     logger = make_logger(LogSettings(), io.StringIO())
-    return Telemetry(logger, NoOpTracer(), NoOpMeter("gatehouse"), None, lambda: None, lambda: None)
+    return Telemetry(logger, NoOpTracer(), NoOpMeter("gatehouse"), None, HttpHealth(), lambda: None, lambda: None)
 
 
 def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: str) -> Telemetry:
@@ -142,7 +144,8 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
         resource = Resource.create({"service.name": service_name, "service.namespace": "gatehouse"})
     with ExitStack() as stack:
         logger, lines = stack.enter_context(open_log(log))
-        readers, port = _metric_readers(settings)
+        health = HttpHealth()
+        readers, port = _metric_readers(settings, health)
         meters = MeterProvider(
             metric_readers=readers,
             resource=resource,
@@ -159,7 +162,7 @@ def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: 
                 traces = _tracer_provider(settings, settings.otlp_endpoint, resource)
             tracer, flush_spans = traces.get_tracer("gatehouse"), traces.shutdown
         close = stack.pop_all().close
-    return Telemetry(logger, tracer, meter, port, flush_spans, close)
+    return Telemetry(logger, tracer, meter, port, health, flush_spans, close)
 
 
 def make_exporter(settings: TelemetrySettings, endpoint: str, timeout: float | None = None) -> SpanExporter:
@@ -196,23 +199,16 @@ def _tracer_provider(settings: TelemetrySettings, endpoint: str, resource: Resou
     return provider
 
 
-def _metric_readers(settings: TelemetrySettings) -> tuple[list[MetricReader], int | None]:
+def _metric_readers(settings: TelemetrySettings, health: HttpHealth) -> tuple[list[MetricReader], int | None]:
     if settings.metrics_port is None:
         return [], None
     # Imported here because only a process that serves metrics needs it.
     from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
-    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     registry = CollectorRegistry()
-    try:
-        web, _ = start_http_server(settings.metrics_port, addr=settings.metrics_host, registry=registry)
-    except OSError as error:
-        setting = "METRICS_PORT" if error.errno == errno.EADDRINUSE else "METRICS_HOST"
-        raise ConfigurationError(
-            f"GATEHOUSE_TELEMETRY__{setting}: cannot listen on {settings.metrics_host}:"
-            f"{settings.metrics_port} ({error.strerror}); set another one"
-        ) from None
-    return [PrometheusMetricReader(registry=registry)], web.server_port
+    port = start_http_endpoint(settings, registry, health)
+    return [PrometheusMetricReader(registry=registry)], port
 
 
 def _observe_dropped_lines(meter: Meter, lines: LogQueue) -> None:

@@ -298,10 +298,10 @@ class TelemetrySettings(Section):
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Fraction of new traces to sample; the sampling decision of the caller takes precedence."""
     metrics_host: Host = "127.0.0.1"
-    """Address of the Prometheus endpoint."""
+    """Address of the HTTP endpoint, which serves metrics and health."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port of the Prometheus endpoint; 0 picks a free port; worker n of `--workers`, from 0, uses this port
-    plus n; disabled if unset."""
+    """Port of the HTTP endpoint, for Prometheus (`/metrics`) and probes (`/livez`, `/readyz`); 0 picks a free
+    port; worker n of `--workers`, from 0, uses this port plus n; disabled if unset."""
 
     @model_validator(mode="after")
     def _check_scheme(self) -> Self:
