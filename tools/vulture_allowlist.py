@@ -15,6 +15,7 @@ _.__signature__
 _._translate_data
 _.abort_with_status
 _.add_registered_method_handlers
+_.address_family
 _.args
 _.auth_method
 _.authenticate_refresh_token
@@ -74,6 +75,7 @@ _.issue_token
 _.issuer_check
 _.kwargs
 _.libpq_environment
+_.log_message
 _.max_connection_age_grace_seconds
 _.max_connection_age_seconds
 _.metadata_keys

@@ -47,7 +47,7 @@ async def test_metrics_and_health_are_served_on_one_port(capfd: pytest.CaptureFi
 
 async def test_process_is_not_live_while_its_event_loop_does_not_respond() -> None:
     health = HttpHealth(loop_seconds=0.05)
-    health.report(lambda: [])
+    health.report(list)
     url, found = serve(health), []
 
     def probe() -> None:
@@ -64,7 +64,7 @@ def test_process_whose_event_loop_is_closed_is_not_live() -> None:
     health = HttpHealth()
 
     async def report() -> None:
-        health.report(lambda: [])
+        health.report(list)
 
     asyncio.run(report())
     assert asyncio.run(get(f"{serve(health)}/livez")) == (503, "STOPPED\n")

@@ -19,7 +19,7 @@ from gatehouse.runtime.log_queue import CLOSE_SECONDS, LogQueue
 from gatehouse.runtime.logs import make_logger, open_log
 from gatehouse.runtime.otel_variables import checked_variables
 from gatehouse.runtime.wait import run_in_thread
-from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
+from gatehouse.settings import LogSettings, TelemetrySettings
 
 # The SDK reads variables when it is imported. No other module imports it.
 with checked_variables():
@@ -126,7 +126,9 @@ def _without_exception_text(span: ReadableSpan) -> ReadableSpan:
 def discard_telemetry() -> Telemetry:
     """Return telemetry that goes nowhere, for code that needs a Telemetry and serves nothing."""
     logger = make_logger(LogSettings(), io.StringIO())
-    return Telemetry(logger, NoOpTracer(), NoOpMeter("gatehouse"), None, HttpHealth(), lambda: None, lambda: None)
+    return Telemetry(
+        logger, NoOpTracer(), NoOpMeter("gatehouse"), None, HttpHealth(), lambda: None, lambda: None
+    )
 
 
 def make_telemetry(settings: TelemetrySettings, log: LogSettings, service_name: str) -> Telemetry:
