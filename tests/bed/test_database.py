@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,8 @@ import pytest
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed
-from gatehouse_testbed.bed.database import cache_folder, run_database
+from gatehouse_testbed.bed.database import run_database
+from gatehouse_testbed.bed.database_cache import MAX_DATABASES, DatabaseCache, cache_folder
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.run_folder import run_folder
 from tests.support.eventually import eventually
@@ -30,11 +32,11 @@ def damage(cache: Path) -> tuple[Path, str]:
 
 async def test_damaged_cache_is_replaced(tmp_path: Path) -> None:
     with run_folder() as folder:
-        async with run_database(folder / "pg", folder / "first.log", tmp_path):
+        async with run_database(folder / "pg", folder / "first.log", DatabaseCache(tmp_path)):
             pass
         kept, good = damage(tmp_path)
     with run_folder() as folder:
-        async with run_database(folder / "pg", folder / "second.log", tmp_path) as database:
+        async with run_database(folder / "pg", folder / "second.log", DatabaseCache(tmp_path)) as database:
             await database.take_snapshot()
             await database.reset()
             async with await psycopg.AsyncConnection.connect(database.url("users", database.port)) as other:
@@ -44,6 +46,28 @@ async def test_damaged_cache_is_replaced(tmp_path: Path) -> None:
             await database.reset()
         assert json.loads((kept / "state.json").read_bytes()).keys() == json.loads(good).keys()
         assert (kept / "data" / "PG_VERSION").exists()
+
+
+def test_cache_keeps_the_databases_that_were_used_last(tmp_path: Path) -> None:
+    data, folder = tmp_path / "pg", tmp_path / "cache"
+    data.mkdir()
+    (tmp_path / "pg.json").write_text("{}")
+    others = [folder / f"other-{number}" for number in range(MAX_DATABASES)]
+    for used_at, path in enumerate([folder / "part-of-killed-run", *others]):
+        path.mkdir(parents=True)
+        os.utime(path, (0, used_at))
+    running = folder / "part-of-running-run"
+    running.mkdir()
+    cache = DatabaseCache(folder)
+    cache.keep(data)
+    (own,) = {*folder.iterdir()} - {*others, running}
+    assert {*folder.iterdir()} == {own, *others[1:], running}
+    os.utime(own, (0, 0))
+    assert cache.copy_to(tmp_path / "copy")
+    assert own.stat().st_mtime > MAX_DATABASES
+    cache.discard()
+    assert {*folder.iterdir()} == {*others[1:], running}
+    assert not cache.copy_to(tmp_path / "another")
 
 
 async def test_reset_starts_a_killed_database_again(gatehouse: Testbed) -> None:
@@ -74,4 +98,5 @@ async def test_reset_starts_a_killed_database_again(gatehouse: Testbed) -> None:
 def test_cache_folder_is_below_home_unless_another_one_is_absolute(value: str) -> None:
     found = cache_folder({"HOME": "/home/alice", "XDG_CACHE_HOME": value})
     assert found == Path("/home/alice/.cache/gatehouse-testbed")
+    assert cache_folder({"HOME": value, "XDG_CACHE_HOME": value}).is_absolute()
     assert cache_folder({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/gatehouse-testbed")

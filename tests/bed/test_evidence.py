@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +17,7 @@ import pytest
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed
+from gatehouse_testbed.bed.service_log import MAX_LINES, ServiceLog
 from tests.support.eventually import eventually
 
 Code = grpc.StatusCode
@@ -44,9 +50,51 @@ async def test_spans_and_log_lines_of_a_trace(gatehouse: Testbed, channel: grpc.
     (line,) = await eventually(lambda: [x for x in gatehouse.logs(TRACE) if x["event"] == "rpc"])
     assert (line["method"], line["code"]) == (server.name, "OK")
     assert gatehouse.spans("0" * 32) == []
+    assert gatehouse.spans(name="GetCurrentUser") == gatehouse.spans(TRACE, recorded.method) == [server]
+    assert gatehouse.spans(name="CurrentUser") == gatehouse.spans("0" * 32, "GetCurrentUser") == []
     assert gatehouse.logs("0" * 32) == []
     gatehouse.reset()
     assert gatehouse.spans() == []
+
+
+async def test_call_that_runs_during_a_reset_is_not_recorded(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    """Otherwise the next test would see a call of the last one."""
+    gatehouse.faults.add("GetCurrentUser", delay_seconds=0.3, times=1)
+    running = asyncio.create_task(code_of(channel, gatehouse.token("bob")))
+    await eventually(lambda: gatehouse.issuer_requests("introspection"))
+    gatehouse.reset()
+    assert await running is Code.OK
+    assert await code_of(channel, gatehouse.token("alice")) is Code.OK
+    await eventually(lambda: [x for x in gatehouse.logs() if x["event"] == "rpc"])
+    assert [x.caller for x in gatehouse.calls("GetCurrentUser")] == ["alice"]
+    assert len(gatehouse.spans(name="GetCurrentUser")) == 1
+    assert len([x for x in gatehouse.logs() if x["event"] == "rpc"]) == 1
+
+
+def write_lines(descriptor: int, *lines: str) -> None:
+    os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
+
+
+async def test_log_keeps_the_newest_lines_and_counts_what_is_not_json(tmp_path: Path) -> None:
+    now = dt.datetime.now(dt.UTC).isoformat()
+    with (tmp_path / "output").open("w") as output:
+        log = ServiceLog(output.fileno())
+        lines = [json.dumps({"event": str(number), "timestamp": now}) for number in range(MAX_LINES)]
+        write_lines(
+            output.fileno(), "{", "[]", '"text"', "{}", "printed \udcff".encode("utf-8", "replace").decode()
+        )
+        await eventually(lambda: [line.get("count") for line in log.lines()] == [5])
+        for first in range(0, MAX_LINES, 100):
+            write_lines(output.fileno(), *lines[first : first + 100])
+        found = await eventually(lambda: log.lines() if len(log.lines()) == MAX_LINES else None)
+        assert [line["event"] for line in found] == [str(number) for number in range(MAX_LINES)]
+        write_lines(output.fileno(), "x" * 100_000)
+        await eventually(lambda: log.lines()[-1].get("count") == 2)
+        assert log.lines("0" * 32) == []
+        log.clear()
+        assert log.lines() == []
 
 
 @pytest.mark.parametrize("overlap", [True, False])

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gatehouse_testbed.bed.faults import Faults, NetworkFault
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import NetworkFault
 from gatehouse_testbed.bed.network import Route
 from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen

@@ -30,7 +30,8 @@ from gatehouse.client import (
 from gatehouse.client.issuer import open_issuer_client
 from gatehouse.oauth import open_http
 from gatehouse.settings import TlsSettings
-from gatehouse_testbed.bed.faults import Faults, NetworkFault
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import NetworkFault
 from gatehouse_testbed.bed.network import Route
 from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.postgres import port_of, with_port

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.clock import MovableClock
-from gatehouse_testbed.bed.faults import (
-    NETWORK,
-    AnyFault,
-    DatabaseFault,
-    Faults,
-    IssuerFault,
-    NetworkFault,
-    RpcFault,
-)
+from gatehouse_testbed.bed.evidence import UNKNOWN_METHOD, Evidence
+from gatehouse_testbed.bed.fault_list import AnyFault, Faults
+from gatehouse_testbed.bed.faults import NETWORK, DatabaseFault, IssuerFault, NetworkFault, RpcFault
 from gatehouse_testbed.bed.issuer import IssuerApp
 from gatehouse_testbed.bed.network import Route
-from gatehouse_testbed.bed.records import RecordedCall, RecordedSpan
-from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.bed.tokens import TokenFactory
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen, serve_app
 
-MAX_CALLS = 10_000
 DISCOVERY_PATH = "/.well-known/openid-configuration"
-MAX_SPANS = 50_000
-_UNKNOWN_METHOD = "the services have no such RPC; name it as package.Service/Method or Method"
 
 
 class Database(Protocol):
@@ -63,13 +50,10 @@ class Bed:
         faults: The faults that are in effect.
 
     Attributes:
-        calls: The calls that the services received, the newest MAX_CALLS of them.
+        seen: What the services have seen.
         targets: gRPC target of each service for clients, by its name.
-        spans: Their spans, the newest MAX_SPANS of them.
-        log: Their log; None if there are no services.
         users: Id of the entry of each user of the realm, by user name.
         database: The database; None if there are no services.
-        methods: The RPCs of the services, as `package.Service/Method`.
         routes: The route to each part, by the target of its faults, such as `network/issuer`.
     """
 
@@ -78,13 +62,10 @@ class Bed:
         self.issuer = issuer
         self.clock = clock
         self.faults = faults
-        self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
+        self.seen = Evidence()
         self.targets: Mapping[str, str] = {}
-        self.spans: deque[RecordedSpan] = deque(maxlen=MAX_SPANS)
-        self.log: ServiceLog | None = None
         self.users: Mapping[str, str] = {}
         self.database: Database | None = None
-        self.methods: AbstractSet[str] = frozenset()
         self.routes: dict[str, Route] = {}
         # Creates a key when the first token is to be signed: one with RSA takes 50 ms.
         self._other_keys = SigningKeys()
@@ -94,17 +75,6 @@ class Bed:
     def tokens(self) -> TokenFactory:
         """Return what makes tokens of the realm as it is now."""
         return TokenFactory(self.issuer.tokens, self._other_keys)
-
-    def calls_of(self, method: str) -> Sequence[RecordedCall]:
-        """Return the calls of `package.Service/Method` or `Method`; of all RPCs if it is "".
-
-        Raises:
-            ValueError: There is no such RPC.
-        """
-        end = f"/{method}"
-        if method and not any(f"/{name}".endswith(end) for name in self.methods):
-            raise ValueError(f"{method}: {_UNKNOWN_METHOD}")
-        return [call for call in self.calls if not method or f"/{call.method}".endswith(end)]
 
     async def add_fault(self, fault: AnyFault) -> str:
         """Add a fault and return its id.
@@ -116,8 +86,8 @@ class Bed:
             raise ValueError(
                 f"{fault.target}: this test bed is only an issuer; its targets begin with issuer/ or network/"
             )
-        if isinstance(fault, RpcFault) and not any(map(fault.names, self.methods)):
-            raise ValueError(f"{fault.target}: {_UNKNOWN_METHOD}")
+        if isinstance(fault, RpcFault) and not any(map(fault.names, self.seen.methods)):
+            raise ValueError(f"{fault.target}: {UNKNOWN_METHOD}")
         if isinstance(fault, NetworkFault):
             self._check_route(fault)
         async with self._changing:
@@ -173,11 +143,8 @@ class Bed:
 
     def forget(self) -> None:
         """Forget what was recorded."""
-        self.calls.clear()
-        self.spans.clear()
+        self.seen.clear()
         self.issuer.requests.clear()
-        if self.log is not None:
-            self.log.clear()
 
 
 @asynccontextmanager

@@ -15,16 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import httpx
 
 from gatehouse.settings import environment
+from gatehouse_testbed.bed.api import Api, ClockClient, FaultsClient
 from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
 from gatehouse_testbed.environments import child_environment
 from gatehouse_testbed.errors import TestbedError
 
-REQUEST_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
 
@@ -34,110 +31,6 @@ class TokenKind:
 
     accepted: bool
     description: str
-
-
-class _Api:
-    def __init__(self, url: str) -> None:
-        # Variables of the environment, such as those of a proxy, are not for requests to this machine.
-        self._http = httpx.Client(base_url=url, timeout=REQUEST_SECONDS, trust_env=False)
-
-    def close(self) -> None:
-        self._http.close()
-
-    def ask(self, verb: str, path: str, body: Any = None, **query: str) -> Any:
-        """Send a request and return the JSON of the response.
-
-        Raises:
-            ValueError: The request is refused; the message says why.
-            TestbedError: The test bed does not answer, or has failed.
-        """
-        try:
-            response = self._http.request(verb, path, json=body, params=query)
-        except httpx.HTTPError as error:
-            raise TestbedError(
-                f"the test bed does not answer ({type(error).__name__}); see whether it still runs"
-            ) from None
-        if response.is_server_error:
-            raise TestbedError(f"the test bed has failed: {_reason(response)}")
-        if not response.is_success:
-            raise ValueError(_reason(response))
-        return response.json() if response.content else None
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError):
-        return f"HTTP {response.status_code}"
-    if isinstance(detail, str):
-        return detail
-    return "; ".join(f"{one['loc'][-1]}: {one['msg'].removeprefix('Value error, ')}" for one in detail)
-
-
-class FaultsClient:
-    """The faults of a test bed."""
-
-    def __init__(self, api: _Api) -> None:
-        self._api = api
-
-    def add(self, target: str, **effects: Any) -> str:
-        """Add a fault and return its id.
-
-        Args:
-            target: An RPC (`package.Service/Method`, `Method` or a pattern), `issuer/` and an endpoint
-                (discovery, jwks, token, introspection, revocation or *), `database`, or `network/` and a
-                part (the name of a service, issuer or database).
-            effects: Attributes of RpcFault, IssuerFault, DatabaseFault or NetworkFault in
-                `gatehouse_testbed.bed.faults`.
-
-        Raises:
-            ValueError: The fault is invalid; the message says why.
-        """
-        added: str = self._api.ask("POST", "/faults", {"target": target, **effects})["id"]
-        return added
-
-    def list(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the faults that are in effect by their ids, oldest first."""
-        found: Mapping[str, Mapping[str, Any]] = self._api.ask("GET", "/faults")
-        return found
-
-    def remove(self, name: str) -> None:
-        """Remove a fault.
-
-        Raises:
-            ValueError: There is no such fault.
-        """
-        self._api.ask("DELETE", f"/faults/{quote(name, safe='')}")
-
-    def reset(self) -> None:
-        """Remove all faults."""
-        self._api.ask("DELETE", "/faults")
-
-
-class ClockClient:
-    """The clock of issuer and services."""
-
-    def __init__(self, api: _Api) -> None:
-        self._api = api
-
-    def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
-        """Move the clock forward."""
-        total = seconds + 60 * minutes + 3600 * hours + 86_400 * days
-        self._api.ask("POST", "/clock", {"seconds": total})
-
-    def skew_issuer(self, seconds: float) -> None:
-        """Make the clock of the issuer wrong.
-
-        Args:
-            seconds: How far it is ahead of that of the services; it is behind if negative.
-        """
-        self._api.ask("POST", "/clock/skew", {"seconds": seconds})
-
-    @property
-    def ahead_seconds(self) -> float:
-        """How far the clock is ahead of the real time."""
-        ahead: float = self._api.ask("GET", "/clock")["ahead_seconds"]
-        return ahead
 
 
 class Testbed:
@@ -161,7 +54,7 @@ class Testbed:
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.description = description
-        self._api = _Api(description["control_url"])
+        self._api = Api(description["control_url"])
         self.control_url: str = description["control_url"]
         self.issuer: str = description["issuer"]
         self.targets: Mapping[str, str] = description["targets"]
@@ -225,13 +118,15 @@ class Testbed:
         """
         return [RecordedCall(**call) for call in self._api.ask("GET", "/calls", method=method)]
 
-    def spans(self, trace_id: str = "") -> Sequence[RecordedSpan]:
+    def spans(self, trace_id: str = "", name: str = "") -> Sequence[RecordedSpan]:
         """Return the spans of the services, in the order in which they ended.
 
         Args:
             trace_id: Of the trace; "" for all.
+            name: Of the span, or `Method` for that of an RPC; "" for all.
         """
-        return [RecordedSpan(**span) for span in self._api.ask("GET", "/spans", trace_id=trace_id)]
+        found = self._api.ask("GET", "/spans", trace_id=trace_id, name=name)
+        return [RecordedSpan(**span) for span in found]
 
     def logs(self, trace_id: str = "") -> Sequence[Mapping[str, Any]]:
         """Return the newest lines of the log of the services; they are written shortly after a call ends.

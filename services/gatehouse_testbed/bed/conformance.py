@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatehouse_testbed.bed.clock import MovableClock
-from gatehouse_testbed.bed.faults import Faults
+from gatehouse_testbed.bed.fault_list import Faults
 from gatehouse_testbed.bed.issuer import IssuerApp
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenFactory, TokenRequest
 from gatehouse_testbed.errors import TestbedError

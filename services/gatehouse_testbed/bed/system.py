@@ -68,17 +68,17 @@ async def run_bed(
         to_database = await _open_route(bed, stack, "database", listen(HOST, 0), database.port)
         usernames = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
         interceptor = FaultInterceptor(bed.faults, usernames)
-        bed.methods = interceptor.methods
+        bed.seen.methods = interceptor.methods
         hooks = Hooks(
             bed.clock.time,
             bed.clock.monotonic,
             interceptors=(interceptor,),
-            observers=(CallRecorder(bed.calls, usernames, bed.clock.time),),
+            observers=(CallRecorder(bed.seen, usernames, bed.clock.time),),
         )
         sections = _sections(realm, bed.profile, tls)
         for name, port in ports.items():
             sections[name] |= {"port": port, "database_url": database.url(name, to_database)}
-        await stack.enter_async_context(run_services(sections, hooks, bed.spans))
+        await stack.enter_async_context(run_services(sections, hooks, bed.seen))
         await asyncio.gather(
             *(wait_for_health(bed.profile, name, serving=True, seconds=SERVING_SECONDS) for name in SERVICES)
         )
