@@ -11,8 +11,25 @@ import sys
 _IGNORED = ("SSLKEYLOGFILE", "TERMINAL_WIDTH")
 
 
+def _open_standard_streams() -> None:
+    """Open the standard streams that the caller has closed.
+
+    Otherwise, a socket or a file gets the number of a closed one: uvloop aborts when it closes descriptor 0.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            mode = "w" if number else "r"
+            stream = open(number, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
+            setattr(sys, name, stream)
+
+
 def run() -> None:
     """Run the command line of this process."""
+    _open_standard_streams()
     for name in _IGNORED:
         os.environ.pop(name, None)
     # gRPC reads it when it is imported. Its messages on standard error do not have the format of our log.

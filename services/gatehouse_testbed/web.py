@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -24,19 +25,35 @@ class _Server(uvicorn.Server):
 def listen(host: str, port: int) -> socket.socket:
     """Bind a port; 0 takes a free one.
 
+    Args:
+        host: Host name or address; `::` also stands for all addresses of IPv4.
+        port: Port.
+
     Raises:
-        TestbedError: The port is taken.
+        TestbedError: The port is taken, or the host is not this machine.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family is socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind((host, port))
+            stack.pop_all()
     except OSError as error:
-        listener.close()
-        raise TestbedError(
-            f"{host}:{port}: cannot listen ({error.strerror}); stop what listens there or use another port"
-        ) from None
+        hint = "use an address of this machine"
+        if error.errno == errno.EADDRINUSE:
+            hint = "stop what listens there or use another port"
+        elif error.errno in {errno.EACCES, errno.EPERM}:
+            hint = "use another port"
+        raise TestbedError(f"{netloc(host, port)}: cannot listen ({error.strerror}); {hint}") from None
     return listener
+
+
+def netloc(host: str, port: int) -> str:
+    """Return host and port as in a URL and in a gRPC target."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @asynccontextmanager

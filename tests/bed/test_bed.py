@@ -510,6 +510,16 @@ def test_test_bed_ends_with_a_socket_as_standard_input() -> None:
         assert process.wait(60) == 0
 
 
+def test_test_bed_runs_with_closed_standard_input() -> None:
+    command = ["sh", "-c", 'exec "$0" -m gatehouse testbed --issuer-only <&-', sys.executable]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        description = json.loads(process.stdout.readline())
+        assert httpx.get(description["control_url"], trust_env=False).is_success
+        process.terminate()
+        assert process.wait(60) == 0
+
+
 def test_ready_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(TestbedError, match=rf"does not start: {tmp_path}/a/b: no such file or directory"),

@@ -185,3 +185,14 @@ def test_status_of_a_check_is_colored_on_a_terminal(cli: Cli) -> None:
         shown = cli.on_terminal("doctor", "public", columns=columns, GATEHOUSE_TLS__PLAINTEXT="true")
         assert "\x1b[1;31mfailed\x1b[0m" in shown
         assert "\x1b[32mok" in shown
+
+
+def test_command_works_with_closed_streams_in_a_removed_folder(tmp_path: Path) -> None:
+    """As a process may start it: no file may take the number of a closed stream."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir "$PWD"; exec "$0" -m gatehouse policy <&- >&- 2>&-'
+    environment = clean_environment() | {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", script, sys.executable], cwd=gone, env=environment, check=False)
+    assert done.returncode == 0
+    assert not gone.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _NAME = "gatehouse"
@@ -22,7 +23,7 @@ def program_name() -> str:
         found = shutil.which(_NAME)
         if found is not None and Path(found).samefile(program):
             return _NAME
-        if program.parent.is_relative_to(Path.cwd()):
+        with suppress(FileNotFoundError, ValueError):  # the folder was removed, or the program is elsewhere
             program = program.relative_to(Path.cwd())
     path = str(program)
     return shlex.quote(path if "/" in path else f"./{path}")

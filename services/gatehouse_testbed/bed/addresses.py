@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ from dataclasses import dataclass, field
 from gatehouse.app.services import SERVICES
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.ports import HOST
+from gatehouse_testbed.web import netloc
 
 CONTROL_PORT, ISSUER_PORT = 8081, 8080
-_ALL = "0.0.0.0"  # noqa: S104 - only if the user asks for it
-_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+_ALL = ("0.0.0.0", "::")  # noqa: S104 - only if the user asks for it
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,9 @@ class Addresses:
         Raises:
             TestbedError: A host is malformed.
         """
-        _check("--host", host)
-        if name is None:
-            name = "localhost" if host == _ALL else host
-        else:
-            _check("--name", name)
+        host = _checked("--host", host)
+        default_name = "localhost" if host in _ALL else host
+        name = default_name if name is None else _checked("--name", name)
         if not default_ports:
             return cls(host, name, control, issuer)
         ports = {service: spec.default_port for service, spec in SERVICES.items()}
@@ -63,17 +63,25 @@ class Addresses:
     @property
     def local(self) -> str:
         """Host by which the parts of the test bed reach each other."""
-        return HOST if self.host == _ALL else self.host
+        return HOST if self.host in _ALL else self.host
 
     def url(self, port: int) -> str:
         """Return the URL of a port for clients."""
-        return f"http://{self.name}:{port}"
+        return f"http://{netloc(self.name, port)}"
 
     def local_url(self, port: int) -> str:
         """Return the URL of a port for the test bed itself."""
-        return f"http://{self.local}:{port}"
+        return f"http://{netloc(self.local, port)}"
 
 
-def _check(option: str, host: str) -> None:
-    if not _HOST.fullmatch(host):
-        raise TestbedError(f"{option} {host!r}: must be a host name or an IPv4 address, without a port")
+def _checked(option: str, host: str) -> str:
+    """Return a host name, or an IP address in its usual form."""
+    if _NAME.fullmatch(host):
+        return host
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        address = None
+    if address is None or address.scope_id is not None:  # a URL has no room for the zone
+        raise TestbedError(f"{option} {host!r}: must be a host name or an IP address, without a port")
+    return str(address)

@@ -21,7 +21,9 @@ def bed(
     ready_file: Annotated[
         Path | None, typer.Option(help="Also write the description to this file when all is ready.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")
+    ] = "127.0.0.1",
     name: Annotated[
         str | None,
         typer.Option(help="Host name by which clients reach it; localhost if it listens on all addresses."),

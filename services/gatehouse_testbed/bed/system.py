@@ -30,7 +30,7 @@ from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.ports import HOST, free_port
 from gatehouse_testbed.tour.services import open_services
-from gatehouse_testbed.web import listen
+from gatehouse_testbed.web import listen, netloc
 
 SERVING_SECONDS = 60.0
 API_CLIENT, ADMIN_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-admin-service", "gatehouse-role-sync"
@@ -62,8 +62,8 @@ async def run_bed(
             impostor = Impostor(authority, names, tls.ca_file, port, folder / name, stack)
             listener = listen(addresses.host, addresses.services.get(name, 0))
             outside[name] = await _open_route(bed, stack, name, listener, port, impostor.find)
-        bed.targets = {name: f"{addresses.name}:{port}" for name, port in outside.items()}
-        targets = {name: f"{addresses.local}:{port}" for name, port in outside.items()}
+        bed.targets = {name: netloc(addresses.name, port) for name, port in outside.items()}
+        targets = {name: netloc(addresses.local, port) for name, port in outside.items()}
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
         to_database = await _open_route(bed, stack, "database", listen(HOST, 0), database.port)
         usernames = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
