@@ -21,6 +21,7 @@ _.auth_method
 _.authenticate_refresh_token
 _.authenticate_user
 _.authorization_endpoint
+_.bars
 _.bed
 _.ca_certificate
 _.call_once
@@ -30,6 +31,7 @@ _.check_response_type
 _.client_secret_file
 _.code_challenge
 _.code_challenge_method
+_.comes_from
 _.conformance
 _.connection_lost
 _.connection_made
@@ -64,6 +66,7 @@ _.has_scope
 _.health_poll_seconds
 _.healthcheck
 _.help
+_.hidden
 _.id
 _.intercept_service
 _.intercept_stream_stream
@@ -102,6 +105,7 @@ _.settings_customise_sources
 _.short_help
 _.should_exit
 _.suppressed
+_.ticks
 _.token_type
 _.token_type_hint
 _.user_code
@@ -111,3 +115,4 @@ _.verification_uri
 _.verification_uri_complete
 _.whoami
 _.width
+_.x

@@ -12,12 +12,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
+from gatehouse.oauth import open_http
 from gatehouse_console.audit_pages import AuditPages
 from gatehouse_console.call_pages import CallPages
 from gatehouse_console.config import Link, Origin
@@ -47,12 +48,15 @@ async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ())
     Raises:
         ConfigurationError: The CA file of the profile cannot be used.
     """
-    async with open_client(registration_in(profile), proxy=profile.proxy_url) as client:
+    async with (
+        open_client(registration_in(profile), proxy=profile.proxy_url) as client,
+        open_http(profile.ca_file) as http,
+    ):
         site = Site(origin, profile, client, Sessions(origin), load_templates(), links)
-        yield _create(site)
+        yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site).routes()])
 
 
-def _create(site: Site) -> ASGIApp:
+def _create(site: Site, more: Sequence[Route]) -> ASGIApp:
     form_targets: set[str] = set()
 
     async def on_problem(request: Request, problem: Exception) -> Response:
@@ -78,8 +82,7 @@ def _create(site: Site) -> ASGIApp:
         routes=[
             *MatrixPages(site).routes(),
             *CallPages(site).routes(),
-            *TracePages(site).routes(),
-            *MetricPages(site).routes(),
+            *more,
             *TokenPages(site).routes(),
             *RolePages(site).routes(),
             *AuditPages(site).routes(),

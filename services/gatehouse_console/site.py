@@ -21,6 +21,7 @@ from gatehouse_console.forms import read_form
 from gatehouse_console.kept_forms import KeptForms
 from gatehouse_console.problems import Problem, SignInRequired, problem_of
 from gatehouse_console.sessions import Session, Sessions
+from gatehouse_console.text import duration_text, short_rpc, shorten
 from gatehouse_console.traces.calls import CallLog
 
 # Path and name of each page in the header.
@@ -47,6 +48,7 @@ def load_templates() -> jinja2.Environment:
     templates.filters["clock_time"] = lambda seconds: f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
     templates.filters["date_time"] = lambda time: f"{time:%Y-%m-%d %H:%M:%S} UTC"
     templates.filters["step_up"] = lambda challenge: urlencode(step_up(challenge))
+    templates.filters |= {"duration": duration_text, "short_rpc": short_rpc, "shorten": shorten}
     return templates
 
 

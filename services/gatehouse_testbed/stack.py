@@ -178,7 +178,8 @@ class _Starter:
         metrics = {
             name: f"http://{HOST}:{port}/metrics" for name, port in zip(SERVICES, metrics_ports, strict=True)
         }
-        profile = profile.model_copy(update={"metrics": metrics})
+        logs = {name: self.processes[name].log for name in SERVICES}
+        profile = profile.model_copy(update={"metrics": metrics, "logs": logs})
         file = self.folder / "profile.json"
         write_profile(profile, file)
         settings_file = self.folder / "settings.sh"

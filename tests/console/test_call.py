@@ -33,7 +33,7 @@ async def test_every_rpc_has_a_page_with_its_fields(on_system: Browser) -> None:
 @pytest.mark.parametrize(
     ("method", "data", "parts"),
     [
-        ("ListUsers", '{"page_size": 1}', ("Result: <code>OK</code>", '"display_name"', "gatehouse trace ")),
+        ("ListUsers", '{"page_size": 1}', ("Result: <code>OK</code>", '"display_name"', '<a href="/traces/')),
         ("LookupUsers", "[{}, {}]", ("Result: <code>INVALID_ARGUMENT</code>",)),
         ("GetUser", '{"user_id": "x"}', ("INVALID_ARGUMENT", "<code>user_id</code>: ")),
         ("DeleteUser", "{}", ("PERMISSION_DENIED", "The call needs all of: admin, delete:users.")),

@@ -76,7 +76,7 @@ async def test_cell_explains_the_denial(on_system: Browser) -> None:
         "does not give enough rights. The call needs all of: admin, delete:users.",
     ):
         assert part in text
-    assert re.search(r"gatehouse trace [0-9a-f]{32}", text)
+    assert re.search(r'href="/traces/[0-9a-f]{32}"', text)
 
 
 async def test_run_again_marks_what_changed(on_system: Browser, gatehouse: Testbed) -> None:

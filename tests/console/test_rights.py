@@ -70,7 +70,7 @@ async def test_caller_who_may_not_change_roles_sees_rule_and_challenge(on_system
         "does not give enough rights. The call needs all of: admin.",
         'option (gatehouse.authz.v1.access) = { scopes: "admin" };',
         'www-authenticate: Bearer realm="gatehouse", error="insufficient_scope"',
-        "gatehouse trace ",
+        '<a href="/traces/',
     ):
         assert part in text
     page = await change(on_system, page, "grant", "carol@example.test", "admin")

@@ -12,7 +12,7 @@ import grpc.aio
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
-from gatehouse_testbed.tracing.spans import Span
+from gatehouse_console.traces.spans import Span
 from tests.support.eventually import eventually
 from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, System
 

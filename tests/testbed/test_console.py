@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gatehouse_console.traces.spans import Span, tree
 from gatehouse_testbed.console import WIDTH, make_console, save_picture
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.tour.report import Report
-from gatehouse_testbed.tracing.spans import Span, tree
 from gatehouse_testbed.tracing.view import trace_view
 
 SPANS = [

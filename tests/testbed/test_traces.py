@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,11 +17,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from gatehouse.settings import ConfigurationError
+from gatehouse_console.traces.jaeger import parse_trace_id
+from gatehouse_console.traces.spans import Span
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.stack_ports import Ports
-from gatehouse_testbed.tracing.query import fetch_trace, find_trace, parse_trace_id, wait_for_trace
+from gatehouse_testbed.tracing.query import fetch_trace, find_trace, wait_for_trace
 from gatehouse_testbed.tracing.receiver import TraceStore, query_app, run_trace_server
-from gatehouse_testbed.tracing.spans import Span
 
 ID = "0" * 30 + "ab"
 
@@ -96,7 +98,7 @@ async def test_incomplete_trace_is_returned_at_the_end_of_the_wait() -> None:
 
 async def test_missing_server_is_an_error_of_one_line() -> None:
     async with httpx.AsyncClient() as http:
-        with pytest.raises(TestbedError, match="not a Jaeger query API"):
+        with pytest.raises(TestbedError, match="connection refused; check `traces_url`"):
             await fetch_trace(http, f"http://127.0.0.1:{Ports.free().traces}", ID)
 
 
@@ -119,3 +121,15 @@ def test_trace_id_has_up_to_32_hexadecimal_digits() -> None:
 async def test_command_without_a_configured_server_says_how_to_name_one() -> None:
     with pytest.raises(ConfigurationError, match="use --url"):
         await find_trace(ID, None)
+
+
+async def test_newest_traces_of_a_service_are_found() -> None:
+    store = TraceStore()
+    for number in range(1, 5):
+        store.add(f"{number:032x}", dataclasses.replace(some_span(), service="odd" if number % 2 else "even"))
+    async with client_of(store) as http:
+        assert (await http.get("/api/services")).json()["data"] == ["even", "odd"]
+        newest = (await http.get("/api/traces?service=odd&limit=1")).json()["data"]
+        assert [trace["traceID"] for trace in newest] == [f"{3:032x}"]
+        assert (await http.get("/api/traces?service=other")).json()["data"] == []
+        assert (await http.get("/api/traces?service=odd&limit=x")).status_code == 400

@@ -51,6 +51,8 @@ class Profile(Section):
     """URL of a Jaeger query API."""
     metrics: dict[str, str] = Field(default_factory=dict)
     """Prometheus endpoint of each service, by service name."""
+    logs: dict[str, Path] = Field(default_factory=dict)
+    """JSON log file of each service, by service name; relative to this file."""
     issuer_admin_user: str = "admin"
     """User of the issuer's admin API, which the tour uses to rotate the signing key."""
     issuer_admin_password: SecretStr | None = None
@@ -106,6 +108,7 @@ def load_profile() -> Profile:
         ) from None
     except ValidationError as error:
         raise ConfigurationError(f"{file}: {validation_message(error)}") from None
-    if profile.ca_file is None:
-        return profile
-    return profile.model_copy(update={"ca_file": file.parent / profile.ca_file})
+    found: dict[str, object] = {"logs": {name: file.parent / log for name, log in profile.logs.items()}}
+    if profile.ca_file is not None:
+        found["ca_file"] = file.parent / profile.ca_file
+    return profile.model_copy(update=found)

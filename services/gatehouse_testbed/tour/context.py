@@ -10,6 +10,7 @@ import grpc
 import httpx
 
 from gatehouse.client.profile import Profile
+from gatehouse_console.traces.spans import Span
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer import Realm
 from gatehouse_testbed.tour.callers import Caller, TourTokens
@@ -17,7 +18,6 @@ from gatehouse_testbed.tour.matrix import Cell, SampleUser
 from gatehouse_testbed.tour.metrics import Metrics
 from gatehouse_testbed.tour.report import Report
 from gatehouse_testbed.tour.services import ServiceClients
-from gatehouse_testbed.tracing.spans import Span
 
 
 class Control(Protocol):

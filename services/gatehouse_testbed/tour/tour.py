@@ -14,6 +14,7 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client.issuer import issuer_http, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
+from gatehouse_console.traces.spans import Span, tree
 from gatehouse_testbed.console import save_picture, save_svg
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
@@ -26,7 +27,6 @@ from gatehouse_testbed.tour.metrics import fetch_metrics
 from gatehouse_testbed.tour.report import Report
 from gatehouse_testbed.tour.services import open_services
 from gatehouse_testbed.tour.steps import STEPS
-from gatehouse_testbed.tracing.spans import Span, tree
 from gatehouse_testbed.tracing.view import trace_view
 
 SERVING_SECONDS = 20.0

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 
 import httpx
 
 from gatehouse.settings import ConfigurationError
+from gatehouse_console.traces.jaeger import Jaeger, parse_trace_id
+from gatehouse_console.traces.spans import Span
+from gatehouse_console.upstream import Upstream, UpstreamError
 from gatehouse_testbed.errors import TestbedError
-from gatehouse_testbed.tracing.spans import Span, from_jaeger
 
 POLL_SECONDS = 0.3
 WAIT_SECONDS = 5.0
-_TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
-
-
-def parse_trace_id(trace_id: str) -> str:
-    """Return a trace id as 32 lower-case hexadecimal digits.
-
-    Raises:
-        ConfigurationError: It is not a trace id.
-    """
-    if not _TRACE_ID.fullmatch(trace_id):
-        raise ConfigurationError(
-            f"{trace_id}: not a trace id; use up to 32 hexadecimal digits, as in the log"
-        )
-    return trace_id.lower().rjust(32, "0")
 
 
 async def fetch_trace(http: httpx.AsyncClient, traces_url: str, trace_id: str) -> list[Span]:
@@ -42,17 +29,10 @@ async def fetch_trace(http: httpx.AsyncClient, traces_url: str, trace_id: str) -
     Raises:
         TestbedError: The server does not respond, or not as Jaeger does.
     """
-    url = f"{traces_url.rstrip('/')}/api/traces/{trace_id}"
     try:
-        answer = await http.get(url, timeout=5.0)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return []
-        answer.raise_for_status()
-        return from_jaeger(answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        raise TestbedError(
-            f"{url}: not a Jaeger query API ({type(error).__name__}); check `traces_url` in the profile"
-        ) from None
+        return await Jaeger(Upstream(http, traces_url, "`traces_url` in the profile")).trace(trace_id)
+    except UpstreamError as error:
+        raise TestbedError(str(error)) from None
 
 
 async def wait_for_trace(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -19,10 +20,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatehouse_testbed.tracing.spans import MAX_SPANS, Span, to_jaeger
+from gatehouse_console.traces.jaeger import to_jaeger
+from gatehouse_console.traces.spans import MAX_SPANS, Span
 from gatehouse_testbed.web import listen, serve_app
 
 MAX_TRACES = 2_000
+_MAX_LIMIT = 100
 _HOST = "127.0.0.1"
 _TRACE_ID = re.compile(r"[0-9a-f]{1,32}")
 
@@ -54,6 +57,21 @@ class TraceStore:
         """Return the spans of a trace, none if it is unknown."""
         with self._lock:
             return tuple(self._traces.get(trace_id, ()))
+
+    def services(self) -> Sequence[str]:
+        """Return the services that have sent spans."""
+        with self._lock:
+            return sorted({span.service for spans in self._traces.values() for span in spans})
+
+    def latest(self, service: str, limit: int) -> Mapping[str, Sequence[Span]]:
+        """Return the newest traces that pass a service, the newest first, by id."""
+        with self._lock:
+            found = (
+                (trace_id, tuple(spans))
+                for trace_id, spans in reversed(self._traces.items())
+                if any(span.service == service for span in spans)
+            )
+            return dict(islice(found, limit))
 
 
 class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -122,7 +140,7 @@ def receive_spans(store: TraceStore, on_export: Callable[[bytes], object] = lamb
 
 
 def query_app(store: TraceStore) -> Starlette:
-    """Return a web application with the part of Jaeger's query API that returns one trace."""
+    """Return a web application with the part of Jaeger's query API that returns traces."""
 
     async def trace(request: Request) -> Response:
         trace_id = request.path_params["trace_id"].lower()
@@ -131,7 +149,23 @@ def query_app(store: TraceStore) -> Starlette:
             return JSONResponse({"data": None, "errors": [{"code": 404, "msg": "trace not found"}]}, 404)
         return JSONResponse({"data": [to_jaeger(trace_id.rjust(32, "0"), spans)], "errors": None})
 
-    return Starlette(routes=[Route("/api/traces/{trace_id}", trace)])
+    async def latest(request: Request) -> Response:
+        limit = request.query_params.get("limit", "20")
+        if not limit.isascii() or not limit.isdecimal():
+            return JSONResponse({"data": None, "errors": [{"code": 400, "msg": "limit: not a number"}]}, 400)
+        found = store.latest(request.query_params.get("service", ""), min(int(limit), _MAX_LIMIT))
+        return JSONResponse({"data": [to_jaeger(*each) for each in found.items()], "errors": None})
+
+    async def services(_: Request) -> Response:
+        return JSONResponse({"data": store.services(), "errors": None})
+
+    return Starlette(
+        routes=[
+            Route("/api/services", services),
+            Route("/api/traces", latest),
+            Route("/api/traces/{trace_id}", trace),
+        ]
+    )
 
 
 @asynccontextmanager

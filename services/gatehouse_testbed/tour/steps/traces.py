@@ -8,9 +8,9 @@ import grpc
 from rich.padding import Padding
 
 from gatehouse.client.calls import new_trace
+from gatehouse_console.traces.spans import Span, tree
 from gatehouse_testbed.tour.context import TourContext
 from gatehouse_testbed.tracing.query import wait_for_trace
-from gatehouse_testbed.tracing.spans import Span, tree
 from gatehouse_testbed.tracing.view import trace_view
 
 TRACE_SECONDS = 15.0

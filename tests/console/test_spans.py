@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from gatehouse_testbed.tracing.spans import MAX_SPANS, Span, from_jaeger, to_jaeger, tree
+from gatehouse_console.traces.jaeger import parse_traces, to_jaeger
+from gatehouse_console.traces.spans import MAX_SPANS, Span, Trace, tree
 
 
 def span(number: int, parent: int = 0, **more: object) -> Span:
@@ -48,19 +50,21 @@ def test_spans_survive_a_round_trip_through_json() -> None:
     found = to_jaeger("ab" * 16, spans)
     assert {p["serviceName"] for p in found["processes"].values()} == {"a", "b"}
     assert [tag["type"] for tag in found["spans"][0]["tags"][:4]] == ["string", "int64", "float64", "bool"]
-    assert from_jaeger({"data": [found]}) == spans
+    assert parse_traces(json.dumps({"data": [found]}).encode()) == [Trace("ab" * 16, spans)]
 
 
 def test_trace_that_is_too_long_is_cut() -> None:
     found = to_jaeger("1", [dataclasses.replace(span(1), span_id=str(n)) for n in range(MAX_SPANS + 5)])
-    assert len(from_jaeger({"data": [found]})) == MAX_SPANS
+    assert len(parse_traces(json.dumps({"data": [found]}).encode())[0].spans) == MAX_SPANS
 
 
-@pytest.mark.parametrize("answer", [{}, {"data": [{}]}, {"data": [{"spans": [{}], "processes": {}}]}, []])
-def test_answer_of_something_else_is_refused(answer: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "answer", ['{"data": [{}]}', '{"data": [{"spans": [{}]}]}', "[]", "", '{"data": 1e999}']
+)
+def test_answer_of_something_else_is_refused(answer: str) -> None:
     with pytest.raises(ValueError, match="not a response of Jaeger"):
-        from_jaeger(answer)
+        parse_traces(answer.encode())
 
 
 def test_answer_without_data_has_no_spans() -> None:
-    assert from_jaeger({"data": None, "errors": []}) == []
+    assert parse_traces(b'{"data": null, "errors": []}') == []
