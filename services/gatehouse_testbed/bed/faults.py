@@ -86,6 +86,10 @@ class RpcFault(_Fault):
     """Whether the call is never answered: it ends at its deadline."""
     disconnect: bool = False
     """Whether the connection is closed, with all its calls, in place of a status."""
+    acr: str = Field("", pattern=r"^[\x21\x23-\x5B\x5D-\x7E]*$")
+    """Class of the login (RFC 9470) that the call needs, as if its rule had this `acr`."""
+    max_age: int | None = Field(None, ge=0)
+    """Age of the login in seconds (RFC 9470) that the call allows, as if its rule had this `max_age`."""
     after_messages: int | None = Field(None, ge=1)
     """The call ends as above after this number of responses of a stream."""
     caller: str | None = None
@@ -93,10 +97,13 @@ class RpcFault(_Fault):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        needs_login = bool(self.acr) or self.max_age is not None
         if sum((self.code is not None, self.hang, self.disconnect)) > 1:
             raise ValueError("set only one of code, hang and disconnect")
-        if not self.ends_call and not self.delay_seconds:
-            raise ValueError("has no effect; set code, delay_seconds, hang or disconnect")
+        if needs_login and self.ends_call:
+            raise ValueError("acr and max_age decide how the call ends; remove code, hang and disconnect")
+        if not (self.ends_call or self.delay_seconds or needs_login):
+            raise ValueError("has no effect; set code, delay_seconds, hang, disconnect, acr or max_age")
         if not self.ends_call and self.after_messages is not None:
             raise ValueError("after_messages needs code, hang or disconnect")
         if self.code == "OK" and self.after_messages is None:

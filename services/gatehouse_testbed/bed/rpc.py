@@ -11,7 +11,7 @@ from typing import Any, Never
 import grpc
 
 from gatehouse.oauth import Principal
-from gatehouse.rpc import Call, Method
+from gatehouse.rpc import AccessRule, Call, Method
 from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse_testbed.bed.details import parse_details
@@ -32,14 +32,16 @@ class FaultInterceptor:
     Args:
         faults: All faults.
         names: User name by `sub`.
+        clock: Seconds since the epoch.
 
     Attributes:
         methods: The RPCs of the services, as `package.Service/Method`.
     """
 
-    def __init__(self, faults: Faults, names: Mapping[str, str]) -> None:
+    def __init__(self, faults: Faults, names: Mapping[str, str], clock: Callable[[], float]) -> None:
         self._faults = faults
         self._names = names
+        self._clock = clock
         self.methods: set[str] = set()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
@@ -55,6 +57,9 @@ class FaultInterceptor:
                 await call_next(call)
                 return
             await asyncio.sleep(fault.delay_seconds)
+            if call.principal is not None:
+                login = AccessRule(authenticated=True, acr=fault.acr, max_age=fault.max_age)
+                login.check_token(call.principal, self._clock())
             if fault.ends_call:
                 if fault.after_messages is None:
                     await _end(fault, call.context)
