@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -45,10 +47,21 @@ class _Fault(BaseModel):
     seed: int = 0
     """Makes the choice of these requests repeatable."""
     _random: random.Random = PrivateAttr()
+    _removed: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
 
     def model_post_init(self, _: object) -> None:
         """Seed the choice of requests."""
         self._random = random.Random(self.seed)  # noqa: S311 - a repeatable choice protects nothing
+
+    def end(self) -> None:
+        """Let requests that wait for it go on, as it is removed."""
+        self._removed.set()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for some time, without end if None, but not longer than until it is removed."""
+        if seconds != 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._removed.wait(), seconds)
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -83,7 +96,7 @@ class RpcFault(_Fault):
     delay_seconds: float = Field(0.0, ge=0, le=600)
     """Time before the call is handled."""
     hang: bool = False
-    """Whether the call is never answered: it ends at its deadline."""
+    """Whether the call waits until the fault is removed, or until its deadline."""
     disconnect: bool = False
     """Whether the connection is closed, with all its calls, in place of a status."""
     acr: str = Field("", pattern=r"^[\x21\x23-\x5B\x5D-\x7E]*$")
@@ -141,7 +154,7 @@ class IssuerFault(_Fault):
     delay_seconds: float = Field(0.0, ge=0, le=600)
     """Time before the request is handled."""
     hang: bool = False
-    """Whether the request is never answered."""
+    """Whether the request waits until the fault is removed."""
     refuse: bool = False
     """Whether the connection is closed without an answer."""
     response: dict[str, Any] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any
 
 import grpc
 
@@ -56,7 +56,7 @@ class FaultInterceptor:
             if fault is None:
                 await call_next(call)
                 return
-            await asyncio.sleep(fault.delay_seconds)
+            await fault.wait(fault.delay_seconds)
             if call.principal is not None:
                 login = AccessRule(authenticated=True, acr=fault.acr, max_age=fault.max_age)
                 login.check_token(call.principal, self._clock())
@@ -81,12 +81,14 @@ def callers_of(principal: Principal | None, names: Mapping[str, str]) -> list[st
     return [*([user] if user else []), principal.client_id, principal.subject]
 
 
-async def _end(fault: RpcFault, context: Any) -> Never:
-    """End a call as a fault says."""
+async def _end(fault: RpcFault, context: Any) -> None:
+    """End a call as a fault says; return if it hangs and the fault is removed."""
+    if fault.hang:
+        await fault.wait()
+        return
     if fault.disconnect:
         disconnect(context.peer())
-    while fault.code is None:
-        # Until the deadline, or until gRPC sees that the client is gone.
+    while fault.code is None:  # until gRPC sees that the client is gone
         await asyncio.Event().wait()
     if fault.code == "OK":
         raise _EndOfStream
