@@ -1,4 +1,5 @@
-# Targets: `runtime`, the default, has what production needs and nothing else; `testbed` adds the test bed.
+# Targets: `runtime`, the default, has what production needs and nothing else; `console` adds the web console, and
+# `testbed` the test bed.
 # What runs is an argument, such as `serve users` or `migrate`.
 ARG PYTHON_VERSION=3.13-slim-bookworm
 
@@ -15,6 +16,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       --require-hashes --only-binary :all: -r requirements/runtime.txt \
  && /opt/gatehouse/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/gatehouse/lib
 
+FROM dependencies AS console-dependencies
+COPY requirements/console.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/gatehouse/bin/python install --quiet --no-compile --prefix /overlay \
+      --require-hashes --only-binary :all: -r requirements/console.txt \
+ && python -m compileall -q --invalidation-mode unchecked-hash -s /overlay -p /opt/gatehouse /overlay
+
 FROM dependencies AS testbed-dependencies
 COPY requirements/testbed.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -22,26 +30,25 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       --require-hashes --only-binary :all: -r requirements/testbed.txt \
  && python -m compileall -q --invalidation-mode unchecked-hash -s /overlay -p /opt/gatehouse /overlay
 
-FROM dependencies AS build
+FROM dependencies AS sources
 COPY pyproject.toml README.md LICENSE ./
+COPY tools/build_overlay.sh tools/
 COPY services/buf services/buf
 COPY services/gatehouse services/gatehouse
 COPY migrations migrations
-RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . \
- && pip --python /opt/gatehouse/bin/python install --quiet --no-compile --no-deps --no-index \
-      --prefix /overlay /dist/*.whl \
- && python -m compileall -q --invalidation-mode unchecked-hash -s /overlay -p /opt/gatehouse /overlay
 
-FROM dependencies AS testbed-build
-COPY pyproject.toml README.md LICENSE ./
+FROM sources AS build
+RUN sh tools/build_overlay.sh
+
+FROM sources AS console-build
+COPY services/gatehouse_console services/gatehouse_console
+RUN sh tools/build_overlay.sh
+
+FROM sources AS testbed-build
 COPY services services
-COPY migrations migrations
 COPY keycloak/gatehouse-realm.json keycloak/
 COPY examples/users.csv examples/
-RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . \
- && pip --python /opt/gatehouse/bin/python install --quiet --no-compile --no-deps --no-index \
-      --prefix /overlay /dist/*.whl \
- && python -m compileall -q --invalidation-mode unchecked-hash -s /overlay -p /opt/gatehouse /overlay
+RUN sh tools/build_overlay.sh
 
 FROM python:${PYTHON_VERSION} AS base
 # Packages are installed above, never here.
@@ -63,6 +70,14 @@ COPY --from=testbed-build /overlay /opt/gatehouse
 HEALTHCHECK --interval=3s --timeout=10s --start-period=1m --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8081/clock', timeout=5)"]
 CMD ["testbed", "--host", "0.0.0.0", "--default-ports"]
+
+FROM base AS console
+COPY --from=dependencies /opt/gatehouse /opt/gatehouse
+COPY --from=console-dependencies /overlay /opt/gatehouse
+COPY --from=console-build /overlay /opt/gatehouse
+HEALTHCHECK --interval=3s --timeout=10s --start-period=1m --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8090/health', timeout=5)"]
+CMD ["console"]
 
 FROM base AS runtime
 COPY --from=dependencies /opt/gatehouse /opt/gatehouse

@@ -7,7 +7,7 @@ SECONDS := 60
 ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench \
   new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz mutants bench bench-record chaos chaos-record \
   format generate release-protos lock install install-testbed clean
 
@@ -36,7 +36,7 @@ realm-check: install  ## Import the realm file into Keycloak and compare (needs 
 realm-edit: install  ## Edit the realm file in Keycloak's console (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python tools/realm.py edit
 
-test-compose: install  ## Start docker-compose.yml and test it from outside (needs Docker)
+test-compose: $(VENV)/.browser  ## Start docker-compose.yml and test it from outside (needs Docker, Chromium or Chrome)
 	@$(BIN)/python -m pytest -q --durations=10 tests/compose
 
 test-interop: install  ## Call the services with grpcurl and with clients in Go and Node (needs Go and Node)
@@ -57,10 +57,6 @@ test-template: install  ## Delete and add a service in a copy of the repository,
 
 test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
-
-test-ha: install $(VENV)/ha/.done  ## Test failover with Patroni, and a real PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
-	@$(BIN)/python -m pytest -q -s tests/ha $(if $(QUICK),--quick)
-	@$(BIN)/python -m pytest -q -n 2 tests/storage --pooler pgbouncer
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .

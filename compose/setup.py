@@ -29,7 +29,7 @@ SERVERS = ("postgres", "keycloak", *SERVICES)
 GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0, "migrate": 10001, "client": 10002} | {
     name: spec.default_port for name, spec in SERVICES.items()
 }
-GROUPS["entry"] = 10003
+GROUPS |= {"entry": 10003, "console": 10004}
 # Client of a section `<service>.<section>` of the settings.
 CLIENTS = {("admin", "client"): "gatehouse-admin-service", ("admin", "role_sync"): "gatehouse-role-sync"}
 _PLACEHOLDER = re.compile(r"\$\{(\w+):[^}]*\}")
@@ -153,8 +153,8 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
     folders["postgres"].write("password", values["database/migrate"])
     folders["migrate"].write("gatehouse_database__migrate_password", values["database/migrate"])
     for name, spec in SERVICES.items():
-        for folder in (folders["migrate"], folders[name]):
-            folder.write(f"gatehouse_{name}__database_password", values[f"database/{name}"])
+        for owner in ("migrate", name):
+            folders[owner].write(f"gatehouse_{name}__database_password", values[f"database/{name}"])
         if spec.needs_issuer:
             folders[name].write("api_client_secret", values["client/gatehouse-api"])
     for (name, section), client in CLIENTS.items():
@@ -173,31 +173,34 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
         "clients": clients,
         "passwords": {user.username: user.password for user in users if user.password},
     }
+    outside, inside = ({**common, **addresses} for addresses in profiles(ports))
     # Only the tour changes the issuer.
-    inside = {"issuer_admin_password": values["keycloak/admin"]}
-    for name, profile in profiles(ports).items():
-        more = inside if name == "inside.json" else {}
-        folders["client"].write(name, json.dumps({**common, **profile, **more}, indent=2) + "\n")
+    tour = {**inside, "issuer_admin_password": values["keycloak/admin"]}
+    for owner, name, profile in (
+        ("client", "profile.json", outside),
+        ("client", "inside.json", tour),
+        ("console", "profile.json", inside),
+    ):
+        folders[owner].write(name, json.dumps(profile, indent=2) + "\n")
     folders["entry"].write("envoy.json", json.dumps(proxy_settings(), indent=2) + "\n")
 
 
-def profiles(ports: Ports) -> Mapping[str, Mapping[str, object]]:
-    """Return the addresses for the command line: `profile.json` on the host, `inside.json` in a container."""
+def profiles(ports: Ports) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """Return the addresses for a caller on the host, and those for a caller in a container."""
     keycloak = "https://keycloak:8443/realms/gatehouse"
     services = {name: spec.default_port for name, spec in SERVICES.items()}
-    return {
-        "profile.json": {
-            "targets": {name: f"localhost:{ports.service(port)}" for name, port in services.items()},
-            "traces_url": f"http://localhost:{ports.jaeger}",
-        },
-        "inside.json": {
-            "discovery_url": f"{keycloak}/.well-known/openid-configuration",
-            "revocation_endpoint": f"{keycloak}/protocol/openid-connect/revoke",
-            "targets": {name: f"{name}:{port}" for name, port in services.items()},
-            "traces_url": "http://jaeger:16686",
-            "metrics": {name: f"http://{name}:9464/metrics" for name in services},
-        },
+    outside = {
+        "targets": {name: f"localhost:{ports.service(port)}" for name, port in services.items()},
+        "traces_url": f"http://localhost:{ports.jaeger}",
     }
+    inside = {
+        "discovery_url": f"{keycloak}/.well-known/openid-configuration",
+        "revocation_endpoint": f"{keycloak}/protocol/openid-connect/revoke",
+        "targets": {name: f"{name}:{port}" for name, port in services.items()},
+        "traces_url": "http://jaeger:16686",
+        "metrics": {name: f"http://{name}:9464/metrics" for name in services},
+    }
+    return outside, inside
 
 
 def proxy_settings() -> Mapping[str, object]:

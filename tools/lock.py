@@ -43,12 +43,12 @@ def main() -> None:
     locked = _compile("dev", dev)
     _compile("testbed", testbed, locked)
     _compile("runtime", runtime, locked)
+    _compile("console", [*runtime, *extras["console"]], locked)
     _compile("build", ["hatchling"], locked)
     _compile("browser", groups["browser"], locked)
     _compile("docs", groups["docs"], locked)
     _compile("sbom", groups["sbom"])
     _compile("mutants", groups["mutants"])
-    _compile("ha", groups["ha"])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
@@ -37,20 +37,13 @@ _STATIC = Path(__file__).parent / "static"
 
 
 @asynccontextmanager
-async def open_app(
-    profile: Profile,
-    origin: Origin,
-    links: Sequence[Link] = (),
-    *,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[Guard]:
+async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ()) -> AsyncIterator[ASGIApp]:
     """Open the application; it is usable until the context ends.
 
     Args:
         profile: The system to show.
         origin: Where browsers find the console.
         links: Other tools that every page links to.
-        monotonic: Seconds of a monotonic clock, by which sessions end.
 
     Raises:
         ConfigurationError: The CA file of the profile cannot be used.
@@ -59,11 +52,11 @@ async def open_app(
         open_client(registration_in(profile), proxy=profile.proxy_url) as client,
         open_http(profile.ca_file) as http,
     ):
-        site = Site(origin, profile, client, Sessions(origin, monotonic), load_templates(), links)
+        site = Site(origin, profile, client, Sessions(origin), load_templates(), links)
         yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site).routes()])
 
 
-def _create(site: Site, more: Sequence[Route]) -> Guard:
+def _create(site: Site, more: Sequence[Route]) -> ASGIApp:
     form_targets: set[str] = set()
 
     async def on_problem(request: Request, problem: Exception) -> Response:
@@ -71,18 +64,11 @@ def _create(site: Site, more: Sequence[Route]) -> Guard:
         return site.page(request, "problem.html", problem.status, title=problem.title, text=problem.text)
 
     async def on_sign_in_required(request: Request, error: Exception) -> Response:
-        is_form = request.method not in {"GET", "HEAD"}
-        ended = isinstance(error, SignInRequired) and (error.ended or site.sessions.is_named(request))
+        return_to = quote(request.url.path) if request.method == "GET" else "/"
+        ended = isinstance(error, SignInRequired) and error.ended
         # The front page is for everybody; without a session it is this one.
-        is_front = request.url.path == "/" and not ended and not is_form
-        return site.page(
-            request,
-            "welcome.html",
-            200 if is_front else 401,
-            return_to="/" if is_form else quote(request.url.path),
-            ended=ended,
-            is_front=is_front,
-        )
+        status = 401 if ended or return_to != "/" else 200
+        return site.page(request, "welcome.html", status, return_to=return_to, ended=ended)
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

@@ -15,6 +15,8 @@ from gatehouse.oauth import IssuerUnavailable, TokenRequestFailed
 YOU, NOBODY = "you", "no token"
 # Shorter ones can expire during a run, which would show in any of its cells.
 _MIN_SECONDS = 30.0
+# An issuer hashes a password for each login: with all at once, the last ones time out on a busy machine.
+_CONCURRENT_REQUESTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ async def find_callers(profile: Profile, user: str, token: str) -> Callers:
     if demo:
         try:
             async with open_issuer_client(profile) as issuer:
-                tokens = await asyncio.gather(*(_token(_request(profile, issuer, name)) for name in demo))
+                limit = asyncio.Semaphore(_CONCURRENT_REQUESTS)
+                tokens = await asyncio.gather(*(_token(profile, issuer, limit, name) for name in demo))
         except IssuerUnavailable as error:
             return Callers(found, dict.fromkeys(demo, f"the issuer does not respond ({error})"))
         for name, answer in zip(demo, tokens, strict=True):
@@ -92,10 +95,13 @@ async def _client_token(issuer: IssuerClient, name: str) -> TokenResponse:
     return await issuer.client_token(name, " ".join(allowed))
 
 
-async def _token(request: Awaitable[TokenResponse]) -> TokenResponse | str:
+async def _token(
+    profile: Profile, issuer: IssuerClient, limit: asyncio.Semaphore, name: str
+) -> TokenResponse | str:
     """Return a token, or why there is none."""
     try:
-        response = await request
+        async with limit:
+            response = await _request(profile, issuer, name)
     except TokenRequestFailed as error:
         return f"the issuer refused ({error})"
     except IssuerUnavailable as error:

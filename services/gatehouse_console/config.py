@@ -88,7 +88,7 @@ def parse_links(values: Iterable[str]) -> tuple[Link, ...]:
     links = []
     for value in values:
         name, _, url = value.partition("=")
-        if not name.strip() or url_error(url, allow_http=True):
+        if not name.strip() or url_error(url.partition("#")[0], allow_http=True):
             raise ConfigurationError(
                 f"--link {value}: not a name and the URL of a website; give both, such as "
                 "Traces=http://localhost:16686"

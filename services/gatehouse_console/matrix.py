@@ -69,7 +69,7 @@ class Cell:
         outcome: How it ended, without responses.
         seconds: How long it took.
         trace_id: Id of its trace, "" if there is none.
-        before: The verdict of the previous run if that was another one.
+        before: The last verdict before this one if that was another one.
     """
 
     caller: Caller
@@ -93,12 +93,14 @@ class Matrix:
     Attributes:
         callers: The columns, and who is missing.
         cells: The calls by RPC (`package.Service/Method`) and name of the caller.
+        verdicts: The last verdict of each cell, also of callers who were in earlier runs only.
         seconds: How long it took.
         ended_at: Seconds since the epoch.
     """
 
     callers: Callers
     cells: Mapping[tuple[str, str], Cell] = field(repr=False)
+    verdicts: Mapping[tuple[str, str], Verdict] = field(repr=False)
     seconds: float
     ended_at: float
 
@@ -117,6 +119,7 @@ async def run_matrix(profile: Profile, callers: Callers, previous: Matrix | None
         previous: The run to compare with.
     """
     started = time.monotonic()
+    known = previous.verdicts if previous is not None else {}
     limit = asyncio.Semaphore(_CONCURRENT_CALLS)
     async with AsyncExitStack() as stack:
         channels = {
@@ -126,17 +129,19 @@ async def run_matrix(profile: Profile, callers: Callers, previous: Matrix | None
 
         async def call(row: PolicyRow, caller: Caller) -> Cell:
             async with limit:
-                return await _call(profile, channels[row.service], row, caller, previous)
+                before = known.get((row.name, caller.name))
+                return await _call(profile, channels[row.service], row, caller, before)
 
         cells = await asyncio.gather(
             *(call(row, caller) for row in policy_rows() for caller in callers.found)
         )
     by_place = {(cell.row.name, cell.caller.name): cell for cell in cells}
-    return Matrix(callers, by_place, time.monotonic() - started, time.time())
+    verdicts = {**known, **{place: cell.verdict for place, cell in by_place.items()}}
+    return Matrix(callers, by_place, verdicts, time.monotonic() - started, time.time())
 
 
 async def _call(
-    profile: Profile, channel: grpc.aio.Channel, row: PolicyRow, caller: Caller, previous: Matrix | None
+    profile: Profile, channel: grpc.aio.Channel, row: PolicyRow, caller: Caller, before: Verdict | None
 ) -> Cell:
     method = find_method(SERVICES[row.service].descriptor, row.method)
     request, sent = _request(method)
@@ -154,9 +159,8 @@ async def _call(
     # Responses may be large, and the decision is in the status.
     outcome = Outcome(outcome.code, outcome.message, outcome.reason, outcome.challenge, outcome.violations)
     seconds = time.monotonic() - started
-    old = previous.cells.get((row.name, caller.name)) if previous is not None else None
-    before = old.verdict if old is not None and old.verdict is not Verdict.of(outcome.code) else None
-    return Cell(caller, row, sent, outcome, seconds, trace_id, before)
+    changed = before is not Verdict.of(outcome.code)
+    return Cell(caller, row, sent, outcome, seconds, trace_id, before if changed else None)
 
 
 def _request(method: MethodDescriptor) -> tuple[object, str]:

@@ -55,7 +55,7 @@ class TokenPages:
         )
 
     async def refresh(self, request: Request) -> Response:
-        """Get another token, with the rights that the user has now."""
+        """Get another token, without the rights that the user has lost."""
         session, _ = await self._site.form(request)
         renewed, undo = self._site.sessions.renew(self._site.client, session)
         try:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.bed.client import Testbed
 from gatehouse_testbed.files import write_profile
-
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.support.chromium import open_chromium
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The browser of the system."""
-    program = next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
-    assert program is not None, "install Chromium or Chrome, such as with apt-get install chromium"
-    with sync_playwright() as playwright:
-        # Chromium has no sandbox for root.
-        browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -32,14 +31,10 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 async def open_console(
-    stack: AsyncExitStack,
-    profile: Profile,
-    origin: str = ORIGIN,
-    links: Sequence[Link] = (),
-    monotonic: Callable[[], float] = time.monotonic,
+    stack: AsyncExitStack, profile: Profile, origin: str = ORIGIN, links: Sequence[Link] = ()
 ) -> OpenBrowser:
     """Open a console; what is returned opens browsers."""
-    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin), links, monotonic=monotonic))
+    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin), links))
 
     def open_browser() -> Browser:
         browser = Browser(app, origin)

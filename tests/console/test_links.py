@@ -14,12 +14,12 @@ from tests.console.conftest import open_console
 
 async def test_every_page_links_to_the_other_tools(stack: AsyncExitStack, profile: Profile) -> None:
     links = parse_links(
-        ["Traces & logs=http://localhost:16686/?a=1&b", "Metrics=https://metrics.example.com"]
+        ["Traces & logs=http://localhost:16686/?a=1&b#/c", "Metrics=https://metrics.example.com"]
     )
     browser = (await open_console(stack, profile, links=links))()
     for path in ("/", "/nothing"):
         page = await browser.get(path)
-        assert '<a href="http://localhost:16686/?a=1&amp;b">Traces &amp; logs</a>' in page.text
+        assert '<a href="http://localhost:16686/?a=1&amp;b#/c">Traces &amp; logs</a>' in page.text
         assert '<a href="https://metrics.example.com">Metrics</a>' in page.text
 
 

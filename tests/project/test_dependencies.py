@@ -19,10 +19,9 @@ SECTIONS = {
     "Docs": "docs",
     "SBOM": "sbom",
     "Mutants": "mutants",
-    "Failover": "ha",
 }
 # Sets that share an environment, each with the larger one that it must agree with.
-SUBSETS = [("build", "dev"), ("runtime", "testbed"), ("testbed", "dev")]
+SUBSETS = [("build", "dev"), ("runtime", "console"), ("console", "testbed"), ("testbed", "dev")]
 ALL = [path.stem for path in sorted((ROOT / "requirements").glob("*.txt"))]
 
 

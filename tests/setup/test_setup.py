@@ -57,6 +57,7 @@ def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "migrate": {"ca.crt", "gatehouse_database__migrate_password", *passwords.values()},
         "client": {"ca.crt", "profile.json", "inside.json"},
         "entry": {"ca.crt", "envoy.json"},
+        "console": {"ca.crt", "profile.json"},
     }
     for name, spec in SERVICES.items():
         expected[name] = tls | {passwords[name]} | ({"api_client_secret"} if spec.needs_issuer else set())
@@ -91,13 +92,14 @@ def test_no_client_has_the_secret_from_the_repository(tmp_path: Path) -> None:
     assert (tmp_path / "users/api_client_secret").read_text() == clients["gatehouse-api"]
 
 
-def test_profile_of_the_host_has_no_password_of_an_administrator(tmp_path: Path) -> None:
+def test_profiles_of_the_host_and_the_console_have_no_password_of_an_administrator(tmp_path: Path) -> None:
     run(tmp_path)
     lines = (tmp_path / "keycloak/environment").read_text().splitlines()
     (password,) = (
         line.partition("=")[2] for line in lines if line.startswith("KC_BOOTSTRAP_ADMIN_PASSWORD=")
     )
-    holders = {path.name for path in (tmp_path / "client").iterdir() if password in path.read_text()}
+    profiles = [*(tmp_path / "client").iterdir(), *(tmp_path / "console").iterdir()]
+    holders = {path.name for path in profiles if password in path.read_text()}
     assert holders == {"inside.json"}
     copied = re.findall(r"cp setup:/run/setup/client/(\S*)", (ROOT / "Makefile").read_text())
     assert copied == ["profile.json", "ca.crt"]

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"
 ONE_SHOT = ("setup", "migrate", "seed")
 OURS = tuple(SERVICES)
-SERVING = ("postgres", "keycloak", *OURS, "entry", "jaeger", "prometheus")
+SERVING = ("postgres", "keycloak", *OURS, "entry", "console", "jaeger", "prometheus")
 EVERYTHING = "read:users write:users delete:users admin manage:roles"
 
 

@@ -43,7 +43,6 @@ def client_credentials(context: _Context, settings: OAuthClientSettings, name: s
     tokens = TokenManager(
         ClientCredentials(client, settings.scope, settings.audience, settings.resource),
         on_answer=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
-        monotonic=context.monotonic,
     )
     context.exit_stack.push_async_callback(tokens.aclose)
     return tokens
@@ -91,7 +90,6 @@ def exchanged_tokens(context: _Context) -> ExchangedTokens:
             issuer, f"token exchange of {settings.client_id}", error
         ),
         clock=context.clock,
-        monotonic=context.monotonic,
     )
 
 
