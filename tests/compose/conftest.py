@@ -58,7 +58,10 @@ def host(stack: None, tmp_path: Path) -> Host:
 def grpcurl() -> str:
     """Path of grpcurl."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/grpcurl.py")], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "tools/go_tools.py"), "grpcurl"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         pytest.exit(f"tests/compose: {done.stderr.strip()}", returncode=1)

@@ -13,7 +13,7 @@ from gatehouse.app.protos import descriptor_set
 from tests.interop.foreign import ForeignClient, build_go, build_node
 from tests.support.system import System, issuer_url, run_system
 from tests.support.toolchains import Missing
-from tools import grpcurl as grpcurl_tool
+from tools import go_tools
 
 BUILD = {"go": build_go, "node": build_node}
 
@@ -32,7 +32,7 @@ def grpcurl(commands: object) -> str:
     """Path of grpcurl."""
     del commands  # they report a missing Go first
     try:
-        return str(grpcurl_tool.find() or grpcurl_tool.install())
+        return str(go_tools.find_or_install("grpcurl"))
     except SystemExit as error:
         pytest.exit(f"tests/interop: {error}", returncode=1)
 
