@@ -4,12 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SECONDS := 60
-ACTIONLINT := v1.7.12
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench \
-  new-service realm-check realm-edit sbom compose-profile lint lint-workflows fuzz mutants bench bench-record chaos chaos-record \
-  format generate release-protos lock install install-testbed clean
+  new-service realm-check realm-edit sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-record chaos chaos-record \
+  format generate manifests release-protos lock install install-testbed clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,8 +68,10 @@ lint: install  ## Check style, types, imports, generated code, links and unused 
 	$(BIN)/vulture
 
 lint-workflows:  ## Check .github/workflows with actionlint (needs Go)
-	@command -v go > /dev/null || { echo "lint-workflows: Go is not installed; install it, or run actionlint $(ACTIONLINT) yourself" >&2; exit 1; }
-	@go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
+	@actionlint=$$($(PYTHON) tools/go_tools.py actionlint) && "$$actionlint"
+
+lint-deploy: install  ## Check deploy/ with kustomize, kubeconform and promtool (needs Go)
+	@$(BIN)/python -m tools.lint_deploy
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .
@@ -96,6 +97,9 @@ chaos-record: install  ## Try all faults and write the table in docs/reliability
 
 generate: install  ## Generate the stubs from protos/
 	$(BIN)/python tools/generate.py
+
+manifests: install  ## Write the generated files of deploy/ from the services and the rules
+	@$(BIN)/python -m tools.manifests
 
 docs: $(VENV)/docs/.done  ## Build the documentation as a site, in site/
 	@$(VENV)/docs/bin/python -m tools.build_docs

@@ -104,6 +104,7 @@ def main() -> int:
     add_service(name)
     # Modules that were just written are not visible to this process.
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)
     subprocess.run(
         ["ruff", "format", "-q", f"services/gatehouse/{name}", f"tests/{name}"], cwd=ROOT, check=True
     )

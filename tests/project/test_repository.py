@@ -36,6 +36,7 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
         "make test",
         "make test-testbed",
         "make lint",
+        "make lint-deploy",
         "make chaos QUICK=1",
         "make test-interop",
         "make test-browser",

@@ -320,3 +320,26 @@ def test_migration_survives_a_change_of_its_role_by_another_database(
         migration.result(60)
     assert has_access(empty, f"{prefix}_users", "INSERT")
     assert str(password_of(empty, f"{prefix}_users")).startswith("SCRAM-SHA-256$")
+
+
+def test_owner_of_a_managed_database_can_migrate_without_being_superuser(empty: str) -> None:
+    """As with CloudNativePG and hosted PostgreSQL: it owns the database, and may create roles."""
+    branches = migration_branches("managed")
+    everything = [script for branch in branches for script in scripts(branch.name)]
+    passwords = {branch.name: "canary" for branch in branches}
+    with psycopg.connect(empty, autocommit=True) as superuser:
+        superuser.execute("CREATE ROLE managed_owner LOGIN CREATEROLE")
+        superuser.execute("ALTER DATABASE empty_one OWNER TO managed_owner")
+    owner = named(empty, "empty_one", "managed_owner")
+    try:
+        assert migrate(owner, branches, passwords=passwords) == everything
+        assert migrate(owner, branches, passwords=passwords) == []  # sets the passwords again
+        with psycopg.connect(named(empty, "empty_one", branches[0].login_role)) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == (branches[0].login_role,)
+        assert migrate(owner, branches, revision="base") == everything
+    finally:
+        with psycopg.connect(empty, autocommit=True) as superuser:
+            superuser.execute("ALTER DATABASE empty_one OWNER TO CURRENT_USER")
+            for role in (*(branch.login_role for branch in branches), "managed_owner"):
+                superuser.execute(f"DROP OWNED BY {role}")
+                superuser.execute(f"DROP ROLE {role}")

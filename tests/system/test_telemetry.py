@@ -8,12 +8,18 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
+from gatehouse.admin.metrics import DeliveryMetrics
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
 from gatehouse_console.traces.spans import Span
 from tests.support.eventually import eventually
+from tests.support.promql import documented, family
 from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, System
 
 
@@ -137,3 +143,31 @@ async def test_metrics_count_calls_by_code_and_verifications_by_source(system: S
         ("gatehouse_rpc_in_flight", 'rpc_method="gatehouse.users.v1.UserService/CountUsers"'),
     ):
         assert any(s.startswith(f"{name}{{") and label in s for s in samples), name
+
+
+def role_metrics() -> str:
+    """Return the metrics of the delivery of roles, which this system does not do, as text."""
+    registry = CollectorRegistry()
+    meters = MeterProvider([PrometheusMetricReader(registry=registry)], shutdown_on_exit=False)
+    delivery = DeliveryMetrics(meters.get_meter("gatehouse"))
+    delivery.completed("granted")
+    delivery.failed("ISSUER_UNAVAILABLE")
+    return generate_latest(registry).decode()
+
+
+async def test_services_expose_the_documented_metrics_with_their_labels(system: System) -> None:
+    """Rules and dashboards use these; see tests/project/test_prometheus.py."""
+    token = system.user_token("bob", "read:users")
+    async with system.channel("users") as channel:
+        users: Any = users_pb2_grpc.UserServiceStub(channel)
+        await users.CountUsers(pb.CountUsersRequest(), metadata=(("authorization", f"Bearer {token}"),))
+        assert await users.CountUsers(pb.CountUsersRequest()).code() is grpc.StatusCode.UNAUTHENTICATED
+    exposed: dict[str, set[str]] = {}
+    added = {"le", "otel_scope_name", "otel_scope_schema_url", "otel_scope_version"}
+    for text in (*(system.metrics(name) for name in NAMES), role_metrics()):
+        for found in text_string_to_metric_families(text):
+            for sample in found.samples:
+                if not sample.name.endswith(("_created", "_info")):
+                    labels = exposed.setdefault(family(sample.name), set())
+                    labels |= sample.labels.keys() - added
+    assert exposed == documented()

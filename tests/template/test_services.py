@@ -93,12 +93,16 @@ def test_a_service_is_removed_by_the_deletions_that_the_architecture_page_lists(
     copy.edit("services/gatehouse/app/packages.py", r'    "gatehouse\.public",\n', "")
     copy.edit("docker-compose.yml", r"\n  public:\n.*?\n(?=\n  \w|\n  #)", "")
     copy.edit("docker-compose.yml", r'      - "[^"]*:50053"\n', "")
+    for file in (copy.folder / "deploy/kubernetes").glob("*/*/services/public.env"):
+        file.unlink()
+    copy.make("manifests")
 
     policy = copy.check()
 
     assert "PublicService" not in policy
     assert "UserService/GetUser" in policy
-    copy.run(sys.executable, "-m", "pytest", "-q", "tests/users/test_service.py", "tests/storage")
+    tests = ("tests/users/test_service.py", "tests/storage", "tests/project/test_kubernetes.py")
+    copy.run(sys.executable, "-m", "pytest", "-q", *tests)
 
 
 def test_a_service_is_added_by_one_command(copy: Copy) -> None:
@@ -107,7 +111,8 @@ def test_a_service_is_added_by_one_command(copy: Copy) -> None:
     policy = copy.check()
 
     assert "BillingService/ListBillingEntries" in policy
-    assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", "tests/billing", "tests/storage")
+    tests = ("tests/billing", "tests/storage", "tests/project/test_kubernetes.py")
+    assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *tests)
 
 
 @pytest.mark.parametrize("name", ["users", "class", "Billing", "a", "server", "with-dash", "2nd"])

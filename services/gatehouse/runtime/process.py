@@ -136,6 +136,12 @@ class Process:
             unit="{connection}",
             description="Connections in use",
         )
+        telemetry.meter.create_observable_gauge(
+            "gatehouse.database.connections.limit",
+            [self._observe_pool_limits],
+            unit="{connection}",
+            description="Largest number of connections in use",
+        )
 
     def context(self, spec: ServiceSpec[Any]) -> ServiceContext[Any]:
         """Return everything that a service may use to build itself."""
@@ -237,6 +243,9 @@ class Process:
 
     def _observe_pools(self, _: CallbackOptions) -> list[Observation]:
         return [Observation(d.pool_in_use(), {"service": name}) for name, d in self._pools.items()]
+
+    def _observe_pool_limits(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(self._settings.database.pool_size, {"service": name}) for name in self._pools]
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
