@@ -20,6 +20,7 @@ from gatehouse_console.site import Site
 from gatehouse_console.unary import Answer, ask
 
 PAGE_SIZE = 50
+MAX_CHANGES = 20
 _PATH = "/roles"
 _FILTERS = ("user_id", "role")
 
@@ -75,16 +76,22 @@ class RolePages:
         filters = {name: query[name].strip() for name in _FILTERS if query.get(name, "").strip()}
         page_token = query.get("page_token", "")
         bindings = admin_pb2.ListRoleBindingsRequest(page_size=PAGE_SIZE, page_token=page_token, **filters)
-        listed, suggested = await asyncio.gather(
-            ask(site, session, "admin", "ListRoleBindings", bindings), suggest_users(site, session)
+        user_id = filters.get("user_id", "")
+        changes = admin_pb2.ListRoleChangesRequest(page_size=MAX_CHANGES, user_id=user_id)
+        listed, delivered, suggested = await asyncio.gather(
+            ask(site, session, "admin", "ListRoleBindings", bindings),
+            ask(site, session, "admin", "ListRoleChanges", changes),
+            suggest_users(site, session),
         )
         found = listed.response.role_bindings if listed.ok else []
-        users = await look_up(site, session, [each.user_id for each in found])
+        changed = delivered.response.role_changes if delivered.ok else []
+        users = await look_up(site, session, [each.user_id for each in (*found, *changed)])
         next_token = listed.response.next_page_token if listed.ok else ""
         return site.page(
             request,
             "roles.html",
             listed=listed,
+            delivered=delivered,
             users=users,
             suggested=suggested,
             roles=sorted({each.role for each in found} | _roles_of_rules()),

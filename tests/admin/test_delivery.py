@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from gatehouse.admin.metrics import DeliveryMetrics
 from gatehouse.admin.outbox import Identity, RoleOutbox
 from gatehouse.admin.repository import AdminRepository
+from gatehouse.admin.v1 import admin_pb2
 from gatehouse.storage import Caller, Database
 from gatehouse.users.v1 import users_pb2
 from tests.support.eventually import eventually
@@ -84,6 +85,12 @@ async def test_unknown_role_does_not_delay_other_changes(role_sync: RoleSync) ->
     await role_sync.until_delivered(but=1)
     assert "admin" in role_sync.keycloak.user_roles[subject]
     assert "admin" in role_sync.keycloak.user_roles[other_subject]
+    listed = await role_sync.services.admin.ListRoleChanges(admin_pb2.ListRoleChangesRequest(user_id=first))
+    done, waiting = listed.role_changes
+    assert (done.role, done.HasField("complete_time")) == ("admin", True)
+    assert (waiting.role, waiting.HasField("complete_time")) == ("new", False)
+    assert (done.HasField("next_attempt_time"), waiting.HasField("next_attempt_time")) == (False, True)
+    assert waiting.attempt_count > 0
     role_sync.keycloak.roles["new"] = "id-of-new"
     await role_sync.until_delivered()
     assert "new" in role_sync.keycloak.user_roles[subject]

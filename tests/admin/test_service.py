@@ -116,6 +116,22 @@ async def test_role_bindings_are_listed_by_page_and_filter(services: Services) -
     assert [binding.role for binding in response.role_bindings] == ["c"]
 
 
+async def test_role_changes_are_listed_by_page_newest_first(services: Services) -> None:
+    user_id = (await services.create_user()).user_id
+    for change in ({"grant_roles": ["a"]}, {"grant_roles": ["b", "c"]}, {"revoke_roles": ["a"]}):
+        await services.admin.ManageRoles(pb.ManageRolesRequest(user_id=user_id, **change))
+    request = pb.ListRoleChangesRequest(user_id=user_id, page_size=2, pending=True)
+    pages: list[list[tuple[str, bool]]] = []
+    while not pages or request.page_token:
+        response = await services.admin.ListRoleChanges(request)
+        pages.append([(change.role, change.granted) for change in response.role_changes])
+        request.page_token = response.next_page_token
+    assert pages == [[("a", False), ("c", True)], [("b", True)]]
+    (newest, *_) = (await services.admin.ListRoleChanges(pb.ListRoleChangesRequest())).role_changes
+    assert (newest.user_id, newest.role) == (user_id, "a")
+    assert newest.change_time.ToSeconds() > 0
+
+
 async def test_audit_events_are_listed_by_page_newest_first(services: Services) -> None:
     user_id = (await services.create_user()).user_id
     for role in ("a", "b", "c", "d"):
@@ -172,6 +188,7 @@ async def test_invalid_page_token_is_rejected(services: Services, token: str) ->
     for call in (
         services.admin.ListAuditEvents(pb.ListAuditEventsRequest(page_token=token)),
         services.admin.ListRoleBindings(pb.ListRoleBindingsRequest(page_token=token)),
+        services.admin.ListRoleChanges(pb.ListRoleChangesRequest(page_token=token)),
     ):
         assert await invalid_fields(call) == ["page_token"]
 

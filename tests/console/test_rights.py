@@ -17,6 +17,7 @@ from gatehouse.client.requests import find_method
 from gatehouse_testbed.bed.client import Testbed
 from tests.console.browser import Browser
 from tests.console.conftest import ORIGIN
+from tests.support.eventually import eventually
 
 
 def bindings(page: httpx.Response) -> list[tuple[str, str]]:
@@ -60,6 +61,21 @@ async def test_role_is_granted_by_email_and_revoked(on_system: Browser, gatehous
     page = await change(on_system, everything, "revoke", gatehouse.users["bob"].upper(), "editor")
     assert bindings(page) == []
     assert "No role was given that matches." in page.text
+
+
+async def test_delivery_of_each_change_is_shown(on_system: Browser, gatehouse: Testbed) -> None:
+    page = await on_system.sign_in("alice", return_to="/roles")
+    for role in ("editor", "unknown"):
+        page = await change(on_system, page, "grant", gatehouse.users["bob"], role)
+    again = link(page, "Look again")
+
+    async def states() -> bool:
+        text = (await on_system.get(again)).text
+        found = re.findall(r"<td>granted (\w+)</td>.*?>(waiting|delivered)</span>(.*?)</td>", text, re.DOTALL)
+        assert [role for role, _, _ in found] == ["unknown", "editor"]
+        return [state for _, state, _ in found] == ["waiting", "delivered"] and "next" in found[0][2]
+
+    await eventually(states, interval=0.2)
 
 
 async def test_caller_who_may_not_change_roles_sees_rule_and_challenge(on_system: Browser) -> None:

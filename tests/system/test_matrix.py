@@ -57,6 +57,7 @@ RPCS = {
     "GetStats": Rpc("admin", "unary", "admin"),
     "ListAuditEvents": Rpc("admin", "unary", "admin"),
     "ListRoleBindings": Rpc("admin", "unary", "admin"),
+    "ListRoleChanges": Rpc("admin", "unary", "admin"),
     "ManageRoles": Rpc(
         "admin",
         "unary",

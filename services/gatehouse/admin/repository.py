@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from gatehouse.admin.outbox import Identity, enqueue
-from gatehouse.admin.tables import audit_events, role_bindings
+from gatehouse.admin.tables import audit_events, role_bindings, role_outbox
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.storage import Caller, Database, Page, PageRequest, append_audit, fetch_page
 
@@ -109,6 +109,36 @@ class AdminRepository:
             timeout=timeout,
         )
 
+    async def list_role_changes(
+        self, user_id: str, page: PageRequest, timeout: float | None = None, *, pending: bool = False
+    ) -> Page[pb.RoleChange]:
+        """Return a page of role changes, newest first.
+
+        Args:
+            user_id: UUID of a user; "" matches all.
+            page: The page.
+            timeout: See the class.
+            pending: Whether to return only changes whose delivery is not complete.
+
+        Raises:
+            PageTokenError: The page token is invalid.
+        """
+        statement = sa.select(role_outbox)
+        if user_id:
+            statement = statement.where(role_outbox.c.user_id == uuid.UUID(user_id))
+        if pending:
+            statement = statement.where(role_outbox.c.done_time.is_(None))
+        return await fetch_page(
+            self._database,
+            statement,
+            (role_outbox.c.change_id,),
+            _to_role_change,
+            page,
+            query=f"changes\n{user_id}\n{pending}",
+            descending=True,
+            timeout=timeout,
+        )
+
     async def update_roles(
         self,
         user_id: str,
@@ -180,6 +210,18 @@ def _to_role_binding(row: Any) -> pb.RoleBinding:
     )
     binding.create_time.FromDatetime(row.create_time)
     return binding
+
+
+def _to_role_change(row: Any) -> pb.RoleChange:
+    change = pb.RoleChange(
+        user_id=str(row.user_id), role=row.role, granted=row.granted, attempt_count=row.attempts
+    )
+    change.change_time.FromDatetime(row.change_time)
+    if row.done_time is None:
+        change.next_attempt_time.FromDatetime(row.due_time)
+    else:
+        change.complete_time.FromDatetime(row.done_time)
+    return change
 
 
 def _to_audit_event(row: Any) -> pb.AuditEvent:

@@ -83,6 +83,16 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             )
         return pb.ListRoleBindingsResponse(role_bindings=found.rows, next_page_token=found.next_page_token)
 
+    async def ListRoleChanges(
+        self, request: pb.ListRoleChangesRequest, context: _Context
+    ) -> pb.ListRoleChangesResponse:
+        """See the proto."""
+        with requested_page(request.page_token, request.page_size) as page:
+            found = await self._repository.list_role_changes(
+                request.user_id, page, remaining_seconds(), pending=request.pending
+            )
+        return pb.ListRoleChangesResponse(role_changes=found.rows, next_page_token=found.next_page_token)
+
     async def ManageRoles(self, request: pb.ManageRolesRequest, context: _Context) -> pb.ManageRolesResponse:
         """See the proto."""
         user = await self._call_users(self._users.GetUser, users_pb2.GetUserRequest(user_id=request.user_id))

@@ -351,6 +351,124 @@ class ListRoleBindingsResponse(_message.Message):
 Global___ListRoleBindingsResponse: _TypeAlias = ListRoleBindingsResponse  # noqa: Y015
 
 @_typing.final
+class RoleChange(_message.Message):
+    """RoleChange is the newest change of a role of a user, and the state of its delivery to the identity provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """UUID of the user in UserService."""
+    role: _builtins.str
+    """Name of the role."""
+    granted: _builtins.bool
+    """True if the role was granted, false if it was revoked."""
+    attempt_count: _builtins.int
+    """Number of attempts to deliver it."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the change."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Earliest time of the next attempt; unset once the delivery is complete. Without role
+        synchronization there are no attempts.
+        """
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the delivery was complete; unset until then. The change of a user of another identity provider,
+        and of a user who was deleted before the first login, is complete without a delivery.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        granted: _builtins.bool = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt_count: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "complete_time", b"complete_time", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "change_time", b"change_time", "complete_time", b"complete_time", "granted", b"granted", "next_attempt_time", b"next_attempt_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleChange: _TypeAlias = RoleChange  # noqa: Y015
+
+@_typing.final
+class ListRoleChangesRequest(_message.Message):
+    """ListRoleChangesRequest is the request of ListRoleChanges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Maximum number of changes to return (AIP-158). The default is 50, the limit 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. The filter fields must not change."""
+    user_id: _builtins.str
+    """Return only changes of this user."""
+    pending: _builtins.bool
+    """Return only changes whose delivery is not complete."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        pending: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pending", b"pending", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoleChangesRequest: _TypeAlias = ListRoleChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListRoleChangesResponse(_message.Message):
+    """ListRoleChangesResponse is a page of role changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
+    @_builtins.property
+    def role_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleChange]:
+        """The changes of this page."""
+
+    def __init__(
+        self,
+        *,
+        role_changes: _abc.Iterable[Global___RoleChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "role_changes", b"role_changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoleChangesResponse: _TypeAlias = ListRoleChangesResponse  # noqa: Y015
+
+@_typing.final
 class ManageRolesRequest(_message.Message):
     """ManageRolesRequest is the request of ManageRoles."""
 

@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsRequest.SerializeToString,
                 response_deserializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsResponse.FromString,
                 _registered_method=True)
+        self.ListRoleChanges = channel.unary_unary(
+                '/gatehouse.admin.v1.AdminService/ListRoleChanges',
+                request_serializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesRequest.SerializeToString,
+                response_deserializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesResponse.FromString,
+                _registered_method=True)
         self.ManageRoles = channel.unary_unary(
                 '/gatehouse.admin.v1.AdminService/ManageRoles',
                 request_serializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ManageRolesRequest.SerializeToString,
@@ -82,6 +87,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRoleChanges(self, request, context):
+        """Lists role changes with the state of their delivery to the identity provider, newest first (AIP-158). There is
+        one for each user and role, the newest. It is deleted 24 hours after its delivery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ManageRoles(self, request, context):
         """Grants and revokes roles of one user in one transaction. If role synchronization is configured, the changes
         are then delivered to the identity provider, and retried until they succeed. The caller's token is
@@ -108,6 +121,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListRoleBindings,
                     request_deserializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsRequest.FromString,
                     response_serializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsResponse.SerializeToString,
+            ),
+            'ListRoleChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoleChanges,
+                    request_deserializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesRequest.FromString,
+                    response_serializer=gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesResponse.SerializeToString,
             ),
             'ManageRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.ManageRoles,
@@ -197,6 +215,33 @@ class AdminService:
             '/gatehouse.admin.v1.AdminService/ListRoleBindings',
             gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsRequest.SerializeToString,
             gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleBindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoleChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatehouse.admin.v1.AdminService/ListRoleChanges',
+            gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesRequest.SerializeToString,
+            gatehouse_dot_admin_dot_v1_dot_admin__pb2.ListRoleChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

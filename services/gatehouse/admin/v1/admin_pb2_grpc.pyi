@@ -39,6 +39,10 @@ class AdminServiceStub:
     """Lists audit events, newest first (AIP-158)."""
     ListRoleBindings: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoleBindingsRequest, _admin_pb2.ListRoleBindingsResponse]
     """Lists role bindings (AIP-158)."""
+    ListRoleChanges: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoleChangesRequest, _admin_pb2.ListRoleChangesResponse]
+    """Lists role changes with the state of their delivery to the identity provider, newest first (AIP-158). There is
+    one for each user and role, the newest. It is deleted 24 hours after its delivery.
+    """
     ManageRoles: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageRolesRequest, _admin_pb2.ManageRolesResponse]
     """Grants and revokes roles of one user in one transaction. If role synchronization is configured, the changes
     are then delivered to the identity provider, and retried until they succeed. The caller's token is
@@ -56,6 +60,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists audit events, newest first (AIP-158)."""
     ListRoleBindings: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoleBindingsRequest, _admin_pb2.ListRoleBindingsResponse]  # type: ignore[assignment]
     """Lists role bindings (AIP-158)."""
+    ListRoleChanges: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoleChangesRequest, _admin_pb2.ListRoleChangesResponse]  # type: ignore[assignment]
+    """Lists role changes with the state of their delivery to the identity provider, newest first (AIP-158). There is
+    one for each user and role, the newest. It is deleted 24 hours after its delivery.
+    """
     ManageRoles: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageRolesRequest, _admin_pb2.ManageRolesResponse]  # type: ignore[assignment]
     """Grants and revokes roles of one user in one transaction. If role synchronization is configured, the changes
     are then delivered to the identity provider, and retried until they succeed. The caller's token is
@@ -88,6 +96,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListRoleBindingsResponse, _abc.Awaitable[_admin_pb2.ListRoleBindingsResponse]]:
         """Lists role bindings (AIP-158)."""
+
+    @_abc_1.abstractmethod
+    def ListRoleChanges(
+        self,
+        request: _admin_pb2.ListRoleChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListRoleChangesResponse, _abc.Awaitable[_admin_pb2.ListRoleChangesResponse]]:
+        """Lists role changes with the state of their delivery to the identity provider, newest first (AIP-158). There is
+        one for each user and role, the newest. It is deleted 24 hours after its delivery.
+        """
 
     @_abc_1.abstractmethod
     def ManageRoles(
