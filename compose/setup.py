@@ -198,6 +198,7 @@ def profiles(ports: Ports) -> tuple[Mapping[str, object], Mapping[str, object]]:
         "revocation_endpoint": f"{keycloak}/protocol/openid-connect/revoke",
         "targets": {name: f"{name}:{port}" for name, port in services.items()},
         "traces_url": "http://jaeger:16686",
+        "prometheus_url": "http://prometheus:9090",
         "metrics": {name: f"http://{name}:9464/metrics" for name in services},
     }
     return outside, inside

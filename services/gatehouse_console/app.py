@@ -25,6 +25,7 @@ from gatehouse_console.config import Link, Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
 from gatehouse_console.metrics.pages import MetricPages
+from gatehouse_console.metrics.sources import open_source
 from gatehouse_console.problems import Problem, SignInRequired
 from gatehouse_console.role_pages import RolePages
 from gatehouse_console.sessions import Sessions
@@ -51,9 +52,10 @@ async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ())
     async with (
         open_client(registration_in(profile), proxy=profile.proxy_url) as client,
         open_http(profile.ca_file) as http,
+        open_source(profile, http) as metrics,
     ):
         site = Site(origin, profile, client, Sessions(origin), load_templates(), links)
-        yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site).routes()])
+        yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site, metrics).routes()])
 
 
 def _create(site: Site, more: Sequence[Route]) -> ASGIApp:

@@ -22,6 +22,7 @@ class Request:
     path: str
     headers: Mapping[str, str] = field(repr=False)
     content: bytes = field(default=b"", repr=False)
+    query: str = ""
 
     @property
     def form(self) -> dict[str, str]:
@@ -189,7 +190,8 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     method, target, _ = first.split(" ")
     headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(method, target.partition("?")[0], headers, body)
+    path, _, query = target.partition("?")
+    return Request(method, path, headers, body, query)
 
 
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:

@@ -49,6 +49,8 @@ class Profile(Section):
     """Passwords of users, by user name. Demo realm only."""
     traces_url: str | None = None
     """URL of a Jaeger query API."""
+    prometheus_url: str | None = None
+    """URL of a Prometheus that scrapes the services."""
     metrics: dict[str, str] = Field(default_factory=dict)
     """Prometheus endpoint of each service, by service name."""
     logs: dict[str, Path] = Field(default_factory=dict)
