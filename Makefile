@@ -7,7 +7,7 @@ SECONDS := 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench \
-  new-service realm-check realm-edit sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-record chaos chaos-record \
+  new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-record chaos chaos-record \
   format generate manifests release-protos lock install install-testbed clean
 
 help:  ## List the targets
@@ -138,6 +138,9 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 $(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
+
+images:  ## Build the images for amd64 and arm64, with labels from git (needs docker buildx; REGISTRY=, TAGS=, PUSH=1)
+	@REVISION=$$(git rev-parse HEAD) CREATED=$$(git show --no-patch --format=%cI) docker buildx bake $(if $(PUSH),--push)
 
 sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json
 	@mkdir -p dist

@@ -113,6 +113,13 @@ async def test_prometheus_scrapes_every_service_and_keycloak(host: Host) -> None
     assert len(await query_prometheus('up{job="keycloak"} == 1')) == 1
 
 
+async def test_prometheus_evaluates_the_rules(host: Host) -> None:
+    await host.code("users", "ListUsers")
+    denied = 'reason:gatehouse_authorization_denials:rate5m{reason="token_missing"}'
+    await until(lambda: query_prometheus(denied), bool, 60)
+    assert await query_prometheus("rpc_method:rpc_server_errors:ratio_rate5m")
+
+
 async def test_prometheus_counts_denials_by_reason(host: Host) -> None:
     missing = 'gatehouse_authorization_denials_total{reason="token_missing"}'
     scope = 'gatehouse_authorization_denials_total{reason="insufficient_scope"}'

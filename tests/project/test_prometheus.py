@@ -119,7 +119,9 @@ def test_alert_on_slow_calls_leaves_out_the_streams_and_nothing_else() -> None:
 
 
 def test_rules_are_tested_with_the_version_of_prometheus_that_compose_runs() -> None:
-    version = re.search(r"^PROMETHEUS_VERSION=v3\.(\d+)\.(\d+)$", (ROOT / ".env").read_text(), re.MULTILINE)
+    version = re.search(
+        r"^PROMETHEUS_VERSION=v3\.(\d+)\.(\d+)(@sha256:\w+)?$", (ROOT / ".env").read_text(), re.MULTILINE
+    )
     assert version is not None
     assert TOOLS["promtool"].version == f"v0.3{int(version[1]):02d}.{version[2]}"
 
