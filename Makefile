@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha \
   new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-record chaos chaos-record \
   format generate manifests release-protos lock install install-testbed clean
 
@@ -56,6 +56,10 @@ test-template: install  ## Delete and add a service in a copy of the repository,
 
 test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
+
+test-ha: install $(VENV)/ha/.done  ## Test failover with Patroni, and a real PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
+	@$(BIN)/python -m pytest -q -s tests/ha $(if $(QUICK),--quick)
+	@$(BIN)/python -m pytest -q -n 2 tests/storage --pooler pgbouncer
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .

@@ -49,6 +49,7 @@ def main() -> None:
     _compile("docs", groups["docs"], locked)
     _compile("sbom", groups["sbom"])
     _compile("mutants", groups["mutants"])
+    _compile("ha", groups["ha"])
 
 
 if __name__ == "__main__":

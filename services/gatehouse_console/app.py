@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
 
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
@@ -38,13 +38,20 @@ _STATIC = Path(__file__).parent / "static"
 
 
 @asynccontextmanager
-async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ()) -> AsyncIterator[ASGIApp]:
+async def open_app(
+    profile: Profile,
+    origin: Origin,
+    links: Sequence[Link] = (),
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Guard]:
     """Open the application; it is usable until the context ends.
 
     Args:
         profile: The system to show.
         origin: Where browsers find the console.
         links: Other tools that every page links to.
+        monotonic: Seconds of a monotonic clock, by which sessions end.
 
     Raises:
         ConfigurationError: The CA file of the profile cannot be used.
@@ -54,11 +61,11 @@ async def open_app(profile: Profile, origin: Origin, links: Sequence[Link] = ())
         open_http(profile.ca_file) as http,
         open_source(profile, http) as metrics,
     ):
-        site = Site(origin, profile, client, Sessions(origin), load_templates(), links)
+        site = Site(origin, profile, client, Sessions(origin, monotonic), load_templates(), links)
         yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site, metrics).routes()])
 
 
-def _create(site: Site, more: Sequence[Route]) -> ASGIApp:
+def _create(site: Site, more: Sequence[Route]) -> Guard:
     form_targets: set[str] = set()
 
     async def on_problem(request: Request, problem: Exception) -> Response:
@@ -66,11 +73,18 @@ def _create(site: Site, more: Sequence[Route]) -> ASGIApp:
         return site.page(request, "problem.html", problem.status, title=problem.title, text=problem.text)
 
     async def on_sign_in_required(request: Request, error: Exception) -> Response:
-        return_to = quote(request.url.path) if request.method == "GET" else "/"
-        ended = isinstance(error, SignInRequired) and error.ended
+        is_form = request.method not in {"GET", "HEAD"}
+        ended = isinstance(error, SignInRequired) and (error.ended or site.sessions.is_named(request))
         # The front page is for everybody; without a session it is this one.
-        status = 401 if ended or return_to != "/" else 200
-        return site.page(request, "welcome.html", status, return_to=return_to, ended=ended)
+        is_front = request.url.path == "/" and not ended and not is_form
+        return site.page(
+            request,
+            "welcome.html",
+            200 if is_front else 401,
+            return_to="/" if is_form else quote(request.url.path),
+            ended=ended,
+            is_front=is_front,
+        )
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

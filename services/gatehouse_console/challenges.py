@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 # What an authorization request can ask for to satisfy a challenge (RFC 9470 section 4).
 _STEP_UP = ("acr_values", "max_age")
-_PARAMETER = re.compile(r'([\w-]+)="([^"]*)"')
+# A value is a token or in quotes (RFC 9110 section 11.2).
+_PARAMETER = re.compile(r'([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 def explain_challenge(challenge: str) -> str:
     """Return what a challenge asks the caller to do, "" if there is no challenge."""
-    values = dict(_PARAMETER.findall(challenge))
+    values = _parameters(challenge)
     scopes = ", ".join(values.get("scope", "").split())
     match values.get("error"):
         case "insufficient_scope":
@@ -32,10 +33,16 @@ def explain_challenge(challenge: str) -> str:
 
 def step_up(challenge: str) -> Mapping[str, str]:
     """Return what to ask the issuer for so that a call succeeds; nothing if that cannot help."""
-    values = dict(_PARAMETER.findall(challenge))
+    values = _parameters(challenge)
     if values.get("error") != "insufficient_user_authentication":
         return {}
-    return {name: values[name] for name in _STEP_UP if name in values} or {"again": "yes"}
+    # With the password again, even if the issuer ignores these parameters or remembers a weaker login.
+    return {"again": "yes"} | {name: values[name] for name in _STEP_UP if name in values}
+
+
+def _parameters(challenge: str) -> dict[str, str]:
+    found = _PARAMETER.findall(challenge)
+    return {name: token or re.sub(r"\\(.)", r"\1", quoted) for name, quoted, token in found}
 
 
 def _login(values: dict[str, str]) -> str:

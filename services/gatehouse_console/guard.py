@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gatehouse_console.config import HEALTH_PATH, Origin
 
@@ -21,17 +22,20 @@ class Guard:
         app: Handles what is accepted.
         origin: The origin of the console.
         form_targets: Origins of other websites that forms may lead to; read for each response.
+
+    Attributes:
+        app: The argument.
     """
 
-    def __init__(self, app: ASGIApp, origin: Origin, form_targets: set[str]) -> None:
-        self._app = app
+    def __init__(self, app: Starlette, origin: Origin, form_targets: set[str]) -> None:
+        self.app = app
         self._origin = origin
         self._form_targets = form_targets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -42,7 +46,7 @@ class Guard:
             await send(message)
 
         answer = self._answer(scope["method"], scope["path"], Headers(scope=scope))
-        await (self._app if answer is None else answer)(scope, receive, send_with_headers)
+        await (self.app if answer is None else answer)(scope, receive, send_with_headers)
 
     def _answer(self, method: str, path: str, headers: Headers) -> Response | None:
         """Return the response to a request that the application does not get, None for all others."""

@@ -84,6 +84,10 @@ class Sessions:
         self._sessions.pop(session.id)
         return None
 
+    def is_named(self, request: Request) -> bool:
+        """Return whether a browser has the cookie of a session, such as of one that has ended."""
+        return bool(request.cookies.get(self._cookie))
+
     def begin(self, client: OAuthClient, tokens: TokenResponse) -> Session:
         """Begin a session, always with a new id."""
         store, claims = MemoryStore(), _claims(tokens)

@@ -79,7 +79,8 @@ class SignIn:
             authorization = await AuthorizationRequest.create(site.client, scope, site.origin.redirect_uri)
         except IssuerUnavailable as error:
             raise problem_of(error, site.profile.issuer) from None
-        self._allow_sign_out(authorization.metadata.end_session_endpoint)
+        metadata = authorization.metadata
+        self._allow_forms_to(metadata.authorization_endpoint, metadata.end_session_endpoint)
         browser = secrets.token_urlsafe(32)
         # Only paths of the console: never the URL of another website.
         path = return_to if _PATH.fullmatch(return_to) else "/"
@@ -165,10 +166,9 @@ class SignIn:
         }
         return str(httpx.URL(metadata.end_session_endpoint).copy_merge_params(query))
 
-    def _allow_sign_out(self, endpoint: str) -> None:
-        """Let the form that signs out lead to the issuer: browsers check redirects of forms (CSP)."""
-        if endpoint:
-            url = httpx.URL(endpoint)
+    def _allow_forms_to(self, *endpoints: str) -> None:
+        """Let forms lead to the issuer, after a redirect: browsers check these too (CSP)."""
+        for url in map(httpx.URL, filter(None, endpoints)):
             self._form_targets.add(f"{url.scheme}://{url.netloc.decode()}")
 
     def _set_cookie(self, response: Response, name: str, value: str, seconds: int) -> None:
@@ -187,7 +187,7 @@ def _login_parameters(query: Mapping[str, str]) -> Mapping[str, str]:
     # With `again`, the issuer asks for the password although it remembers the user.
     asked = {"prompt": "login"} if "again" in query else {}
     for name, grammar in _LOGIN_PARAMETERS.items():
-        if name in query:
+        if query.get(name):
             if not grammar.fullmatch(query[name]):
                 raise Problem(400, "Malformed request", f"{name}: not a value of a challenge. Call again.")
             asked[name] = query[name]

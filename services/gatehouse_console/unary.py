@@ -19,7 +19,7 @@ from gatehouse_console.sessions import Session
 from gatehouse_console.site import Site
 from gatehouse_console.traces.calls import TracedCall
 
-CALL_SECONDS = 10.0
+CALL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ async def context() -> AsyncIterator[ServiceContext[Any]]:
             tracer=NoOpTracer(),
             meter=NoOpMeter("test"),
             clock=time.time,
+            monotonic=time.monotonic,
             exit_stack=stack,
         )
     await database.aclose()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -156,6 +157,22 @@ async def test_fault_with_a_probability_is_repeatable(gatehouse: Testbed, channe
     assert await codes() == first
 
 
+async def test_call_needs_a_recent_login_of_a_class(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
+    gatehouse.faults.add("GetUser", acr="mfa", max_age=60)
+    gatehouse.clock.advance(seconds=100)
+    now = int(time.time() + gatehouse.clock.ahead_seconds)
+    logins = [("1", now), ("mfa", now - 90), ("mfa", now - 30)]
+    codes = []
+    for acr, auth_time in logins:
+        token = gatehouse.token("alice", claims={"acr": acr, "auth_time": auth_time})
+        call = Client(gatehouse, channel, token).get_bob()
+        codes.append(await code_of(call))
+        challenge = dict(await call.trailing_metadata()).get("www-authenticate", "")
+        assert ('acr_values="mfa", max_age=60' in str(challenge)) is (codes[-1] is not Code.OK)
+    assert codes == [Code.UNAUTHENTICATED, Code.UNAUTHENTICATED, Code.OK]
+    assert [call.reason for call in gatehouse.calls("GetUser")][:2] == ["ACR_MISMATCH", "LOGIN_TOO_OLD"]
+
+
 async def test_call_hangs_until_its_deadline_or_is_late(
     gatehouse: Testbed, channel: grpc.aio.Channel
 ) -> None:
@@ -241,8 +258,10 @@ async def test_connection_is_closed_in_place_of_a_status(
 @pytest.mark.parametrize(
     ("target", "effects", "reason"),
     [
-        ("GetUser", {}, "has no effect; set code, delay_seconds, hang or disconnect"),
+        ("GetUser", {}, "has no effect; set code, delay_seconds, hang, disconnect, acr or max_age"),
         ("GetUser", {"code": "ABORTED", "hang": True}, "set only one of code, hang and disconnect"),
+        ("GetUser", {"code": "ABORTED", "max_age": 60}, "acr and max_age decide how the call ends"),
+        ("GetUser", {"acr": 'a"b'}, "acr: String should match pattern"),
         ("GetUser", {"delay_seconds": 1, "after_messages": 1}, "after_messages needs code, hang or disc"),
         ("GetUser", {"code": "ABORTED", "details": [{"@type": "x"}]}, "@type is not .* one of BadRequest"),
         (

@@ -97,6 +97,8 @@ class Environment:
         issuer: A second issuer, in this process, whose behavior a fault can change.
         http: HTTP client.
         users: UserService with both issuers and the route; it runs from the first fault to the last.
+        owner_url: URL of the owner of the database under test; that of the stack if "".
+        control: What else the faults control, such as a cluster of databases.
     """
 
     stack: Stack
@@ -105,6 +107,8 @@ class Environment:
     issuer: LoopbackIssuer
     http: httpx.AsyncClient
     users: Target = field(default_factory=lambda: Target({}))
+    owner_url: str = ""
+    control: Any = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -245,7 +249,7 @@ class Environment:
 
     async def sql(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Run a statement as the owner of the database and return its rows."""
-        url = self.stack.postgres.owner_url
+        url = self.owner_url or self.stack.postgres.owner_url
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             cursor = await connection.execute(statement, parameters or None)
             return await cursor.fetchall() if cursor.description else []

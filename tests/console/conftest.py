@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -31,10 +32,14 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 async def open_console(
-    stack: AsyncExitStack, profile: Profile, origin: str = ORIGIN, links: Sequence[Link] = ()
+    stack: AsyncExitStack,
+    profile: Profile,
+    origin: str = ORIGIN,
+    links: Sequence[Link] = (),
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> OpenBrowser:
     """Open a console; what is returned opens browsers."""
-    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin), links))
+    app = await stack.enter_async_context(open_app(profile, Origin.parse(origin), links, monotonic=monotonic))
 
     def open_browser() -> Browser:
         browser = Browser(app, origin)

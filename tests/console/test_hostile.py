@@ -83,13 +83,6 @@ async def test_malformed_form_is_refused(
     assert answer.status_code == status
 
 
-async def test_get_changes_nothing(signed_in: tuple[Browser, httpx.Response]) -> None:
-    browser, _ = signed_in
-    for path in ("/sign-out", "/run"):
-        assert (await browser.get(path)).status_code == 405
-    assert "Sign out" in (await browser.get("/nothing")).text
-
-
 # Sign-ins of others.
 
 
@@ -224,22 +217,6 @@ async def test_probe_for_any_host_learns_only_that_the_console_runs(browser: Bro
 def test_origin_that_would_send_cookies_in_clear_text_or_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="--url"):
         Origin.parse(url)
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/signed-out", "/static/console.css", "/sign-in", "/callback"]
-)
-async def test_every_response_has_the_security_headers(browser: Browser, path: str) -> None:
-    headers = (await browser.http.get(f"{ORIGIN}{path}")).headers
-    policy = headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; ")
-    assert "frame-ancestors 'none'" in policy
-    assert "unsafe" not in policy
-    assert "http" not in policy.replace("form-action 'self' http://", "")
-    assert headers["x-frame-options"] == "DENY"
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "same-origin"
-    assert headers["cache-control"] == "no-store"
 
 
 # Hostile values of the issuer.

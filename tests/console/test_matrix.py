@@ -158,6 +158,10 @@ async def test_services_that_are_down_fail_and_the_page_shows_it(browser: Browse
             'Bearer error="insufficient_user_authentication", acr_values="mfa", max_age="60"',
             "Log in again, with authentication context mfa and within 60 s of the call.",
         ),
+        (
+            r'Bearer error="insufficient_user_authentication", acr_values="a\"b", max_age=60, scope="x"',
+            'Log in again, with authentication context a"b and within 60 s of the call.',
+        ),
         ('Bearer error="insufficient_user_authentication"', "Log in again."),
         ('Bearer error="other"', "The token is refused."),
     ],

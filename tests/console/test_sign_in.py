@@ -134,7 +134,7 @@ async def test_login_that_the_issuer_has_ended_asks_to_sign_in_again(
 ) -> None:
     page = await sign_in_at(idp, at_idp, refresh=Reply({"error": "invalid_grant"}, 400))
     assert (page.status_code, "Your login has ended" in page.text) == (401, True)
-    assert "Who may call what" in (await at_idp.get("/")).text
+    assert "Your login has ended" in (await at_idp.get("/")).text
 
 
 async def test_refresh_that_fails_names_the_issuer_and_keeps_the_session(

@@ -19,6 +19,7 @@ SECTIONS = {
     "Docs": "docs",
     "SBOM": "sbom",
     "Mutants": "mutants",
+    "Failover": "ha",
 }
 # Sets that share an environment, each with the larger one that it must agree with.
 SUBSETS = [("build", "dev"), ("runtime", "console"), ("console", "testbed"), ("testbed", "dev")]

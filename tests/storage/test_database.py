@@ -147,6 +147,7 @@ async def test_a_cancelled_statement_ends_on_the_server_and_frees_its_connection
         assert (await connection.execute(sa.text("SELECT 1"))).scalar_one() == 1
 
 
+@pytest.mark.session
 async def test_renew_replaces_connections_that_still_work(database: Database) -> None:
     pid = sa.text("SELECT pg_backend_pid()")
     async with database.read() as connection:
@@ -173,6 +174,7 @@ async def test_a_table_that_is_missing_is_a_migration_that_is_missing(database: 
     assert caught.value.reason == "DATABASE_NOT_MIGRATED"
 
 
+@pytest.mark.session
 async def test_readiness_follows_the_database_and_renews_its_connections(
     database: Database, database_urls: dict[str, str]
 ) -> None:

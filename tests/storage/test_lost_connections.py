@@ -252,6 +252,7 @@ async def test_readiness_recovers_however_often_its_connection_is_terminated(
     await readiness.aclose()
 
 
+@pytest.mark.session
 async def test_notifications_listen_again_after_their_connection_is_terminated(
     database_urls: dict[str, str], owner: psycopg.AsyncConnection
 ) -> None:
@@ -280,6 +281,7 @@ async def test_notifications_listen_again_after_their_connection_is_terminated(
     await Notifications(Connector(database_urls["users"]), "lost").aclose()
 
 
+@pytest.mark.session
 async def test_connection_has_ended_if_either_side_has_closed_it(
     database_urls: dict[str, str], owner: psycopg.AsyncConnection
 ) -> None:

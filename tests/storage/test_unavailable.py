@@ -83,6 +83,7 @@ def read_only_sessions(owner: str) -> Iterator[None]:
             connection.execute(statement.format("RESET").encode())
 
 
+@pytest.mark.session
 async def test_connection_to_a_read_only_server_is_dropped(
     database: Database, database_urls: dict[str, str]
 ) -> None:
@@ -99,6 +100,7 @@ async def test_connection_to_a_read_only_server_is_dropped(
     assert (await OWN_PID.first(database, {})).pid != before
 
 
+@pytest.mark.session
 async def test_readiness_needs_a_server_that_accepts_changes_unless_the_service_only_reads(
     database: Database, database_urls: dict[str, str]
 ) -> None:
@@ -151,6 +153,7 @@ async def test_readiness_does_not_wait_for_a_server_that_does_not_respond(
     await readiness.aclose()
 
 
+@pytest.mark.session
 async def test_readiness_tells_that_new_connections_are_refused(database_urls: dict[str, str]) -> None:
     urls = [database_urls["users"]]
     database = Database(lambda: urls[-1], pool_size=2)
@@ -188,6 +191,7 @@ async def test_missing_privilege_makes_the_service_not_ready(
     await readiness.aclose()
 
 
+@pytest.mark.session
 async def test_parameters_of_the_operator_are_kept(database_urls: dict[str, str]) -> None:
     url = (
         f"{database_urls['users']}&application_name=mine"

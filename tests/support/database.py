@@ -17,7 +17,10 @@ import sqlalchemy as sa
 from gatehouse.app.services import SERVICES, migration_branches
 from gatehouse.storage.migrations import migrate
 from gatehouse_testbed.accounts import find_account, temporary_folder
+from gatehouse_testbed.postgres import with_port
 from gatehouse_testbed.postgres_server import OWNER, PostgresServer
+from tests.support.pgbouncer import run_pgbouncer
+from tests.support.toolchains import Missing
 
 LOGIN_ROLES = {name: spec.login_role() for name, spec in SERVICES.items()}
 
@@ -62,6 +65,19 @@ def template(postgres: PostgresServer) -> str:
     return uri
 
 
+@pytest.fixture(scope="session")
+def pooler_port(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[int | None]:
+    """Port of a PgBouncer that the services connect to, with `--pooler pgbouncer`; else None."""
+    if request.config.getoption("--pooler", default=None) != "pgbouncer":
+        yield None
+        return
+    try:
+        with run_pgbouncer(postgres.port, dict.fromkeys(LOGIN_ROLES.values(), "")) as bouncer:
+            yield bouncer.port
+    except Missing as error:
+        pytest.exit(f"--pooler pgbouncer: {error}", returncode=1)
+
+
 _numbers = itertools.count()
 
 
@@ -74,11 +90,14 @@ def named(uri: str, database: str, role: str | None = None, password: str | None
 
 
 @pytest.fixture(scope="module")
-def database_urls(template: str) -> Iterator[dict[str, str]]:
+def database_urls(template: str, pooler_port: int | None) -> Iterator[dict[str, str]]:
     """Create a migrated database, and return its URLs by service; that of its owner is `owner`."""
     name = f"gatehouse_{next(_numbers)}"
     with psycopg.connect(template, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE gatehouse_template")
-    yield {"owner": named(template, name)} | {s: named(template, name, r) for s, r in LOGIN_ROLES.items()}
+    urls = {service: named(template, name, role) for service, role in LOGIN_ROLES.items()}
+    if pooler_port is not None:
+        urls = {service: with_port(url, pooler_port) for service, url in urls.items()}
+    yield {"owner": named(template, name)} | urls
     with psycopg.connect(template, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -15,13 +15,13 @@ class Missing(Exception):
     """A tool is missing, or a program cannot be built; the message is one line."""
 
 
-def find_tool(name: str, needs: str) -> str:
-    """Return the path of a tool.
+def find_tool(name: str, needs: str, *, path: str | None = None) -> str:
+    """Return the path of a tool, from the search path `path` or that of the environment.
 
     Raises:
         Missing: It is not installed; the message says what is needed.
     """
-    found = shutil.which(name)
+    found = shutil.which(name, path=path)
     if found is None:
         raise Missing(f"needs {needs}; `{name}` is not installed")
     return found

@@ -39,7 +39,7 @@ def test_it(gatehouse, connect):
     assert done.returncode == 1
     shown = done.stdout.partition("Gatehouse test bed")[2]
     assert "call   gatehouse.users.v1.UserService/GetUser by alice: NOT_FOUND INJECTED_FAULT" in shown
-    assert "span   gatehouse.users.v1.UserService/GetUser: " in shown
+    assert "span     gatehouse.users.v1.UserService/GetUser " in shown
     assert "issuer POST introspection: 200" in shown
     assert "fault-1" in shown
 

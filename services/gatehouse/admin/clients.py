@@ -43,6 +43,7 @@ def client_credentials(context: _Context, settings: OAuthClientSettings, name: s
     tokens = TokenManager(
         ClientCredentials(client, settings.scope, settings.audience, settings.resource),
         on_answer=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
+        monotonic=context.monotonic,
     )
     context.exit_stack.push_async_callback(tokens.aclose)
     return tokens
@@ -90,6 +91,7 @@ def exchanged_tokens(context: _Context) -> ExchangedTokens:
             issuer, f"token exchange of {settings.client_id}", error
         ),
         clock=context.clock,
+        monotonic=context.monotonic,
     )
 
 

@@ -157,6 +157,7 @@ class Process:
             tracer=self._telemetry.tracer,
             meter=self._telemetry.meter,
             clock=self._hooks.clock,
+            monotonic=self._hooks.monotonic,
             exit_stack=self._stack,
         )
 

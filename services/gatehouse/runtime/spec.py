@@ -69,6 +69,7 @@ class ServiceContext(Generic[S]):
         tracer: Tracer of the process.
         meter: Meter of the process.
         clock: Seconds since the epoch.
+        monotonic: Clock in seconds.
         exit_stack: Closes what the service opens, when the process ends.
     """
 
@@ -83,6 +84,7 @@ class ServiceContext(Generic[S]):
     tracer: Tracer
     meter: Meter
     clock: Callable[[], float]
+    monotonic: Callable[[], float]
     exit_stack: AsyncExitStack
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from opentelemetry.trace import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gatehouse.storage.connecting import MAX_TIMEOUT_MS, Connection, Connector, has_ended
+from gatehouse.storage.connecting import MAX_TIMEOUT_MS, Connection, Connector, has_ended, shut_down
 from gatehouse.storage.errors import DatabaseUnavailable, makes_connection_useless, unavailable_errors
 from gatehouse.storage.probe import Probe
 
@@ -28,6 +29,8 @@ from gatehouse.storage.probe import Probe
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, MAX_TIMEOUT_MS)
 # Together with the interval of Readiness this is less than three seconds.
 _PING_SECONDS = 1.5
+# How long a commit goes on whose caller has gone.
+_COMMIT_SECONDS = 2.0
 _SET_TIMEOUT = ("SET statement_timeout = ", "SET LOCAL statement_timeout = ")
 _SET_READ_ONLY = "SET TRANSACTION READ ONLY"
 _WITHOUT_SPAN = (*_SET_TIMEOUT, _SET_READ_ONLY)
@@ -90,7 +93,7 @@ class Database:
         """
         async with self._connect(deadline_seconds, isolation_level="READ COMMITTED") as connection:
             yield connection
-            await connection.commit()
+            await _commit(connection)
 
     @asynccontextmanager
     async def snapshot(self, deadline_seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
@@ -218,6 +221,26 @@ async def _driver(connection: AsyncConnection) -> Connection:
     driver = (await connection.get_raw_connection()).driver_connection
     assert isinstance(driver, Connection)  # noqa: S101 - all of them are opened by Connector
     return driver
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    """Commit, and never cancel it at the server.
+
+    PostgreSQL acknowledges a commit once a synchronous standby has it. If that wait is cancelled, the
+    transaction stays committed on this server only: a retry would find and acknowledge what a failover loses.
+    """
+    driver = await _driver(connection)
+    commit = asyncio.create_task(connection.commit())
+    try:
+        await asyncio.shield(commit)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait({commit}, timeout=_COMMIT_SECONDS)
+        finally:
+            if not commit.done():
+                shut_down(driver)  # PostgreSQL goes on waiting
+            await asyncio.gather(commit, return_exceptions=True)
+        raise
 
 
 async def _set_session_timeout(connection: AsyncConnection, driver: Connection, wanted: int) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from contextlib import suppress
 
-import psycopg
-
-from gatehouse.storage.connecting import Connection, Connector, has_ended
+from gatehouse.storage.connecting import Connection, Connector, has_ended, shut_down
 from gatehouse.storage.errors import read_only_database, unanswered, unavailable_errors
 
 
@@ -84,7 +79,7 @@ class Probe:
         if self._connection is None:
             work.cancel()
         else:
-            _shut_down(self._connection)
+            shut_down(self._connection)
             self._connection = None
         self._abandoned.add(work)
         work.add_done_callback(self._end)
@@ -101,8 +96,3 @@ class Probe:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-def _shut_down(connection: psycopg.AsyncConnection[object]) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as own:
-        own.shutdown(socket.SHUT_RDWR)

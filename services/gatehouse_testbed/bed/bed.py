@@ -136,9 +136,10 @@ class Bed:
         async with self._changing:
             await self._remove_faults()
             self.clock.reset()
-            self.issuer.reset()
             if self.database is not None:
                 await self.database.reset()
+            # After the database, whose services may be about to change the issuer.
+            self.issuer.reset()
             self.forget()
 
     def forget(self) -> None:

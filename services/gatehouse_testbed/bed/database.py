@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -25,6 +27,13 @@ _TABLES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname = ANY(%s) AND tablename NOT LIKE 'alembic%%' ORDER BY 1, 2
 """
+# Tables of work that a service has begun, such as a call of the issuer, and that it may end after a reset.
+_LEASED = """
+SELECT table_schema, table_name FROM information_schema.columns
+WHERE table_schema = ANY(%s) AND column_name = 'lease_end'
+"""
+# What has failed may keep its lease.
+_LEASE_SECONDS = 1.0
 # Nothing uses them; without them, a copy has a third of the files.
 _OTHER_DATABASES = ("postgres", "template1", "template0")
 
@@ -41,7 +50,7 @@ class BedDatabase:
         self._postgres = postgres
         self._schemas = list(schemas)
         self._connection: psycopg.AsyncConnection | None = None
-        self._restore = sql.Composed([])
+        self._restore = self._find_work = sql.Composed([])
 
     @property
     def port(self) -> int:
@@ -71,9 +80,7 @@ class BedDatabase:
         tables = await (await connection.execute(_TABLES, [self._schemas])).fetchall()
         statements: list[sql.Composable] = [sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SNAPSHOT))]
         # The owner may skip triggers and foreign keys, so that the order of the tables does not matter.
-        restore: list[sql.Composable] = [
-            sql.SQL("SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '2s'")
-        ]
+        restore: list[sql.Composable] = [sql.SQL("SET LOCAL session_replication_role = replica")]
         for schema, table in tables:
             copy = sql.Identifier(SNAPSHOT, f"{schema}.{table}")
             original = sql.Identifier(schema, table)
@@ -82,6 +89,15 @@ class BedDatabase:
             restore.append(sql.SQL("INSERT INTO {} OVERRIDING SYSTEM VALUE TABLE {}").format(original, copy))
         await connection.execute(sql.SQL("; ").join(statements))
         self._restore = sql.SQL("; ").join(restore)
+        leased = await (await connection.execute(_LEASED, [self._schemas])).fetchall()
+        queries = (
+            sql.SQL(
+                "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; "
+                "SELECT 1 FROM {table} WHERE lease_end > now() LIMIT 1; "
+            ).format(table=sql.Identifier(*name))
+            for name in leased
+        )
+        self._find_work = sql.Composed([*queries])
 
     async def reset(self) -> None:
         """Restore the content of all tables; start the server again if something else has ended it.
@@ -92,13 +108,28 @@ class BedDatabase:
         if not await self._is_running():
             await self._postgres.restart()
         try:
-            connection = await self._open()
-            async with connection.transaction():
-                await connection.execute(self._restore)
+            deadline = time.monotonic() + _LEASE_SECONDS
+            while not await self._restore_content(force=time.monotonic() > deadline):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
         except psycopg.Error as error:
             await self.aclose()
             reason = str(error).partition("\n")[0]
             raise TestbedError(f"the tables cannot be reset ({reason}); end all calls, then retry") from None
+
+    async def _restore_content(self, *, force: bool) -> bool:
+        """Restore the content of all tables; return False, and do nothing, while work is running.
+
+        Args:
+            force: Whether to restore it nevertheless.
+        """
+        connection = await self._open()
+        async with connection.transaction():
+            found = await connection.execute(sql.SQL("SET LOCAL lock_timeout = '2s'; ") + self._find_work)
+            is_running = any([result.rowcount > 0 async for result in found.results()])
+            if is_running and not force:
+                return False
+            await connection.execute(self._restore)
+        return True
 
     async def _is_running(self) -> bool:
         for _ in range(2):  # the first attempt finds out that the connection has ended

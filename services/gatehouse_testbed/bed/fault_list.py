@@ -56,16 +56,15 @@ class Faults:
         return dict(self._faults)
 
     def remove(self, name: str) -> AnyFault:
-        """Remove a fault and return it.
+        """Remove a fault and return it; requests that wait for it go on.
 
         Raises:
             KeyError: There is no such fault.
         """
-        return self._faults.pop(name)
-
-    def clear(self) -> None:
-        """Remove all faults."""
-        self._faults.clear()
+        fault = self._faults.pop(name)
+        if not isinstance(fault, DatabaseFault):
+            fault.end()
+        return fault
 
     def of(self, kind: type[F]) -> Iterator[F]:
         """Yield the faults of one kind."""

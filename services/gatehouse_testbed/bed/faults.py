@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -45,10 +47,21 @@ class _Fault(BaseModel):
     seed: int = 0
     """Makes the choice of these requests repeatable."""
     _random: random.Random = PrivateAttr()
+    _removed: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
 
     def model_post_init(self, _: object) -> None:
         """Seed the choice of requests."""
         self._random = random.Random(self.seed)  # noqa: S311 - a repeatable choice protects nothing
+
+    def end(self) -> None:
+        """Let requests that wait for it go on, as it is removed."""
+        self._removed.set()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for some time, without end if None, but not longer than until it is removed."""
+        if seconds != 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._removed.wait(), seconds)
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -83,9 +96,13 @@ class RpcFault(_Fault):
     delay_seconds: float = Field(0.0, ge=0, le=600)
     """Time before the call is handled."""
     hang: bool = False
-    """Whether the call is never answered: it ends at its deadline."""
+    """Whether the call waits until the fault is removed, or until its deadline."""
     disconnect: bool = False
     """Whether the connection is closed, with all its calls, in place of a status."""
+    acr: str = Field("", pattern=r"^[\x21\x23-\x5B\x5D-\x7E]*$")
+    """Class of the login (RFC 9470) that the call needs, as if its rule had this `acr`."""
+    max_age: int | None = Field(None, ge=0)
+    """Age of the login in seconds (RFC 9470) that the call allows, as if its rule had this `max_age`."""
     after_messages: int | None = Field(None, ge=1)
     """The call ends as above after this number of responses of a stream."""
     caller: str | None = None
@@ -93,10 +110,13 @@ class RpcFault(_Fault):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        needs_login = bool(self.acr) or self.max_age is not None
         if sum((self.code is not None, self.hang, self.disconnect)) > 1:
             raise ValueError("set only one of code, hang and disconnect")
-        if not self.ends_call and not self.delay_seconds:
-            raise ValueError("has no effect; set code, delay_seconds, hang or disconnect")
+        if needs_login and self.ends_call:
+            raise ValueError("acr and max_age decide how the call ends; remove code, hang and disconnect")
+        if not (self.ends_call or self.delay_seconds or needs_login):
+            raise ValueError("has no effect; set code, delay_seconds, hang, disconnect, acr or max_age")
         if not self.ends_call and self.after_messages is not None:
             raise ValueError("after_messages needs code, hang or disconnect")
         if self.code == "OK" and self.after_messages is None:
@@ -134,7 +154,7 @@ class IssuerFault(_Fault):
     delay_seconds: float = Field(0.0, ge=0, le=600)
     """Time before the request is handled."""
     hang: bool = False
-    """Whether the request is never answered."""
+    """Whether the request waits until the fault is removed."""
     refuse: bool = False
     """Whether the connection is closed without an answer."""
     response: dict[str, Any] = Field(default_factory=dict)

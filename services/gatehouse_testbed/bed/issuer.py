@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -118,8 +117,11 @@ class IssuerApp:
         if fault is None:
             await self._app(scope, receive, record)
             return
-        await asyncio.sleep(fault.delay_seconds)
-        if fault.refuse:
+        await fault.wait(fault.delay_seconds)
+        if fault.hang:
+            await fault.wait()
+            await self._app(scope, receive, record)
+        elif fault.refuse:
             await _close_connection(receive, send)
         else:
             await _answer_with(fault, self._app, scope, receive, record)
@@ -133,10 +135,6 @@ async def _close_connection(receive: Receive, send: Any) -> None:
 
 
 async def _answer_with(fault: IssuerFault, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    if fault.hang:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        return
     if fault.status is not None or fault.html:
         headers = [(b"content-type", b"text/html"), (b"content-length", str(len(_HTML)).encode())]
         if fault.retry_after is not None:

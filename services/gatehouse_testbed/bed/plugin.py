@@ -5,7 +5,6 @@ It is loaded in every test run where Gatehouse is installed, so it imports nothi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from gatehouse_testbed.bed.client import Testbed
 
-_SHOWN = 50
 _SHARED, _LOCK = "gatehouse_shared", "gatehouse_lock"
 _given = pytest.StashKey[dict[str, Any]]()
 
@@ -117,29 +115,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     used = getattr(item, "funcargs", {})
     testbed = used.get("gatehouse") or used.get("gatehouse_issuer")
     if testbed is not None and report.when == "call" and report.failed:
-        report.sections.append(("Gatehouse test bed", _evidence(testbed)))
+        from gatehouse_testbed.bed.report import report as seen  # noqa: PLC0415 - see above
+
+        report.sections.append(("Gatehouse test bed", seen(testbed)))
     return report
-
-
-def _evidence(testbed: Testbed) -> str:
-    from gatehouse_testbed.errors import TestbedError  # noqa: PLC0415 - see above
-
-    try:
-        calls, spans = testbed.calls()[-_SHOWN:], testbed.spans()[-_SHOWN:]
-        requests = testbed.issuer_requests()[-_SHOWN:]
-        warnings = [line for line in testbed.logs() if line.get("level") not in {"debug", "info"}][-_SHOWN:]
-        faults = testbed.faults.list()
-    except TestbedError as error:
-        return str(error)
-    lines = [
-        f"call   {c.method} by {c.caller or 'an unknown caller'}: {c.code} {c.reason} (trace {c.trace_id})"
-        for c in calls
-    ]
-    lines += [
-        f"span   {s.name}: {s.duration_ms:.1f} ms{' error' * (s.status == 'error')} (trace {s.trace_id})"
-        for s in spans
-    ]
-    lines += [f"issuer {r.method} {r.endpoint}: {r.status or 'no answer'}" for r in requests]
-    lines += [f"log    {json.dumps(line)}" for line in warnings]
-    lines += [f"fault  {name}: {fault}" for name, fault in faults.items()]
-    return "\n".join(lines) or "no call, no request to the issuer, no fault"

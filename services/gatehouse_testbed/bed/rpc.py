@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any
 
 import grpc
 
 from gatehouse.oauth import Principal
-from gatehouse.rpc import Call, Method
+from gatehouse.rpc import AccessRule, Call, Method
 from gatehouse.rpc.call import Next, Status
 from gatehouse.rpc.errors import StatusError, error_info
 from gatehouse_testbed.bed.details import parse_details
@@ -32,14 +32,16 @@ class FaultInterceptor:
     Args:
         faults: All faults.
         names: User name by `sub`.
+        clock: Seconds since the epoch.
 
     Attributes:
         methods: The RPCs of the services, as `package.Service/Method`.
     """
 
-    def __init__(self, faults: Faults, names: Mapping[str, str]) -> None:
+    def __init__(self, faults: Faults, names: Mapping[str, str], clock: Callable[[], float]) -> None:
         self._faults = faults
         self._names = names
+        self._clock = clock
         self.methods: set[str] = set()
 
     def intercept(self, method: Method, call_next: Next) -> Next:
@@ -54,7 +56,10 @@ class FaultInterceptor:
             if fault is None:
                 await call_next(call)
                 return
-            await asyncio.sleep(fault.delay_seconds)
+            await fault.wait(fault.delay_seconds)
+            if call.principal is not None:
+                login = AccessRule(authenticated=True, acr=fault.acr, max_age=fault.max_age)
+                login.check_token(call.principal, self._clock())
             if fault.ends_call:
                 if fault.after_messages is None:
                     await _end(fault, call.context)
@@ -76,12 +81,14 @@ def callers_of(principal: Principal | None, names: Mapping[str, str]) -> list[st
     return [*([user] if user else []), principal.client_id, principal.subject]
 
 
-async def _end(fault: RpcFault, context: Any) -> Never:
-    """End a call as a fault says."""
+async def _end(fault: RpcFault, context: Any) -> None:
+    """End a call as a fault says; return if it hangs and the fault is removed."""
+    if fault.hang:
+        await fault.wait()
+        return
     if fault.disconnect:
         disconnect(context.peer())
-    while fault.code is None:
-        # Until the deadline, or until gRPC sees that the client is gone.
+    while fault.code is None:  # until gRPC sees that the client is gone
         await asyncio.Event().wait()
     if fault.code == "OK":
         raise _EndOfStream

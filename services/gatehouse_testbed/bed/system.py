@@ -67,7 +67,7 @@ async def run_bed(
         bed.profile = bed.profile.model_copy(update={"targets": targets, "ca_file": tls.ca_file})
         to_database = await _open_route(bed, stack, "database", listen(HOST, 0), database.port)
         usernames = {u.user_id: u.username for u in realm.users.values() if not u.service_account_client_id}
-        interceptor = FaultInterceptor(bed.faults, usernames)
+        interceptor = FaultInterceptor(bed.faults, usernames, bed.clock.time)
         bed.seen.methods = interceptor.methods
         hooks = Hooks(
             bed.clock.time,
