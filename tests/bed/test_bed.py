@@ -110,6 +110,7 @@ async def test_token_has_the_content_that_was_asked_for(
         ({"algorithm": "HS256"}, "the algorithm is not ES256 or RS256"),
         ({"user": None}, "gatehouse-console: has no service account"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"scope": "read:users read:user"}, "read:user: gatehouse-console may not request these scopes"),
     ],
 )
 def test_token_that_cannot_be_made_is_an_error_that_says_why(
@@ -325,6 +326,19 @@ async def test_request_that_is_no_object_is_refused(gatehouse: Testbed) -> None:
     async with httpx.AsyncClient(base_url=gatehouse.control_url, trust_env=False) as http:
         paths = ("/faults", "/tokens", "/clock")
         assert [(await http.post(path, json=[])).status_code for path in paths] == [422] * 3
+        form = await http.post("/tokens", data={"user": "alice"})
+        assert (form.status_code, "content-type: application/json" in form.text) == (415, True)
+
+
+async def test_misspelled_members_and_parameters_are_refused(gatehouse: Testbed) -> None:
+    async with httpx.AsyncClient(base_url=gatehouse.control_url, trust_env=False) as http:
+        for path, methods in (await http.get("/openapi.json")).json()["paths"].items():
+            if "post" in methods and path != "/reset":
+                answer = await http.post(path, json={"no_such_member": False})
+                assert (answer.status_code, "no_such_member" in answer.text) == (422, True), path
+            if "get" in methods:
+                answer = await http.get(path, params={"no_such_parameter": ""})
+                assert (answer.status_code, "no_such_parameter: unknown" in answer.text) == (400, True), path
 
 
 @pytest.mark.parametrize(

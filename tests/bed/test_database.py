@@ -65,9 +65,12 @@ def test_cache_keeps_the_databases_that_were_used_last(tmp_path: Path) -> None:
     os.utime(own, (0, 0))
     assert cache.copy_to(tmp_path / "copy")
     assert own.stat().st_mtime > MAX_DATABASES
-    cache.discard()
-    assert {*folder.iterdir()} == {*others[1:], running}
-    assert not cache.copy_to(tmp_path / "another")
+    (data / "new").touch()
+    DatabaseCache(folder).keep(data)
+    assert not (own / "data" / "new").exists()  # another run was faster
+    cache.keep(data)
+    assert (own / "data" / "new").exists()  # the one that was copied is damaged
+    assert {*folder.iterdir()} == {own, *others[1:], running}
 
 
 async def test_reset_starts_a_killed_database_again(gatehouse: Testbed) -> None:

@@ -171,8 +171,19 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _problem(400, str(error))
 
 
-async def _not_as_described(_: Request, error: Any) -> Response:
+async def _refuse_unknown_parameters(request: Request) -> None:
+    """Refuse misspelled parameters, which would select nothing."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    unknown = request.query_params.keys() - known
+    if unknown:
+        raise HTTPException(400, f"{', '.join(sorted(unknown))}: unknown parameter; see /openapi.json")
+
+
+async def _not_as_described(request: Request, error: Any) -> Response:
     """Say what is wrong where, as FastAPI does, but without the content of the request."""
+    sent = request.headers.get("content-type", "")
+    if request.method == "POST" and not sent.startswith("application/json"):
+        return _problem(415, "send JSON, with the header `content-type: application/json`")
     return _problem(422, [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
 
 
@@ -188,7 +199,7 @@ def create_control_app(bed: Bed | None, control_url: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(_only_for_programs(control_url))],
+        dependencies=[Depends(_only_for_programs(control_url)), Depends(_refuse_unknown_parameters)],
     )
     app.add_exception_handler(RequestValidationError, _not_as_described)
     app.add_exception_handler(UnknownName, _unknown)

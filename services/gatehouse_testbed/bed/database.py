@@ -192,8 +192,6 @@ async def run_database(folder: Path, log: Path, cache: DatabaseCache | None) -> 
     if postgres is None:
         shutil.rmtree(folder, ignore_errors=True)
         state_file(folder).unlink(missing_ok=True)
-        if cache is not None:
-            cache.discard()
         postgres = await _start(folder, log)
     try:
         if is_new:

@@ -53,11 +53,14 @@ class DatabaseCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._kept = folder / _key()
+        self._was_found = False
 
     def copy_to(self, folder: Path) -> bool:
         """Copy the database to `folder`, and its state beside it; return whether there is one."""
         try:
-            state = json.dumps(json.loads((self._kept / "state.json").read_bytes()) | {"port": free_port()})
+            raw = (self._kept / "state.json").read_bytes()
+            self._was_found = True
+            state = json.dumps(json.loads(raw) | {"port": free_port()})
             shutil.copytree(self._kept / "data", folder, copy_function=shutil.copyfile)
         except (OSError, ValueError, TypeError):
             return False
@@ -72,18 +75,16 @@ class DatabaseCache:
         file.write_text(state, encoding="utf-8")
         return True
 
-    def discard(self) -> None:
-        """Remove the database, which is damaged."""
-        self._remove(self._kept)
-
     def keep(self, folder: Path) -> None:
-        """Keep the database of a stopped server."""
+        """Keep the database of a stopped server, in place of a damaged one that was copied before."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self._new_part()
             try:
                 shutil.copytree(folder, part / "data")
                 shutil.copy(state_file(folder), part / "state.json")
+                if self._was_found:
+                    self._remove(self._kept)
                 part.rename(self._kept)  # fails if another run was faster
             finally:
                 shutil.rmtree(part, ignore_errors=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gatehouse_testbed.bed.bed import Bed
+
+
+class Request(BaseModel):
+    """What a test sends. A misspelled member is an error, and not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class BedDescription(BaseModel):
@@ -28,7 +34,7 @@ class BedDescription(BaseModel):
     """Passwords of the users of the realm, by user name."""
 
 
-class Token(BaseModel):
+class Token(Request):
     """An access token, or what a client sends in its place."""
 
     token: str
@@ -58,20 +64,20 @@ class Clock(BaseModel):
     """How far that of the issuer is ahead of that of the services."""
 
 
-class Advance(BaseModel):
+class Advance(Request):
     """How far to move the clock."""
 
     seconds: float = Field(gt=0, le=10 * 366 * 86_400)
 
 
-class Skew(BaseModel):
+class Skew(Request):
     """How wrong the clock of the issuer is."""
 
     seconds: float = Field(ge=-86_400, le=86_400)
     """How far it is ahead of that of the services; it is behind if negative."""
 
 
-class Rotation(BaseModel):
+class Rotation(Request):
     """How to replace the signing keys of the issuer."""
 
     overlap: bool = True

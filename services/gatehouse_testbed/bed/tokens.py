@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from authlib.oauth2.rfc6749.errors import InvalidScopeError
 from pydantic import BaseModel, ConfigDict, Field
 
 from gatehouse_testbed.errors import TestbedError
@@ -23,7 +24,7 @@ FAR_FUTURE = 4_102_444_800
 
 
 class UnknownName(TestbedError):
-    """There is no such user, client or kind of token; the message is for people."""
+    """There is no such user, client, scope or kind of token; the message is for people."""
 
     exit_code = 2
 
@@ -176,7 +177,15 @@ class TokenFactory:
         return account
 
     def _scope(self, client: Client, request: TokenRequest) -> str:
-        return request.scope or " ".join(client.optional_client_scopes)
+        scope = request.scope or " ".join(client.optional_client_scopes)
+        try:
+            self._tokens.check_scope(client, scope or None)
+        except InvalidScopeError:
+            raise UnknownName(
+                f"{scope}: {client.client_id} may not request these scopes; see `optionalClientScopes` of the"
+                " realm file, or put others into a token with `claims`"
+            ) from None
+        return scope
 
 
 def _encode(value: Mapping[str, Any]) -> str:
