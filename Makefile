@@ -19,9 +19,8 @@ demo: install-testbed  ## Start the system on this machine, show who may do what
 serve: install-testbed  ## Keep the same system running, with a web console, and print commands to try
 	@$(BIN)/gatehouse demo --keep
 
-pictures: install-testbed  ## Write docs/images/ from a real run
-	@mkdir -p docs/images
-	@$(BIN)/gatehouse demo --pictures docs/images
+pictures: $(VENV)/.browser  ## Take the pictures of the console in docs/pictures/ (needs Chromium or Chrome)
+	@PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_pictures.py
 
 test: install  ## Run the tests, with coverage (DURATIONS=1 lists the ten slowest)
 	@$(BIN)/python tools/test.py tests $(if $(DURATIONS),--durations=10)

@@ -36,9 +36,6 @@ def demo(
     ready_file: Annotated[
         Path | None, typer.Option(help="With --keep: write addresses and process ids to this file, as JSON.")
     ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(help="Save tour.svg, matrix.svg and trace.svg in this folder.")
-    ] = None,
 ) -> int:
     """Run the whole system on this machine and a tour of it; exit with 1 if a check fails.
 
@@ -60,7 +57,7 @@ def demo(
         return ExitCode.OK
     if free_ports or ready_file is not None:
         raise typer.BadParameter("--free-ports and --ready-file need --keep")
-    return _exit_code(asyncio.run(run_demo(started_at, realm=realm, pictures=pictures)))
+    return _exit_code(asyncio.run(run_demo(started_at, realm=realm)))
 
 
 def issuer(

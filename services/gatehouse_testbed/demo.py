@@ -30,15 +30,12 @@ from gatehouse_testbed.stack_ports import Ports
 T = TypeVar("T")
 
 
-async def run_demo(
-    started_at: float, *, realm: Path | None = None, pictures: Path | None = None
-) -> bool | None:
+async def run_demo(started_at: float, *, realm: Path | None = None) -> bool | None:
     """Start the system on free ports, run the tour, and stop everything.
 
     Args:
         started_at: When the command started, on the monotonic clock.
         realm: Realm file of the issuer; the bundled one if None.
-        pictures: Folder for pictures of the output.
 
     Returns:
         Whether all checks of the tour passed; None if a signal ended the demo.
@@ -46,7 +43,7 @@ async def run_demo(
     Raises:
         TestbedError: A part does not start.
     """
-    console = make_console(record=pictures is not None)
+    console = make_console()
 
     async def work() -> bool:
         async with _stack(console, started_at, None, realm) as stack:
@@ -66,8 +63,6 @@ async def run_demo(
                 f"{gatehouse} --help",
             ],
         )
-        if pictures is not None:
-            tour.save_pictures(pictures)
         return passed
 
     return await run_until_signal(work())

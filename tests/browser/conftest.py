@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,19 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="session")
-def url(gatehouse_session: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a console."""
-    file: Path = tmp_path_factory.mktemp("console") / "profile.json"
-    bed = gatehouse_session
+@contextmanager
+def run_console(bed: Testbed, folder: Path, **changes: object) -> Iterator[str]:
+    """Run a console of a test bed; what is yielded is its URL.
+
+    Args:
+        bed: The system to show.
+        folder: Gets the profile.
+        changes: Fields of the profile that differ.
+    """
     profile = {"issuer": bed.issuer, "targets": bed.targets, "ca_file": bed.ca_file}
     secrets = {"passwords": bed.passwords, "clients": bed.clients}
-    write_profile(Profile.model_validate(profile | secrets), file)
+    file = folder / "profile.json"
+    write_profile(Profile.model_validate(profile | secrets | changes), file)
     command = [sys.executable, "-m", "gatehouse", "console", "--port", "0"]
     environment = os.environ | {"GATEHOUSE_PROFILE": str(file)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -40,3 +46,10 @@ def url(gatehouse_session: Testbed, tmp_path_factory: pytest.TempPathFactory) ->
             yield process.stdout.readline().removeprefix("console: ").strip()
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="session")
+def url(gatehouse_session: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a console."""
+    with run_console(gatehouse_session, tmp_path_factory.mktemp("console")) as url:
+        yield url

@@ -101,9 +101,9 @@ def leftovers(folder: Path) -> list[str]:
     return found
 
 
-async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path, tmp_path: Path) -> None:
+async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path) -> None:
     environment = {"PATH": PATH} | HOSTILE
-    code, out, err = await run(short_folder, "demo", "--pictures", str(tmp_path), measure=True, **environment)
+    code, out, err = await run(short_folder, "demo", measure=True, **environment)
     assert (code, err) == (0, ""), out + err
     steps = re.findall(r"^(\d+)  (.*?) ─+$", out, re.MULTILINE)
     assert steps == [(str(number), title) for number, (title, _) in enumerate(STEPS, 1)]
@@ -111,9 +111,6 @@ async def test_demo_passes_all_checks_and_leaves_nothing(short_folder: Path, tmp
     assert f"{calls} of {calls} calls ended as their access rule requires" in out
     assert re.search(r"All \d+ checks passed", out)
     assert "skipped" not in out
-    pictures = {"tour.svg": "Rotate", "matrix.svg": "UserService", "trace.svg": "GetStats"}
-    for name, text in pictures.items():
-        assert text in (tmp_path / name).read_text()
     assert leftovers(short_folder) == []
     # The commands that it suggests work in a shell that does not find `gatehouse`.
     (policy,) = (line for line in out.splitlines() if "gatehouse policy  # " in line)

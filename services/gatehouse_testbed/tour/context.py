@@ -10,7 +10,6 @@ import grpc
 import httpx
 
 from gatehouse.client.profile import Profile
-from gatehouse_console.traces.spans import Span
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer import Realm
 from gatehouse_testbed.tour.callers import Caller, TourTokens
@@ -51,7 +50,6 @@ class TourContext:
         imported: Emails of the users that were imported.
         callers: Set by the matrix.
         cells: Set by the matrix.
-        spans: The trace that was shown.
     """
 
     profile: Profile
@@ -68,7 +66,6 @@ class TourContext:
     imported: frozenset[str] = frozenset()
     callers: list[Caller] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
 
     def token_of(self, name: str) -> str:
         """Return the token of a caller of the matrix.

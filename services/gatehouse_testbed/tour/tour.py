@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import grpc
 from rich.console import Console
@@ -14,20 +13,16 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client.issuer import issuer_http, open_issuer_client
 from gatehouse.client.profile import Profile
 from gatehouse.settings import environment
-from gatehouse_console.traces.spans import Span, tree
-from gatehouse_testbed.console import save_picture, save_svg
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.health import wait_for_health
 from gatehouse_testbed.issuer import load_realm
-from gatehouse_testbed.tour.callers import SHORT_LIVED, Caller, TourTokens
+from gatehouse_testbed.tour.callers import SHORT_LIVED, TourTokens
 from gatehouse_testbed.tour.context import Control, TourContext
-from gatehouse_testbed.tour.matrix import Cell, matrix_view
 from gatehouse_testbed.tour.metrics import fetch_metrics
 from gatehouse_testbed.tour.report import Report
 from gatehouse_testbed.tour.services import open_services
 from gatehouse_testbed.tour.steps import STEPS
-from gatehouse_testbed.tracing.view import trace_view
 
 SERVING_SECONDS = 20.0
 
@@ -43,12 +38,8 @@ class Tour:
 
     def __init__(self, profile: Profile, console: Console, control: Control | None = None) -> None:
         self._profile = profile
-        self._console = console
         self._control = control
         self._report = Report(console)
-        self._callers: Sequence[Caller] = ()
-        self._cells: Sequence[Cell] = ()
-        self._spans: Sequence[Span] = ()
 
     async def run(self) -> bool:
         """Run the tour; return whether all checks passed.
@@ -69,21 +60,8 @@ class Tour:
                     await step(context)
                 except TestbedError as error:
                     self._report.check(str(error), ok=False)
-            self._callers, self._cells, self._spans = context.callers, context.cells, context.spans
         self._report.summary(time.monotonic() - started_at)
         return not self._report.failures
-
-    def save_pictures(self, folder: Path) -> None:
-        """Save tour.svg (needs a recording console), matrix.svg and trace.svg.
-
-        Raises:
-            TestbedError: A file cannot be written.
-        """
-        save_svg(self._console, folder / "tour.svg", "gatehouse demo")
-        if self._cells:
-            save_picture(matrix_view(self._cells, self._callers), folder / "matrix.svg", "gatehouse demo")
-        if self._spans:
-            save_picture(trace_view(tree(self._spans)), folder / "trace.svg", "gatehouse trace ID")
 
     @asynccontextmanager
     async def _context(self) -> AsyncIterator[TourContext]:

@@ -26,13 +26,13 @@ async def show_trace(context: TourContext) -> None:
         "admin", "GetStats", token=context.token_of("alice"), metadata=[("traceparent", traceparent)]
     )
     context.report.check(f"GetStats by alice: {outcome.code.name}", ok=outcome.code is grpc.StatusCode.OK)
-    context.spans = await wait_for_trace(
+    spans = await wait_for_trace(
         context.http, context.profile.traces_url, trace_id, seconds=TRACE_SECONDS, complete=crosses_services
     )
-    context.report.show(Padding(trace_view(tree(context.spans)), (1, 0, 0, 0)))
+    context.report.show(Padding(trace_view(tree(spans)), (1, 0, 0, 0)))
     context.report.check(
         "one trace: AdminService, its call to UserService, and the SQL of both",
-        ok=crosses_services(context.spans),
+        ok=crosses_services(spans),
     )
 
 
