@@ -38,6 +38,7 @@ _.connection_made
 _.createLock
 _.create_oauth2_request
 _.created_count
+_.daemon_threads
 _.data_received
 _.delete_authorization_code
 _.demo
@@ -57,7 +58,9 @@ _.get_allowed_scope
 _.get_client_id
 _.get_default_redirect_uri
 _.get_redirect_uri
+_.get_request
 _.get_scope
+_.handle_error
 _.handle_response
 _.has_client_role
 _.has_permission

@@ -70,6 +70,16 @@ def test_process_whose_event_loop_is_closed_is_not_live() -> None:
     assert asyncio.run(get(f"{serve(health)}/livez")) == (503, "STOPPED\n")
 
 
+def test_connection_without_a_request_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
+    settings = TelemetrySettings(metrics_port=0)
+    port = start_http_endpoint(settings, CollectorRegistry(), HttpHealth(), request_seconds=0.05)
+    for sent in (b"", b"GET /livez HT"):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(sent)
+            assert connection.recv(1024) == b""
+    assert capfd.readouterr() == ("", "")
+
+
 async def test_endpoint_listens_on_a_name() -> None:
     assert (await get(f"{serve(HttpHealth(), 'localhost')}/metrics"))[0] == 200
 

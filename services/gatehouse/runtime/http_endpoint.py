@@ -10,8 +10,9 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from gatehouse.settings import ConfigurationError, TelemetrySettings
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LIVE, READY = "/livez", "/readyz"
 _LOOP_SECONDS = 2.0
+_REQUEST_SECONDS = 10.0
 
 
 class HttpHealth:
@@ -60,25 +62,49 @@ class HttpHealth:
         return found if responded.wait(self._loop_seconds) else ["the event loop does not respond"]
 
 
-class _QuietHandler(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name in the base class
         """Write no line for a request."""
 
 
-def start_http_endpoint(settings: TelemetrySettings, registry: CollectorRegistry, health: HttpHealth) -> int:
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, family: int, address: tuple[str, int], request_seconds: float) -> None:
+        self.address_family = family
+        self._request_seconds = request_seconds
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection, and limit the time that its client has to send a request."""
+        connection, address = super().get_request()
+        connection.settimeout(self._request_seconds)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Do nothing: the client broke the connection, or sent no request in time."""
+        del request, client_address
+
+
+def start_http_endpoint(
+    settings: TelemetrySettings,
+    registry: CollectorRegistry,
+    health: HttpHealth,
+    request_seconds: float = _REQUEST_SECONDS,
+) -> int:
     """Serve metrics and health in threads, and return the port.
 
     Args:
         settings: Address.
         registry: The metrics.
         health: The health.
+        request_seconds: Time that a client has to send its request; each connection takes a thread.
 
     Raises:
         ConfigurationError: The address cannot be used.
     """
     # Imported here because only a process that serves metrics needs it.
     from prometheus_client import make_wsgi_app  # noqa: PLC0415
-    from prometheus_client.exposition import ThreadingWSGIServer  # noqa: PLC0415
 
     metrics = make_wsgi_app(registry)
     host, port = settings.metrics_host, settings.metrics_port or 0
@@ -95,16 +121,13 @@ def start_http_endpoint(settings: TelemetrySettings, registry: CollectorRegistry
 
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-
-        class Server(ThreadingWSGIServer):
-            address_family = family
-
-        web = make_server(str(address[0]), port, app, Server, _QuietHandler)
+        web = _Server(family, (str(address[0]), port), request_seconds)
     except OSError as error:
         setting = "METRICS_PORT" if error.errno == errno.EADDRINUSE else "METRICS_HOST"
         raise ConfigurationError(
             f"GATEHOUSE_TELEMETRY__{setting}: cannot listen on {host}:{port} ({error.strerror}); "
             "set another one"
         ) from None
+    web.set_app(app)
     threading.Thread(target=web.serve_forever, name="http-endpoint", daemon=True).start()
     return web.server_port
