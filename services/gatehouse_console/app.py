@@ -20,7 +20,8 @@ from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
 from gatehouse.oauth import open_http
 from gatehouse_console.audit_pages import AuditPages
-from gatehouse_console.call_pages import CallPages
+from gatehouse_console.calls.pages import CallPages
+from gatehouse_console.calls.runs import open_runs
 from gatehouse_console.config import Link, Origin
 from gatehouse_console.guard import Guard
 from gatehouse_console.matrix_pages import MatrixPages
@@ -60,9 +61,12 @@ async def open_app(
         open_client(registration_in(profile), proxy=profile.proxy_url) as client,
         open_http(profile.ca_file) as http,
         open_source(profile, http) as metrics,
+        open_runs(profile) as runs,
     ):
         site = Site(origin, profile, client, Sessions(origin, monotonic), load_templates(), links)
-        yield _create(site, [*TracePages(site, http).routes(), *MetricPages(site, metrics).routes()])
+        site.sessions.on_end(runs.end_session)
+        pages = (CallPages(site, runs), TracePages(site, http), MetricPages(site, metrics))
+        yield _create(site, [route for page in pages for route in page.routes()])
 
 
 def _create(site: Site, more: Sequence[Route]) -> Guard:
@@ -97,7 +101,6 @@ def _create(site: Site, more: Sequence[Route]) -> Guard:
     app = Starlette(
         routes=[
             *MatrixPages(site).routes(),
-            *CallPages(site).routes(),
             *more,
             *TokenPages(site).routes(),
             *RolePages(site).routes(),

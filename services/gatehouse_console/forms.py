@@ -10,7 +10,7 @@ from starlette.requests import Request
 from gatehouse_console.problems import Problem
 
 MAX_BODY_BYTES = 256 * 1024
-_MAX_FIELDS = 200
+_MAX_FIELDS = 1000
 
 
 def read_query(request: Request) -> Mapping[str, str]:

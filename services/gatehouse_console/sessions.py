@@ -72,6 +72,7 @@ class Sessions:
         self._secure = origin.is_https
         self._monotonic = monotonic
         self._sessions: Recent[Session] = Recent(MAX_SESSIONS, IDLE_SECONDS, monotonic)
+        self._on_end: list[Callable[[str], None]] = []
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -81,7 +82,7 @@ class Sessions:
         session = self._sessions.get(request.cookies.get(self._cookie, ""))
         if session is None or self._monotonic() - session.started_at < MAX_SECONDS:
             return session
-        self._sessions.pop(session.id)
+        self.end(session)
         return None
 
     def is_named(self, request: Request) -> bool:
@@ -124,10 +125,16 @@ class Sessions:
 
         return renewed, undo
 
+    def on_end(self, call: Callable[[str], None]) -> None:
+        """Have a function called with the id of each session that is ended."""
+        self._on_end.append(call)
+
     def end(self, session: Session | None) -> None:
         """End a session."""
         if session is not None:
             self._sessions.pop(session.id)
+            for call in self._on_end:
+                call(session.id)
 
     def set_cookie(self, response: Response, session: Session) -> None:
         """Have the browser keep a session until it is closed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse.client.requests import RequestLines
+from gatehouse.client.requests import RequestLines, parse_requests
 from gatehouse.settings import ConfigurationError
 from gatehouse.users.v1 import users_pb2
 
@@ -28,3 +28,24 @@ async def test_file_that_cannot_be_read_is_an_error_of_one_line(tmp_path: Path) 
         await anext(aiter(requests))
     assert requests.error is not None
     os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "data", ['{"\\ud800": 1}', '{"userId": "\\ud800"}', "[" * 100_000, '{"userId": 1}', "[1]"]
+)
+def test_request_that_is_not_of_its_type_is_an_error_of_one_line(data: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--data: not a LookupUsersRequest in JSON \([^\n]+\)$"):
+        parse_requests(LOOKUP, data)
+
+
+async def test_line_that_is_not_a_request_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "requests"
+    for line in ('{"\\ud800": 1}', "{", "1", "[" * 100_000):
+        file.write_text(f'{{"userId": "a"}}\n{line}\n')
+        with file.open() as stream:
+            requests = aiter(RequestLines(LOOKUP, stream.fileno()))
+            await anext(requests)
+            with pytest.raises(
+                ConfigurationError, match=r"^line 2 of standard input: not a LookupUsersRequest"
+            ):
+                await anext(requests)

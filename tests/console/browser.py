@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
 from typing import Any
 
 import httpx
@@ -13,14 +15,14 @@ class Browser:
     """One browser.
 
     Args:
-        app: The console.
+        app: The console; None if it listens at its URL.
         origin: Its URL. Requests for other hosts go over the network.
     """
 
     def __init__(self, app: Any, origin: str) -> None:
         self.origin = origin
-        transport = httpx.ASGITransport(app)
-        self.http = httpx.AsyncClient(mounts={origin: transport}, trust_env=False, timeout=60)
+        mounts = {} if app is None else {origin: httpx.ASGITransport(app)}
+        self.http = httpx.AsyncClient(mounts=mounts, trust_env=False, timeout=60)
         self.seen: list[httpx.Response] = []
         """Every response, redirects too."""
 
@@ -38,6 +40,10 @@ class Browser:
     async def submit(self, page: httpx.Response, action: str, **fields: str) -> httpx.Response:
         """Send a form that a page has, with its hidden fields."""
         return await self.post(action, hidden_fields(page, action) | fields)
+
+    async def fill(self, page: httpx.Response, action: str, changes: Mapping[str, str]) -> httpx.Response:
+        """Send a form that a page has, with all its fields, some of them changed."""
+        return await self.post(action, all_fields(page, action) | dict(changes))
 
     async def open_login_page(self, return_to: str = "/") -> httpx.Response:
         """Begin to sign in, and return the login page of the issuer."""
@@ -76,6 +82,52 @@ def hidden_fields(page: httpx.Response, action: str) -> dict[str, str]:
     form = re.search(rf'<form [^>]*action="{re.escape(action)}".*?</form>', page.text, re.DOTALL)
     assert form is not None, page.text
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form[0]))
+
+
+class _Form(HTMLParser):
+    """Collects what a browser would send of one form."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self._action = action
+        self._inside = False
+        self._area = self._select = ""
+        self.fields: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self._inside = values["action"] == self._action
+        elif self._inside and tag == "input":
+            self.fields[values["name"]] = values.get("value", "")
+        elif self._inside and tag == "textarea":
+            self._area = values["name"]
+            self.fields[self._area] = ""
+        elif self._inside and tag == "select":
+            self._select = values["name"]
+        elif self._inside and tag == "option" and ("selected" in values or self._select not in self.fields):
+            self.fields[self._select] = values["value"]
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            self.fields[self._area] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "textarea" and self._area:
+            # Browsers drop the first line end, and send those of MIME.
+            content = self.fields[self._area].removeprefix("\n")
+            self.fields[self._area] = content.replace("\n", "\r\n")
+            self._area = ""
+        elif tag == "form":
+            self._inside = False
+
+
+def all_fields(page: httpx.Response, action: str) -> dict[str, str]:
+    """Return all fields of a form."""
+    form = _Form(action)
+    form.feed(page.text)
+    assert form.fields, page.text
+    return form.fields
 
 
 def _named(headers: dict[str, str]) -> dict[str, str]:

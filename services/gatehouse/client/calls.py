@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gatehouse.client.channel import connect
@@ -21,6 +23,9 @@ from gatehouse.client.token_source import TokenSource
 from gatehouse.settings import TlsSettings
 
 _STATUS_SECONDS = 1.0
+
+Entries = tuple[tuple[str, str | bytes], ...]
+"""Metadata of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,9 @@ class Outcome:
         challenge: Value of `www-authenticate`, "" if there is none.
         violations: Field and description of each violation in the BadRequest detail.
         responses: The responses.
+        details: The details of the status, each a `google.protobuf.Any`.
+        headers: Metadata that the server has sent before the responses.
+        trailers: Metadata that the server has sent with the status.
     """
 
     code: grpc.StatusCode
@@ -42,6 +50,9 @@ class Outcome:
     challenge: str = ""
     violations: tuple[tuple[str, str], ...] = ()
     responses: tuple[Any, ...] = field(default=(), repr=False)
+    details: tuple[Any, ...] = field(default=(), repr=False)
+    headers: Entries = field(default=(), repr=False)
+    trailers: Entries = field(default=(), repr=False)
 
 
 def new_trace() -> tuple[str, str]:
@@ -70,7 +81,7 @@ async def call_each(
     token: str | None = None,
     limit: int = 0,
     timeout: float | None = 10.0,
-    metadata: Iterable[tuple[str, str]] = (),
+    metadata: Iterable[tuple[str, str | bytes]] = (),
 ) -> Outcome:
     """Call an RPC of any type and pass on each response when it arrives.
 
@@ -103,7 +114,8 @@ async def call_each(
             raise
         # Not this task but the call was cancelled, because its requests failed.
         return Outcome(grpc.StatusCode.CANCELLED, "the call was cancelled")
-    return Outcome(grpc.StatusCode.OK)
+    headers, trailers = _result(call.initial_metadata()), _result(call.trailing_metadata())
+    return Outcome(grpc.StatusCode.OK, headers=_entries(headers), trailers=_entries(trailers))
 
 
 async def call_once(
@@ -119,7 +131,7 @@ def _start(
     channel: grpc.aio.Channel,
     method: MethodDescriptor,
     requests: Sequence[Any] | AsyncIterable[Any],
-    metadata: Sequence[tuple[str, str]],
+    metadata: Sequence[tuple[str, str | bytes]],
     timeout: float | None,
 ) -> Any:
     open_stub: Any = {
@@ -173,9 +185,11 @@ class _ServerStatus:
         call.add_done_callback(self._keep)
 
     def _keep(self, call: Any) -> None:
-        code, message, trailers = map(_result, (call.code(), call.details(), call.trailing_metadata()))
+        code, message, headers, trailers = map(
+            _result, (call.code(), call.details(), call.initial_metadata(), call.trailing_metadata())
+        )
         if code is not None and not (_made_by_client(code, trailers) or self._outcome.done()):
-            self._outcome.set_result(_make_outcome(code, message, trailers))
+            self._outcome.set_result(_make_outcome(code, message, headers, trailers))
 
     async def outcome(self, error: grpc.aio.AioRpcError) -> Outcome:
         """Return how the call that raised `error` ended."""
@@ -183,7 +197,8 @@ class _ServerStatus:
             await asyncio.wait((self._outcome,), timeout=_STATUS_SECONDS)
         if self._outcome.done() and self._outcome.result().code is not grpc.StatusCode.OK:
             return self._outcome.result()
-        return _make_outcome(error.code(), error.details(), error.trailing_metadata())
+        headers, trailers = error.initial_metadata(), error.trailing_metadata()
+        return _make_outcome(error.code(), error.details(), headers, trailers)
 
 
 def _made_by_client(code: grpc.StatusCode, trailers: Any) -> bool:
@@ -200,17 +215,30 @@ def _result(coroutine: Any) -> Any:
     return None
 
 
-def _make_outcome(code: grpc.StatusCode, message: str | None, metadata: Any) -> Outcome:
-    trailers = dict(metadata or ())
-    info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    details = trailers.get("grpc-status-details-bin")
-    if isinstance(details, bytes):
-        for detail in status_pb2.Status.FromString(details).details:
+def _entries(metadata: Any) -> Entries:
+    return tuple((str(key), value) for key, value in metadata or ())
+
+
+def _make_outcome(code: grpc.StatusCode, message: str | None, headers: Any, trailers: Any) -> Outcome:
+    entries = dict(trailers or ())
+    info, violations, status = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        status_pb2.Status(),
+    )
+    sent = entries.get("grpc-status-details-bin")
+    # What is not a status has no details; the code says how the call ended.
+    with contextlib.suppress(DecodeError):
+        status.ParseFromString(sent if isinstance(sent, bytes) else b"")
+        for detail in status.details:
             _ = detail.Unpack(info) or detail.Unpack(violations)
     return Outcome(
         code=code,
         message=message or "",
         reason=info.reason,
-        challenge=str(trailers.get("www-authenticate", "")),
+        challenge=str(entries.get("www-authenticate", "")),
         violations=tuple((v.field, v.description) for v in violations.field_violations),
+        details=tuple(status.details),
+        headers=_entries(headers),
+        trailers=_entries(trailers),
     )

@@ -32,19 +32,31 @@ def find_method(service: ServiceDescriptor, method: str) -> MethodDescriptor:
     return found
 
 
+def load_requests(method: MethodDescriptor, data: str) -> list[Any]:
+    """Return the JSON values of requests: an object, a list of objects, or one object per line.
+
+    Raises:
+        ConfigurationError: `data` is not JSON.
+    """
+    try:
+        try:
+            whole = _load(data)
+        except json.JSONDecodeError:
+            return [_load(line) for line in data.splitlines() if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise _invalid_request(method, "--data", error) from None
+    return whole if isinstance(whole, list) else [whole]
+
+
 def parse_requests(method: MethodDescriptor, data: str) -> list[Any]:
-    """Parse requests: a JSON object, a list of objects, or one object per line.
+    """Parse requests; see load_requests.
 
     Raises:
         ConfigurationError: `data` is not JSON, not of the request type, or not one request for a unary RPC.
     """
     request_type = message_factory.GetMessageClass(method.input_type)
+    items = load_requests(method, data)
     try:
-        try:
-            whole = json.loads(data)
-            items = whole if isinstance(whole, list) else [whole]
-        except ValueError:
-            items = [json.loads(line) for line in data.splitlines() if line.strip()]
         requests = [json_format.ParseDict(item, request_type()) for item in items]
     except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
         raise _invalid_request(method, "--data", error) from None
@@ -74,13 +86,21 @@ class RequestLines:
             async for line in _read_lines(self._descriptor):
                 number += 1
                 if line.strip():
-                    yield json_format.Parse(line, request_type())
-        except (json_format.ParseError, RecursionError) as error:
+                    yield json_format.ParseDict(_load(line), request_type())
+        except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
             self.error = _invalid_request(self._method, f"line {number} of standard input", error)
             raise self.error from None
         except OSError as error:
             self.error = ConfigurationError(f"standard input: cannot be read ({error.strerror})")
             raise self.error from None
+
+
+def _load(text: str) -> Any:
+    """Return the value of JSON. A UnicodeEncodeError, which is a ValueError, says that it is not text."""
+    value = json.loads(text)
+    if "\\u" in text:  # the parser of messages fails with a SystemError for half of a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _invalid_request(method: MethodDescriptor, where: str, error: Exception) -> ConfigurationError:

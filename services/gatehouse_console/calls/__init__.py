@@ -1,0 +1,1 @@
+"""Calls of any RPC: forms made from descriptors, calls that run in the background, and their pages."""
