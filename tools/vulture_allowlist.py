@@ -63,6 +63,7 @@ _.get_scope
 _.handle_error
 _.handle_response
 _.has_client_role
+_.has_focus
 _.has_permission
 _.has_role
 _.has_scope
@@ -77,6 +78,7 @@ _.intercept_stream_unary
 _.intercept_unary_stream
 _.intercept_unary_unary
 _.is_outage
+_.is_used
 _.issue_token
 _.issuer_check
 _.kwargs
@@ -87,6 +89,7 @@ _.max_connection_age_seconds
 _.metadata_keys
 _.model_config
 _.model_post_init
+_.outputs
 _.owner_url
 _.pause_writing
 _.prepare_threshold

@@ -119,7 +119,6 @@ def _type_hints(rules: Rules, enum: EnumDescriptor | None) -> Iterator[str]:
     kind = rules.WhichOneof("type")
     if kind is None:
         return
-    suffix = ", if set" if rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE else ""
     for rule, value in getattr(rules, kind).ListFields():
         if rule.name in _SILENT:
             continue
@@ -131,7 +130,9 @@ def _type_hints(rules: Rules, enum: EnumDescriptor | None) -> Iterator[str]:
             words = words.replace("characters", "bytes")
         if value == 1 and value is not True:
             words = words.replace("entries", "entry").removesuffix("s")
-        yield words.replace("{}", _text(value, enum)) + suffix
+        yield words.replace("{}", _text(value, enum))
+    if rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
+        yield "or empty"
 
 
 def _cel_hints(rules: Any) -> Iterator[str]:
