@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from gatehouse.client.profile import Profile
 from gatehouse_testbed.bed.client import Testbed
 from gatehouse_testbed.files import write_profile
+from tests.browser.upstreams import serve_upstreams
 from tests.support.chromium import open_chromium
 
 
@@ -51,5 +52,12 @@ def run_console(bed: Testbed, folder: Path, **changes: object) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def url(gatehouse_session: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a console."""
-    with run_console(gatehouse_session, tmp_path_factory.mktemp("console")) as url:
+    folder = tmp_path_factory.mktemp("console")
+    log = folder / "services.log"
+    with (
+        serve_upstreams(gatehouse_session, log) as upstream,
+        run_console(
+            gatehouse_session, folder, traces_url=upstream, prometheus_url=upstream, logs={"services": log}
+        ) as url,
+    ):
         yield url
