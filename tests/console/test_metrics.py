@@ -12,7 +12,7 @@ import pytest
 from gatehouse.app.policy import policy_rows
 from gatehouse.client.profile import Profile
 from gatehouse_console.metrics.charts import draw_chart, nice_ceiling
-from gatehouse_console.metrics.exposition import MAX_SERIES, parse_samples
+from gatehouse_console.metrics.exposition import MAX_CHARS, MAX_LINE_CHARS, MAX_SERIES, parse_samples
 from gatehouse_console.metrics.history import History, evaluate, quantile_of
 from gatehouse_console.metrics.panels import PANELS
 from gatehouse_console.metrics.prometheus import MAX_LINES, promql
@@ -228,24 +228,26 @@ async def test_endpoint_that_fails_is_a_problem_until_it_works(server: LoopbackS
     now = [0.0]
     too_many = "".join(f'calls_total{{rpc="{n}"}} 1\n' for n in range(MAX_SERIES + 1))
     broken = [
-        Reply(b"\xff"),
-        Reply(b'calls_total{rpc="a 1\n'),
-        Reply(b"calls_total{\n"),
-        Reply(b"calls_total x\n"),
-        Reply(b'calls_total{rpc="\\'),
-        Reply(too_many.encode()),
-        Reply(b"calls_total 1\n" * 20_001),
-        Reply(status=404),
-        Reply(status=500),
-        Reply(hang_up=True),
+        (Reply(b"\xff"), "not UTF-8"),
+        (Reply(b'calls_total{rpc="a 1\n'), "not the text format of Prometheus"),
+        (Reply(b"calls_total{\n"), "not the text format of Prometheus"),
+        (Reply(b"calls_total x\n"), "not the text format of Prometheus"),
+        (Reply(b'calls_total{rpc="\\'), "not the text format of Prometheus"),
+        (Reply(too_many.encode()), f"more than {MAX_SERIES} series"),
+        (Reply(b"calls_total 1\n" * MAX_CHARS), f"more than {MAX_BODY_BYTES} bytes"),
+        (Reply(b"#" * (MAX_CHARS + 1)), f"more than {MAX_CHARS} characters"),
+        (Reply(b"calls_total{" + b'a="1",' * 100_000), f"a line of more than {MAX_LINE_CHARS} characters"),
+        (Reply(status=404), "HTTP 404"),
+        (Reply(status=500), "HTTP 500"),
+        (Reply(hang_up=True), "the connection was closed, or the response is not HTTP"),
     ]
     async with httpx.AsyncClient(trust_env=False) as http:
         scraper = scraper_of(server, http, now)
-        for reply in broken:
+        for reply, message in broken:
             server.answer("metrics", reply)
             await scraper.scrape()
             (problem,) = (await scraper.read([CALLS], Grid(0, 5, 2))).problems
-            assert problem.startswith(f"one: {server.url('metrics')}: ")
+            assert problem == f"one: {server.url('metrics')}: {message}; check `metrics` in the profile"
             server.answer("metrics", Reply(b'calls_total{rpc="a"} NaN\ncalls_total{rpc="b"} 1\n'))
             await scraper.scrape()
             assert (await scraper.read([CALLS], Grid(0, 5, 2))).problems == []

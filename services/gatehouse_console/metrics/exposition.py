@@ -10,7 +10,9 @@ from prometheus_client.samples import Sample
 from gatehouse_console.metrics.queries import Kind, Query, is_usable
 
 MAX_SERIES = 2_000
-_MAX_LINES = 20_000
+MAX_CHARS = 1024 * 1024
+# The parser needs quadratic time for a line.
+MAX_LINE_CHARS = 2_000
 
 Samples = dict[Query, dict[tuple[str, ...], float]]
 """Values by query, and by the values of its labels."""
@@ -47,10 +49,12 @@ def parse_samples(text: str, queries: Sequence[Query]) -> Samples:
 
 
 def _samples(text: str, names: Mapping[str, object]) -> Iterator[Sample]:
+    if len(text) > MAX_CHARS:
+        raise ValueError(f"more than {MAX_CHARS} characters")
     # Parsing takes longest, so lines of other metrics are left out first.
     lines = [line for line in text.splitlines() if line.partition("{")[0].partition(" ")[0] in names]
-    if len(lines) > _MAX_LINES:
-        raise ValueError(f"more than {_MAX_LINES} lines")
+    if any(len(line) > MAX_LINE_CHARS for line in lines):
+        raise ValueError(f"a line of more than {MAX_LINE_CHARS} characters")
     try:
         for family in text_string_to_metric_families("\n".join([*lines, ""])):
             yield from family.samples

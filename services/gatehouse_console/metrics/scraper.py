@@ -13,7 +13,6 @@ from gatehouse_console.upstream import Upstream, UpstreamError
 
 SCRAPE_SECONDS = 5.0
 RATE_SECONDS = 60.0
-_NOT_METRICS = "not metrics in the text format of Prometheus"
 
 
 class Scraper:
@@ -70,8 +69,10 @@ class Scraper:
                 raise target.error("HTTP 404")
             try:
                 samples = await asyncio.to_thread(parse_samples, body.decode(), self._samples)
-            except ValueError:
-                raise target.error(_NOT_METRICS) from None
+            except UnicodeDecodeError:
+                raise target.error("not UTF-8") from None
+            except ValueError as error:
+                raise target.error(str(error)) from None
         except UpstreamError as error:
             self._problems[name] = str(error)
         else:
