@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.steps import STEPS
+from tests.console.conftest import open_console
 from tests.support.child_coverage import measured, measured_command
 from tests.support.cli import Cli, Done
 from tests.support.environment import PROXIES
@@ -152,6 +153,8 @@ async def test_tour_of_services_that_accept_too_much_fails(
         after = json.loads((await command(*COUNT)).lines[0])
         assert after["total_count"] == before["total_count"] != "0"
 
+        await check_web_console(stack.profile)
+
         os.kill(stack.pids["users"], signal.SIGKILL)
         assert str(await stack.exited("users")) == "users exited: SIGKILL"
         await stack.restart("users")
@@ -168,6 +171,27 @@ async def test_tour_of_services_that_accept_too_much_fails(
     assert "skipped: this tour cannot stop the database" in out
     assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
     assert leftovers(short_folder) == []
+
+
+async def check_web_console(profile: Profile) -> None:
+    """Check that the web console finds the traces, logs and metrics of the stack."""
+    async with AsyncExitStack() as opened:
+        browser = (await open_console(opened, profile))()
+        await browser.sign_in("alice")
+        cell = await browser.get("/cell/you/gatehouse.admin.v1.AdminService/GetStats")
+        link = re.search(r"/traces/[0-9a-f]{32}", cell.text)
+        assert link is not None, cell.text
+
+        async def trace() -> bool:
+            text = (await browser.get(link[0])).text
+            return "gatehouse-admin → gatehouse-users" in text and "rpc_type" in text
+
+        async def metrics() -> bool:
+            text = (await browser.get("/metrics")).text  # each service reports its connections
+            return all(f"<span>{name}</span>" in text for name in SERVICES)
+
+        assert await eventually(trace, interval=0.5)
+        assert await eventually(metrics, interval=0.5)
 
 
 def broken_profile(profile: Profile, folder: Path) -> Path:
