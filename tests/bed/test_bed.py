@@ -24,6 +24,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed, run_testbed
+from gatehouse_testbed.bed.endpoints import ENDPOINTS
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS
 from gatehouse_testbed.errors import TestbedError
 from tests.support.eventually import eventually
@@ -413,9 +414,38 @@ def test_client_meets_a_fault_of_the_issuer(gatehouse: Testbed) -> None:
         ("token", 503),
         ("jwks", 200),
         ("jwks", None),
-        ("other", 400),
+        ("authorization", 400),
         ("jwks", None),
     ]
+
+
+PROTOCOL = "/realms/gatehouse/protocol/openid-connect"
+PATHS = {
+    "discovery": "/realms/gatehouse/.well-known/openid-configuration",
+    "jwks": f"{PROTOCOL}/certs",
+    "authorization": f"{PROTOCOL}/auth",
+    "login": "/realms/gatehouse/login-actions/authenticate",
+    "token": f"{PROTOCOL}/token",
+    "introspection": f"{PROTOCOL}/token/introspect",
+    "revocation": f"{PROTOCOL}/revoke",
+    "userinfo": f"{PROTOCOL}/userinfo",
+    "logout": f"{PROTOCOL}/logout/logout-confirm",
+    "device": f"{PROTOCOL}/auth/device",
+    "admin": "/admin/realms/gatehouse/users",
+    "other": "/realms/gatehouse",
+}
+
+
+def test_each_endpoint_of_the_issuer_fails_alone(gatehouse_issuer: Testbed) -> None:
+    base = gatehouse_issuer.issuer.removesuffix("/realms/gatehouse")
+    with httpx.Client(trust_env=False, base_url=base) as http:
+        for endpoint in ENDPOINTS:
+            fault = gatehouse_issuer.faults.add(f"issuer/{endpoint}", status=599)
+            failed = [name for name, path in PATHS.items() if http.get(path).status_code == 599]
+            assert failed == [endpoint]
+            gatehouse_issuer.faults.remove(fault)
+    seen = gatehouse_issuer.issuer_requests()[: len(PATHS)]
+    assert [request.endpoint for request in seen] == [*PATHS]
 
 
 async def test_revoked_token_is_refused_on_the_next_call(

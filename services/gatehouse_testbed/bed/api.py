@@ -69,8 +69,8 @@ class FaultsClient:
 
         Args:
             target: An RPC (`package.Service/Method`, `Method` or a pattern), `issuer/` and an endpoint
-                (discovery, jwks, token, introspection, revocation or *), `database`, or `network/` and a
-                part (the name of a service, issuer or database).
+                (see `gatehouse_testbed.bed.endpoints`) or *, `database`, or `network/` and a part (the name
+                of a service, issuer or database).
             effects: Attributes of RpcFault, IssuerFault, DatabaseFault or NetworkFault in
                 `gatehouse_testbed.bed.faults`.
 

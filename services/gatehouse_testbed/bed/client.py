@@ -141,7 +141,7 @@ class Testbed:
         """Return the requests that the issuer received, in the order of their arrival.
 
         Args:
-            endpoint: discovery, jwks, token, introspection, revocation or other; "" for all.
+            endpoint: One of the endpoints of `gatehouse_testbed.bed.endpoints`; "" for all.
         """
         query = {"endpoint": endpoint} if endpoint else {}
         found = self._api.ask("GET", "/issuer/requests", **query)

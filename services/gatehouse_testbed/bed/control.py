@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gatehouse_testbed.bed.bed import Bed
+from gatehouse_testbed.bed.endpoints import Endpoint
 from gatehouse_testbed.bed.fault_list import Fault
 from gatehouse_testbed.bed.messages import (
     Advance,
@@ -28,8 +29,6 @@ from gatehouse_testbed.bed.messages import (
 from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
 from gatehouse_testbed.errors import TestbedError
-
-Endpoint = Literal["discovery", "jwks", "token", "introspection", "revocation", "other"]
 
 
 class _Endpoints:

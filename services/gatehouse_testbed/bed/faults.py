@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from gatehouse_testbed.bed.endpoints import ENDPOINTS
+
 ISSUER, DATABASE, NETWORK = "issuer/", "database", "network/"
 Code = Literal[
     "OK",
@@ -31,7 +33,6 @@ Code = Literal[
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ]
-Endpoint = Literal["*", "discovery", "jwks", "token", "introspection", "revocation"]
 Certificate = Literal["expired", "wrong_name", "unknown_authority"]
 
 
@@ -146,7 +147,8 @@ class IssuerFault(_Fault):
     """Requests to the issuer fail, are answered late or never, or get a wrong answer."""
 
     target: Annotated[str, Field(pattern="^issuer/")]
-    """`issuer/` and an endpoint: discovery, jwks, token, introspection, revocation, or *."""
+    """`issuer/` and an endpoint: discovery, jwks, authorization, login, token, introspection, revocation,
+    userinfo, logout, device, admin, other, or *."""
     status: int | None = Field(None, ge=400, le=599)
     """HTTP status of the response, whose body is HTML."""
     retry_after: int | None = Field(None, ge=0)
@@ -165,9 +167,8 @@ class IssuerFault(_Fault):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        endpoints = Endpoint.__args__  # type: ignore[attr-defined] # of a Literal
-        if self.target.removeprefix(ISSUER) not in endpoints:
-            raise ValueError(f"unknown endpoint; use issuer/ and one of {', '.join(endpoints)}")
+        if self.target.removeprefix(ISSUER) not in {"*", *ENDPOINTS}:
+            raise ValueError(f"unknown endpoint; use issuer/ and one of {', '.join(ENDPOINTS)}, *")
         effects = (self.status, self.delay_seconds, self.hang, self.refuse, self.response, self.html)
         if not any(effects):
             raise ValueError("has no effect; set status, delay_seconds, hang, refuse, response or html")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatehouse_testbed.bed.clock import MovableClock
+from gatehouse_testbed.bed.endpoints import endpoint_of
 from gatehouse_testbed.bed.fault_list import Faults
 from gatehouse_testbed.bed.faults import IssuerFault
 from gatehouse_testbed.bed.records import IssuerRequest
@@ -20,14 +20,6 @@ from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.issuer.tokens import Tokens
 
 MAX_REQUESTS = 10_000
-# The endpoint of a path, by its end.
-_ENDPOINTS: Mapping[str, str] = {
-    "/.well-known/openid-configuration": "discovery",
-    "/protocol/openid-connect/certs": "jwks",
-    "/protocol/openid-connect/token/introspect": "introspection",
-    "/protocol/openid-connect/token": "token",
-    "/protocol/openid-connect/revoke": "revocation",
-}
 _HTML = b"<!doctype html><title>injected fault</title>"
 
 
@@ -97,7 +89,7 @@ class IssuerApp:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        endpoint = next((name for end, name in _ENDPOINTS.items() if path.endswith(end)), "other")
+        endpoint = endpoint_of(path)
         request = IssuerRequest(
             endpoint=endpoint,
             method=scope["method"],

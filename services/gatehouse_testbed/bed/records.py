@@ -50,7 +50,7 @@ class IssuerRequest(BaseModel):
     """A request that the issuer received."""
 
     endpoint: str
-    """discovery, jwks, token, introspection, revocation or other."""
+    """One of `gatehouse_testbed.bed.endpoints`."""
     method: str
     path: str
     status: int | None
