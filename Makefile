@@ -50,6 +50,24 @@ test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chro
 new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)
 
+.PHONY: new-rpc remove
+
+new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser
+	@$(BIN)/python tools/new_rpc.py "$(SERVICE)" "$(NAME)"
+
+remove: install  ## Remove a service with all that is about it: make remove NAME=admin
+	@$(BIN)/python -m tools.remove "$(NAME)"
+
+# <part fork>
+.PHONY: fork test-fork
+
+fork: install  ## Write a new repository: make fork NAME=acme-billing (DIR=../acme-billing, WITHOUT=admin,public)
+	@$(BIN)/python -m tools.fork "--name=$$NAME" "--dir=$(DIR)" "--without=$(WITHOUT)"
+
+test-fork: install  ## Fork this repository twice, and check both (FULL=1 runs all tests of both)
+	@$(BIN)/python -m pytest -q --durations=5 tests/fork $(if $(FULL),--full)
+# </part fork>
+
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 

@@ -1,0 +1,145 @@
+"""What cannot be forked is refused in one line, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gatehouse.app.services import SERVICES
+from tests.support.copy import ROOT, Copy
+from tools.fork.names import Names, problem_of
+from tools.fork.spelling import rename
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """This repository, with its changes committed."""
+    return Copy(tmp_path_factory.mktemp("original") / "copy")
+
+
+def fork(copy: Copy, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a copy."""
+    environment = os.environ | {"PYTHONPATH": f"{copy.folder / 'services'}:{copy.folder}"}
+    command = [sys.executable, "-m", "tools.fork", *arguments]
+    return subprocess.run(
+        command, cwd=copy.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "a name is missing"),
+        ("a", "use two or more"),
+        ("Acme", "use two or more"),
+        ("acme_billing", "use two or more"),
+        ("acme--billing", "use two or more"),
+        ("acme-", "use two or more"),
+        ("-acme", "use two or more"),
+        ("2acme", "use two or more"),
+        ("acme billing", "use two or more"),
+        ("acme/billing", "use two or more"),
+        ("acme\n", "use two or more"),
+        ("accén", "use two or more"),
+        ("a" * 32, "32 characters"),
+        ("gatehouse", "this project has this name"),
+        ("class", "a keyword of Python"),
+        ("match", "a keyword of Python"),
+        ("message", "a reserved word of Protocol Buffers"),
+        ("int32", "a reserved word of Protocol Buffers"),
+        ("user", "a reserved word of PostgreSQL"),
+        ("table", "a reserved word of PostgreSQL"),
+        ("pg-billing", "use two or more"),
+        ("otel", "other programs use"),
+        ("email", "a Python package is called email"),
+        ("pydantic-settings", "a Python package is called pydantic_settings"),
+        ("buf", "a Python package is called buf"),
+        ("tools", "a Python package is called tools"),
+        ("build", "a Python package is called build"),
+        ("jaeger", "a container has this name"),
+    ],
+)
+def test_name_is_refused(name: str, reason: str) -> None:
+    assert problem_of(name, ROOT, SERVICES).startswith(reason)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_name_of_a_service_is_refused(name: str) -> None:
+    assert problem_of(name, ROOT, SERVICES)
+
+
+@pytest.mark.parametrize("name", ["acme", "acme-billing", "b2b", "a" * 31, "my-gatehouse"])
+def test_name_can_be_used(name: str) -> None:
+    assert problem_of(name, ROOT, SERVICES) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("from gatehouse.rpc import x", "from acme_billing.rpc import x"),
+        ("import gatehouse", "import acme_billing"),
+        ("python -m gatehouse demo", "python -m acme_billing demo"),
+        ("`gatehouse demo`", "`acme-billing demo`"),
+        ("gatehouse: the port", "acme-billing: the port"),
+        ("gatehouse_users", "acme_billing_users"),
+        ("GATEHOUSE_USERS__PORT", "ACME_BILLING_USERS__PORT"),
+        ("class GatehouseProcess:", "class AcmeBillingProcess:"),
+        ("Gatehouse contributors", "Acme Billing contributors"),
+        ("/realms/gatehouse/protocol", "/realms/acme-billing/protocol"),
+        ("gatehouse-api", "acme-billing-api"),
+        ("postgres:5432/gatehouse?sslmode", "postgres:5432/acme_billing?sslmode"),
+        ("protos/gatehouse/users/v1", "protos/acme_billing/users/v1"),
+    ],
+)
+def test_each_place_gets_its_spelling(text: str, expected: str) -> None:
+    assert rename(text, Names("acme-billing")) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--name=class"], "class: a keyword of Python"),
+        (["--name=acme", "--dir={tmp}"], "{tmp}: exists"),
+        (["--name=acme", "--dir={tmp}/none/acme"], "{tmp}/none: no such folder"),
+        (["--name=acme", "--dir=acme"], "{copy}/acme: inside this repository"),
+        (["--name=acme", "--dir={tmp}/acme", "--without=nothing"], "WITHOUT=nothing: unknown; use some of "),
+        (["--name=acme", "--dir={tmp}/acme", "--without=users"], "WITHOUT=users: the demo"),
+    ],
+)
+def test_arguments_are_refused(copy: Copy, tmp_path: Path, arguments: list[str], reason: str) -> None:
+    values = {"tmp": tmp_path, "copy": copy.folder}
+    done = fork(copy, *(argument.format(**values) for argument in arguments))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fork: {reason.format(**values)}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_that_are_not_committed_are_refused(copy: Copy, tmp_path: Path) -> None:
+    change = copy.folder / "new.txt"
+    change.touch()
+    done = fork(copy, "--name=acme", f"--dir={tmp_path / 'acme'}")
+    change.unlink()
+    assert done.returncode == 2
+    assert done.stderr == f"fork: {copy.folder}: has changes that are not committed; commit or stash them\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_when_it_is_stopped(copy: Copy, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.fork", "--name=acme", f"--dir={tmp_path / 'acme'}"]
+    environment = os.environ | {"PYTHONPATH": f"{copy.folder / 'services'}:{copy.folder}"}
+    with subprocess.Popen(command, cwd=copy.folder, env=environment, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
