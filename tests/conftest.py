@@ -41,7 +41,9 @@ pytest_plugins = [
     "tests.support.issuer",
     "tests.support.keycloak_admin",
     "tests.support.oauth_fixtures",
+    # <part admin>
     "tests.support.role_sync",
+    # </part admin>
     "tests.support.rpc",
     "tests.support.services",
     "tests.support.system",

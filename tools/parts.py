@@ -45,7 +45,7 @@ PARTS: Mapping[str, Part] = {
         needed_by=("admin",),
     ),
     "admin": Part(("docs/roles.md",)),
-    FORK: Part(("tools/fork", "tests/fork", "docs/images")),
+    FORK: Part(("tools/fork", "tests/fork")),
 }
 
 
@@ -55,6 +55,8 @@ def remove_service(root: Path, name: str) -> None:
     (proto_service,) = re.findall(r"^service (\w+)", proto.read_text(), re.MULTILINE)
     for folder in ("services/gatehouse", "protos/gatehouse", "migrations", "tests"):
         shutil.rmtree(root / folder / name, ignore_errors=True)
+    for file in (root / "deploy/kubernetes").rglob(f"{name}.*"):
+        file.unlink()
     _edit(root / "services/gatehouse/app/packages.py", rf'^    "gatehouse\.{name}",\n')
     compose = root / "docker-compose.yml"
     block = re.search(rf"^  {name}:\n(?:(?:    .*)?\n)*?(?=\n?  \S)", compose.read_text(), re.MULTILINE)

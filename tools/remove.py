@@ -31,6 +31,7 @@ def main() -> int:
     subprocess.run(["ruff", "format", "-q", "."], cwd=ROOT, check=True)
     # Modules that were removed are still known to this process.
     subprocess.run([sys.executable, "tools/document.py"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)
     print("next: make lint test, then look at the changes with git diff")
     return 0
 

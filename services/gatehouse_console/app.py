@@ -19,7 +19,11 @@ from starlette.staticfiles import StaticFiles
 from gatehouse.client.profile import Profile
 from gatehouse.client.registration import open_client, registration_in
 from gatehouse.oauth import open_http
+
+# <part admin>
 from gatehouse_console.audit_pages import AuditPages
+
+# </part admin>
 from gatehouse_console.calls.pages import CallPages
 from gatehouse_console.calls.runs import open_runs
 from gatehouse_console.config import Link, Origin
@@ -28,7 +32,11 @@ from gatehouse_console.matrix_pages import MatrixPages
 from gatehouse_console.metrics.pages import MetricPages
 from gatehouse_console.metrics.sources import open_source
 from gatehouse_console.problems import Problem, SignInRequired
+
+# <part admin>
 from gatehouse_console.role_pages import RolePages
+
+# </part admin>
 from gatehouse_console.sessions import Sessions
 from gatehouse_console.sign_in import SignIn
 from gatehouse_console.site import Site, load_templates
@@ -103,8 +111,10 @@ def _create(site: Site, more: Sequence[Route]) -> Guard:
             *MatrixPages(site).routes(),
             *more,
             *TokenPages(site).routes(),
+            # <part admin>
             *RolePages(site).routes(),
             *AuditPages(site).routes(),
+            # </part admin>
             *SignIn(site, form_targets).routes(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],

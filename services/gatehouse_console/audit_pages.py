@@ -1,5 +1,7 @@
 """The audit trail: who changed what, and when."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 from collections.abc import Sequence

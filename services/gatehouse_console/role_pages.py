@@ -1,5 +1,7 @@
 """Roles: who has which, and granting and revoking them with ManageRoles."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import asyncio

@@ -31,8 +31,10 @@ PAGES = (
     ("/traces", "Traces"),
     ("/metrics", "Metrics"),
     ("/token", "Token"),
+    # <part admin>
     ("/roles", "Roles"),
     ("/audit", "Audit"),
+    # </part admin>
 )
 
 

@@ -198,7 +198,7 @@ def _commands(stack: Stack) -> list[str]:
         *public[:1],
         "gatehouse call users ListUsers --as alice --data '{\"page_size\": 3}'",
         f"gatehouse call users CreateUser --as bob --data '{new_user}'  # denied: bob lacks the scope",
-        "gatehouse call admin GetStats --as alice  # prints the command that shows its trace",
+        "gatehouse call users CountUsers --as alice  # prints the command that shows its trace",
         "gatehouse call users WatchUsers --as alice --limit 2 --timeout 60",
         "gatehouse token decode $(gatehouse token obtain --as bob --scope read:users)",
         f"(. {shlex.quote(str(stack.settings_file))}; gatehouse doctor)  # check what the services need",

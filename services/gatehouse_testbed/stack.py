@@ -30,7 +30,7 @@ SERVING_SECONDS = 60.0
 REVOCATION_BUDGET_SECONDS = 1.0
 EXPORT_SECONDS = 0.2
 _AUDIENCE = "gatehouse-api"
-_ADMIN_CLIENT = "gatehouse-admin-service"
+_MODE = "hybrid"
 _ROLE_CLIENT = "gatehouse-role-sync"
 
 OnProgress = Callable[[str, str], None]
@@ -206,13 +206,25 @@ class _Starter:
         issuer = {
             "issuer": self.issuer,
             "audience": _AUDIENCE,
+            "mode": _MODE,
             "client_id": _AUDIENCE,
             "client_secret": self._secret(_AUDIENCE),
             "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
             # All processes use one clock, and the tour shows what happens when a token expires.
             "leeway_seconds": 0,
         }
-        settings = {
+        settings: dict[str, str] = {}
+        # <part admin>
+        if name == "admin":
+            settings |= {
+                "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "gatehouse-admin-service",
+                "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": self._secret("gatehouse-admin-service"),
+                "GATEHOUSE_ADMIN__USERS_TARGET": f"{HOST}:{self.ports.services['users']}",
+                "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL": f"{self.base_url}/admin/realms/{self.realm.name}",
+                "GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET": self._secret(_ROLE_CLIENT),
+            }
+        # </part admin>
+        return settings | {
             "GATEHOUSE_ISSUERS": json.dumps([issuer | self.issuer_settings]),
             f"GATEHOUSE_{name.upper()}__PORT": str(self.ports.services[name]),
             f"GATEHOUSE_{name.upper()}__DATABASE_URL": database_url,
@@ -228,15 +240,6 @@ class _Starter:
             "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",
             "GATEHOUSE_LOG__FORMAT": "json",
         }
-        if name == "admin":
-            settings |= {
-                "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": _ADMIN_CLIENT,
-                "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": self._secret(_ADMIN_CLIENT),
-                "GATEHOUSE_ADMIN__USERS_TARGET": f"{HOST}:{self.ports.services['users']}",
-                "GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL": f"{self.base_url}/admin/realms/{self.realm.name}",
-                "GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET": self._secret(_ROLE_CLIENT),
-            }
-        return settings
 
     def _secret(self, client_id: str) -> str:
         client = self.realm.clients.get(client_id)
@@ -259,7 +262,7 @@ class _Starter:
                 "passwords": {u.username: u.password for u in self.realm.users.values() if u.password},
                 "traces_url": f"http://{HOST}:{self.ports.traces}",
                 "issuer_admin_password": self.admin_password,
-                "revocation_budget_seconds": REVOCATION_BUDGET_SECONDS,
+                "revocation_budget_seconds": None if _MODE == "jwt" else REVOCATION_BUDGET_SECONDS,
             }
         )
 

@@ -1,5 +1,7 @@
 """The warning about RPCs with `online: true` if an issuer is never asked."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import json

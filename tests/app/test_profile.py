@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.profile import load_full_profile, local_profile
+from gatehouse.app.services import SERVICES
 from gatehouse.client.profile import Profile, load_profile
 from gatehouse.settings import ConfigurationError, mask_settings
 from tests.support.environment import SetEnvironment
@@ -80,9 +81,11 @@ def test_service_without_a_target_is_on_its_default_port(
     file.write_text(json.dumps({"targets": {"users": "h:1"}}))
     set_environment(GATEHOUSE_PROFILE=str(file))
 
-    assert load_full_profile().targets["users"] == "h:1"
-    assert load_full_profile().targets["admin"] == "127.0.0.1:50052"
+    defaults = {name: f"127.0.0.1:{spec.default_port}" for name, spec in SERVICES.items()}
+    assert load_full_profile().targets == defaults | {"users": "h:1"}
     assert local_profile() == load_full_profile()
+    file.write_text("{}")
+    assert load_full_profile().targets == defaults
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,12 @@ async def test_blackhole_ends_when_it_is_removed(gatehouse: Testbed) -> None:
 
 
 def test_times_counts_new_connections(gatehouse: Testbed) -> None:
-    gatehouse.faults.add("network/admin", reset=True, times=2)
+    name = list(gatehouse.targets)[-1]
+    gatehouse.faults.add(f"network/{name}", reset=True, times=2)
 
     def handshake() -> None:
         context = ssl.create_default_context(cafile=gatehouse.ca_file)
-        with socket.create_connection(address(gatehouse.targets["admin"]), timeout=20) as plain:
+        with socket.create_connection(address(gatehouse.targets[name]), timeout=20) as plain:
             context.wrap_socket(plain, server_hostname="127.0.0.1").close()
 
     for _ in range(2):
@@ -102,10 +103,11 @@ async def test_another_fault_takes_the_place_of_a_removed_one(gatehouse: Testbed
 
 
 def test_connections_are_refused_until_the_last_fault_is_removed(gatehouse: Testbed) -> None:
-    host, port = address(gatehouse.targets["admin"])
+    name = list(gatehouse.targets)[-1]
+    host, port = address(gatehouse.targets[name])
     with socket.create_connection((host, port), timeout=20) as opened:
-        first = gatehouse.faults.add("network/admin", refuse=True)
-        gatehouse.faults.add("network/admin", refuse=True)
+        first = gatehouse.faults.add(f"network/{name}", refuse=True)
+        gatehouse.faults.add(f"network/{name}", refuse=True)
         with pytest.raises(ConnectionResetError):
             opened.recv(1)
     gatehouse.faults.remove(first)

@@ -47,6 +47,7 @@ def test_person_fills_in_a_form_and_sees_what_is_wrong_beside_its_field(page: Pa
     check(page)
 
 
+# <part admin>
 @narrow
 def test_person_adds_and_removes_items_and_edits_the_request_as_json(page: Page) -> None:
     sign_in(page, "alice")
@@ -67,6 +68,9 @@ def test_person_adds_and_removes_items_and_edits_the_request_as_json(page: Page)
     page.get_by_role("button", name="Edit as a form").click()
     expect(page.get_by_label("user_id string")).to_have_value("5")
     expect(page.get_by_label("grant_roles[1] string")).to_have_value("y")
+
+
+# </part admin>
 
 
 def test_stream_is_seen_live_and_cancelled(page: Page, gatehouse: Testbed) -> None:

@@ -59,9 +59,9 @@ def test_person_signs_in_looks_why_a_call_is_denied_and_signs_out(page: Page, ga
     check(page)
     page.get_by_role("navigation").get_by_role("link", name="Access matrix").click()
 
-    gatehouse.faults.add("GetPublicInfo", code="UNAVAILABLE")
+    gatehouse.faults.add("GetCurrentUser", code="UNAVAILABLE")
     page.get_by_role("button", name="Run all again").click()
-    expect(page.get_by_role("link", name="GetPublicInfo by you: failed, was allowed")).to_be_visible()
+    expect(page.get_by_role("link", name="GetCurrentUser by you: failed, was allowed")).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("changed since the run before")
     check(page)
 

@@ -18,7 +18,10 @@ import httpx
 import psutil
 import psycopg
 
+# <part admin>
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+
+# </part admin>
 from gatehouse.client import (
     ClientCredentials,
     ClientSecretBasic,
@@ -230,6 +233,7 @@ class Environment:
         """Return a token source of the second issuer."""
         return CurrentToken(self.grant())
 
+    # <part admin>
     async def get_stats(self) -> str:
         """Call AdminService, which calls UserService; return the code, and the reason of an error."""
         profile = self.stack.profile
@@ -244,6 +248,8 @@ class Environment:
             except grpc.aio.AioRpcError as error:
                 return f"{error.code().name} {reason_of(error)}"
             return "OK"
+
+    # </part admin>
 
     # The database.
 

@@ -94,12 +94,14 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
             2,
             "GATEHOUSE_TELEMETRY__METRICS_HOST: cannot listen on 192.0.2.1:0",
         ),
+        # <part admin>
         (
             ["serve", "admin"],
             {"GATEHOUSE_ISSUERS": ISSUERS, "GATEHOUSE_TLS__PLAINTEXT": "true"},
             2,
             "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID",
         ),
+        # </part admin>
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "[1]"}, 2, "GATEHOUSE_ISSUERS[0]: must be a JSON object"),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "["}, 2, "GATEHOUSE_ISSUERS: must be JSON, such as [{"),
         (["serve", "users"], {"GATEHOUSE_ISSUERS": "{}"}, 2, "GATEHOUSE_ISSUERS: must be a JSON list"),
@@ -271,8 +273,8 @@ def test_config_masks_secrets_and_passwords_in_urls(cli: Cli) -> None:
     cli.set(
         GATEHOUSE_ISSUERS=json.dumps(issuers),
         GATEHOUSE_USERS__DATABASE_URL=f"postgresql://u:{canary}@h:5/d?password={canary}&options=y",
-        GATEHOUSE_ADMIN__DATABASE_PASSWORD=canary,
-        GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET=canary,
+        GATEHOUSE_USERS__DATABASE_PASSWORD=canary,
+        GATEHOUSE_DATABASE__MIGRATE_PASSWORD=canary,
     )
     done, table = cli("config"), cli("config", "--sources")
     assert (done.code, table.code) == (0, 0)
@@ -280,17 +282,17 @@ def test_config_masks_secrets_and_passwords_in_urls(cli: Cli) -> None:
     found = json.loads(done.out)
     assert found["issuers"][0]["issuer"] == "https://i.test"
     assert found["users"]["database_url"] == "postgresql://u:***@h:5/d?password=***&options=y"
-    assert found["admin"]["database_url"] == "postgresql://127.0.0.1:5432/gatehouse"
+    assert found["database"]["migrate_password"] == "**********"
 
 
 def test_config_lists_the_origin_of_each_setting(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "gatehouse_users__port").write_text("50061")
-    (tmp_path / "gatehouse_admin__port").write_text("50062")
-    done = cli("config", "--sources", GATEHOUSE_SECRETS_DIR=str(tmp_path), GATEHOUSE_ADMIN__PORT="50072")
+    (tmp_path / "gatehouse_log__level").write_text("info")
+    done = cli("config", "--sources", GATEHOUSE_SECRETS_DIR=str(tmp_path), GATEHOUSE_LOG__LEVEL="debug")
     rows = {name: rest for name, *rest in (line.split() for line in done.lines)}
 
     assert rows["GATEHOUSE_USERS__PORT"] == ["50061", str(tmp_path)]
-    assert rows["GATEHOUSE_ADMIN__PORT"] == ["50072", "environment"]
+    assert rows["GATEHOUSE_LOG__LEVEL"] == ['"debug"', "environment"]
     assert rows["GATEHOUSE_TELEMETRY__METRICS_HOST"] == ['"127.0.0.1"', "default"]
 
 

@@ -29,7 +29,7 @@ async def test_gatehouse_calls_services_with_the_copied_profile(host: Host) -> N
     allowed = await call(host, "users", "ListUsers", "--as", "bob")
     assert allowed.returncode == 0
     assert allowed.stderr.startswith("trace: ")
-    denied = await call(host, "admin", "GetStats", "--as", "bob")
+    denied = await call(host, "users", "DeleteUser", "--as", "bob")
     assert denied.returncode == 1
     assert "\ngatehouse: PERMISSION_DENIED: " in denied.stderr
     anonymous = await call(host, "users", "ListUsers")
@@ -103,9 +103,9 @@ def test_grpcurl_describes_a_method_with_its_access_rule(grpcurl: str, host: Hos
 async def test_grpcurl_calls_with_a_token(grpcurl: str, host: Host) -> None:
     token = await host.user_token("alice")
     sent = ("-H", f"authorization: Bearer {token}")
-    stats = call_with_grpcurl(grpcurl, host, 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
-    assert stats.returncode == 0, stats.stderr
-    assert "snapshotTime" in json.loads(stats.stdout)
+    count = call_with_grpcurl(grpcurl, host, 50051, *sent, "gatehouse.users.v1.UserService/CountUsers")
+    assert count.returncode == 0, count.stderr
+    assert "snapshotTime" in json.loads(count.stdout)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_grpcurl_is_unauthenticated_without_a_valid_token(
 async def test_grpcurl_as_bob_shows_the_missing_scope(grpcurl: str, host: Host) -> None:
     token = await host.user_token("bob")
     sent = ("-H", f"authorization: Bearer {token}")
-    refused = call_with_grpcurl(grpcurl, host, 50052, *sent, "gatehouse.admin.v1.AdminService/GetStats")
+    refused = call_with_grpcurl(grpcurl, host, 50051, *sent, "gatehouse.users.v1.UserService/DeleteUser")
     assert "Code: PermissionDenied" in refused.stderr
     assert "INSUFFICIENT_SCOPE" in refused.stderr
 

@@ -1,5 +1,7 @@
 """AdminService calls UserService on behalf of its caller, by token exchange at Keycloak."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,7 @@
 """Roles that AdminService grants and revokes reach Keycloak."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import grpc

@@ -38,6 +38,7 @@ def is_complete(spans: Sequence[Span]) -> bool:
     }
 
 
+# <part admin>
 async def traced_call(host: Host) -> tuple[str, list[Span]]:
     """Call GetStats with a new token and a new trace id; return the id and the spans."""
     trace_id = secrets.token_hex(16)
@@ -70,6 +71,9 @@ async def test_one_trace_contains_both_services_their_sql_and_keycloak(host: Hos
         assert verified["operationName"] == "oauth.verify"
 
 
+# </part admin>
+
+
 async def test_no_span_contains_the_token(host: Host) -> None:
     token = await host.user_token("alice")
     trace_id = secrets.token_hex(16)
@@ -81,6 +85,7 @@ async def test_no_span_contains_the_token(host: Host) -> None:
     assert token not in str(spans)
 
 
+# <part admin>
 async def test_log_lines_of_both_services_have_the_trace_id(host: Host) -> None:
     trace_id, _ = await traced_call(host)
     for service, method in (
@@ -96,6 +101,9 @@ async def test_background_work_creates_no_trace(host: Host) -> None:
     assert not named(spans, "gatehouse-users", "grpc.health")
     # Checks of the database start no trace, so every SELECT has a parent.
     assert all(parents(span, spans) for span in spans if span["operationName"] == "SELECT")
+
+
+# </part admin>
 
 
 async def total(query: str) -> float:
@@ -126,7 +134,7 @@ async def test_prometheus_counts_denials_by_reason(host: Host) -> None:
     before = [await total(missing), await total(scope)]
     assert await host.code("users", "ListUsers") is grpc.StatusCode.UNAUTHENTICATED
     assert (
-        await host.code("admin", "GetStats", await host.user_token("bob"))
+        await host.code("users", "DeleteUser", await host.user_token("bob"))
         is grpc.StatusCode.PERMISSION_DENIED
     )
     await grows(missing, before[0])

@@ -37,8 +37,10 @@ async def test_every_rpc_is_called_as_every_caller_and_changes_nothing(
     assert {caller for _, caller in found} >= callers
     assert {method for method, _ in found} == {row.method for row in policy_rows()}
     expected = {
+        # <part public>
         ("GetPublicInfo", "no token"): "allowed",
         ("GetPublicInfo", "you"): "allowed",
+        # </part public>
         ("GetCurrentUser", "no token"): "unauthenticated",
         ("GetCurrentUser", "carol"): "allowed",
         ("ListUsers", "you"): "allowed",
@@ -51,12 +53,17 @@ async def test_every_rpc_is_called_as_every_caller_and_changes_nothing(
         ("ImportUsers", "gatehouse-worker"): "allowed",
         ("DeleteUser", "alice"): "allowed",
         ("DeleteUser", "gatehouse-worker"): "denied",
+        # <part admin>
         ("ManageRoles", "alice"): "allowed",
         ("ManageRoles", "no token"): "unauthenticated",
+        # </part admin>
     }
     assert {place: found[place] for place in expected} == expected
     assert all(found[row.method, "you"] == found[row.method, "bob"] for row in policy_rows())
-    changes = {"CreateUser", "UpdateUser", "ImportUsers", "DeleteUser", "ManageRoles"}
+    changes = {"CreateUser", "UpdateUser", "ImportUsers", "DeleteUser"}
+    # <part admin>
+    changes |= {"ManageRoles"}
+    # </part admin>
     codes = {call.code for call in gatehouse.calls() if call.method.rpartition("/")[2] in changes}
     assert codes <= {"INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 
@@ -89,18 +96,18 @@ async def test_cell_explains_the_denial(on_system: Browser) -> None:
 async def test_run_again_marks_what_changed(on_system: Browser, gatehouse: Testbed) -> None:
     page = await on_system.sign_in("bob")
     assert "changed since" not in page.text
-    gatehouse.faults.add("GetPublicInfo", code="UNAVAILABLE")
+    gatehouse.faults.add("GetCurrentUser", code="UNAVAILABLE")
     page = await on_system.submit(page, "/run")
     changed = {place: text for place, text in verdicts(page).items() if "was" in text}
-    assert changed["GetPublicInfo", "you"] == "failed, was allowed"
-    assert {method for method, _ in changed} == {"GetPublicInfo"}
+    assert changed["GetCurrentUser", "you"] == "failed, was allowed"
+    assert {method for method, _ in changed} == {"GetCurrentUser"}
     assert f"{len(changed)} changed since the run before" in page.text
-    link = re.search(r'href="(/cell/you/[\w.]+/GetPublicInfo)"', page.text)
+    link = re.search(r'href="(/cell/you/[\w.]+/GetCurrentUser)"', page.text)
     assert link is not None
     assert "<dt>Before</dt>" in (await on_system.get(link[1])).text
     gatehouse.faults.reset()
     page = await on_system.submit(page, "/run")
-    assert verdicts(page)["GetPublicInfo", "you"] == "allowed, was failed"
+    assert verdicts(page)["GetCurrentUser", "you"] == "allowed, was failed"
     page = await on_system.submit(page, "/run")
     assert "changed since" not in page.text
 

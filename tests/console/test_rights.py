@@ -1,5 +1,7 @@
 """The pages of roles and of the audit trail."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import html

@@ -52,6 +52,7 @@ async def test_session_that_ended_says_so_and_returns_to_the_page(
     assert (again.status_code, str(again.url)) == (200, f"{ORIGIN}/call")
 
 
+# <part admin>
 async def test_form_of_a_tab_does_nothing_after_sign_out_in_another(
     on_system: Browser, gatehouse: Testbed
 ) -> None:
@@ -106,6 +107,9 @@ async def test_role_given_in_one_tab_changes_cells_and_after_a_refresh_the_own_r
     # New scopes need a new login (RFC 6749 section 6), and the matrix of the old session is not kept.
     own = await bob.get("/sign-in?return_to=/")
     assert verdicts(own)["DeleteUser", "you"] == "allowed"
+
+
+# </part admin>
 
 
 @pytest.fixture

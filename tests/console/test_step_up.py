@@ -1,5 +1,7 @@
 """A stronger login for a call (RFC 9470)."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import html

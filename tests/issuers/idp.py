@@ -23,11 +23,12 @@ import jwt
 
 from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE, SECRETS
+from tests.support.scopes import EVERY_SCOPE
 from tools.keycloak import ADMIN
 
 CONSOLE = "gatehouse-console"
 REDIRECT = "http://127.0.0.1:4567/callback"
-SCOPES = "read:users write:users delete:users admin manage:roles"
+SCOPES = EVERY_SCOPE
 Json = dict[str, Any]
 
 

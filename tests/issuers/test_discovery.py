@@ -3,6 +3,7 @@
 import pytest
 
 from tests.issuers.idp import Idp, kid_of
+from tests.support.scopes import EVERY_SCOPE
 
 ENDPOINTS = {
     "authorization_endpoint": "auth",
@@ -43,9 +44,7 @@ async def test_metadata_lists_what_is_supported(idp: Idp) -> None:
     for endpoint in ("token", "introspection", "revocation"):
         methods = found[f"{endpoint}_endpoint_auth_methods_supported"]
         assert {"client_secret_basic", "client_secret_post"} <= set(methods)
-    assert {"openid", "read:users", "write:users", "delete:users", "admin", "manage:roles"} <= set(
-        found["scopes_supported"]
-    )
+    assert {"openid", *EVERY_SCOPE.split()} <= set(found["scopes_supported"])
 
 
 async def test_jwks_has_public_signing_keys_with_ids(idp: Idp) -> None:

@@ -1,5 +1,7 @@
 """Role changes from ManageRoles to the issuer under test, with services in processes and a database."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import re

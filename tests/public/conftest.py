@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import grpc.aio
 import pytest
@@ -15,21 +14,25 @@ from gatehouse.public.service import PublicService
 from gatehouse.public.v1 import public_pb2_grpc
 from gatehouse.rpc import Server, ServerTelemetry, Service
 from gatehouse.storage import Database
-from tests.support.rpc import PLAINTEXT, TableVerifier
+from tests.support.rpc import PLAINTEXT, TableVerifier, principal
+from tests.support.scopes import EVERY_SCOPE
 from tests.support.services import quiet
 
 
-@dataclass
-class Public:
-    """PublicService, called without a token, and the verifier of its server."""
-
-    stub: public_pb2_grpc.PublicServiceAsyncStub
-    verifier: TableVerifier
+@pytest.fixture
+def verifier() -> TableVerifier:
+    """The verifier of the server. The token `alice` is valid and has all scopes."""
+    verifier = TableVerifier()
+    verifier.answers["alice"] = principal(*EVERY_SCOPE.split())
+    return verifier
 
 
 @pytest.fixture
-async def public(database_urls: dict[str, str]) -> AsyncIterator[Public]:
-    database, verifier = Database(database_urls["public"], pool_size=2), TableVerifier()
+async def public(
+    database_urls: dict[str, str], verifier: TableVerifier
+) -> AsyncIterator[public_pb2_grpc.PublicServiceAsyncStub]:
+    """A stub of PublicService."""
+    database = Database(database_urls["public"], pool_size=2)
     servicer = PublicService(
         NoticeRepository(database, time.time),
         version="1",
@@ -41,7 +44,7 @@ async def public(database_urls: dict[str, str]) -> AsyncIterator[Public]:
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Public(public_pb2_grpc.PublicServiceStub(channel), verifier)
+            yield public_pb2_grpc.PublicServiceStub(channel)
     finally:
         await server.stop(0)
         await database.aclose()

@@ -81,26 +81,26 @@ def test_levels_are_joined_by_two_underscores_or_given_as_json(set_environment: 
 
 
 def test_secret_can_be_a_file_in_the_secrets_directory(secrets_dir: Path) -> None:
-    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("canary\n")
+    (secrets_dir / "gatehouse_users__database_password").write_text("canary\n")
     (secrets_dir / "gatehouse_users__database_url").write_text("postgresql://u:canary@h/d\n")
     (secrets_dir / "unrelated").write_text("canary")
     (secrets_dir / "gatehouse_api_secret").write_text("a variable of the realm file")
     settings = load()
 
-    assert settings.admin.client.client_secret.get_secret_value() == "canary"
+    assert settings.users.database_password.get_secret_value() == "canary"
     assert settings.users.database_url.get_secret_value() == "postgresql://u:canary@h/d"
 
 
 def test_environment_takes_precedence_over_the_secrets_directory(
     secrets_dir: Path, set_environment: SetEnvironment
 ) -> None:
-    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("from the file")
-    (secrets_dir / "gatehouse_admin__client__client_id").write_text("from the file")
-    set_environment(GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="from the environment")
-    client = load().admin.client
+    (secrets_dir / "gatehouse_users__database_password").write_text("from the file")
+    (secrets_dir / "gatehouse_users__database_url").write_text("postgresql://file/d")
+    set_environment(GATEHOUSE_USERS__DATABASE_PASSWORD="from the environment")
+    users = load().users
 
-    assert client.client_secret.get_secret_value() == "from the environment"
-    assert client.client_id == "from the file"
+    assert users.database_password.get_secret_value() == "from the environment"
+    assert users.database_url.get_secret_value() == "postgresql://file/d"
 
 
 def test_settings_are_immutable(set_environment: SetEnvironment) -> None:
@@ -145,9 +145,12 @@ def test_traceback_is_printed_on_request(set_environment: SetEnvironment) -> Non
 
 RENAMED = [
     ("SERVER__USERS_PORT", "USERS__PORT"),
+    # <part admin>
     ("SERVER__ADMIN_PORT", "ADMIN__PORT"),
     ("DATABASE__ADMIN_URL", "ADMIN__DATABASE_URL"),
+    # </part admin>
     ("DATABASE__USERS_PASSWORD", "USERS__DATABASE_PASSWORD"),
+    # <part admin>
     ("CLIENT__CLIENT_ID", "ADMIN__CLIENT__CLIENT_ID"),
     ("CLIENT__CLIENT_SECRET_FILE", "ADMIN__CLIENT__CLIENT_SECRET_FILE"),
     ("CLIENT__USERS_TARGET", "ADMIN__USERS_TARGET"),
@@ -155,6 +158,7 @@ RENAMED = [
     ("ROLE_SYNC__POLL_SECONDS", "ADMIN__ROLE_SYNC__POLL_SECONDS"),
     ("CLIENT", "ADMIN__CLIENT"),
     ("ROLE_SYNC", "ADMIN__ROLE_SYNC"),
+    # </part admin>
 ]
 
 
@@ -200,8 +204,10 @@ def test_old_name_in_a_json_section_is_refused_with_the_new_name(
         ("GATEHOUSE_TLS__CA", "1", "GATEHOUSE_TLS__CA_FILE"),
         ("GATEHOUSE_TLS_CERT_FILE", "1", "GATEHOUSE_TLS__CERTIFICATE_FILE"),
         ("GATEHOUSE_USERS__DB_URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
-        ("GATEHOUSE_ADMIN__DB_PASSWORD", "1", "GATEHOUSE_ADMIN__DATABASE_PASSWORD"),
+        ("GATEHOUSE_USERS__DB_PASSWORD", "1", "GATEHOUSE_USERS__DATABASE_PASSWORD"),
+        # <part admin>
         ("GATEHOUSE_ADMIN__CLIENT__ID", "1", "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
+        # </part admin>
         ("GATEHOUSE_LOG__LVL", "1", "GATEHOUSE_LOG__LEVEL"),
         ("GATEHOUSE_TELEMETRY__OTLP", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
         ("GATEHOUSE_TELEMETRY__ENDPOINT", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
@@ -277,8 +283,8 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_TELEMETRY__SAMPLE_RATIO", "1.5", "less than or equal to 1"),
         ("GATEHOUSE_LOG__LEVEL", "canary", "'debug', 'info', 'warning' or 'error'"),
         ("GATEHOUSE_USERS__DATABASE_URL", "canary", "must be a URL such as postgresql://"),
-        ("GATEHOUSE_ADMIN__DATABASE_URL", "https://canary", "must be a URL such as postgresql://"),
-        ("GATEHOUSE_ADMIN__DATABASE_URL", "postgresql://canary:port@h:x/", "must be a URL such as"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "https://canary", "must be a URL such as postgresql://"),
+        ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://canary:port@h:x/", "must be a URL such as"),
         ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?sslmod=canary", "did you mean sslmode?"),
         ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?canary=1", "a password as %3F and %26"),
         (
@@ -288,6 +294,7 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ),
         ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?keepalives=canary", "must be one of 0, 1"),
         ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://h/d?connect_timeout=canary", "must be an integer"),
+        # <part admin>
         *(
             ("GATEHOUSE_ADMIN__USERS_TARGET", target, "must be host:port, or a target of gRPC")
             for target in ("", "http://canary:50051", "canary:", "canary:65536", "canary:port")
@@ -295,6 +302,7 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_ADMIN__USERS_TARGET", "dns:///canary:port", "must be host:port, or a target of gRPC"),
         ("GATEHOUSE_ADMIN__USERS_TARGET", "can ary:1", "must be host:port, or a target of gRPC"),
         ("GATEHOUSE_ADMIN__USERS_TARGET", "unix:", "must be host:port, or a target of gRPC"),
+        # </part admin>
         *(
             ("GATEHOUSE_TELEMETRY__OTLP_ENDPOINT", endpoint, "must be a URL such as")
             for endpoint in ("", "canary:4317", "http://", "grpc://canary:1", "https://u:canary@h:1")
@@ -359,7 +367,7 @@ def test_error_of_an_issuer_says_which_one(
 
 
 def test_further_errors_are_counted(set_environment: SetEnvironment) -> None:
-    set_environment(GATEHOUSE_USERS__PORT="canary", GATEHOUSE_ADMIN__PORT="canary")
+    set_environment(GATEHOUSE_USERS__PORT="canary", GATEHOUSE_DATABASE__POOL_SIZE="canary")
 
     assert load_error().endswith("(and 1 more)")
 
@@ -418,15 +426,15 @@ def test_error_in_a_variable_names_no_file(secrets_dir: Path, set_environment: S
 
 
 def test_file_that_is_not_text_is_refused(secrets_dir: Path) -> None:
-    (secrets_dir / "gatehouse_admin__client__client_secret").write_bytes(b"canary\xff")
+    (secrets_dir / "gatehouse_users__database_password").write_bytes(b"canary\xff")
 
-    (secrets_dir / "gatehouse_admin__client__client_id").write_text("canary")
-    file = secrets_dir / "gatehouse_admin__client__client_secret"
+    (secrets_dir / "gatehouse_users__database_url").write_text("canary")
+    file = secrets_dir / "gatehouse_users__database_password"
     assert load_error() == f"GATEHOUSE_SECRETS_DIR: {file}: not UTF-8 text"
 
 
 def test_secrets_directory_that_is_too_large_is_refused(secrets_dir: Path) -> None:
-    (secrets_dir / "gatehouse_admin__client__client_secret").write_text("canary" * 4_000_000)
+    (secrets_dir / "gatehouse_users__database_password").write_text("canary" * 4_000_000)
 
     assert load_error() == (
         f"GATEHOUSE_SECRETS_DIR: {secrets_dir}: too large; name a directory that contains only secrets"
@@ -462,6 +470,7 @@ def test_unknown_key_of_an_issuer_is_refused_with_the_nearest_key(set_environmen
         assert load_error().endswith(f".{key}: unknown key; did you mean {meant}?")
 
 
+# <part admin>
 @pytest.mark.parametrize(
     "target",
     ["users:50051", "users", "127.0.0.1:1", "[::1]:50051", "::1", "dns:///users:50051", "dns:users:1"]
@@ -477,6 +486,9 @@ def test_target_of_grpc_is_accepted(target: str, set_environment: SetEnvironment
     set_environment(GATEHOUSE_ADMIN__USERS_TARGET=target)
 
     assert load().admin.users_target == target
+
+
+# </part admin>
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "fe80::1%eth0", "users.example.com"])

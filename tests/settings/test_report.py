@@ -25,12 +25,14 @@ def load_secrets(set_environment: SetEnvironment) -> Any:
                 "discovery_url": "https://id.test/x?password=canary",
             }
         ],
+        # <part admin>
         GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="canary",
         GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET="canary",
-        GATEHOUSE_USERS__DATABASE_URL="postgresql://u:canary@h/users?sslpassword=canary",
-        GATEHOUSE_ADMIN__DATABASE_PASSWORD="canary",
-        GATEHOUSE_DATABASE__MIGRATE_PASSWORD="canary",
         GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL="https://user:canary@id.test/admin",
+        # </part admin>
+        GATEHOUSE_USERS__DATABASE_URL="postgresql://u:canary@h/users?sslpassword=canary",
+        GATEHOUSE_USERS__DATABASE_PASSWORD="canary",
+        GATEHOUSE_DATABASE__MIGRATE_PASSWORD="canary",
     )
     return load_settings(settings_model())
 
@@ -41,10 +43,13 @@ def test_masked_settings_contain_no_secret(set_environment: SetEnvironment) -> N
 
     assert CANARY not in json.dumps(shown)
     assert shown["users"]["database_url"] == "postgresql://u:***@h/users?sslpassword=***"
+    # <part admin>
     assert shown["admin"]["role_sync"]["admin_url"] == "https://user:***@id.test/admin"
+    # </part admin>
     assert shown["issuers"][0]["discovery_url"] == "https://id.test/x?password=***"
     assert shown["issuers"][0]["client_secret"] == "**********"
     assert shown["issuers"][0]["issuer"] == "https://id.test"
+    # <part admin>
     assert settings.admin.role_sync.admin_url == "https://user:canary@id.test/admin"
 
 
@@ -52,11 +57,12 @@ def test_invalid_url_is_masked_as_a_whole(set_environment: SetEnvironment) -> No
     set_environment(GATEHOUSE_ADMIN__ROLE_SYNC__ADMIN_URL="https://[canary@x")
 
     assert mask_settings(load_settings(settings_model()))["admin"]["role_sync"]["admin_url"] == "***"
+    # </part admin>
 
 
 def test_repr_of_settings_contains_no_secret(set_environment: SetEnvironment) -> None:
     set_environment(
-        GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET="canary", GATEHOUSE_USERS__DATABASE_PASSWORD="canary"
+        GATEHOUSE_USERS__DATABASE_URL="postgresql://u:canary@h/d", GATEHOUSE_USERS__DATABASE_PASSWORD="canary"
     )
     settings = load_settings(settings_model())
 
@@ -64,21 +70,25 @@ def test_repr_of_settings_contains_no_secret(set_environment: SetEnvironment) ->
 
 
 def test_each_value_has_its_origin(tmp_path: Path, set_environment: SetEnvironment) -> None:
-    (tmp_path / "gatehouse_admin__client__client_secret").write_text("canary")
+    (tmp_path / "gatehouse_users__database_password").write_text("canary")
     secret = tmp_path / "secret"
     secret.write_text("canary")
     set_environment(
         GATEHOUSE_SECRETS_DIR=str(tmp_path),
         GATEHOUSE_USERS__PORT="7",
+        # <part admin>
         GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET_FILE=str(secret),
+        # </part admin>
     )
     rows = setting_values(load_settings(settings_model()))
     found = {row.name: (row.value, row.origin) for row in rows}
 
     assert found["GATEHOUSE_USERS__PORT"] == (7, "environment")
-    assert found["GATEHOUSE_ADMIN__PORT"] == (50052, "default")
-    assert found["GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET"] == ("**********", str(tmp_path))
+    assert found["GATEHOUSE_TELEMETRY__METRICS_HOST"] == ("127.0.0.1", "default")
+    assert found["GATEHOUSE_USERS__DATABASE_PASSWORD"] == ("**********", str(tmp_path))
+    # <part admin>
     assert found["GATEHOUSE_ADMIN__ROLE_SYNC__CLIENT_SECRET"] == ("**********", str(secret))
+    # </part admin>
     assert CANARY not in json.dumps(found)
 
 
@@ -88,7 +98,9 @@ def test_description_has_the_default_and_the_meaning_of_each_setting() -> None:
     assert rows["GATEHOUSE_SERVER__HOST"][1:] == ('"127.0.0.1"', "Address to listen on, without the port.")
     assert rows["GATEHOUSE_ISSUERS: issuer"][1:] == ("", "Exact value of the `iss` claim.")
     assert rows["GATEHOUSE_USERS__PORT"].default == "50051"
+    # <part admin>
     assert rows["GATEHOUSE_ADMIN__CLIENT__SCOPE"].default == '"read:users"'
+    # </part admin>
     assert all(row.meaning.endswith(".") for row in rows.values())
 
 

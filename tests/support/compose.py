@@ -21,13 +21,14 @@ from gatehouse.app.services import SERVICES
 from gatehouse.client.calls import Outcome, call_once, open_channel
 from gatehouse.client.profile import Profile
 from gatehouse.client.requests import find_method, parse_requests
+from tests.support.scopes import EVERY_SCOPE
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"
 ONE_SHOT = ("setup", "migrate", "seed")
 OURS = tuple(SERVICES)
 SERVING = ("postgres", "keycloak", *OURS, "entry", "console", "jaeger", "prometheus")
-EVERYTHING = "read:users write:users delete:users admin manage:roles"
+EVERYTHING = EVERY_SCOPE
 
 
 def run(*command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:

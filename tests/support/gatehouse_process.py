@@ -13,10 +13,12 @@ from typing import Any
 ISSUER: dict[str, Any] = {"issuer": "https://issuer.test", "audience": "api", "mode": "jwt"}
 SETTINGS = {
     "GATEHOUSE_ISSUERS": json.dumps([ISSUER]),
+    # <part admin>
     "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "admin",
     "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": "canary",
     "GATEHOUSE_ADMIN__DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
     "GATEHOUSE_ADMIN__PORT": "0",
+    # </part admin>
     "GATEHOUSE_USERS__DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
     "GATEHOUSE_USERS__PORT": "0",
     "GATEHOUSE_TLS__PLAINTEXT": "true",

@@ -1,5 +1,7 @@
 """Everything around the role outbox: both services, a fake Keycloak, and any number of workers."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import uuid

@@ -1,5 +1,7 @@
 """UserService and AdminService as processes, with any issuer that has our realm."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import asyncio

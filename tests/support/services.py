@@ -1,4 +1,4 @@
-"""UserService and AdminService on a real database and real servers, with a table of access tokens."""
+"""Services on a real database and real servers, with a table of access tokens."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import pytest
 import structlog
 from google.rpc import error_details_pb2
 
+# <part admin>
 from gatehouse.admin.repository import AdminRepository
 from gatehouse.admin.service import AdminService
 from gatehouse.admin.v1 import admin_pb2_grpc
+
+# </part admin>
 from gatehouse.client import TokenSource, connect
 from gatehouse.rpc import Server, ServerTelemetry, Service
 from gatehouse.settings import ServerSettings
@@ -30,8 +33,9 @@ from gatehouse.users.tables import CHANNEL
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse.users.watches import Watches
 from tests.support.rpc import PLAINTEXT, TableVerifier, details_of, principal
+from tests.support.scopes import EVERY_SCOPE
 
-ALL_SCOPES = ("read:users", "write:users", "delete:users", "admin", "manage:roles")
+ALL_SCOPES = tuple(EVERY_SCOPE.split())
 
 
 class FixedToken:
@@ -49,13 +53,12 @@ class FixedToken:
 
 @dataclass
 class Services:
-    """Two running services.
+    """Running services.
 
     Attributes:
         verifier: Verifier of both servers.
         users: UserService, called by alice, who has all scopes.
         users_as_bob: UserService, called by bob, whose principal a test may replace in `verifier`.
-        admin: AdminService, called by alice.
         users_server: Server of UserService.
         repository: Repository of UserService.
         feed: Change feed of UserService.
@@ -64,7 +67,9 @@ class Services:
     verifier: TableVerifier
     users: users_pb2_grpc.UserServiceAsyncStub
     users_as_bob: users_pb2_grpc.UserServiceAsyncStub
+    # <part admin>
     admin: admin_pb2_grpc.AdminServiceAsyncStub
+    # </part admin>
     users_server: Server
     repository: UserRepository
     feed: ChangeFeed
@@ -111,14 +116,16 @@ def quiet() -> Any:
 async def open_services(
     urls: dict[str, str], admin_tokens: TokenSource | None = None
 ) -> AsyncIterator[Services]:
-    """Serve both services on the database at `urls`.
+    """Serve the services on the database at `urls`.
 
     AdminService calls UserService with its own token, or on behalf of its callers with `admin_tokens`.
     """
     verifier = TableVerifier()
     verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
+    # <part admin>
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
+    # </part admin>
     settings = ServerSettings(health_poll_seconds=0.02)
     async with AsyncExitStack() as stack:
 
@@ -154,6 +161,7 @@ async def open_services(
         users_server, users_target = await serve(
             Service(users_pb2_grpc.add_UserServiceServicer_to_server, UserService(repository, watches))
         )
+        # <part admin>
         admin_service = AdminService(
             AdminRepository(open_database("admin"), time.time),
             users_pb2_grpc.UserServiceStub(
@@ -164,11 +172,14 @@ async def open_services(
         _, admin_target = await serve(
             Service(admin_pb2_grpc.add_AdminServiceServicer_to_server, admin_service)
         )
+        # </part admin>
         yield Services(
             verifier=verifier,
             users=users_pb2_grpc.UserServiceStub(await open_channel(users_target, FixedToken("alice"))),
             users_as_bob=users_pb2_grpc.UserServiceStub(await open_channel(users_target, FixedToken("bob"))),
+            # <part admin>
             admin=admin_pb2_grpc.AdminServiceStub(await open_channel(admin_target, FixedToken("alice"))),
+            # </part admin>
             users_server=users_server,
             repository=repository,
             feed=feed,

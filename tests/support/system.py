@@ -302,9 +302,11 @@ def run_system(**more: str) -> Iterator[System]:
         "GATEHOUSE_TLS__CERTIFICATE_FILE": str(tls.certificate_file),
         "GATEHOUSE_TLS__PRIVATE_KEY_FILE": str(tls.private_key_file),
         "GATEHOUSE_TLS__CA_FILE": str(tls.ca_file),
+        # <part admin>
         "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID": "gatehouse-admin-service",
         "GATEHOUSE_ADMIN__CLIENT__CLIENT_SECRET": CLIENT_SECRETS["gatehouse-admin-service"],
         "GATEHOUSE_ADMIN__USERS_TARGET": f"localhost:{ports['users']}",
+        # </part admin>
         "GATEHOUSE_SERVER__RECHECK_SECONDS": str(RECHECK_SECONDS),
         "GATEHOUSE_SERVER__DRAIN_SECONDS": str(DRAIN_SECONDS),
         "GATEHOUSE_TELEMETRY__METRICS_PORT": "0",

@@ -1,5 +1,7 @@
 """Callers in the running system: two issuers whose subjects are equal."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import uuid

@@ -57,7 +57,7 @@ def test_call_without_a_token_prints_the_challenge(configured: Cli) -> None:
 
 def test_caller_without_permission_is_refused_by_the_service_not_by_the_issuer(configured: Cli) -> None:
     for who in (("--as", "carol"), ("--client", "gatehouse-admin-service")):
-        done = configured("call", "admin", "GetStats", *who)
+        done = configured("call", "users", "DeleteUser", *who)
         assert done.code == 1
         assert done.err.startswith("gatehouse: PERMISSION_DENIED")
 
@@ -74,7 +74,7 @@ def test_stored_login_calls_and_says_who_has_ended_it(
     done = configured("call", "users", "CountUsers")
     assert (done.code, done.err) == (0, "")
     assert configured("token", "obtain").out != first
-    done = configured("call", "admin", "GetStats")
+    done = configured("call", "users", "DeleteUser")
     assert (done.code, done.err.startswith("gatehouse: PERMISSION_DENIED")) == (1, True)
     configured("login", *worker)
     revoked = configured("token", "obtain").out
@@ -179,7 +179,9 @@ def test_refusal_of_the_issuer_is_one_line(configured: Cli, system: System) -> N
 
 def test_healthcheck_distinguishes_serving_from_unreachable(configured: Cli, system: System) -> None:
     assert configured("healthcheck", "users").out == "users  SERVING\n"
+    # <part admin>
     assert configured("healthcheck", "admin", "--liveness").code == 0
+    # </part admin>
     away = json.loads(system.profile.read_text())
     away["targets"]["users"] = f"localhost:{free_port()}"
     profile = system.folder / "away.json"
@@ -196,15 +198,15 @@ def test_healthcheck_distinguishes_serving_from_unreachable(configured: Cli, sys
 def test_untrusted_certificate_is_one_line(configured: Cli, system: System) -> None:
     profile = system.folder / "distrust.json"
     profile.write_text(json.dumps(json.loads(system.profile.read_text()) | {"ca_file": None}))
-    done = configured("call", "public", "GetPublicInfo", GATEHOUSE_PROFILE=str(profile))
+    done = configured("call", "users", "CountUsers", "--token", "x", GATEHOUSE_PROFILE=str(profile))
     assert done.code == 3
     assert done.err.count("\n") == 1
 
 
 def test_second_start_on_the_same_port_is_one_line(configured: Cli, system: System) -> None:
-    port = system.ports["public"]
+    port = system.ports["users"]
     for more in ((), ("--workers", "2")):
-        done = configured("serve", "public", *more)
+        done = configured("serve", "users", *more)
         assert done.code == 3
         assert done.err.startswith(f"gatehouse: 127.0.0.1:{port}: cannot listen; correct host or port")
         assert done.err.count("\n") == 1
@@ -239,13 +241,15 @@ def test_doctor_finds_nothing_wrong_with_the_running_system(configured: Cli, sys
     rows = [re.split(r"  +", line, maxsplit=2) for line in done.lines[1:]]
     found = {check: detail for check, _, detail in rows}
 
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, ""), done.out
     assert {status for _, status, _ in rows} == {"ok"}, done.out
     for name, port in system.ports.items():
         service = SERVICES[name].descriptor.full_name
         assert found[f"{name}: port"] == f"127.0.0.1:{port}: served by {service}, SERVING"
+    # <part admin>
     assert found["admin: UserService"] == f"localhost:{system.ports['users']}: SERVING"
     assert found["admin: client"] == "gatehouse-admin-service gets tokens"
+    # </part admin>
     assert found["issuers[1]: clock"] == "agrees with this machine"
     assert "canary" not in done.out
 

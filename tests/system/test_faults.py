@@ -15,7 +15,10 @@ import grpc.aio
 import httpx
 import pytest
 
+# <part admin>
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+
+# </part admin>
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
 from gatehouse_testbed.ports import free_port
@@ -33,20 +36,18 @@ async def test_readiness_follows_an_outage_of_the_database(system: System) -> No
     token = FixedToken(system.user_token("alice", "read:users admin"))
     async with (
         system.channel("users", tokens=token) as channel,
-        system.channel("admin", tokens=token) as admin_channel,
         health_of(channel, "gatehouse.users.v1.UserService") as ready,
         health_of(channel, "liveness") as alive,
-        health_of(admin_channel, "") as admin_ready,
+        health_of(channel, "") as process_ready,
     ):
         users: Any = users_pb2_grpc.UserServiceStub(channel)
-        admin: Any = admin_pb2_grpc.AdminServiceStub(admin_channel)
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
         try:
             await asyncio.to_thread(system.stop_database)
-            await eventually(lambda: NOT_SERVING in ready.statuses and NOT_SERVING in admin_ready.statuses)
+            await eventually(lambda: NOT_SERVING in ready.statuses and NOT_SERVING in process_ready.statuses)
             for call in (
                 users.CountUsers(pb.CountUsersRequest(), timeout=20),
-                admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest(), timeout=20),
+                users.ListUsers(pb.ListUsersRequest(), timeout=20),
             ):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call
@@ -54,11 +55,10 @@ async def test_readiness_follows_an_outage_of_the_database(system: System) -> No
                 assert reason_of(caught.value) == "DATABASE_UNAVAILABLE"
         finally:
             system.start_database()  # in this thread, with which the server ends
-        await eventually(lambda: ready.statuses[-1] == admin_ready.statuses[-1] == SERVING)
+        await eventually(lambda: ready.statuses[-1] == process_ready.statuses[-1] == SERVING)
         # Not one of the old connections is tried again.
         await asyncio.gather(*(users.CountUsers(pb.CountUsersRequest()) for _ in range(20)))
-        await admin.ListRoleBindings(admin_pb2.ListRoleBindingsRequest())
-    assert (ready.statuses, alive.statuses, admin_ready.statuses) == (
+    assert (ready.statuses, alive.statuses, process_ready.statuses) == (
         [SERVING, NOT_SERVING, SERVING],
         [SERVING],
         [SERVING, NOT_SERVING, SERVING],
@@ -152,6 +152,7 @@ async def test_outage_of_an_issuer_affects_only_its_tokens_until_it_returns_with
         assert health.statuses == [SERVING]
 
 
+# <part admin>
 async def test_revoked_token_is_denied_at_once_online_and_within_the_budget_elsewhere(
     system: System,
 ) -> None:
@@ -188,6 +189,9 @@ async def test_revoked_token_is_denied_at_once_online_and_within_the_budget_else
             await asyncio.sleep(0.05)
         async with asyncio.timeout(60):
             assert await watch.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+# </part admin>
 
 
 async def test_replica_loses_no_call_at_sigterm(system: System) -> None:

@@ -23,6 +23,7 @@ from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.callers import Caller, realm_scopes, tampered
 from gatehouse_testbed.tour.matrix import Cell, SampleUser, expected_code, matrix_view, sample_requests
 from gatehouse_testbed.tour.metrics import CALLS, DENIALS, VERIFICATIONS, fetch_metrics, parse_metrics
+from tests.support.scopes import EVERY_SCOPE
 
 OK, DENIED, UNAUTHENTICATED = (
     grpc.StatusCode.OK,
@@ -98,7 +99,7 @@ def test_every_sample_request_belongs_to_an_rpc() -> None:
 
 
 def test_scope_with_role_mappings_is_expected_of_users_with_the_role() -> None:
-    everything = {"read:users", "write:users", "delete:users", "admin", "manage:roles"}
+    everything = set(EVERY_SCOPE.split())
     assert realm_scopes(REALM, "gatehouse-console", "alice") == everything
     assert realm_scopes(REALM, "gatehouse-console", "bob") == {"read:users"}
     assert realm_scopes(REALM, "gatehouse-console", "carol") == set()

@@ -147,6 +147,7 @@ def _generate(folder: Path, names: Names) -> None:
         [sys.executable, "tools/generate.py"],
         [sys.executable, "tools/generate.py", "--release"],
         [sys.executable, "tools/document.py"],
+        [sys.executable, "-m", "tools.manifests"],
         ["ruff", "check", "--no-cache", "--quiet", "--fix", "--exit-zero", "."],
         ["ruff", "format", "--no-cache", "--quiet", "."],
     ):

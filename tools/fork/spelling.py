@@ -22,8 +22,11 @@ _BEFORE_PACKAGE = (
     r'source ?= ?\["|--source=',
 )
 _IS_PACKAGE = re.compile(f"({'|'.join(_BEFORE_PACKAGE)})$")
-# What stands before the name of a realm, a command or an image where one of these follows it.
-_IS_DASHED = re.compile(r"""(realms/|realm[ =]"?|image: |/ ")$""")
+# What stands before the name of a realm, a command, an image, a folder outside the repository or a DNS name.
+_IS_DASHED = re.compile(
+    r"""(realms/|realm[ =]"?|image: |/ "|(run|opt|etc|bin|build|cache|state|\.com|acme)/"""
+    r"""|-[$\w]+\.|job=~\\?")$"""
+)
 
 
 def _spelling(names: Names, text: str, start: int, end: int, *, is_identifier: bool) -> str:

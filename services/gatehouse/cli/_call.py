@@ -70,7 +70,7 @@ def call(
       gatehouse call users ListUsers --as alice --data '{"page_size": 2}'
       gatehouse call users WatchUsers --as alice --limit 3
       gatehouse call users LookupUsers --as alice --data - < ids.jsonl
-      gatehouse call admin GetStats --as alice
+      gatehouse call users CountUsers --as alice
     """
     if sum(value is not None for value in (user, client, token, login)) > 1:
         raise ConfigurationError("--as, --client, --token and --login: give one of them")

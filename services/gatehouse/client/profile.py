@@ -59,8 +59,8 @@ class Profile(Section):
     """User of the issuer's admin API, which the tour uses to rotate the signing key."""
     issuer_admin_password: SecretStr | None = None
     """Password of that user."""
-    revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
-    """Revocation budget that the services are configured with."""
+    revocation_budget_seconds: float | None = Field(30.0, ge=0, le=300)
+    """Revocation budget that the services are configured with; null if they do not ask the issuer."""
 
     @property
     def proxy_url(self) -> str | None:

@@ -33,7 +33,7 @@ from gatehouse_testbed.tour.services import open_services
 from gatehouse_testbed.web import listen, netloc
 
 SERVING_SECONDS = 60.0
-API_CLIENT, ADMIN_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-admin-service", "gatehouse-role-sync"
+API_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-role-sync"
 
 
 @asynccontextmanager
@@ -135,11 +135,13 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles) -> dict[str, Any]:
             raise TestbedError(f"realm {realm.name}: client {client_id} is missing; the services need it")
         return client.secret
 
+    sections: dict[str, Any] = {name: {} for name in profile.targets}
+    # <part admin>
     discovery_url = profile.discovery_url or f"{profile.issuer}{DISCOVERY_PATH}"
     issuer = discovery_url.removesuffix(DISCOVERY_PATH)
-    sections: dict[str, Any] = {name: {} for name in profile.targets}
+    admin_client = "gatehouse-admin-service"
     sections["admin"] = {
-        "client": {"client_id": ADMIN_CLIENT, "client_secret": secret(ADMIN_CLIENT)},
+        "client": {"client_id": admin_client, "client_secret": secret(admin_client)},
         "users_target": profile.targets["users"],
         "role_sync": {
             "admin_url": issuer.replace("/realms/", "/admin/realms/"),
@@ -147,6 +149,7 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles) -> dict[str, Any]:
             "client_secret": secret(ROLE_CLIENT),
         },
     }
+    # </part admin>
     return sections | {
         "issuers": [
             {

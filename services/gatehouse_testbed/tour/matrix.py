@@ -27,8 +27,10 @@ SHORT_CODES = {
     grpc.StatusCode.PERMISSION_DENIED: "DENIED",
 }
 _STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue"}
+# <part admin>
 # Revoking a role that no user has changes nothing.
 UNUSED_ROLE = "tour-unused-role"
+# </part admin>
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ def sample_requests(sample: SampleUser, caller: Caller) -> Mapping[str, list[dic
         "UpdateUser": [{"user": user | {"display_name": sample.display_name}}],
         "ImportUsers": [row],
         "DeleteUser": [{"user_id": str(uuid.uuid4()), "allow_missing": True}],
+        # <part admin>
         "ManageRoles": [user | {"revoke_roles": [UNUSED_ROLE]}],
+        # </part admin>
     }
 
 

@@ -103,6 +103,7 @@ async def _rotated(run: Run) -> AsyncIterator[None]:
         yield
 
 
+# <part admin>
 async def _restart_users(environment: Environment) -> None:
     await environment.stack.processes["users"].stop()
     await environment.stack.restart("users")
@@ -130,6 +131,9 @@ async def _authority_replaced(run: Run) -> AsyncIterator[None]:
     await _restart_users(environment)
 
 
+# </part admin>
+
+
 def _certificate_fault(name: str, summary: str, starts: dt.timedelta, lifetime: dt.timedelta) -> Fault:
     return Fault(
         name,
@@ -153,10 +157,12 @@ FAULTS = (
         _rotated,
         target=_replica,
     ),
+    # <part admin>
     Fault(
         "authority-replaced",
         "the authority of all certificates is replaced, and UserService is restarted below AdminService",
         _authority_replaced,
         target=_replica,
     ),
+    # </part admin>
 )

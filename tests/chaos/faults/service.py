@@ -94,6 +94,7 @@ async def _worker_killed(run: Run) -> AsyncIterator[None]:
     await _start_again(run, port, "--workers", "2")
 
 
+# <part admin>
 @asynccontextmanager
 async def _called_service_down(run: Run) -> AsyncIterator[None]:
     """Stop the UserService that AdminService calls."""
@@ -112,6 +113,9 @@ async def _called_service_down(run: Run) -> AsyncIterator[None]:
 
     recovers = await run.until(answered, REACHED_SECONDS)
     run.promise(f"AdminService answers within {REACHED_SECONDS:g} s", recovers, timed=True)
+
+
+# </part admin>
 
 
 @asynccontextmanager
@@ -204,11 +208,13 @@ FAULTS = (
         affected=frozenset({"get_user", "list_users", "count_users"}),
         stops=True,
     ),
+    # <part admin>
     Fault(
         "called-service-down",
         "UserService is stopped and started again below AdminService; other replicas are not affected",
         _called_service_down,
     ),
+    # </part admin>
     Fault(
         "collector-down",
         "the collector of spans refuses connections, then a replica is stopped",

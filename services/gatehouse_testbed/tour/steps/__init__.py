@@ -9,7 +9,11 @@ from gatehouse_testbed.tour.steps.cleanup import remove_users
 from gatehouse_testbed.tour.steps.database import restart_database
 from gatehouse_testbed.tour.steps.matrix import call_matrix, explain_denials
 from gatehouse_testbed.tour.steps.metrics import show_metrics
+
+# <part admin>
 from gatehouse_testbed.tour.steps.roles import change_role
+
+# </part admin>
 from gatehouse_testbed.tour.steps.rotation import rotate_key
 from gatehouse_testbed.tour.steps.tokens import revoke_token
 from gatehouse_testbed.tour.steps.traces import show_trace
@@ -20,7 +24,9 @@ STEPS: tuple[tuple[str, Callable[[TourContext], Awaitable[None]]], ...] = (
     ("Call every RPC as every caller", call_matrix),
     ("See why calls were denied", explain_denials),
     ("Revoke a token", revoke_token),
+    # <part admin>
     ("Grant a role and revoke it", change_role),
+    # </part admin>
     ("Rotate the signing key under load", rotate_key),
     ("Stop the database and start it again", restart_database),
     ("Follow one call in its trace", show_trace),

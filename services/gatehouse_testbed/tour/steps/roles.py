@@ -1,5 +1,7 @@
 """Grant a role and revoke it: the scopes of tokens follow at the next token, an online rule at once."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import asyncio

@@ -1,0 +1,8 @@
+"""The scopes of the access rules."""
+
+from __future__ import annotations
+
+from gatehouse.app.policy import policy_rows
+
+# All scopes that a rule requires, separated by spaces.
+EVERY_SCOPE = " ".join(sorted({scope for row in policy_rows() for scope in row.rule.scopes}))
