@@ -31,7 +31,10 @@ GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0, "migrate": 10001, "cli
 }
 GROUPS |= {"entry": 10003, "console": 10004}
 # Client of a section `<service>.<section>` of the settings.
-CLIENTS = {("admin", "client"): "gatehouse-admin-service", ("admin", "role_sync"): "gatehouse-role-sync"}
+CLIENTS: dict[tuple[str, str], str] = {}
+# <part admin>
+CLIENTS |= {("admin", "client"): "gatehouse-admin-service", ("admin", "role_sync"): "gatehouse-role-sync"}
+# </part admin>
 _PLACEHOLDER = re.compile(r"\$\{(\w+):[^}]*\}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from gatehouse.app.services import SERVICES
 from gatehouse.cli import make_app
 from gatehouse.cli._errors import MEANINGS
 from gatehouse.cli._program import program_name
@@ -182,7 +183,9 @@ def test_healthcheck_imports_no_server_and_no_console() -> None:
 
 def test_status_of_a_check_is_colored_on_a_terminal(cli: Cli) -> None:
     for columns in (60, 200):  # with and without a table
-        shown = cli.on_terminal("doctor", "public", columns=columns, GATEHOUSE_TLS__PLAINTEXT="true")
+        shown = cli.on_terminal(
+            "doctor", list(SERVICES)[-1], columns=columns, GATEHOUSE_TLS__PLAINTEXT="true"
+        )
         assert "\x1b[1;31mfailed\x1b[0m" in shown
         assert "\x1b[32mok" in shown
 

@@ -132,8 +132,8 @@ async def test_serve_follows_the_setting(
         "GATEHOUSE_ISSUERS": json.dumps(
             [{"issuer": "https://127.0.0.1:1", "audience": "api", "mode": "jwt"}]
         ),
-        "GATEHOUSE_PUBLIC__DATABASE_URL": database_urls["public"],
-        "GATEHOUSE_PUBLIC__PORT": "0",
+        "GATEHOUSE_USERS__DATABASE_URL": database_urls["users"],
+        "GATEHOUSE_USERS__PORT": "0",
         "GATEHOUSE_TLS__PLAINTEXT": "true",
         "GATEHOUSE_SERVER__GRPC_TUNING": setting,
     }
@@ -142,7 +142,7 @@ async def test_serve_follows_the_setting(
         "-m",
         "gatehouse",
         "serve",
-        "public",
+        "users",
         "--ready-file",
         str(ready),
         env=environment,

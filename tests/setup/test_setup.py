@@ -61,7 +61,9 @@ def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
     }
     for name, spec in SERVICES.items():
         expected[name] = tls | {passwords[name]} | ({"api_client_secret"} if spec.needs_issuer else set())
+    # <part admin>
     expected["admin"] |= {f"gatehouse_admin__{s}__client_secret" for s in ("client", "role_sync")}
+    # </part admin>
     assert {folder.name: {p.name for p in folder.iterdir()} for folder in tmp_path.iterdir()} == expected
 
 
@@ -86,8 +88,10 @@ def test_no_client_has_the_secret_from_the_repository(tmp_path: Path) -> None:
     assert len(set(given.values())) == len(given)
     public = REALM_FILE.read_text()
     assert not any(secret in public for secret in given.values())
+    # <part admin>
     role_sync = (tmp_path / "admin/gatehouse_admin__role_sync__client_secret").read_text()
     assert role_sync == given["GATEHOUSE_ROLE_SYNC_SECRET"]
+    # </part admin>
     assert given["GATEHOUSE_API_SECRET"] == clients["gatehouse-api"]
     assert (tmp_path / "users/api_client_secret").read_text() == clients["gatehouse-api"]
 

@@ -43,7 +43,9 @@ def other(empty: str) -> Iterator[str]:
 
 BRANCHES = migration_branches()
 (USERS,) = (branch for branch in BRANCHES if branch.name == "users")
+# <part admin>
 (ADMIN,) = (branch for branch in BRANCHES if branch.name == "admin")
+# </part admin>
 
 
 def differences(url: str) -> list[object]:
@@ -86,6 +88,7 @@ def scripts(service: str) -> list[str]:
     return [f"{service}/{path.stem}" for path in sorted(folder.glob("[0-9]*.py"))]
 
 
+# <part admin>
 def test_a_branch_is_independent_of_the_others(empty: str) -> None:
     assert migrate(empty, [ADMIN]) == scripts("admin")
     assert check_migrations(empty, [ADMIN]) == []
@@ -105,6 +108,9 @@ def test_role_bindings_from_before_the_outbox_are_delivered_too(empty: str) -> N
     with psycopg.connect(empty) as connection:
         found = connection.execute("SELECT role, granted, done_time FROM admin.role_outbox")
         assert found.fetchall() == [("admin", True, None)]
+
+
+# </part admin>
 
 
 def test_rows_from_before_the_issuer_of_the_caller_are_kept(empty: str) -> None:
@@ -204,7 +210,9 @@ def test_a_login_role_makes_no_temporary_table_either(empty: str) -> None:
     [
         ("users", "UPDATE users.audit_events SET action = ''"),
         ("users", "DELETE FROM users.audit_events"),
+        # <part admin>
         ("users", "SELECT * FROM admin.role_bindings"),
+        # </part admin>
         ("users", "CREATE TABLE public.mine (i int)"),
         ("users", "CREATE TABLE users.mine (i int)"),
         ("users", "CREATE SCHEMA mine"),
@@ -216,6 +224,7 @@ def test_a_login_role_makes_no_temporary_table_either(empty: str) -> None:
         ("users", "ALTER TABLE users.audit_events DROP COLUMN action"),
         ("users", "DELETE FROM users.alembic_version"),
         ("users", "SELECT * FROM pg_authid"),
+        # <part admin>
         ("admin", "UPDATE admin.audit_events SET action = ''"),
         ("admin", "UPDATE admin.role_bindings SET role = ''"),
         ("admin", "DELETE FROM admin.audit_events"),
@@ -223,6 +232,7 @@ def test_a_login_role_makes_no_temporary_table_either(empty: str) -> None:
         ("admin", "SELECT * FROM users.users"),
         ("admin", "TRUNCATE admin.role_outbox"),
         ("users", "SELECT * FROM admin.role_outbox"),
+        # </part admin>
     ],
 )
 def test_a_login_role_can_do_no_more_than_its_service_needs(

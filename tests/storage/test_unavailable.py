@@ -183,11 +183,9 @@ async def test_missing_privilege_makes_the_service_not_ready(
     database: Database, database_urls: dict[str, str]
 ) -> None:
     changes: list[tuple[str, str]] = []
-    readiness = Readiness(
-        database, "SELECT FROM admin.role_bindings", on_change=lambda *change: changes.append(change)
-    )
+    readiness = Readiness(database, "SELECT FROM pg_authid", on_change=lambda *change: changes.append(change))
     await readiness.start()
-    assert changes == [("DATABASE_ACCESS_DENIED", "permission denied for schema admin")]
+    assert changes == [("DATABASE_ACCESS_DENIED", "permission denied for table pg_authid")]
     await readiness.aclose()
 
 
