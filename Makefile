@@ -74,7 +74,7 @@ test-template: install  ## Delete and add a service in a copy of the repository,
 test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
 
-test-ha: install $(VENV)/ha/.done  ## Test failover with Patroni, and a real PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
+test-ha: install $(VENV)/ha/.done  ## Test replicas behind Envoy, failover with Patroni, and PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
 	@$(BIN)/python -m pytest -q -s tests/ha $(if $(QUICK),--quick)
 	@$(BIN)/python -m pytest -q -n 2 tests/storage --pooler pgbouncer
 

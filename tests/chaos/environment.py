@@ -73,10 +73,17 @@ class Target:
     Attributes:
         processes: The processes, by the port on which each listens.
         control: What else the fault controls, such as a pooler of connections.
+        entry: Port of a proxy that callers use; that of the processes if 0.
     """
 
     processes: dict[int, GatehouseProcess]
     control: Any = None
+    entry: int = 0
+
+    @property
+    def ports(self) -> list[int]:
+        """Ports that callers use."""
+        return [self.entry] if self.entry else list(self.processes)
 
     @property
     def port(self) -> int:

@@ -64,10 +64,11 @@ async def judge_writes(run: Run) -> tuple[int, int]:
     run.promise("no acknowledged write is lost", not lost, lost)
     run.promise("no write is made twice", not doubled, doubled)
     missing, repeated = await run.work.missing_in_watch()
+    ended = run.work.watch.failures
     run.promise(
         "a watch that resumes gets every write once",
         not (missing or repeated),
-        f"{missing} missing, {repeated} repeated",
+        f"{missing} missing, {repeated} repeated{''.join(f'; ended with {code.name}' for code in ended)}",
     )
     return lost, doubled
 

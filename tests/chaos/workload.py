@@ -124,7 +124,7 @@ async def open_workload(
     environment: Environment, target: Target, workers: int, *, retries: bool
 ) -> AsyncIterator[Workload]:
     """Open the clients of a load on `target`; the caller starts `load`."""
-    ports = list(target.processes)
+    ports = target.ports
     reader_tokens, writer_tokens = environment.second_token(), environment.worker()
     ledger = Ledger()
     rng = random.Random(0)
@@ -161,7 +161,9 @@ async def open_workload(
 
         health = await exits.enter_async_context(health_of(bare, "", resume=True))
         liveness = await exits.enter_async_context(health_of(bare, "liveness", resume=True))
-        watch = Watch(users_pb2_grpc.UserServiceStub(watching), _RESUME)
+        # A proxy resets the stream of a replica that is gone, which gRPC reports as INTERNAL.
+        resume = (*_RESUME, grpc.StatusCode.INTERNAL) if target.entry else _RESUME
+        watch = Watch(users_pb2_grpc.UserServiceStub(watching), resume)
         exits.push_async_callback(watch.aclose)
         async with asyncio.timeout(SETTLE_SECONDS):
             await watch.opened.wait()

@@ -56,3 +56,8 @@ def _without_root() -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of the programs, without variables of libpq."""
     return child_environment(os.environ)
+
+
+def envoy() -> str:
+    """Return the path of Envoy."""
+    return str(PATRONI.with_name("envoy"))

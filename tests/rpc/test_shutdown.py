@@ -92,6 +92,30 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
         assert await process.exit_code() == 0
 
 
+async def test_server_with_a_stop_delay_reports_not_serving_and_accepts_calls() -> None:
+    async with probe_process(stop_delay_seconds=600.0, drain_seconds=600.0) as process:
+        channel, client = plain_client(process.port)
+        async with channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest()
+            process.terminate()
+
+            async def not_serving() -> bool:
+                status = (await health.Check(request)).status
+                return bool(status == health_pb2.HealthCheckResponse.NOT_SERVING)
+
+            await eventually(not_serving)
+            assert (await client.outcome("Unary", "x"))[0] is grpc.StatusCode.OK
+            process.terminate()
+            assert await process.exit_code() == 0
+
+
+async def test_calls_are_refused_after_the_stop_delay() -> None:
+    async with probe_process(stop_delay_seconds=0.2) as process:
+        process.terminate()
+        assert await process.exit_code() == 0
+
+
 async def test_an_idle_server_stops_at_once() -> None:
     async with probe_process(drain_seconds=600.0) as process:
         process.terminate()

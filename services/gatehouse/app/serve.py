@@ -51,7 +51,8 @@ async def serve(
             stack.push_async_callback(cancel, asyncio.create_task(_follow(parent, signals)))
 
         async def close_telemetry() -> None:
-            left = settings.server.drain_seconds - signals.seconds_since_first()
+            server = settings.server
+            left = server.stop_delay_seconds + server.drain_seconds - signals.seconds_since_first()
             await telemetry.aclose(max(left, MIN_EXPORT_SECONDS), signals.second)
 
         stack.push_async_callback(close_telemetry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -90,6 +91,7 @@ class Server:
         )
         self._find_problems = problems
         self._drain = Drain()
+        self._hurry = asyncio.Event()
 
         handlers = collect_handlers(services)
         self.service_names = sorted({path.split("/")[1] for path in handlers})
@@ -170,8 +172,14 @@ class Server:
         server, polling = self._running
         polling.cancel()
         self._health.end()
+        if seconds <= 0:
+            self._hurry.set()
+        elif not self._drain.started.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stop_delay_seconds):
+                    await self._hurry.wait()
         try:
-            if seconds > 0:
+            if seconds > 0 and not self._hurry.is_set():
                 await self._drain.hold_calls()
             stopping = asyncio.create_task(server.stop(seconds))
             await asyncio.sleep(0)  # let gRPC announce the shutdown to its clients

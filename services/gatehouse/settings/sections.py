@@ -83,6 +83,9 @@ class ServerSettings(Section):
     """Longest duration of a stream; it then ends with DEADLINE_EXCEEDED."""
     drain_seconds: float = Field(20.0, ge=0, le=MAX_SECONDS)
     """Time that calls in progress have to finish after SIGTERM or SIGINT."""
+    stop_delay_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
+    """Time after SIGTERM or SIGINT in which health is NOT_SERVING and calls are still accepted, so that a
+    load balancer that checks the health stops sending calls. `drain_seconds` begins after it."""
     recheck_seconds: Seconds = 30.0
     """How often the token of an open stream is verified again. A stream of a revoked token ends after at most
     this time and the revocation budget."""

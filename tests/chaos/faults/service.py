@@ -36,10 +36,10 @@ async def _killed(run: Run) -> AsyncIterator[None]:
     process.process.kill()
     await process.process.wait()
     yield
-    await _start_again(run, port)
+    await start_again(run, port)
 
 
-async def _start_again(run: Run, port: int, *arguments: str) -> None:
+async def start_again(run: Run, port: int, *arguments: str) -> None:
     """Start a process again and wait until the load has found it."""
     _, process = await run.environment.start(*arguments, port=port)
     run.target.processes[port] = process
@@ -65,7 +65,7 @@ async def _terminated(run: Run) -> AsyncIterator[None]:
     for number in range(_ROUNDS):
         port = ports[number % 2]
         await stop_in_time(run, run.target.processes[port])
-        await _start_again(run, port)
+        await start_again(run, port)
     yield
 
 
@@ -79,7 +79,7 @@ async def _with_workers(environment: Environment) -> AsyncIterator[Target]:
 async def _workers_terminated(run: Run) -> AsyncIterator[None]:
     port = run.target.port
     await stop_in_time(run, run.target.process)
-    await _start_again(run, port, "--workers", "2")
+    await start_again(run, port, "--workers", "2")
     yield
 
 
@@ -91,7 +91,7 @@ async def _worker_killed(run: Run) -> AsyncIterator[None]:
     code = process.process.returncode
     run.promise("all workers stop with code 1, so that they are started again", stopped and code == 1, code)
     yield
-    await _start_again(run, port, "--workers", "2")
+    await start_again(run, port, "--workers", "2")
 
 
 # <part admin>
