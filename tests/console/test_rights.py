@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
 
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.app.services import SERVICES
 from gatehouse.client.calls import call_once, open_channel
 from gatehouse.client.profile import Profile
 from gatehouse.client.requests import find_method
+from gatehouse.users.v1 import users_pb2
 from gatehouse_testbed.bed.client import Testbed
 from tests.console.browser import Browser
 from tests.console.conftest import ORIGIN
@@ -43,6 +46,17 @@ def link(page: httpx.Response, text: str) -> str:
     found = re.search(rf'href="([^"]+)">{text}<', page.text)
     assert found is not None, page.text
     return html.unescape(found[1])
+
+
+async def call_as_alice(
+    gatehouse: Testbed, profile: Profile, service: str, method: str, request: Message
+) -> Any:
+    """Call an RPC without the console, and return its response."""
+    rpc = find_method(SERVICES[service].descriptor, method)
+    async with open_channel(profile, service) as channel:
+        done = await call_once(channel, rpc, [request], token=gatehouse.token("alice"))
+    assert done.code is grpc.StatusCode.OK, done
+    return done.responses[0]
 
 
 async def change(browser: Browser, page: httpx.Response, kind: str, user: str, role: str) -> httpx.Response:
@@ -131,12 +145,9 @@ async def test_many_bindings_and_events_are_paged(
     on_system: Browser, gatehouse: Testbed, bed_profile: Profile
 ) -> None:
     request = pb.ManageRolesRequest(user_id=gatehouse.users["bob"])
-    manage_roles = find_method(SERVICES["admin"].descriptor, "ManageRoles")
-    async with open_channel(bed_profile, "admin") as channel:
-        for start in (0, 17, 34):
-            request.grant_roles[:] = [f"role-{number}" for number in range(start, start + 17)]
-            done = await call_once(channel, manage_roles, [request], token=gatehouse.token("alice"))
-            assert done.code is grpc.StatusCode.OK
+    for start in (0, 17, 34):
+        request.grant_roles[:] = [f"role-{number}" for number in range(start, start + 17)]
+        await call_as_alice(gatehouse, bed_profile, "admin", "ManageRoles", request)
     await on_system.sign_in("alice", return_to="/nothing")
     for path, back, more, lines in (
         (f"/roles?user_id={gatehouse.users['bob']}", "First", "Next", bindings),
@@ -181,3 +192,19 @@ async def test_invalid_filter_is_explained_and_kept(on_system: Browser) -> None:
     assert 'value="&lt;script&gt;"' in page.text
     page = await on_system.get("/audit?page_token=x")
     assert "INVALID_ARGUMENT" in page.text
+
+
+async def test_html_in_the_name_of_a_user_is_text(
+    on_system: Browser, gatehouse: Testbed, bed_profile: Profile
+) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    new = users_pb2.User(email="mallory@example.test", display_name=name)
+    user = await call_as_alice(
+        gatehouse, bed_profile, "users", "CreateUser", users_pb2.CreateUserRequest(user=new)
+    )
+    page = await on_system.sign_in("alice", return_to="/roles")
+    await change(on_system, page, "grant", user.user_id, "editor")
+    for path, fields in (("/roles", 4), ("/audit", 1)):
+        text = (await on_system.get(path)).text
+        assert text.count(html.escape(name)) == fields
+        assert name not in text

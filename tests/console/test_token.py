@@ -56,6 +56,8 @@ async def test_log_in_again_asks_for_the_password_although_the_issuer_remembers_
     query = httpx.QueryParams(hidden_fields(page, "/sign-in") | {"acr_values": ""})
     assert "Password" in (await on_system.get(f"/sign-in?{query}")).text
     assert "acr_values" not in str(on_system.seen[-1].request.url)
+    await on_system.get(f"/sign-in?{query.set('acr_values', '1 mfa')}")
+    assert on_system.seen[-1].request.url.params["acr_values"] == "1 mfa"
 
 
 async def test_issuer_that_is_down_keeps_the_token_and_the_page(
