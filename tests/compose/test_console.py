@@ -158,6 +158,24 @@ def test_token_page_shows_what_keycloak_says_now_until_it_ends_the_login(
     expect(page.get_by_role("heading", name="Your login has ended")).to_be_visible()
 
 
+def test_metrics_are_those_of_prometheus_and_traces_those_of_jaeger(page: Page) -> None:
+    page.goto("/sign-in?return_to=/metrics")
+    sign_in(page, "bob")
+    expect(page.get_by_text("From Prometheus at http://prometheus:9090.")).to_be_visible()
+    connections = page.get_by_role("table", name="Database connections in use")
+    deadline = time.monotonic() + SECONDS
+    while connections.count() == 0:  # until Prometheus has read the metrics
+        assert time.monotonic() < deadline, page.locator("main").inner_text()
+        with page.expect_navigation():
+            page.get_by_role("link", name="Update").click()
+    expect(connections).to_contain_text("users")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Traces").click()
+    page.get_by_role("region", name="All calls").get_by_role("link").first.click()
+    expect(page.get_by_role("list", name="Spans").get_by_role("listitem").first).to_be_visible()
+
+
 def test_console_links_to_the_other_tools(host: Host) -> None:
     with httpx.Client(trust_env=False, timeout=SECONDS, follow_redirects=True) as http:
         page = http.get(f"http://127.0.0.1:{port_of('console', 8090)}").text
