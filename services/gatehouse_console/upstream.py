@@ -10,9 +10,9 @@ import httpx
 from gatehouse.oauth import HttpFailure, request_url_error, send_bounded
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+# With the time that a request waits for others.
+SECONDS = 6.0
 _CONCURRENT = 4
-# With those that wait.
-_MAX_REQUESTS = 100
 
 
 class UpstreamError(Exception):
@@ -32,7 +32,6 @@ class Upstream:
         self.url = url.rstrip("/")
         self._http = http
         self._setting = setting
-        self._waiting = 0
         self._limit = asyncio.Semaphore(_CONCURRENT)
 
     async def get(self, path: str = "", query: Mapping[str, str] | None = None) -> bytes | None:
@@ -41,14 +40,11 @@ class Upstream:
         Raises:
             UpstreamError: There is no response in time, it is too large, or it has another status.
         """
-        if self._waiting >= _MAX_REQUESTS:
-            raise self.error("too many requests wait for it", "try again later")
-        self._waiting += 1
         try:
-            async with self._limit:
+            async with asyncio.timeout(SECONDS), self._limit:
                 return await self._get(path, query or {})
-        finally:
-            self._waiting -= 1
+        except TimeoutError:
+            raise self.error("no response in time") from None
 
     async def _get(self, path: str, query: Mapping[str, str]) -> bytes | None:
         url = f"{self.url}{path}"
@@ -65,6 +61,6 @@ class Upstream:
             raise self.error(f"HTTP {response.status_code}")
         return body
 
-    def error(self, what: str, remedy: str = "") -> UpstreamError:
+    def error(self, what: str) -> UpstreamError:
         """Return an error about this server."""
-        return UpstreamError(f"{self.url}: {what}; {remedy or f'check {self._setting}'}")
+        return UpstreamError(f"{self.url}: {what}; check {self._setting}")

@@ -115,14 +115,7 @@ def quantile_of(buckets: Sequence[tuple[float, float]], quantile: float) -> floa
     if total <= 0:
         return None
     rank = quantile * total
-    low, below = 0.0, 0.0
-    for bound, count in buckets:
-        if count >= rank:
-            # In the last bucket, there is nothing to interpolate with.
-            return (
-                low
-                if bound == float("inf")
-                else low + (bound - low) * (rank - below) / max(count - below, 1e-9)
-            )
-        low, below = bound, count
-    return low
+    place = next(place for place, (_, count) in enumerate(buckets) if count >= rank)
+    (low, below), (bound, count) = buckets[place - 1] if place else (0.0, 0.0), buckets[place]
+    # In the last bucket, there is nothing to interpolate with.
+    return low if bound == float("inf") else low + (bound - low) * (rank - below) / max(count - below, 1e-9)
