@@ -44,10 +44,10 @@ target "image" {
     REVISION = REVISION
   }
   labels = {
-    "org.opencontainers.image.created"  = CREATED
+    "org.opencontainers.image.created"  = CREATED != "" ? CREATED : null
     "org.opencontainers.image.licenses" = "Apache-2.0"
     "org.opencontainers.image.revision" = REVISION
-    "org.opencontainers.image.source"   = SOURCE
+    "org.opencontainers.image.source"   = SOURCE != "" ? SOURCE : null
   }
   attest = ["type=sbom", "type=provenance,mode=max"]
 }

@@ -57,8 +57,8 @@ def family(metric: str) -> str:
 def documented() -> dict[str, set[str]]:
     """Return the labels of each metric that the documentation lists."""
     found = {}
-    for page in ("operations.md", "roles.md"):
-        text = (ROOT / "docs" / page).read_text()
+    for page in filter(Path.exists, (ROOT / "docs/operations.md", ROOT / "docs/roles.md")):
+        text = page.read_text()
         for name, labels in re.findall(r"^\| `((?:gatehouse|rpc)_\w+)` \|([^|]*)\|", text, re.MULTILINE):
             found[name] = set(re.findall(r"`(\w+)`", labels))
     return found
