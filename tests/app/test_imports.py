@@ -50,3 +50,16 @@ def test_part_of_the_test_bed_imports_only_what_it_needs(modules: str, absent: s
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert absent.isdisjoint(done.stdout.split())
+
+
+def test_a_command_collects_garbage_but_not_in_what_was_imported() -> None:
+    program = (
+        "import gc, sys, atexit; from gatehouse.__main__ import run; sys.argv[1:] = ['config', '--help']; "
+    )
+    program += (
+        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))); run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "True True"
