@@ -30,9 +30,7 @@ pytest.register_assert_rewrite("tests.support")
 # The modules with fixtures. Tests import everything else that they use.
 pytest_plugins = [
     "tests.support.certificates",
-    "tests.support.child_coverage",
     "tests.support.cli",
-    "tests.support.coverage_modes",
     "tests.support.database",
     "tests.support.environment",
     "tests.support.folders",

@@ -18,6 +18,7 @@ from coverage.exceptions import NoDataError
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
+DATA_FILE = ROOT / ".coverage"
 BED = SERVICES / "gatehouse_testbed" / "bed"
 # Minimum percentage of lines and branches. Raise a floor when coverage grows; never lower it.
 FLOORS = {"oauth": 98, "rpc": 98, "storage": 98, "gatehouse_console": 97, "gatehouse_testbed": 95, "bed": 95}
@@ -39,8 +40,8 @@ def packages(suite: str) -> Iterator[tuple[Path, float]]:
 
 def check_coverage(suite: str) -> int:
     """Print the coverage of each package of a suite; return 1 if one is below its floor."""
-    measured = coverage.Coverage(data_file=str(ROOT / ".coverage"), config_file=str(ROOT / "pyproject.toml"))
-    measured.load()
+    measured = coverage.Coverage(data_file=str(DATA_FILE), config_file=str(ROOT / "pyproject.toml"))
+    measured.combine()  # the files of all workers and of the processes that tests start
     failed = []
     for path, floor in packages(suite):
         elsewhere = [f"{BED}/*"] if path == BED.parent else None
@@ -74,9 +75,10 @@ def main(suite: str, arguments: list[str]) -> int:
         "loadfile",
         "--no-loadscope-reorder",
     ]
-    command += ["--cov", "--cov-report=", suite, *arguments]
+    command += [suite, *arguments]
     # Without compiled files, every process that a test starts would compile the code again.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTEST_PLUGINS": "tools.coverage_plugin", "COVERAGE_FILE": str(DATA_FILE)}
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     is_partial = any(not argument.startswith("--durations") for argument in arguments)
     return code if code or is_partial else check_coverage(suite)

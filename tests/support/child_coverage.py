@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-import pytest
+import coverage
 
-# What coverage's patch `subprocess` reads in a child process.
-_VARIABLE = "COVERAGE_PROCESS_CONFIG"
-_kept: dict[str, str] = {}
-
-
-@pytest.hookimpl(trylast=True)  # after pytest-cov has set it
-def pytest_sessionstart() -> None:
-    """Turn coverage off for the processes that are started from now on."""
-    if _VARIABLE in os.environ:
-        _kept[_VARIABLE] = os.environ.pop(_VARIABLE)
+_CONFIGURATION = str(Path(__file__).resolve().parents[2] / "pyproject.toml")
 
 
 def measured_command(*command: str) -> tuple[str, ...]:
-    """Return arguments of Python that run `command` with coverage, if it is on, without its children."""
-    if not _kept:
+    """Return arguments of Python that run `command`, measured without its children if the test is."""
+    if coverage.Coverage.current() is None:
         return command
-    # The configuration in pyproject.toml would turn it on for the children, too.
-    options = (
-        *("--rcfile=/dev/null", "--branch", "--parallel-mode"),
-        *("--omit=*/v1/*_pb2*.py,*/_launch.py", "--source=gatehouse,gatehouse_testbed"),
-    )
-    return ("-m", "coverage", "run", *options, *command)
+    return ("-m", "coverage", "run", f"--rcfile={_CONFIGURATION}", *command)
 
 
 def measured(environment: dict[str, str]) -> dict[str, str]:
-    """Return `environment` with coverage turned on if it is on in this process."""
-    return environment | _kept
+    """Return `environment` with coverage turned on if the test is measured."""
+    if coverage.Coverage.current() is None:
+        return environment
+    return environment | {
+        "COVERAGE_PROCESS_START": _CONFIGURATION,
+        "COVERAGE_FILE": os.environ["COVERAGE_FILE"],
+    }

@@ -185,7 +185,7 @@ def test_server_that_does_not_start_is_an_error_with_its_reason(short_folder: Pa
 
 
 def test_child_inherits_only_what_cannot_change_it() -> None:
-    inherited = {"PATH": "/bin", "HOME": "/h", "XDG_CACHE_HOME": "/c", "COVERAGE_PROCESS_CONFIG": "c"}
+    inherited = {"PATH": "/bin", "HOME": "/h", "XDG_CACHE_HOME": "/c", "COVERAGE_PROCESS_START": "c"}
     others = {
         "PGHOST": "h",
         "LC_TIME": "C",
