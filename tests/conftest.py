@@ -1,9 +1,13 @@
 """Environment of all tests; the shared fixtures are in tests/support."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from gatehouse_testbed.environments import libpq_environment
 
@@ -48,34 +52,48 @@ pytest_plugins = [
     "tests.support.telemetry",
 ]
 
+# One worker of pytest-xdist runs the files that share the fixture `system`, which takes seconds to start.
+SYSTEM = "tests/system/"
 # A run is over when its last file is, so the files with the longest tests come first.
 LONGEST = (
     "tests/testbed/test_demo.py",
-    "tests/system/",
+    SYSTEM,
     "tests/admin/test_role_sync.py",
     "tests/testbed/",
     "tests/app/",
 )
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for a real PgBouncer."""
-    parser.addoption(
-        "--pooler",
-        choices=["pgbouncer"],
-        help="what is between the services and PostgreSQL; pgbouncer must be installed",
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the files with the longest tests first; leave out those that a pooler would make pointless."""
-    if config.getoption("--pooler"):
-        direct = [item for item in items if item.get_closest_marker("session")]
-        config.hook.pytest_deselected(items=direct)
-        items[:] = [item for item in items if item not in direct]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with the longest tests first."""
 
     def rank(item: pytest.Item) -> int:
         ranks = (number for number, start in enumerate(LONGEST) if item.nodeid.startswith(start))
         return next(ranks, len(LONGEST))
 
     items.sort(key=rank)
+
+
+class Scheduling(LoadFileScheduling):
+    """Send each file to one worker, and all files in SYSTEM to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return SYSTEM if scope.startswith(SYSTEM) else scope
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Schedule as above with `--dist loadfile`."""
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while tests are imported, and later not among what was imported."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
