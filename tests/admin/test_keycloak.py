@@ -15,6 +15,7 @@ from gatehouse.oauth import TokenRequestFailed
 from tests.support.issuer import SECRETS, LiveIssuer
 from tests.support.keycloak_admin import FakeKeycloak
 from tests.support.loopback_http import Reply, Request
+from tests.support.oauth_fixtures import tls_context
 
 BOB = "00000000-0000-4000-8000-000000000b0b"
 
@@ -43,7 +44,7 @@ def tokens() -> Tokens:
 @pytest.fixture
 async def directory(keycloak: FakeKeycloak, tokens: Tokens) -> AsyncIterator[KeycloakRoleDirectory]:
     keycloak.user_roles[BOB] = {"user"}
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=tls_context()) as http:
         yield KeycloakRoleDirectory(http, tokens, keycloak.base_url)
 
 
@@ -178,7 +179,7 @@ async def test_provider_that_does_not_respond_times_out(keycloak: FakeKeycloak, 
 
     keycloak.user_roles[BOB] = set()
     keycloak.override = hang
-    async with httpx.AsyncClient(timeout=httpx.Timeout(30, read=0.05)) as http:
+    async with httpx.AsyncClient(verify=tls_context(), timeout=httpx.Timeout(30, read=0.05)) as http:
         error = await grant_fails(KeycloakRoleDirectory(http, tokens, keycloak.base_url))
     assert (error.reason, error.outage, error.uncertain) == ("timeout", True, False)
 
@@ -202,7 +203,7 @@ async def test_no_request_is_sent_without_a_token(
 
 @pytest.mark.parametrize("url", ["ftp://id.test/admin/realms/r", "http://id.test/admin/realms/r", "nonsense"])
 async def test_unsafe_url_is_rejected(tokens: Tokens, url: str) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=tls_context()) as http:
         with pytest.raises(ValueError, match="url_"):
             KeycloakRoleDirectory(http, tokens, url)
 

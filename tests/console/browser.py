@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.oauth_fixtures import tls_context
+
 
 class Browser:
     """One browser.
@@ -22,7 +24,7 @@ class Browser:
     def __init__(self, app: Any, origin: str) -> None:
         self.origin = origin
         mounts = {} if app is None else {origin: httpx.ASGITransport(app)}
-        self.http = httpx.AsyncClient(mounts=mounts, trust_env=False, timeout=60)
+        self.http = httpx.AsyncClient(mounts=mounts, verify=tls_context(), trust_env=False, timeout=60)
         self.seen: list[httpx.Response] = []
         """Every response, redirects too."""
 

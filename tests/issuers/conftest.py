@@ -15,6 +15,7 @@ import pytest
 from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.issuers.idp import Browser, Idp, no_cookies, open_embedded, open_in_keycloak
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
+from tests.support.oauth_fixtures import tls_context
 from tools.keycloak import KeycloakError, RunningKeycloak, distribution, run_keycloak, warnings_in
 
 
@@ -71,7 +72,7 @@ async def idp(request: pytest.FixtureRequest) -> AsyncIterator[Idp]:
     embedded_one = request.config.getoption("--issuer", default="embedded") == "embedded"
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
-            httpx.AsyncClient(cookies=no_cookies(), trust_env=False, timeout=120)
+            httpx.AsyncClient(cookies=no_cookies(), verify=tls_context(), trust_env=False, timeout=120)
         )
         if embedded_one:
             base_url = request.getfixturevalue("embedded")

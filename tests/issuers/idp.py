@@ -23,6 +23,7 @@ import jwt
 
 from gatehouse_testbed.issuer import load_realm, run_issuer
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE, SECRETS
+from tests.support.oauth_fixtures import tls_context
 from tests.support.scopes import EVERY_SCOPE
 from tools.keycloak import ADMIN
 
@@ -410,7 +411,7 @@ async def open_embedded(_: Idp, raw: Json) -> AsyncIterator[Idp]:
         realm = load_realm(file, {})
     async with (
         run_issuer(realm, admin_password=ADMIN_PASSWORD) as running,
-        httpx.AsyncClient(cookies=no_cookies()) as http,
+        httpx.AsyncClient(cookies=no_cookies(), verify=tls_context()) as http,
     ):
         yield Idp(running.base_url, http, open_embedded, ADMIN_PASSWORD, raw["realm"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import httpx
 import pytest
 
 from gatehouse_testbed.issuer import Realm, RunningIssuer, load_realm, run_issuer
+from gatehouse_testbed.issuer.keys import SigningKeys
+from tests.support.oauth_fixtures import tls_context
 
 REALM_FILE = Path(__file__).resolve().parents[2] / "keycloak" / "gatehouse-realm.json"
 ADMIN_PASSWORD = "for-tests-only"
@@ -125,13 +128,23 @@ class LiveIssuer:
         return answer.headers["location"]
 
 
+@functools.cache
+def _shared_keys() -> SigningKeys:
+    return SigningKeys.create()
+
+
+def signing_keys() -> SigningKeys:
+    """Return keys for an issuer: the same for all, because a new RSA key takes longer than most tests."""
+    return _shared_keys().copy()
+
+
 @pytest.fixture
 async def issuer() -> AsyncIterator[LiveIssuer]:
     """A running issuer."""
     clock = Clock()
     realm = load_realm(REALM_FILE, os.environ)
     async with (
-        run_issuer(realm, clock=clock, admin_password=ADMIN_PASSWORD) as running,
-        httpx.AsyncClient() as http,
+        run_issuer(realm, clock=clock, admin_password=ADMIN_PASSWORD, keys=signing_keys()) as running,
+        httpx.AsyncClient(verify=tls_context()) as http,
     ):
         yield LiveIssuer(running, realm, clock, http)

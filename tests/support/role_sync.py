@@ -25,6 +25,7 @@ from gatehouse.admin.v1 import admin_pb2
 from gatehouse.storage import Caller, Database, Notifications
 from tests.support.eventually import eventually
 from tests.support.keycloak_admin import FakeKeycloak
+from tests.support.oauth_fixtures import tls_context
 from tests.support.services import FixedToken, Services
 
 ISSUER = "https://issuer.test"
@@ -149,5 +150,5 @@ async def role_sync(
         stack.push_async_callback(database.aclose)
         async with database.write() as connection:
             await connection.execute(role_outbox.delete())
-        http = await stack.enter_async_context(httpx.AsyncClient())
+        http = await stack.enter_async_context(httpx.AsyncClient(verify=tls_context()))
         yield RoleSync(services, keycloak, database, http, RoleOutbox(database, 0.5), stack)

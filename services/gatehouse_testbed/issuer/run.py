@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer.app import create_app
+from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.web import listen, serve_app
 
@@ -35,6 +36,7 @@ async def run_issuer(
     port: int = 0,
     clock: Callable[[], float] = time.time,
     admin_password: str | None = None,
+    keys: SigningKeys | None = None,
 ) -> AsyncIterator[RunningIssuer]:
     """Run the issuer until the context ends.
 
@@ -44,6 +46,7 @@ async def run_issuer(
         port: Port to listen on, 0 for a free one.
         clock: Seconds since the epoch.
         admin_password: See create_app.
+        keys: See create_app.
 
     Raises:
         TestbedError: The address is not a loopback address, or the port is taken.
@@ -57,6 +60,6 @@ async def run_issuer(
     listener = listen(host, port)
     address = f"[{host}]" if ":" in host else host
     base_url = f"http://{address}:{listener.getsockname()[1]}"
-    app = create_app(realm, base_url=base_url, clock=clock, admin_password=admin_password)
+    app = create_app(realm, base_url=base_url, clock=clock, admin_password=admin_password, keys=keys)
     async with serve_app(app, listener):
         yield RunningIssuer(f"{base_url}/realms/{realm.name}", base_url)
