@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -14,7 +16,7 @@ from tests.support.eventually import eventually
 from tests.wheel.conftest import Project
 
 # How often a test bed is started and stopped; `make test-testbed CYCLES=200` is the long form.
-CYCLES = int(os.environ.get("CYCLES", "5"))
+CYCLES = int(os.environ.get("CYCLES", "4"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "two processes"])
@@ -56,17 +58,26 @@ def shared_memory() -> set[str]:
     return {line.split()[1] for line in file.read_text().splitlines()} if file.exists() else set()
 
 
-def cycle() -> Path:
-    """Start and stop a test bed; return its folder."""
+def cycle() -> tuple[Path, str]:
+    """Start and stop a test bed; return its folder and its segment of shared memory."""
     with run_testbed() as testbed:
         folder = testbed.ca_file.parents[1]
         assert users_of(folder)
-    return folder
+        urls = (testbed.control_url, testbed.issuer)
+        addresses = [*testbed.targets.values(), *(urlsplit(url).netloc for url in urls)]
+        segment = (folder / "pg/postmaster.pid").read_text().splitlines()[6].split()[-1]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=20)
+    return folder, segment
 
 
 async def test_test_beds_that_start_and_stop_leave_nothing() -> None:
-    before = shared_memory()
-    folders = [cycle() for _ in range(CYCLES)]
+    cycle()  # what this process opens once
+    descriptors = psutil.Process().num_fds()
+    folders, segments = zip(*(cycle() for _ in range(CYCLES)), strict=True)
+    assert psutil.Process().num_fds() <= descriptors
     assert [folder for folder in folders if folder.exists()] == []
     await eventually(lambda: not any(map(users_of, folders)))
-    await eventually(lambda: shared_memory() <= before)
+    await eventually(lambda: shared_memory().isdisjoint(segments))

@@ -41,9 +41,11 @@ def test_client_gives_up_after_three_attempts(gatehouse, connect) -> None:
 
 
 def test_client_does_not_retry_a_call_that_took_too_long(gatehouse, connect) -> None:
+    client = connect()
+    client.get_user(gatehouse.users["bob"])  # opens the connection, so that the time is that of the call
     gatehouse.faults.add(GET_USER, hang=True)
     with pytest.raises(grpc.RpcError) as caught:
-        connect().get_user(gatehouse.users["bob"], timeout=0.2)
+        client.get_user(gatehouse.users["bob"], timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
