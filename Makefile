@@ -7,7 +7,7 @@ SECONDS := 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha \
-  new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-record chaos chaos-record \
+  new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-scale bench-record chaos chaos-record \
   format generate manifests release-protos lock install install-testbed clean
 
 help:  ## List the targets
@@ -106,6 +106,9 @@ mutants: install $(VENV)/mutants/.done  ## Change authorization code in one plac
 
 bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
 	@$(BIN)/python -m benchmarks
+
+bench-scale: install  ## Measure the rate of 1, 2 and 4 processes of a service
+	@$(BIN)/python -m benchmarks --only scale
 
 bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md

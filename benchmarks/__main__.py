@@ -17,10 +17,11 @@ from benchmarks.client import measure_client
 from benchmarks.environment import open_environment
 from benchmarks.processes import BenchmarkError, cores, pinned
 from benchmarks.report import page, plain, table
+from benchmarks.scale import measure_scale
 from benchmarks.testbed import measure_testbed
 from gatehouse_testbed.environments import libpq_environment
 
-CASES = SERVER_CASES | {"client": measure_client, "testbed": measure_testbed}
+CASES = SERVER_CASES | {"client": measure_client, "testbed": measure_testbed, "scale": measure_scale}
 QUICK = Plan(rounds=3, seconds=1.0, warm_up=0.3, pages=50, starts=2, calls=1_000)
 _EXAMPLES = """examples:
   make bench                                    everything

@@ -81,9 +81,10 @@ class Process:
     started: float
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time used by all its threads so far."""
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        """Return the CPU time used by all its threads, and those of its workers, so far."""
+        process = psutil.Process(self.pid)
+        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+        return float(sum(one.user + one.system for one in times))
 
     def resident_bytes(self) -> int:
         """Return the size of its resident memory."""

@@ -31,7 +31,7 @@ async def bench(*arguments: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT, stdout=-1, stderr=-1
     )
-    async with asyncio.timeout(300):  # ten servers are started one after the other
+    async with asyncio.timeout(300):  # thirteen servers are started one after the other
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -51,6 +51,7 @@ async def test_every_measurement_is_made_and_recorded(tmp_path: Path) -> None:
         *["Memory"] * 2,
         *["Client"] * 2,
         *["Test bed"] * 6,
+        *["Scale"] * 3,
     ]
     recorded = page.read_text()
     assert "python -m benchmarks --quick" in recorded
