@@ -164,7 +164,7 @@ $(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
 	@touch $@
 
 images:  ## Build the images for amd64 and arm64, with labels from git (needs docker buildx; REGISTRY=, TAGS=, PUSH=1)
-	@REVISION=$$(git rev-parse HEAD) CREATED=$$(git show --no-patch --format=%cI) docker buildx bake $(if $(PUSH),--push)
+	@REVISION=$$(git rev-parse HEAD) CREATED=$$(git show --no-patch --format=%cI) docker buildx bake --file docker-bake.hcl $(if $(PUSH),--push)
 
 sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json
 	@mkdir -p dist

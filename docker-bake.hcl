@@ -30,15 +30,15 @@ group "default" {
 }
 
 target "image" {
-  name = target
+  name = stage
   matrix = {
-    target = ["runtime", "console", "testbed"]
+    stage = ["runtime", "console", "testbed"]
   }
-  target    = target
+  target    = stage
   platforms = ["linux/amd64", "linux/arm64"]
   tags = [
     for tag in split(" ", TAGS) :
-    join("/", compact([REGISTRY, target == "runtime" ? "gatehouse:${tag}" : "gatehouse-${target}:${tag}"]))
+    join("/", compact([REGISTRY, stage == "runtime" ? "gatehouse:${tag}" : "gatehouse-${stage}:${tag}"]))
   ]
   args = {
     REVISION = REVISION

@@ -73,10 +73,16 @@ def test_dependency_bot_finds_every_image_with_its_tag_and_adds_digests() -> Non
 
 def test_bake_and_the_workflow_build_every_image_of_the_dockerfile() -> None:
     bake = (ROOT / "docker-bake.hcl").read_text()
-    lists = re.findall(r'^ +targets? += \[("[^\]]*")\]$', bake, re.MULTILINE)
+    lists = re.findall(r'^ +(?:targets|stage) += \[("[^\]]*")\]$', bake, re.MULTILINE)
     assert [set(re.findall(r'"(\w+)"', each)) for each in lists] == [built_stages()] * 2
     workflow = yaml.safe_load((ROOT / ".github/workflows/image.yml").read_text())
     assert set(workflow["jobs"]["build"]["strategy"]["matrix"]["target"]) == built_stages()
+    # Without a name, bake reads docker-compose.yml as well, whose services have the same names.
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    files = [step["with"].get("files") for step in steps if "bake-action" in step.get("uses", "")]
+    assert files == ["docker-bake.hcl"] * 2
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.count("buildx bake") == makefile.count("buildx bake --file docker-bake.hcl") == 1
 
 
 def test_image_has_the_version_of_the_project_unless_told_otherwise() -> None:
