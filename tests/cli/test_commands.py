@@ -132,6 +132,7 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
         (["migrate", "--check"], {"GATEHOUSE_DATABASE__MIGRATE_URL": "mysql://x/x"}, 2, "must be a URL"),
         (["healthcheck", "users"], {"GATEHOUSE_PROFILE": "missing.json"}, 2, "missing.json"),
         (["healthcheck", "mice"], {}, 2, "unknown service"),
+        (["call", "users", "CountUsers", "--metadata", "x"], {}, 2, "metadata: not an entry"),
     ],
 )
 def test_error_is_one_line(

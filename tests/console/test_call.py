@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -18,10 +19,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from gatehouse.app.policy import policy_rows
 from gatehouse.client.calls import Outcome
+from gatehouse.client.profile import Profile
 from gatehouse_console.calls.result import result_of
 from gatehouse_console.calls.run import Call, Run
 from gatehouse_testbed.bed.client import Testbed
 from tests.console.browser import Browser
+from tests.console.conftest import open_console
 from tests.support.child_coverage import measured
 
 USERS = "/call/gatehouse.users.v1.UserService"
@@ -202,6 +205,20 @@ async def test_service_that_is_down_is_shown_as_such(browser: Browser) -> None:
     assert page.status_code == 200
 
 
+async def test_ca_file_that_is_missing_is_named(
+    stack: AsyncExitStack, profile: Profile, gatehouse: Testbed, tmp_path: Path
+) -> None:
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(gatehouse.ca_file.read_bytes())
+    secure = profile.model_copy(update={"plaintext": False, "ca_file": ca_file})
+    browser = (await open_console(stack, secure))()
+    await browser.sign_in(return_to="/call")
+    ca_file.unlink()
+    page = await call(browser, "CountUsers", {})
+    assert ">UNAVAILABLE</code>" in page.text
+    assert str(ca_file) in page.text.partition("terminal")[0]
+
+
 async def test_command_of_the_page_makes_the_same_call(
     on_system: Browser, gatehouse: Testbed, tmp_path: Path
 ) -> None:
@@ -255,10 +272,14 @@ async def test_command_for_grpcurl_has_token_metadata_deadline_and_requests(on_s
     assert found[11] == "gatehouse.users.v1.UserService/LookupUsers"
 
 
-async def test_commands_name_plaintext_and_authority_and_need_json(browser: Browser) -> None:
+async def test_commands_name_plaintext_and_authority_and_need_json(
+    stack: AsyncExitStack, profile: Profile
+) -> None:
+    named = profile.model_copy(update={"server_name": "users.example.com"})
+    browser = (await open_console(stack, named))()
     await browser.sign_in(return_to="/call")
     page = await call(browser, "CountUsers", {"do": "commands"})
-    assert "-plaintext" in words(page, "grpcurl")
+    assert words(page, "grpcurl")[3:6] == ["-plaintext", "-authority", "users.example.com"]
     assert "--as" not in words(page, "gatehouse")
     page = await browser.submit(page, f"{USERS}/CountUsers", data="{", do="commands")
     assert "The request is not JSON." in page.text

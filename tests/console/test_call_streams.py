@@ -13,14 +13,16 @@ import httpx
 import pytest
 import uvicorn
 
+from gatehouse.app.policy import policy_rows
 from gatehouse.client.calls import Outcome, call_once, open_channel
 from gatehouse.client.profile import Profile
 from gatehouse.client.requests import find_method
 from gatehouse.users.v1 import users_pb2
 from gatehouse_console.app import open_app
 from gatehouse_console.calls.run import MAX_KEPT_CHARS, MAX_RESPONSES, Call, Run
-from gatehouse_console.calls.runs import MAX_READERS, MAX_RUNNING
+from gatehouse_console.calls.runs import MAX_READERS, MAX_RUNNING, MAX_RUNNING_OF_ALL, open_runs
 from gatehouse_console.config import Origin
+from gatehouse_console.problems import Problem
 from gatehouse_testbed.bed.client import Testbed
 from tests.console.browser import Browser
 from tests.support.eventually import eventually
@@ -200,7 +202,18 @@ async def test_call_of_another_session_is_not_found(live: Browser, stack: AsyncE
 
 
 def _run() -> Run:
-    return Run(Call(None, [], (), 1.0, {}), "session")
+    return Run(Call(policy_rows()[0], [], (), 1.0, {}), "session")
+
+
+async def test_calls_of_all_sessions_are_bounded(profile: Profile) -> None:
+    async with open_runs(profile) as runs:
+        ended: list[Run] = []
+        started = [runs.start(_run().call, str(n), "token", ended.append) for n in range(MAX_RUNNING_OF_ALL)]
+        with pytest.raises(Problem) as caught:
+            runs.start(_run().call, "another", "token", ended.append)
+        assert caught.value.status == 503
+    assert len(ended) == len(started) == MAX_RUNNING_OF_ALL
+    assert all(run.outcome is not None for run in started)
 
 
 def test_only_the_newest_responses_are_kept() -> None:

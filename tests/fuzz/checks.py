@@ -16,6 +16,7 @@ import httpx
 import protovalidate
 from sqlalchemy.dialects import postgresql
 
+from gatehouse.client.requests import find_method, parse_requests
 from gatehouse.domain import InvalidArgument
 from gatehouse.oauth import (
     InvalidToken,
@@ -34,12 +35,15 @@ from gatehouse.oauth._json import strict_object
 from gatehouse.oauth._jwks import read_keys
 from gatehouse.oauth.presented_token import decode_base64url
 from gatehouse.rpc._metadata import read_metadata
+from gatehouse.settings import ConfigurationError
 from gatehouse.storage.paging import PageTokenError, read_page_token, write_page_token
 from gatehouse.users.filter import parse_filter
 from gatehouse.users.repository import parse_order
 from gatehouse.users.service import updated_fields
 from gatehouse.users.tables import users
 from gatehouse.users.v1 import users_pb2
+from gatehouse_console.calls.draft import Draft, read_draft
+from gatehouse_console.calls.nodes import check
 from gatehouse_testbed.issuer.realm import Realm, RealmError, load_realm
 from tests.fuzz.inputs import CANARY
 from tests.fuzz.samples import CLAIMS, CONFIGS, ISSUER, JWKS, KEY, NOW, SECRET
@@ -47,6 +51,7 @@ from tests.support.oauth_issuers import b64
 
 T = TypeVar("T")
 _CONSTANT = re.compile(r"[a-z0-9_]+")
+UPDATE_USER = find_method(users_pb2.DESCRIPTOR.services_by_name["UserService"], "UpdateUser")
 _VALIDATOR = protovalidate.Validator()
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy has no types here
 
@@ -211,6 +216,26 @@ def check_mask(raw: bytes) -> None:
             found = updated_fields(request)
             assert set(found) <= {"email", "display_name", "state"}
             assert len(set(found)) == len(found)
+
+
+def check_call_form(raw: bytes) -> None:
+    """A request in JSON is the same after the form of the console, or the form says why it is not one."""
+    data = raw.decode("utf-8", "replace")
+    draft = Draft(UPDATE_USER, None, data)
+    draft.show_form()
+    if draft.root is None:
+        assert "\n" not in draft.problems["request"]
+        return
+    sent = {node.name: node.text for node in draft.root.walk() if node.is_set and node.shape.kind != "list"}
+    returned = read_draft(UPDATE_USER, sent)
+    assert returned.root is not None
+    try:
+        expected = parse_requests(UPDATE_USER, data)
+    except ConfigurationError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - what the parser may raise
+        return
+    if check(returned.root):
+        assert parse_requests(UPDATE_USER, returned.as_json()) == expected
 
 
 def check_realm(raw: bytes) -> None:

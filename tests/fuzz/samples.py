@@ -103,3 +103,12 @@ SMALL_REALM = {
     "clientScopeMappings": {"c": [{"client": "c", "roles": ["x"]}]},
     "accessTokenLifespan": 300,
 }
+UPDATE = {
+    "user": {
+        "user_id": UUID,
+        "email": "a@example.com",
+        "state": "USER_STATE_ACTIVE",
+        "createTime": "2026-01-31T12:00:00Z",
+    },
+    "updateMask": "displayName,state",
+}

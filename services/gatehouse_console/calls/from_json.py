@@ -92,7 +92,7 @@ def _members(shape: Shape, value: Mapping[str, Any], name: str) -> dict[str | in
     found: dict[str | int, Sent] = {}
     for key, item in value.items():
         if key not in known:
-            raise NotAForm(f"{name}.{key}", "no such field")
+            raise NotAForm(name, f"no field {json.dumps(key)}")
         member = known[key]
         if member.name in found:
             raise NotAForm(f"{name}.{key}", "set twice")

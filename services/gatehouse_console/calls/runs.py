@@ -22,7 +22,7 @@ MAX_RUNNING = 4
 """Calls of a session that run at once; the oldest is cancelled for another one."""
 MAX_READERS = 4
 """Pages of a session that are updated live. Browsers open only six connections to a host."""
-_MAX_RUNNING_OF_ALL = 100
+MAX_RUNNING_OF_ALL = 100
 _MAX_KEPT = 10
 _MAX_KEPT_OF_ALL = 200
 
@@ -52,7 +52,7 @@ class Runs:
         Raises:
             Problem: Too many calls run.
         """
-        if len(self._tasks) >= _MAX_RUNNING_OF_ALL:
+        if len(self._tasks) >= MAX_RUNNING_OF_ALL:
             raise Problem(503, "Too many calls", "Too many calls run at once. Try again in a minute.")
         running = [run for run in self.of(session_id) if run.outcome is None]
         for oldest in running[: max(0, len(running) + 1 - MAX_RUNNING)]:
