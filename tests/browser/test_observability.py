@@ -39,3 +39,6 @@ def test_person_looks_at_the_trace_of_a_denied_call_and_at_the_charts(page: Page
     assert chart.locator(".l0").evaluate("line => line.getBoundingClientRect().width") > 50
     expect(page.get_by_role("table", name="Denials by reason per minute")).to_contain_text("reason1")
     check(page)
+    drawn = page.locator("time").inner_text()
+    page.get_by_label("Follow").check()
+    expect(page.locator("time")).not_to_have_text(drawn)
