@@ -1,5 +1,7 @@
 """Roles, stronger logins, sessions and tabs, with a real Chromium."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import re
