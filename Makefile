@@ -65,7 +65,7 @@ fork: install  ## Write a new repository: make fork NAME=acme-billing (DIR=../ac
 	@$(BIN)/python -m tools.fork "--name=$$NAME" "--dir=$(DIR)" "--without=$(WITHOUT)"
 
 test-fork: install  ## Fork this repository twice, and check both (FULL=1 runs all tests of both)
-	@$(BIN)/python -m pytest -q --durations=5 tests/fork $(if $(FULL),--full)
+	@$(BIN)/python -m pytest -q -n 2 --durations=5 tests/fork $(if $(FULL),--full)
 # </part fork>
 
 test-template: install  ## Delete and add a service in a copy of the repository, and check both

@@ -25,7 +25,7 @@ class Part:
     """Something that can be left out.
 
     Attributes:
-        paths: Its files and folders. See `_remove_sections` for the rest.
+        paths: Its files and folders. See `without_part` for the rest.
         changes: Lines that differ without it: a file, a text in it, and its replacement.
         needed_by: Services that do not work without it.
     """
@@ -104,15 +104,24 @@ def remove_part(root: Path, name: str, proto_service: str = "") -> None:
     _clean_pages(root, name, proto_service)
 
 
+def without_part(text: str, name: str) -> str | None:
+    """Return a text without what stands between `<part NAME>` and `</part NAME>`, with these lines.
+
+    The result is None for a file with `<part NAME/>`, which belongs to the part as a whole.
+    """
+    if f"<part {name}/>" in text:
+        return None
+    return re.sub(rf"^.*<part {name}>.*\n(?:.*\n)*?.*</part {name}>.*\n", "", text, flags=re.MULTILINE)
+
+
 def _remove_sections(root: Path, name: str) -> None:
-    """Remove what stands between `<part NAME>` and `</part NAME>`, and files with `<part NAME/>`."""
-    section = re.compile(rf"^.*<part {name}>.*\n(?:.*\n)*?.*</part {name}>.*\n", re.MULTILINE)
     for path in text_files(root):
         text = path.read_text()
-        if f"<part {name}/>" in text:
+        rest = without_part(text, name)
+        if rest is None:
             path.unlink()
-        elif f"<part {name}>" in text:
-            path.write_text(section.sub("", text))
+        elif rest != text:
+            path.write_text(rest)
 
 
 def _clean_pages(root: Path, name: str, proto_service: str) -> None:

@@ -1,5 +1,7 @@
 """A reset undoes everything that a test can change."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import asyncio
