@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
 import signal
 import socket
@@ -17,8 +19,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import jwt
 import psutil
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2, status_pb2
 
@@ -81,6 +85,18 @@ async def test_named_token_is_accepted_or_refused(
     expected = Code.OK if kind.accepted else Code.UNAUTHENTICATED
     assert await code_of(client.get_bob()) is expected, kind.description
     assert gatehouse.calls("GetUser")[0].code == expected.name
+
+
+def test_token_with_the_public_key_as_secret_has_a_signature_of_it(gatehouse: Testbed) -> None:
+    """A server that lets `alg` choose would accept it."""
+    token = gatehouse.token("alice", name="alg_hmac")
+    keys = httpx.get(f"{gatehouse.issuer}/protocol/openid-connect/certs", trust_env=False).json()["keys"]
+    header = jwt.get_unverified_header(token)
+    (key,) = (jwt.PyJWK(key).key for key in keys if key["kid"] == header["kid"])
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    content, _, signature = token.rpartition(".")
+    mac = hmac.digest(pem, content.encode(), "sha256")
+    assert (header["alg"], base64.urlsafe_b64decode(signature + "=")) == ("HS256", mac)
 
 
 async def test_token_has_the_content_that_was_asked_for(

@@ -85,9 +85,9 @@ async def test_server_that_asks_the_issuer_passes() -> None:
     async with server(issuer_port, "hybrid") as port:
         code, out, err = await check(port, issuer_port)
     assert (code, err) == (0, ""), out
-    assert len(verdicts(out)) == 24
+    assert len(verdicts(out)) == 25
     assert set(verdicts(out).values()) == {"ok"}, out
-    assert "22 of 24 answers have a challenge in www-authenticate" in out
+    assert "23 of 25 answers have a challenge in www-authenticate" in out
 
 
 async def test_server_that_accepts_revoked_tokens_fails() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import secrets
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gatehouse.client.issuer import decode
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS, OVERSIZE_BYTES
@@ -61,6 +63,18 @@ async def unsigned(host: Host) -> str:
     return f"{encode(found['header'] | {'alg': 'none'})}.{encode(found['claims'])}."
 
 
+async def hmac_of_public_key(host: Host) -> str:
+    token = await granted(host, "access_token")
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        keys = (await http.get(f"{host.profile.issuer}/protocol/openid-connect/certs")).json()["keys"]
+    found = decode(token)
+    (key,) = (key for key in keys if key["kid"] == found["header"]["kid"])
+    pem = jwt.PyJWK(key).key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    content = f"{encode(found['header'] | {'alg': 'HS256'})}.{encode(found['claims'])}"
+    mac = base64.urlsafe_b64encode(hmac.digest(pem, content.encode(), "sha256")).rstrip(b"=").decode()
+    return f"{content}.{mac}"
+
+
 def forged(**claims: Any) -> Callable[[Host], Awaitable[str]]:
     """Return what signs other claims with another key, under the id of a key of Keycloak."""
 
@@ -84,6 +98,7 @@ MAKERS: Mapping[str, Callable[[Host], Awaitable[str]]] = {
     "unknown_key": forged(),
     "tampered": tampered,
     "alg_none": unsigned,
+    "alg_hmac": hmac_of_public_key,
     "revoked": revoked,
     "refresh_token": lambda host: granted(host, "refresh_token"),
     "id_token": lambda host: granted(host, "id_token"),

@@ -85,7 +85,7 @@ class Testbed:
 
         Args:
             user: User name; None for the service account of `client`.
-            content: Attributes of TokenRequest in `gatehouse_testbed.bed.tokens`: client, scope,
+            content: Attributes of TokenRequest in `gatehouse_testbed.bed.token_request`: client, scope,
                 lifetime_seconds, algorithm, header, claims, and `name` for one of `token_kinds`.
 
         Raises:

@@ -91,7 +91,7 @@ def conformance(
     """
     require_extra()
     from gatehouse_testbed.bed.conformance import Target, check, table  # noqa: PLC0415 - see above
-    from gatehouse_testbed.bed.tokens import TokenRequest  # noqa: PLC0415
+    from gatehouse_testbed.bed.token_request import TokenRequest  # noqa: PLC0415
     from gatehouse_testbed.console import make_console  # noqa: PLC0415
     from gatehouse_testbed.files import realm_file  # noqa: PLC0415
     from gatehouse_testbed.issuer import load_realm  # noqa: PLC0415

@@ -22,7 +22,8 @@ from rich.text import Text
 from gatehouse_testbed.bed.clock import MovableClock
 from gatehouse_testbed.bed.fault_list import Faults
 from gatehouse_testbed.bed.issuer import IssuerApp
-from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenFactory, TokenRequest
+from gatehouse_testbed.bed.token_request import TokenRequest
+from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenFactory
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Mapper, Realm

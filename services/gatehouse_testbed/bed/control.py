@@ -27,7 +27,8 @@ from gatehouse_testbed.bed.messages import (
     describe,
 )
 from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedSpan
-from gatehouse_testbed.bed.tokens import NAMED_TOKENS, TokenRequest, UnknownName
+from gatehouse_testbed.bed.token_request import TokenRequest, UnknownName
+from gatehouse_testbed.bed.tokens import NAMED_TOKENS
 from gatehouse_testbed.errors import TestbedError
 
 

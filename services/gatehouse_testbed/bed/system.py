@@ -23,7 +23,7 @@ from gatehouse_testbed.bed.impostor import Impostor
 from gatehouse_testbed.bed.network import FindImpostor, Route
 from gatehouse_testbed.bed.rpc import CallRecorder, FaultInterceptor
 from gatehouse_testbed.bed.services import run_services
-from gatehouse_testbed.bed.tokens import TokenRequest
+from gatehouse_testbed.bed.token_request import TokenRequest
 from gatehouse_testbed.certificates import LOOPBACK, Authority, TlsFiles, write_certificates
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.health import wait_for_health

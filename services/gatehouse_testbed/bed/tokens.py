@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -10,46 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from authlib.oauth2.rfc6749.errors import InvalidScopeError
-from pydantic import BaseModel, ConfigDict, Field
 
-from gatehouse_testbed.errors import TestbedError
+from gatehouse_testbed.bed.token_request import TokenRequest, UnknownName
 from gatehouse_testbed.issuer.keys import SigningKeys
 from gatehouse_testbed.issuer.realm import Client, User
 from gatehouse_testbed.issuer.tokens import Tokens
 
-CONSOLE = "gatehouse-console"
 OVERSIZE_BYTES = 8 * 1024
 # In the year 2100.
 FAR_FUTURE = 4_102_444_800
-
-
-class UnknownName(TestbedError):
-    """There is no such user, client, scope or kind of token; the message is for people."""
-
-    exit_code = 2
-
-
-class TokenRequest(BaseModel):
-    """What a token is to contain; by default what the issuer gives to `client`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user: str | None = None
-    """User name; the service account of the client if unset."""
-    client: str = CONSOLE
-    """Client id."""
-    scope: str = ""
-    """Scopes to request, separated by spaces; all that the client may request if empty."""
-    lifetime_seconds: int | None = None
-    """From now; negative for a token that has expired. That of the client if unset."""
-    algorithm: str | None = None
-    """ES256 or RS256; that of the client if unset."""
-    header: dict[str, Any] = Field(default_factory=dict)
-    """Members of the JOSE header that are replaced, such as `typ`."""
-    claims: dict[str, Any] = Field(default_factory=dict)
-    """Claims that are added or replaced; null removes one."""
-    name: str = "valid"
-    """Kind of token: one of the named tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +75,15 @@ class TokenFactory:
         """Make a token with `alg` none."""
         header, claims = self._content(request, {})
         return f"{_encode(header | {'alg': 'none'})}.{_encode(claims)}."
+
+    def of_public_key(self, request: TokenRequest) -> str:
+        """Make a token that a server accepts if it lets `alg` choose how the public key is used."""
+        signed = self.valid(request)
+        header, payload, _ = signed.split(".")
+        found = _decode(header)
+        content = f"{_encode(found | {'alg': 'HS256'})}.{payload}"
+        mac = hmac.digest(self._tokens.keys.public_pem(found["kid"]), content.encode(), "sha256")
+        return f"{content}.{_base64(mac)}"
 
     def tampered(self, request: TokenRequest) -> str:
         """Make a token whose claims were changed after it was signed."""
@@ -189,7 +168,11 @@ class TokenFactory:
 
 
 def _encode(value: Mapping[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+    return _base64(json.dumps(value).encode())
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def _decode(part: str) -> dict[str, Any]:
@@ -227,6 +210,9 @@ NAMED_TOKENS: Mapping[str, NamedToken] = {
     ),
     "tampered": NamedToken("changed after it was signed (RFC 7515 section 5.2)", TokenFactory.tampered),
     "alg_none": NamedToken("not signed: `alg` is none (RFC 8725 section 3.1)", TokenFactory.unsigned),
+    "alg_hmac": NamedToken(
+        "`alg` is HS256, and the public key is the secret (RFC 8725 section 2.1)", TokenFactory.of_public_key
+    ),
     "revoked": NamedToken("revoked; only introspection tells (RFC 7009)", TokenFactory.revoked),
     "refresh_token": NamedToken(
         "a refresh token in place of an access token (RFC 6749 section 1.5)", TokenFactory.refresh_token

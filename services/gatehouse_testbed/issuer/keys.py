@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
@@ -111,6 +112,17 @@ class SigningKeys:
         active = (k for k in self._keys if k.algorithm == algorithm and k.active and k.enabled)
         key = next(active, None) or self.add(algorithm, 0)
         return jwt.encode(claims, key.private, algorithm, headers={"kid": key.kid, "typ": typ})
+
+    def public_pem(self, kid: str) -> bytes:
+        """Return the public key with this id (SubjectPublicKeyInfo, RFC 7468).
+
+        Raises:
+            StopIteration: There is none.
+        """
+        key = next(key for key in self._keys if key.kid == kid)
+        encoding, content = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        found: bytes = key.private.public_key().public_bytes(encoding, content)
+        return found
 
     def sign_for_self(self, claims: dict[str, Any]) -> str:
         """Sign claims that only this issuer reads, with HS512, so that no published key verifies them."""
