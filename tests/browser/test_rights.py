@@ -52,6 +52,7 @@ def enter_password(page: Page, user: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
+# <part admin>
 def test_role_given_in_one_tab_is_marked_in_the_matrix_of_another(tabs: BrowserContext) -> None:
     matrix, roles = tabs.new_page(), tabs.new_page()
     sign_in(matrix, "alice")
@@ -97,6 +98,9 @@ def test_denied_user_sees_why_in_place_of_an_empty_page(tabs: BrowserContext) ->
         check_everywhere(page)
 
 
+# </part admin>
+
+
 def test_call_that_needs_a_recent_login_is_repeated_after_it(
     tabs: BrowserContext, gatehouse: Testbed
 ) -> None:
@@ -133,6 +137,7 @@ def test_session_that_ended_says_so_and_goes_on_after_a_login(
     expect(page).to_have_url(re.compile("/call$"))
 
 
+# <part admin>
 def test_tabs_of_another_session_do_nothing(tabs: BrowserContext, gatehouse: Testbed) -> None:
     first, second = tabs.new_page(), tabs.new_page()
     sign_in(first, "alice")
@@ -158,6 +163,9 @@ def test_tabs_of_another_session_do_nothing(tabs: BrowserContext, gatehouse: Tes
     expect(second.get_by_role("heading", name="Not a form of this session")).to_be_visible()
     check_everywhere(second)
     assert "OK" not in {call.code for call in gatehouse.calls("ManageRoles")}
+
+
+# </part admin>
 
 
 def test_every_page_is_accessible_and_used_with_the_keyboard(tabs: BrowserContext) -> None:

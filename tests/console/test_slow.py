@@ -13,7 +13,9 @@ from tests.console.browser import Browser
 @pytest.mark.parametrize(
     ("path", "fault", "parts"),
     [
+        # <part admin>
         ("/roles", "List*", ("ListRoleBindings failed: admin at ", "DEADLINE_EXCEEDED", ">Grant</button>")),
+        # </part admin>
         ("/token", "issuer/introspection", ("Not introspected: the issuer does not respond", "auth_time")),
     ],
 )
