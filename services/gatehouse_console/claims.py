@@ -24,7 +24,13 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
     "act": ("the party that acts for the user", "RFC 8693 section 4.1"),
     "cnf": ("the key that the sender must prove to have", "RFC 7800 section 3.1"),
     "azp": ("the client that the token was issued to", f"{_OIDC} 2"),
-    "acr": ("how well the user was authenticated; access rules can require a class", f"{_OIDC} 2"),
+    "acr": (
+        (
+            "how well the user was authenticated; access rules can require a class. Keycloak without step-up "
+            "says 1 after a login, 0 if it remembered the user"
+        ),
+        f"{_OIDC} 2",
+    ),
     "amr": ("how the user was authenticated, such as by password", f"{_OIDC} 2"),
     "auth_time": ("when the user logged in; access rules can limit its age", f"{_OIDC} 2"),
     "nonce": ("binds an ID token to the login", f"{_OIDC} 2"),

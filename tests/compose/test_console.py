@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -18,7 +18,6 @@ from tests.support.compose import Host, port_of
 # The machine also runs the whole stack.
 SECONDS = 120
 BOB = "00000000-0000-4000-8000-000000000b0b"
-OpenPage = Callable[[], Page]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +142,7 @@ def test_token_page_shows_what_keycloak_says_now_until_it_ends_the_login(
         page.reload()
         expect(claims.get_by_text("the issuer says now:")).to_contain_text("editor")
         expect(scope).not_to_contain_text("write:users")
-        page.get_by_role("link", name="Log in again").click()
+        page.get_by_role("button", name="Log in again").click()
         page.get_by_label("Password", exact=True).fill("bob")
         page.get_by_role("button", name="Sign In").click()
         expect(scope).to_contain_text("write:users")

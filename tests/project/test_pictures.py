@@ -8,7 +8,7 @@ from pathlib import Path
 from tools.check_links import ROOT, links
 
 # Width and height of each subject, in pixels.
-SIZES = {"matrix": (1040, 820), "denied": (1040, 480)}
+SIZES = {"matrix": (1040, 846), "denied": (1040, 480)}
 MAX_BYTES = 150_000
 
 
