@@ -1,7 +1,5 @@
 """Roles, stronger logins, sessions and tabs, with a real Chromium."""
 
-# <part admin/>
-
 from __future__ import annotations
 
 import re
