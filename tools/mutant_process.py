@@ -123,7 +123,7 @@ def _run(name: str, source: str, tests: Sequence[str], cpu_seconds: float) -> No
         sys.meta_path.insert(0, _Source(name, source))
         import pytest  # noqa: PLC0415 - imported before the fork
 
-        options = ["-q", "-x", "-p", "no:xdist", "-p", "no:cov", "--hypothesis-seed=0"]
+        options = ["-q", "-x", "-p", "no:xdist", "--hypothesis-seed=0"]
         # The libraries above are imported before pytest could rewrite their assertions.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         code = int(pytest.main([*options, *tests]))

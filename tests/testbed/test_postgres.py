@@ -98,7 +98,7 @@ async def test_variables_of_another_postgres_reach_neither_this_one_nor_that_one
 async def test_tests_touch_no_other_server(foreign_server: ForeignServer) -> None:
     before = foreign_server.state()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-cov"),
+        *(sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"),
         "tests/storage/test_migrations.py::test_login_roles_get_the_passwords_that_are_given",
         cwd=ROOT,
         env=os.environ | foreign_server.variables,
