@@ -24,7 +24,7 @@ from gatehouse_testbed.issuer import load_realm
 AUTHORITY_LIFETIME = dt.timedelta(days=3650)
 CERTIFICATE_LIFETIME = dt.timedelta(days=397)
 RENEW_BEFORE = dt.timedelta(days=30)
-SERVERS = ("postgres", "keycloak", *SERVICES)
+SERVERS = ("postgres", "keycloak", *SERVICES, "entry")
 # The group of each container, as in docker-compose.yml. That of a service is its port.
 GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0, "migrate": 10001, "client": 10002} | {
     name: spec.default_port for name, spec in SERVICES.items()
