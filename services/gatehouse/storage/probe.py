@@ -7,6 +7,9 @@ import asyncio
 from gatehouse.storage.connecting import Connection, Connector, has_ended, shut_down
 from gatehouse.storage.errors import read_only_database, unanswered, unavailable_errors
 
+# Abandoned checks end at once; a busy machine may need a while for it.
+_CLOSE_SECONDS = 5.0
+
 
 class Probe:
     """Runs the statements of health checks. One at a time.
@@ -92,7 +95,7 @@ class Probe:
     async def aclose(self) -> None:
         """Close the connection, and give abandoned checks a moment to close theirs."""
         if self._abandoned:
-            await asyncio.wait(set(self._abandoned), timeout=1.0)
+            await asyncio.wait(set(self._abandoned), timeout=_CLOSE_SECONDS)
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
