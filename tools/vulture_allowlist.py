@@ -4,6 +4,7 @@ from typing import Any
 
 _: Any = None
 _.CLIENT_AUTH_METHODS
+_.CallerTokens
 _.Export
 _.INTROSPECTION
 _.JWT
@@ -29,6 +30,7 @@ _.capture_signals
 _.check_endpoint_auth_method
 _.check_response_type
 _.client_secret_file
+_.client_tls
 _.code_challenge
 _.code_challenge_method
 _.comes_from
@@ -50,6 +52,7 @@ _.end_session_endpoint
 _.eof_received
 _.epilog
 _.event_hooks
+_.exit_stack
 _.failed_count
 _.gatehouse
 _.gatehouse_issuer
@@ -99,6 +102,7 @@ _.pytest_runtest_makereport
 _.query_authorization_code
 _.received_at
 _.remember
+_.require_serving
 _.resume_writing
 _.revoke_old_credential
 _.row_count

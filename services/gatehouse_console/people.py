@@ -1,5 +1,7 @@
 """The users that pages name, as far as the caller may read them."""
 
+# <part admin/>
+
 from __future__ import annotations
 
 import uuid

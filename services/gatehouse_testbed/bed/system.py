@@ -33,7 +33,7 @@ from gatehouse_testbed.tour.services import open_services
 from gatehouse_testbed.web import listen, netloc
 
 SERVING_SECONDS = 60.0
-API_CLIENT, ROLE_CLIENT = "gatehouse-api", "gatehouse-role-sync"
+API_CLIENT = "gatehouse-api"
 
 
 @asynccontextmanager
@@ -146,7 +146,7 @@ def _sections(realm: Realm, profile: Profile, tls: TlsFiles) -> dict[str, Any]:
         "role_sync": {
             "admin_url": issuer.replace("/realms/", "/admin/realms/"),
             "allow_http": True,
-            "client_secret": secret(ROLE_CLIENT),
+            "client_secret": secret("gatehouse-role-sync"),
         },
     }
     # </part admin>
