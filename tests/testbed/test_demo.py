@@ -213,11 +213,11 @@ def broken_profile(profile: Profile, folder: Path) -> Path:
 
 @asynccontextmanager
 async def kept_running(
-    folder: Path, *arguments: str, **environment: str
+    folder: Path, *arguments: str, measure: bool = False, **environment: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """`gatehouse demo --keep` and the commands that it prints."""
     keep = ("demo", "--keep", "--free-ports", *arguments)
-    process = await start(folder, *keep, **{"PATH": PATH} | environment)
+    process = await start(folder, *keep, measure=measure, **{"PATH": PATH} | environment)
     try:
         lines = await read_until(process, "Stop everything with Ctrl-C")
         first = lines.index("Paste into another terminal:") + 1
@@ -242,7 +242,7 @@ async def paste(commands: list[str], **environment: str) -> tuple[int | None, st
 
 
 async def test_printed_commands_can_be_pasted(short_folder: Path, tmp_path: Path) -> None:
-    async with kept_running(short_folder, **measured({})) as (process, printed):
+    async with kept_running(short_folder, measure=True) as (process, printed):
         exports, commands = printed[:2], printed[2:]
         assert all(line.startswith("export ") for line in exports)
         assert all(line.startswith(("gatehouse ", "grpcurl ", "kill ", "(. ")) for line in commands)

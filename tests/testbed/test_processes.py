@@ -16,6 +16,7 @@ from gatehouse.app.services import SERVICES
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.processes import GatehouseProcess, exit_reason, stop_process
 from gatehouse_testbed.stack_ports import Ports
+from tests.support.child_coverage import measured
 
 
 def test_free_ports_are_all_different() -> None:
@@ -70,7 +71,7 @@ async def test_process_that_ignores_sigterm_is_killed_when_its_owner_is_cancelle
 
 async def test_process_that_is_cut_off_from_its_owner_ends(tmp_path: Path) -> None:
     """The pipe to it closes when the owner ends, however that happens."""
-    process = await GatehouseProcess.start("issuer", ["issuer", "--port", "0"], {}, tmp_path)
+    process = await GatehouseProcess.start("issuer", ["issuer", "--port", "0"], measured({}), tmp_path)
     await process.ready()
     assert process.process.stdin is not None
     process.process.stdin.close()
