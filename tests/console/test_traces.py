@@ -257,7 +257,7 @@ async def test_calls_of_the_session_are_listed_and_not_those_of_others(on_system
     link = page.text.partition('<a href="/traces/')[2][:32]
     assert f'href="/traces/{link}"' in result.text
     await on_system.get("/")  # makes the access matrix
-    assert "AdminService/GetStats" in (await on_system.get("/traces")).text
+    assert "UserService/ListUsers" in (await on_system.get("/traces")).text
     again = await on_system.get("/sign-in?return_to=/traces")  # a new session; the issuer remembers the user
     assert "None yet. Calls of" in again.text
 

@@ -180,13 +180,13 @@ async def check_web_console(profile: Profile) -> None:
     async with AsyncExitStack() as opened:
         browser = (await open_console(opened, profile))()
         await browser.sign_in("alice")
-        cell = await browser.get("/cell/you/gatehouse.admin.v1.AdminService/GetStats")
+        cell = await browser.get("/cell/you/gatehouse.users.v1.UserService/ListUsers")
         link = re.search(r"/traces/[0-9a-f]{32}", cell.text)
         assert link is not None, cell.text
 
         async def trace() -> bool:
             text = (await browser.get(link[0])).text
-            return "gatehouse-admin → gatehouse-users" in text and "rpc_type" in text
+            return "oauth.verify" in text and "<dt>rpc_type</dt>" in text
 
         async def metrics() -> bool:
             text = (await browser.get("/metrics")).text  # each service reports its connections

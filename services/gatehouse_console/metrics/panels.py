@@ -108,6 +108,7 @@ PANELS = (
         "No service reports its connections.",
         zeros=True,
     ),
+    # <part admin>
     Panel(
         "Role changes in the outbox",
         Query(Kind.MAX, "gatehouse_role_outbox_pending"),
@@ -131,6 +132,7 @@ PANELS = (
         PER_MINUTE,
         "No delivery has failed.",
     ),
+    # </part admin>
 )
 
 
