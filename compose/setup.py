@@ -179,10 +179,12 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
     outside, inside = ({**common, **addresses} for addresses in profiles(ports))
     # Only the tour changes the issuer.
     tour = {**inside, "issuer_admin_password": values["keycloak/admin"]}
+    # Its users paste the commands that it shows into a shell of the host, in the checkout.
+    shown = {"public_targets": outside["targets"], "public_ca_file": "compose/local/ca.crt"}
     for owner, name, profile in (
         ("client", "profile.json", outside),
         ("client", "inside.json", tour),
-        ("console", "profile.json", inside),
+        ("console", "profile.json", {**inside, **shown}),
     ):
         folders[owner].write(name, json.dumps(profile, indent=2) + "\n")
     folders["entry"].write("envoy.json", json.dumps(proxy_settings(), indent=2) + "\n")

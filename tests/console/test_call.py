@@ -275,11 +275,14 @@ async def test_command_for_grpcurl_has_token_metadata_deadline_and_requests(on_s
 async def test_commands_name_plaintext_and_authority_and_need_json(
     stack: AsyncExitStack, profile: Profile
 ) -> None:
-    named = profile.model_copy(update={"server_name": "users.example.com"})
+    public = {"public_targets": {"users": "localhost:50051"}, "public_ca_file": Path("local/ca.crt")}
+    named = profile.model_copy(update={"server_name": "users.example.com", **public})
     browser = (await open_console(stack, named))()
     await browser.sign_in(return_to="/call")
     page = await call(browser, "CountUsers", {"do": "commands"})
-    assert words(page, "grpcurl")[3:6] == ["-plaintext", "-authority", "users.example.com"]
+    assert words(page, "grpcurl")[3:6] == ["-plaintext", "-cacert", "local/ca.crt"]
+    assert words(page, "grpcurl")[6:8] == ["-authority", "users.example.com"]
+    assert words(page, "grpcurl")[-2] == "localhost:50051"
     assert "--as" not in words(page, "gatehouse")
     page = await browser.submit(page, f"{USERS}/CountUsers", data="{", do="commands")
     assert "The request is not JSON." in page.text

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from compose.setup import GROUPS, SERVERS, Ports, client_variables, prepare
 from gatehouse.app.services import SERVICES
+from gatehouse.client.profile import Profile
 from tests.support.issuer import REALM_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,15 @@ def test_profiles_of_the_host_and_the_console_have_no_password_of_an_administrat
     assert holders == {"inside.json"}
     copied = re.findall(r"cp setup:/run/setup/client/(\S*)", (ROOT / "Makefile").read_text())
     assert copied == ["profile.json", "ca.crt"]
+
+
+def test_commands_in_the_console_use_the_ports_of_the_host(tmp_path: Path) -> None:
+    run(tmp_path)
+    console = Profile.model_validate_json((tmp_path / "console/profile.json").read_bytes())
+    host = Profile.model_validate_json((tmp_path / "client/profile.json").read_bytes())
+    assert console.public_targets == host.targets
+    assert console.targets != host.targets
+    assert console.public_ca_file == Path("compose/local/ca.crt")  # as `make compose-profile` copies it
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -29,6 +29,10 @@ class Profile(Section):
     """gRPC target of each service, by service name."""
     ca_file: Path | None = None
     """PEM certificate authorities to trust in addition to the system's; relative to this file."""
+    public_targets: dict[str, GrpcTarget] = Field(default_factory=dict)
+    """Targets in the commands that the console shows, if they differ from `targets`, as in containers."""
+    public_ca_file: Path | None = None
+    """CA file in these commands, if it is not `ca_file`."""
     server_name: str | None = None
     """Name in the certificates of the services, if it is not that of their targets."""
     proxy: ProxyUrl | None = None

@@ -39,8 +39,9 @@ def _gatehouse(
 
 def _grpcurl(profile: Profile, row: PolicyRow, draft: Draft, data: str, entries: Sequence[str]) -> str:
     words = ["-plaintext"] if profile.plaintext else []
-    if profile.ca_file is not None:
-        words += ["-cacert", str(profile.ca_file)]
+    ca_file = profile.public_ca_file or profile.ca_file
+    if ca_file is not None:
+        words += ["-cacert", str(ca_file)]
     if profile.server_name is not None:
         words += ["-authority", profile.server_name]
     for entry in entries:
@@ -51,5 +52,6 @@ def _grpcurl(profile: Profile, row: PolicyRow, draft: Draft, data: str, entries:
         data = " ".join(json.dumps(item, ensure_ascii=False) for item in items)
     # In double quotes, so that the shell puts the token in.
     token = [] if row.rule.public else ['-H "authorization: Bearer $TOKEN"']
+    target = profile.public_targets.get(row.service, profile.targets[row.service])
     options = shlex.join([*words, "-max-time", draft.seconds, "-d", data])
-    return " ".join(["grpcurl", *token, options, shlex.quote(profile.targets[row.service]), row.name])
+    return " ".join(["grpcurl", *token, options, shlex.quote(target), row.name])
