@@ -46,6 +46,7 @@ async def context() -> AsyncIterator[ServiceContext[Any]]:
             http_for=lambda _: http,
             issuer_asked=lambda *_: None,
             client_tls=TlsSettings(plaintext=True),
+            channel_options=(),
             rules={},
             logger=quiet(),
             tracer=NoOpTracer(),

@@ -39,7 +39,13 @@ async def _users(
     from gatehouse.users.v1 import users_pb2_grpc
 
     channel = await context.exit_stack.enter_async_context(
-        connect(context.settings.users_target, tls=context.client_tls, tokens=tokens, tracer=context.tracer)
+        connect(
+            context.settings.users_target,
+            tls=context.client_tls,
+            tokens=tokens,
+            tracer=context.tracer,
+            options=context.channel_options,
+        )
     )
     users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
     return users

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -31,6 +31,7 @@ def connect(
     tracer: Tracer | None = None,
     deadline: float = 10.0,
     max_message_bytes: int = 4 * 1024 * 1024,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Channel:
     """Open a channel. Call it in a running event loop.
 
@@ -44,11 +45,14 @@ def connect(
         tracer: Tracer for client spans; None for no spans.
         deadline: Seconds, for unary calls without a deadline; streams have no default deadline.
         max_message_bytes: Largest message, in either direction.
+        options: Options of gRPC that replace those of channel_options.
 
     Raises:
         TlsError: The CA file cannot be used, or plaintext is not allowed.
     """
-    options = channel_options(server_name, max_message_bytes)
+    replaced = {name for name, _ in options}
+    all_options = [o for o in channel_options(server_name, max_message_bytes) if o[0] not in replaced]
+    all_options += options
     calls = _Calls(tracer or NoOpTracer(), deadline, tokens)
     interceptors: list[Any] = [
         _UnaryUnary(calls),
@@ -60,8 +64,8 @@ def connect(
     def open_channel() -> grpc.aio.Channel:
         credentials = channel_credentials(tls, target)
         if credentials is None:
-            return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-        return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+            return grpc.aio.insecure_channel(target, all_options, interceptors=interceptors)
+        return grpc.aio.secure_channel(target, credentials, all_options, interceptors=interceptors)
 
     if tls.plaintext or tls.ca_file is None:
         return open_channel()

@@ -62,12 +62,14 @@ class Hooks:
         monotonic: Clock in seconds.
         interceptors: See Server.
         observers: See Server.
+        channel_options: See ServiceContext.
     """
 
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     interceptors: Sequence[Interceptor] = ()
     observers: Sequence[Interceptor] = ()
+    channel_options: Sequence[tuple[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Process:
             http_for=self._http_for,
             issuer_asked=self._issuers.issuer_asked,
             client_tls=self._settings.tls,
+            channel_options=self._hooks.channel_options,
             rules=self._rules,
             logger=self._telemetry.logger,
             tracer=self._telemetry.tracer,

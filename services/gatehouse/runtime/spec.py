@@ -64,6 +64,7 @@ class ServiceContext(Generic[S]):
         http_for: Returns the HTTP client for requests to the issuer that a section names.
         issuer_asked: Records the result of a request to an issuer; see oauth.Observer.
         client_tls: TLS of gRPC channels to other services.
+        channel_options: Options of gRPC for these channels, in addition to those of client.connect.
         rules: Access rules of all services, by path.
         logger: Logger of the process.
         tracer: Tracer of the process.
@@ -79,6 +80,7 @@ class ServiceContext(Generic[S]):
     http_for: Callable[[IssuerSettings | OAuthClientSettings], httpx.AsyncClient]
     issuer_asked: Callable[[str, str, OAuthError | None], None]
     client_tls: TlsSettings
+    channel_options: Sequence[tuple[str, Any]]
     rules: Mapping[str, AccessRule]
     logger: FilteringBoundLogger
     tracer: Tracer

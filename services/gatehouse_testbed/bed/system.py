@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from gatehouse.app.services import SERVICES
+from gatehouse.client.options import options_for_tests
 from gatehouse.client.profile import Profile
 from gatehouse.runtime.process import Hooks
 from gatehouse_testbed.bed.addresses import Addresses
@@ -73,6 +74,7 @@ async def run_bed(
             bed.clock.time,
             bed.clock.monotonic,
             interceptors=(interceptor,),
+            channel_options=options_for_tests(),
             observers=(CallRecorder(bed.seen, usernames, bed.clock.time),),
         )
         sections = _sections(realm, bed.profile, tls)
