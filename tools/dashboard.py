@@ -82,6 +82,7 @@ PANELS: Sequence[Panel] = (
         {"{{instance}}": "gatehouse_database_connections / gatehouse_database_connections_limit"},
         limit=1,
     ),
+    # <part admin>
     Panel("Role changes to deliver", "short", {"pending": "max(gatehouse_role_outbox_pending)"}),
     Panel(
         "Oldest role change to deliver",
@@ -97,6 +98,7 @@ PANELS: Sequence[Panel] = (
             "failed: {{reason}}": "sum by (reason) (rate(gatehouse_role_outbox_failures_total[5m]))",
         },
     ),
+    # </part admin>
     Panel(
         "Days until the certificate expires",
         "short",
