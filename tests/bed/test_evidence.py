@@ -17,6 +17,7 @@ import pytest
 
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse_testbed.bed.client import Testbed
+from gatehouse_testbed.bed.report import report
 from gatehouse_testbed.bed.service_log import MAX_LINES, ServiceLog
 from tests.support.eventually import eventually
 
@@ -55,6 +56,27 @@ async def test_spans_and_log_lines_of_a_trace(gatehouse: Testbed, channel: grpc.
     assert gatehouse.logs("0" * 32) == []
     gatehouse.reset()
     assert gatehouse.spans() == []
+
+
+async def test_report_of_a_failed_test_shows_what_was_seen(
+    gatehouse: Testbed, channel: grpc.aio.Channel
+) -> None:
+    assert report(gatehouse) == "no call, no request to the issuer, no fault"
+    gatehouse.faults.add("GetCurrentUser", code="UNAVAILABLE")
+    assert await code_of(channel, gatehouse.token("bob")) is Code.UNAVAILABLE
+    await eventually(lambda: [x for x in gatehouse.logs(TRACE) if x["event"] == "rpc"])
+    lines = report(gatehouse).splitlines()
+    method = "gatehouse.users.v1.UserService/GetCurrentUser"
+    assert f"call   {method} by bob: UNAVAILABLE INJECTED_FAULT (trace {TRACE})" in lines
+    trace = lines.index(f"trace  {TRACE}")
+    assert lines[trace + 1].startswith(f"span     {method} ")
+    assert lines[trace + 2].startswith("span       oauth.verify ")
+    assert "issuer POST introspection: 200" in lines
+    assert any(line.startswith('log    {"') and '"UNAVAILABLE"' in line for line in lines)
+    assert lines[-1].startswith("fault  fault-")
+    ended = Testbed({**gatehouse.description, "control_url": "http://127.0.0.1:1"})
+    assert report(ended).startswith("the test bed does not answer (ConnectError)")
+    ended.close()
 
 
 async def test_call_that_runs_during_a_reset_is_not_recorded(
