@@ -20,6 +20,8 @@ _BEFORE_PACKAGE = (
     # Loggers, fixtures of pytest, and lists of packages.
     r'getLogger\("|LogRecord\("|DEBUG, "|get(group)?\("|fixtures? `|^ROOT = "|root_packages = \["',
     r'source ?= ?\["|--source=',
+    # A pattern for metrics, and the extras of a package.
+    r'\(\?:|"(production|keyring)", "',
 )
 _IS_PACKAGE = re.compile(f"({'|'.join(_BEFORE_PACKAGE)})$")
 # What stands before the name of a realm, a command, an image, a folder outside the repository or a DNS name.
@@ -43,7 +45,7 @@ def _spelling(names: Names, text: str, start: int, end: int, *, is_identifier: b
     if (last == "-" and not before.endswith(" -")) or re.match(r"-\w", after) or _IS_DASHED.search(before):
         return names.dashed
     if (
-        re.match(r'\.[\w{*"\\]|/\w', after)
+        re.match(r'\.[\w{*"\\]|/\w|", \["production', after)
         or (last == "." and before[-2:-1].isalnum())
         or _IS_PACKAGE.search(before)
     ):
