@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -48,7 +47,8 @@ class _Fault(BaseModel):
     seed: int = 0
     """Makes the choice of these requests repeatable."""
     _random: random.Random = PrivateAttr()
-    _removed: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
+    _is_removed: bool = PrivateAttr(default=False)
+    _waiting: set[asyncio.Event] = PrivateAttr(default_factory=set)
 
     def model_post_init(self, _: object) -> None:
         """Seed the choice of requests."""
@@ -56,13 +56,22 @@ class _Fault(BaseModel):
 
     def end(self) -> None:
         """Let requests that wait for it go on, as it is removed."""
-        self._removed.set()
+        self._is_removed = True
+        for event in self._waiting:
+            event.set()
 
     async def wait(self, seconds: float | None = None) -> None:
         """Wait for some time, without end if None, but not longer than until it is removed."""
-        if seconds != 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._removed.wait(), seconds)
+        if seconds == 0 or self._is_removed:
+            return
+        event = asyncio.Event()
+        self._waiting.add(event)
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, event.set)
+        try:
+            await event.wait()
+        finally:
+            self._waiting.discard(event)
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
