@@ -89,6 +89,7 @@ def test_name_can_be_used(name: str) -> None:
         ("gatehouse: the port", "acme-billing: the port"),
         ("gatehouse_users", "acme_billing_users"),
         ("GATEHOUSE_USERS__PORT", "ACME_BILLING_USERS__PORT"),
+        (r"`(Gatehouse\w+)`", r"`(AcmeBilling\w+)`"),
         ("class GatehouseProcess:", "class AcmeBillingProcess:"),
         ("Gatehouse contributors", "Acme Billing contributors"),
         ("/realms/gatehouse/protocol", "/realms/acme-billing/protocol"),

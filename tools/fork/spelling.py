@@ -39,7 +39,11 @@ def _spelling(names: Names, text: str, start: int, end: int, *, is_identifier: b
     if word.isupper():
         return names.variable
     if word[0].isupper():
-        return names.class_name if following.isalnum() or last.isalnum() or following == "_" else names.title
+        return (
+            names.class_name
+            if following.isalnum() or last.isalnum() or following in {"_", "\\"}
+            else names.title
+        )
     if is_identifier or last == "_" or following == "_":
         return names.package
     if (last == "-" and not before.endswith(" -")) or re.match(r"-\w", after) or _IS_DASHED.search(before):
