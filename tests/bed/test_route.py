@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from gatehouse_testbed.bed.fault_list import Faults
-from gatehouse_testbed.bed.faults import NetworkFault
+from gatehouse_testbed.bed.faults import Certificate, NetworkFault
+from gatehouse_testbed.bed.impostor import Impostor
 from gatehouse_testbed.bed.network import Route
-from gatehouse_testbed.ports import HOST
+from gatehouse_testbed.certificates import Authority
+from gatehouse_testbed.ports import HOST, free_port
 from gatehouse_testbed.web import listen
 
 SIZE = 8 << 20
@@ -75,3 +80,17 @@ async def test_connection_to_a_part_that_is_down_is_closed() -> None:
             reader, writer = await asyncio.open_connection(*route.address)
             assert await reader.read() == b""
             writer.close()
+
+
+async def test_impostor_presents_each_certificate(tmp_path: Path) -> None:
+    authority = Authority.create(dt.datetime.now(dt.UTC))
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(authority.pair.certificate)
+    seen = set()
+    async with AsyncExitStack() as stack:
+        impostor = Impostor(authority, ["127.0.0.1"], ca_file, free_port(), tmp_path / "keys", stack)
+        for certificate in get_args(Certificate):
+            port = await impostor.find(certificate)
+            assert await impostor.find(certificate) == port
+            seen.add(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)))
+    assert len(seen) == len(get_args(Certificate)) == 3
