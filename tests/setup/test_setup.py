@@ -57,7 +57,7 @@ def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "keycloak": tls | {"environment"},
         "migrate": {"ca.crt", "gatehouse_database__migrate_password", *passwords.values()},
         "client": {"ca.crt", "profile.json", "inside.json"},
-        "entry": {"ca.crt", "envoy.json"},
+        "entry": {"ca.crt", "envoy.json", "tls.crt", "tls.key"},
         "console": {"ca.crt", "profile.json"},
     }
     for name, spec in SERVICES.items():
