@@ -64,8 +64,21 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files with the longest tests first."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for a real PgBouncer."""
+    parser.addoption(
+        "--pooler",
+        choices=["pgbouncer"],
+        help="what is between the services and PostgreSQL; pgbouncer must be installed",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the files with the longest tests first; leave out those that a pooler would make pointless."""
+    if config.getoption("--pooler"):
+        direct = [item for item in items if item.get_closest_marker("session")]
+        config.hook.pytest_deselected(items=direct)
+        items[:] = [item for item in items if item not in direct]
 
     def rank(item: pytest.Item) -> int:
         ranks = (number for number, start in enumerate(LONGEST) if item.nodeid.startswith(start))
