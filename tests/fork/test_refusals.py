@@ -83,6 +83,9 @@ def test_name_can_be_used(name: str) -> None:
     ("text", "expected"),
     [
         ("from gatehouse.rpc import x", "from acme_billing.rpc import x"),
+        ('ROOT / "services" / "gatehouse"', 'ROOT / "services" / "acme_billing"'),
+        ('(SERVICES / "gatehouse").iterdir()', '(SERVICES / "acme_billing").iterdir()'),
+        ('home / ".cache" / "gatehouse"', 'home / ".cache" / "acme-billing"'),
         ("import gatehouse", "import acme_billing"),
         ("python -m gatehouse demo", "python -m acme_billing demo"),
         ("`gatehouse demo`", "`acme-billing demo`"),

@@ -26,8 +26,8 @@ _BEFORE_PACKAGE = (
 _IS_PACKAGE = re.compile(f"({'|'.join(_BEFORE_PACKAGE)})$")
 # What stands before the name of a realm, a command, an image, a folder outside the repository or a DNS name.
 _IS_DASHED = re.compile(
-    r"""(realms/|realm[ =]"?|image: |/ "|(run|opt|etc|bin|build|cache|state|\.com|acme)/"""
-    r"""|-[$\w]+\.|job=~\\?")$"""
+    r"""(realms/|realm[ =]"?|image: |(?<!"services" )(?<!SERVICES )/ "|"""
+    r"""(run|opt|etc|bin|build|cache|state|\.com|acme)/|-[$\w]+\.|job=~\\?")$"""
 )
 
 
