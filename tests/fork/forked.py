@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.support.copy import BIN
+from tests.support.repository_copy import BIN
 
 VENV = BIN.parent
 NAME = re.compile("gatehouse", re.IGNORECASE)

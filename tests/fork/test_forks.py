@@ -10,7 +10,7 @@ import pytest
 
 from tests.fork.forked import Fork
 from tests.fork.page import PAGE, commands
-from tests.support.copy import Copy
+from tests.support.repository_copy import Copy
 
 # Tests of what depends on names, formats, protos, storage, commands and pages.
 SAMPLE = ("tests/docs", "tests/project", "tests/settings/test_loading.py", "tests/users/test_service.py")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.services import SERVICES
-from tests.support.copy import ROOT, Copy
+from tests.support.repository_copy import ROOT, Copy
 from tools.fork.names import Names, problem_of
 from tools.fork.spelling import rename
 

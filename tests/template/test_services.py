@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copy import ROOT, Copy
+from tests.support.repository_copy import ROOT, Copy
 
 
 @pytest.fixture
