@@ -83,6 +83,7 @@ def test_name_can_be_used(name: str) -> None:
     ("text", "expected"),
     [
         ("from gatehouse.rpc import x", "from acme_billing.rpc import x"),
+        (r'rf"gatehouse\.{name}"', r'rf"acme_billing\.{name}"'),
         ("package gatehouse.$name.v1;", "package acme_billing.$name.v1;"),
         ('ROOT / "services" / "gatehouse"', 'ROOT / "services" / "acme_billing"'),
         ('(SERVICES / "gatehouse").iterdir()', '(SERVICES / "acme_billing").iterdir()'),

@@ -49,7 +49,7 @@ def _spelling(names: Names, text: str, start: int, end: int, *, is_identifier: b
     if (last == "-" and not before.endswith(" -")) or re.match(r"-\w", after) or _IS_DASHED.search(before):
         return names.dashed
     if (
-        re.match(r'\.[\w{*"\\$]|/[\w$]|", \["production', after)
+        re.match(r'\\?\.[\w{*"\\$]|/[\w$]|", \["production', after)
         or (last == "." and before[-2:-1].isalnum())
         or _IS_PACKAGE.search(before)
     ):
