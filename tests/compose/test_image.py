@@ -33,7 +33,7 @@ def secrets(stack: None, tmp_path: Path) -> list[bytes]:
     ]
     keys = [path.read_bytes().splitlines()[1] for path in tmp_path.rglob("*.key")]
     assert len(found) > 8
-    assert len(keys) == len(OURS) + 3  # and of postgres, keycloak and the authority
+    assert len(keys) == len(OURS) + 4  # and of postgres, keycloak, entry and the authority
     return found + keys
 
 
