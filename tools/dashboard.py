@@ -82,6 +82,11 @@ PANELS: Sequence[Panel] = (
         {"{{instance}}": "gatehouse_database_connections / gatehouse_database_connections_limit"},
         limit=1,
     ),
+    Panel(
+        "Reads that a standby may answer, by what has",
+        "reqps",
+        {"{{source}}": "sum by (source) (rate(gatehouse_database_reads_total[5m]))"},
+    ),
     # <part admin>
     Panel("Role changes to deliver", "short", {"pending": "max(gatehouse_role_outbox_pending)"}),
     Panel(

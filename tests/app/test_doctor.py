@@ -405,6 +405,14 @@ async def test_stopped_database_is_reported(doctor: Doctor) -> None:
     assert "users: migrations" not in found
 
 
+async def test_standby_that_cannot_be_used_is_a_warning(doctor: Doctor) -> None:
+    url = doctor.settings["GATEHOUSE_USERS__DATABASE_URL"]
+    found = await doctor("users", code=0, GATEHOUSE_USERS__STANDBY_URL=url)
+    status, detail = found["users: standby"]
+    assert status == "warning"
+    assert detail.startswith("the server is not a standby; the primary answers all reads")
+
+
 async def test_unknown_database_is_reported(doctor: Doctor) -> None:
     url = doctor.settings["GATEHOUSE_USERS__DATABASE_URL"]
     found = await doctor("users", GATEHOUSE_USERS__DATABASE_URL=named(url, "nothing", "gatehouse_users"))

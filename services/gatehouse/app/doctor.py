@@ -15,16 +15,17 @@ from gatehouse.app.policy import load_policy
 from gatehouse.app.profile import server_profile
 from gatehouse.client.profile import local_host
 from gatehouse.runtime import ServiceContext, ServiceSpec
+from gatehouse.runtime.databases import open_database, standby_connector
 from gatehouse.runtime.doctor import Problem, Result, Status, attempt
 from gatehouse.runtime.doctor.certificates import check_handshake, check_validity
 from gatehouse.runtime.doctor.collector import check_collector
-from gatehouse.runtime.doctor.database import check_database
+from gatehouse.runtime.doctor.database import check_database, check_standby
 from gatehouse.runtime.doctor.issuers import check_issuer
 from gatehouse.runtime.doctor.ports import check_metrics_port, check_port
 from gatehouse.runtime.doctor.secrets import check_secrets
 from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.logs import capture_standard_logging
-from gatehouse.runtime.process import Process, open_database
+from gatehouse.runtime.process import Process
 from gatehouse.runtime.telemetry import discard_telemetry
 from gatehouse.settings import ConfigurationError, Settings, setting_values
 
@@ -102,11 +103,13 @@ async def _service(settings: Settings, spec: ServiceSpec[Any]) -> Sequence[Resul
             return "complete"
 
         built = await attempt(f"{name}{_SETTINGS}", build())
+        standby = standby_connector(settings, spec)
         own = [spec.checks(context) for context in contexts] if spec.checks is not None else []
         groups = await asyncio.gather(
             _one(f"{name}: port", check_port(settings, name, spec.descriptor.full_name, server_name)),
             _one(f"{name}: metrics", check_metrics_port(settings, name)),
             check_database(spec, database, spec.login_role(settings.database.role_prefix)),
+            *([] if standby is None else [_one(f"{name}: standby", check_standby(spec, standby))]),
             *own,
         )
     return [built, *(result for group in groups for result in group)]

@@ -18,6 +18,8 @@ ENTRY_OVERHEAD_BYTES = 32
 # W3C Trace Context, sections 3.2 and 3.3.
 MAX_TRACEPARENT_CHARS, MAX_TRACESTATE_CHARS = 128, 512
 MAX_REQUEST_ID_CHARS = 64
+MAX_WRITE_TOKEN_CHARS = 32
+WRITTEN_KEY = "x-write-token"
 
 
 class CallMetadata(NamedTuple):
@@ -31,6 +33,7 @@ class CallMetadata(NamedTuple):
         traceparent: Empty if it is longer than MAX_TRACEPARENT_CHARS.
         tracestate: Empty if it is longer than MAX_TRACESTATE_CHARS.
         request_id: Empty if it is longer than MAX_REQUEST_ID_CHARS.
+        write_token: The largest one, truncated to MAX_WRITE_TOKEN_CHARS.
         too_large: Whether the metadata has too many entries or bytes.
     """
 
@@ -38,6 +41,7 @@ class CallMetadata(NamedTuple):
     traceparent: str = ""
     tracestate: str = ""
     request_id: str = ""
+    write_token: str = ""
     too_large: bool = False
 
 
@@ -56,7 +60,7 @@ def read_metadata(metadata: Metadata, max_bytes: int) -> CallMetadata:
         return _TOO_LARGE
     size = 0
     authorization: tuple[str | bytes, ...] = ()
-    traceparent = tracestate = request_id = ""
+    traceparent = tracestate = request_id = write_token = ""
     for key, value in metadata:
         size += ENTRY_OVERHEAD_BYTES + len(key) + len(value.encode() if isinstance(value, str) else value)
         if key == "authorization":
@@ -68,6 +72,8 @@ def read_metadata(metadata: Metadata, max_bytes: int) -> CallMetadata:
             tracestate = value if len(value) <= MAX_TRACESTATE_CHARS else ""
         elif key == "x-request-id":
             request_id = value if len(value) <= MAX_REQUEST_ID_CHARS else ""
+        elif key == WRITTEN_KEY:
+            write_token = max(write_token, value[:MAX_WRITE_TOKEN_CHARS])
     if size > max_bytes:
         return _TOO_LARGE
-    return CallMetadata(authorization, traceparent, tracestate, request_id)
+    return CallMetadata(authorization, traceparent, tracestate, request_id, write_token)

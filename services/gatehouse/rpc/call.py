@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from gatehouse.oauth import PresentedToken, Principal
-from gatehouse.rpc._metadata import CallMetadata
+from gatehouse.rpc._metadata import WRITTEN_KEY, CallMetadata
 from gatehouse.rpc.policy import AccessRule
 
 Trailers = tuple[tuple[str, str | bytes], ...]
@@ -148,6 +148,12 @@ class Call:
         given = self.metadata.request_id
         # Distinguishes calls and protects nothing, so it need not be unpredictable.
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+
+    def return_write_token(self, token: str) -> None:
+        """Put a token for what the call has written into the trailing metadata; the last one counts."""
+        others = tuple(entry for entry in self.trailers if entry[0] != WRITTEN_KEY)
+        self.trailers = (*others, (WRITTEN_KEY, token))
+        self.context.set_trailing_metadata(self.trailers)
 
     def deadline_seconds(self) -> float | None:
         """Return the seconds until the caller's deadline, or None if it set none."""

@@ -15,17 +15,12 @@ from opentelemetry.trace import NoOpTracer, Tracer
 from gatehouse.oauth import MultiIssuerVerifier
 from gatehouse.rpc import AccessRule, Interceptor, RpcMetrics, Server, ServerTelemetry, Service
 from gatehouse.rpc.tls import read_authorities, server_credentials
+from gatehouse.runtime.databases import Standbys, open_database
 from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.runtime.issuers import IssuerTelemetry
 from gatehouse.runtime.spec import BackgroundWork, ServiceContext, ServiceSpec
 from gatehouse.runtime.telemetry import Telemetry
-from gatehouse.settings import (
-    ConfigurationError,
-    ServiceSettings,
-    Settings,
-    follow_secret,
-    with_login,
-)
+from gatehouse.settings import ConfigurationError, Settings
 from gatehouse.storage import Database, Readiness
 
 _DATABASE_HINTS = {
@@ -36,21 +31,6 @@ _DATABASE_HINTS = {
     "DATABASE_READ_ONLY": "wait for the failover to end, or list all servers in the URL with"
     " target_session_attrs=read-write",
 }
-
-
-def open_database(settings: Settings, spec: ServiceSpec[Any], tracer: Tracer | None = None) -> Database:
-    """Make the connection pool of a service; it connects on first use."""
-    section: ServiceSettings = getattr(settings, spec.name)
-    # Read again for each connection: a rotated password needs no restart.
-    url = follow_secret(f"{spec.name}__database_url", section.database_url)
-    password = follow_secret(f"{spec.name}__database_password", section.database_password)
-    role = spec.login_role(settings.database.role_prefix)
-    return Database(
-        lambda: with_login(url() or "", role, password()),
-        pool_size=settings.database.pool_size,
-        connect_timeout=settings.database.connect_timeout_seconds,
-        tracer=tracer,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +112,7 @@ class Process:
         )
         stack.push_async_callback(self.verifier.aclose)
         self._pools: dict[str, Database] = {}
+        self._standbys = Standbys(settings, telemetry.logger, telemetry.meter, self._tracer())
         telemetry.meter.create_observable_gauge(
             "gatehouse.database.connections",
             [self._observe_pools],
@@ -147,9 +128,10 @@ class Process:
 
     def context(self, spec: ServiceSpec[Any]) -> ServiceContext[Any]:
         """Return everything that a service may use to build itself."""
+        database = self._open_database(spec)
         return ServiceContext(
             settings=getattr(self._settings, spec.name),
-            database=self._open_database(spec),
+            database=database,
             issuers=self._settings.issuers,
             http_for=self._http_for,
             issuer_asked=self._issuers.issuer_asked,
@@ -162,6 +144,7 @@ class Process:
             clock=self._hooks.clock,
             monotonic=self._hooks.monotonic,
             exit_stack=self._stack,
+            standbys=self._standbys.open(spec, database),
         )
 
     async def build(self, spec: ServiceSpec[Any], context: ServiceContext[Any]) -> BuiltServer:

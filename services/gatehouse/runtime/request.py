@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gatehouse.domain import InvalidArgument
 from gatehouse.rpc import current_call, current_principal
 from gatehouse.storage import Caller, PageRequest, PageTokenError
+from gatehouse.storage.standbys import WriteToken
 
 
 def current_caller() -> Caller:
@@ -31,6 +32,17 @@ def current_caller() -> Caller:
 def remaining_seconds() -> float | None:
     """Return the seconds until the deadline of the current call, or None if it has no deadline."""
     return current_call().deadline_seconds()
+
+
+def write_token() -> WriteToken | None:
+    """Return what the caller has written, if it accepts answers of standbys; otherwise None."""
+    return WriteToken.parse(current_call().metadata.write_token)
+
+
+def return_write_token(token: str) -> None:
+    """Return the token of a write to the caller; do nothing if it is that of a background job."""
+    with suppress(LookupError):
+        current_call().return_write_token(token)
 
 
 @contextmanager

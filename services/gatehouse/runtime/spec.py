@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a command that only reads the specs does not import servers
     from gatehouse.rpc import AccessRule
     from gatehouse.runtime.doctor import Result
     from gatehouse.storage import Database
+    from gatehouse.storage.standbys import StandbyReads
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -72,6 +73,7 @@ class ServiceContext(Generic[S]):
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
         exit_stack: Closes what the service opens, when the process ends.
+        standbys: Reads from standbys; None if there are none. The service starts and closes it.
     """
 
     settings: S
@@ -88,6 +90,7 @@ class ServiceContext(Generic[S]):
     clock: Callable[[], float]
     monotonic: Callable[[], float]
     exit_stack: AsyncExitStack
+    standbys: StandbyReads | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from gatehouse.settings.sections import (
     ServerSettings,
     ServiceSettings,
     Settings,
+    StandbySettings,
     TelemetrySettings,
     TlsSettings,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "SettingRow",
     "SettingValue",
     "Settings",
+    "StandbySettings",
     "TelemetrySettings",
     "TlsSettings",
     "VerifyMode",

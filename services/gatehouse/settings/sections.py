@@ -340,6 +340,16 @@ class ServiceSettings(Section):
     """Password of the login role, if not in the URL; `gatehouse migrate` gives it to the role."""
 
 
+class StandbySettings(ServiceSettings):
+    """Settings of a service that can read from standbys."""
+
+    standby_url: DatabaseUrl | None = None
+    """URL of hot standbys, which answer reads of callers that send `x-write-token` (see scaling.md); none if
+    unset. Role and password are those of `database_url`, if not in this URL."""
+    max_staleness_seconds: float = Field(5.0, ge=1, le=3600)
+    """Largest age of what a standby answers."""
+
+
 class Settings(BaseSettings):
     """The settings that every service shares. `gatehouse.app` adds one section for each service."""
 

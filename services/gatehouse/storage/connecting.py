@@ -91,15 +91,21 @@ class Connector:
         """
         parameters = connection_parameters(self._url(), self._connect_timeout)
         try:
-            connection = await Connection.connect(**parameters, autocommit=True)
+            connection = await self._connect(parameters)
             try:
-                await connection.inspect()
+                await self._prepare(connection)
             except BaseException:
                 await connection.close()
                 raise
         except (psycopg.Error, OSError, ValueError) as error:
             raise refused_connection(error, parameters.get("password", "")) from None
         return connection
+
+    async def _connect(self, parameters: dict[str, Any]) -> Connection:
+        return await Connection.connect(**parameters, autocommit=True)
+
+    async def _prepare(self, connection: Connection) -> None:
+        await connection.inspect()
 
 
 def has_ended(connection: psycopg.AsyncConnection[Any]) -> bool:

@@ -33,7 +33,13 @@ _PING_SECONDS = 1.5
 _COMMIT_SECONDS = 2.0
 _SET_TIMEOUT = ("SET statement_timeout = ", "SET LOCAL statement_timeout = ")
 _SET_READ_ONLY = "SET TRANSACTION READ ONLY"
-_WITHOUT_SPAN = (*_SET_TIMEOUT, _SET_READ_ONLY)
+# The timeline, and the transaction id below which a standby must have completed all: text that sorts.
+POSITION = """
+    SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || lpad(to_hex(greatest(
+        pg_current_xact_id_if_assigned()::text::bigint + 1,
+        pg_snapshot_xmax(pg_current_snapshot())::text::bigint)), 16, '0')
+"""
+_WITHOUT_SPAN = (*_SET_TIMEOUT, _SET_READ_ONLY, POSITION)
 
 
 def _timeout_ms(deadline_seconds: float | None) -> int:
@@ -48,21 +54,28 @@ class Database:
 
     Args:
         url: `postgresql://role:password@host:port/database`, see `gatehouse.settings.database_parameters`; or
-            a function that returns the present one.
+            a function that returns the present one; or what opens connections.
         pool_size: Maximum number of connections.
         connect_timeout: Seconds to wait for a connection, new or from the pool.
+        max_use: Seconds after which a connection that is still in use is shut down; None for no limit.
+        on_write: Called before each commit with the position that a standby must reach to have it; see
+            gatehouse.storage.standbys.
         tracer: Creates a span for each statement; None creates none.
     """
 
     def __init__(
         self,
-        url: str | Callable[[], str],
+        url: str | Callable[[], str] | Connector,
         *,
         pool_size: int = 10,
         connect_timeout: float = 2.0,
+        max_use: float | None = None,
+        on_write: Callable[[str], None] | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self.connector = Connector(url, connect_timeout)
+        self.connector = url if isinstance(url, Connector) else Connector(url, connect_timeout)
+        self._max_use = max_use
+        self._on_write = on_write
         self.tracer = tracer or NoOpTracer()
         self._probe = Probe(self.connector)
         self._generation = 0
@@ -93,6 +106,9 @@ class Database:
         """
         async with self._connect(deadline_seconds, isolation_level="READ COMMITTED") as connection:
             yield connection
+            if self._on_write is not None:
+                # Before the commit: a failure after it would report a write as failed that was made.
+                self._on_write((await connection.exec_driver_sql(POSITION)).scalar_one())
             await _commit(connection)
 
     @asynccontextmanager
@@ -137,8 +153,11 @@ class Database:
         """
         with unavailable_errors(read_only=read_only):
             async with self._engine.connect() as connection:
+                limit: asyncio.TimerHandle | None = None
                 try:
                     driver = await _driver(connection)
+                    if self._max_use is not None:
+                        limit = asyncio.get_running_loop().call_later(self._max_use, shut_down, driver)
                     wanted = min(_timeout_ms(deadline_seconds), driver.max_timeout_ms)
                     if driver.timeout_ms != wanted and not driver.pooled:
                         await _set_session_timeout(connection, driver, wanted)
@@ -152,6 +171,9 @@ class Database:
                     if makes_connection_useless(error):
                         await connection.invalidate()
                     raise
+                finally:
+                    if limit is not None:
+                        limit.cancel()
 
     async def ping(self, statement: str = "SELECT 1", *, writable: bool = False) -> None:
         """Run a statement on a connection that is reserved for health checks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from gatehouse.storage.connecting import Connection, Connector, has_ended, shut_down
 from gatehouse.storage.errors import read_only_database, unanswered, unavailable_errors
@@ -22,10 +23,10 @@ class Probe:
         self._connector = connector
         self._connection: Connection | None = None
         self._stale = False
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
-    async def run(self, statement: str, *, writable: bool, timeout: float) -> None:
-        """Run a statement; replace the connection if that fails.
+    async def run(self, statement: str, *, writable: bool = False, timeout: float) -> Any:
+        """Run a statement and return its first row; replace the connection if that fails.
 
         Args:
             statement: The statement.
@@ -43,9 +44,9 @@ class Probe:
                 self._abandon(work)
         if not work.done():
             raise unanswered()
-        await work
+        return await work
 
-    async def _run(self, statement: str, *, writable: bool) -> None:
+    async def _run(self, statement: str, *, writable: bool) -> Any:
         old = self._connection
         if old is not None and (self._stale or has_ended(old)):
             self._connection = None
@@ -56,13 +57,15 @@ class Probe:
         connection = self._connection
         try:
             with unavailable_errors():
-                await connection.execute(statement.encode())
+                cursor = await connection.execute(statement.encode())
+                row = await cursor.fetchone() if cursor.description else None
                 if writable:
                     cursor = await connection.execute(
                         "SELECT current_setting('transaction_read_only') = 'on'"
                     )
                     if await cursor.fetchone() == (True,):
                         raise read_only_database()
+                return row
         except BaseException:
             if self._connection is connection:
                 self._connection = None
@@ -73,7 +76,7 @@ class Probe:
         """Open another connection for the next check."""
         self._stale = True
 
-    def _abandon(self, work: asyncio.Task[None]) -> None:
+    def _abandon(self, work: asyncio.Task[Any]) -> None:
         """End a check without waiting for it.
 
         psycopg waits up to 10 seconds for a server that does not respond when a statement is cancelled. If
@@ -87,7 +90,7 @@ class Probe:
         self._abandoned.add(work)
         work.add_done_callback(self._end)
 
-    def _end(self, work: asyncio.Task[None]) -> None:
+    def _end(self, work: asyncio.Task[Any]) -> None:
         self._abandoned.discard(work)
         if not work.cancelled():
             work.exception()  # nobody waits for it

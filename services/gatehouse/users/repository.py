@@ -23,13 +23,16 @@ from gatehouse.storage import (
     fetch_page,
     new_id,
 )
+from gatehouse.storage.standbys import HORIZON, StandbyReads, WriteToken
 from gatehouse.users.change_feed import append_changes
 from gatehouse.users.filter import parse_filter
 from gatehouse.users.idempotency import RETENTION, IdempotentRequest, find_response, save_response
 from gatehouse.users.tables import audit_events, requests, users
 from gatehouse.users.v1 import users_pb2 as pb
 
-_GET = DirectSelect(sa.select(users).where(users.c.user_id == sa.bindparam("user_id")))
+_BY_ID = users.c.user_id == sa.bindparam("user_id")
+_GET = DirectSelect(sa.select(users).where(_BY_ID))
+_GET_FROM_STANDBY = DirectSelect(sa.select(users, HORIZON).where(_BY_ID))
 _SORTABLE = {column.name: column for column in (users.c.create_time, users.c.email, users.c.display_name)}
 _ACTIONS = {
     pb.USER_CHANGE_CREATED: "user.created",
@@ -63,43 +66,88 @@ class UserRepository:
     Args:
         database: Connection pool of the login role of UserService.
         clock: Seconds since the epoch.
+        standbys: Makes reads at standbys; None if there are none.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], float], standbys: StandbyReads | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._standbys = standbys
 
-    async def get(self, user_id: str, timeout: float | None = None) -> pb.User:
+    async def get(
+        self, user_id: str, timeout: float | None = None, token: WriteToken | None = None
+    ) -> pb.User:
         """Return a user.
+
+        Args:
+            user_id: Its id.
+            timeout: See the class.
+            token: What the caller has written, if a standby may answer; None to read from the primary.
 
         Raises:
             NotFound: The user does not exist.
         """
-        row = await _GET.first(self._database, {"user_id": uuid.UUID(user_id)}, timeout)
+        parameters = {"user_id": uuid.UUID(user_id)}
+        row = None
+        if self._standbys is not None and token is not None:
+
+            async def from_standby(database: Database, check: Callable[[Any], Any]) -> Any:
+                found = await _GET_FROM_STANDBY.first(database, parameters, timeout)
+                return None if found is None else check(found)
+
+            row = await self._standbys.answer(token, from_standby)
+        if row is None:
+            row = await _GET.first(self._database, parameters, timeout)
         if row is None:
             raise _not_found()
         return _to_user(row)
 
     async def list(
-        self, filter_text: str, order_by: str, page: PageRequest, timeout: float | None = None
+        self,
+        filter_text: str,
+        order_by: str,
+        page: PageRequest,
+        timeout: float | None = None,
+        token: WriteToken | None = None,
     ) -> Page[pb.User]:
         """Return a page of users.
 
+        Args:
+            filter_text: Filter (AIP-160).
+            order_by: Order (AIP-132).
+            page: The page to return.
+            timeout: See the class.
+            token: See `get`.
+
         Raises:
-            InvalidArgument: The filter (AIP-160) or the order (AIP-132) is invalid.
+            InvalidArgument: The filter or the order is invalid.
             PageTokenError: The page token is invalid.
         """
         name, direction = parse_order(order_by)
-        return await fetch_page(
-            self._database,
-            sa.select(users).where(*parse_filter(filter_text)),
-            (_SORTABLE[name], users.c.user_id),
-            _to_user,
-            page,
-            query=f"{filter_text}\n{name} {direction}",
-            descending=direction == "desc",
-            timeout=timeout,
-        )
+        conditions = parse_filter(filter_text)
+
+        async def fetch(database: Database, convert: Callable[[Any], pb.User], *proof: Any) -> Page[pb.User]:
+            return await fetch_page(
+                database,
+                sa.select(users, *proof).where(*conditions),
+                (_SORTABLE[name], users.c.user_id),
+                convert,
+                page,
+                query=f"{filter_text}\n{name} {direction}",
+                descending=direction == "desc",
+                timeout=timeout,
+            )
+
+        async def from_standby(database: Database, check: Callable[[Any], Any]) -> Page[pb.User] | None:
+            found = await fetch(database, lambda row: _to_user(check(row)), HORIZON)
+            return found if found.rows else None
+
+        found = None
+        if self._standbys is not None and token is not None:
+            found = await self._standbys.answer(token, from_standby)
+        return found or await fetch(self._database, _to_user)
 
     async def count(self, timeout: float | None = None) -> tuple[Mapping[int, int], datetime]:
         """Return the number of users by state, and the time at which they were counted."""

@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 
 from gatehouse.domain import InvalidArgument, NotFound
 from gatehouse.rpc import current_call, current_principal
-from gatehouse.runtime.request import current_caller, remaining_seconds, requested_page
+from gatehouse.runtime.request import current_caller, remaining_seconds, requested_page, write_token
 from gatehouse.users.change_feed import Position
 from gatehouse.users.repository import UserRepository
 from gatehouse.users.v1 import users_pb2 as pb
@@ -42,12 +42,14 @@ class UserService(users_pb2_grpc.UserServiceServicer):
 
     async def GetUser(self, request: pb.GetUserRequest, context: _Context) -> pb.User:
         """See the proto."""
-        return await self._users.get(request.user_id, remaining_seconds())
+        return await self._users.get(request.user_id, remaining_seconds(), write_token())
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: _Context) -> pb.ListUsersResponse:
         """See the proto."""
         with requested_page(request.page_token, request.page_size) as page:
-            found = await self._users.list(request.filter, request.order_by, page, remaining_seconds())
+            found = await self._users.list(
+                request.filter, request.order_by, page, remaining_seconds(), write_token()
+            )
         return pb.ListUsersResponse(users=found.rows, next_page_token=found.next_page_token)
 
     async def CountUsers(self, request: pb.CountUsersRequest, context: _Context) -> pb.CountUsersResponse:

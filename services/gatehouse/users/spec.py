@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gatehouse.runtime import BuiltService, Periodic, ServiceContext, ServiceSpec
-from gatehouse.settings import ServiceSettings
+from gatehouse.settings import StandbySettings
 from gatehouse.users import DEFAULT_PORT
 from gatehouse.users.v1 import users_pb2
 
 PRUNE_SECONDS = 3600.0
 
 
-async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
+async def build(context: ServiceContext[StandbySettings]) -> BuiltService:
     """Build UserService, the reader of its change feed, and the jobs that prune old rows."""
     from gatehouse.storage import Notifications
     from gatehouse.users.change_feed import ChangeFeed
@@ -19,13 +19,14 @@ async def build(context: ServiceContext[ServiceSettings]) -> BuiltService:
     from gatehouse.users.tables import CHANNEL
     from gatehouse.users.watches import Watches
 
-    repository = UserRepository(context.database, context.clock)
+    repository = UserRepository(context.database, context.clock, context.standbys)
     feed = ChangeFeed(context.database, context.clock)
     notifications = Notifications(context.database.connector, CHANNEL)
     watches = Watches(feed, notifications)
     return BuiltService(
         UserService(repository, watches),
         (
+            *filter(None, [context.standbys]),
             notifications,
             watches,
             Periodic(feed.prune, PRUNE_SECONDS),
@@ -41,4 +42,5 @@ SPEC = ServiceSpec(
     schema="users",
     probe="SELECT FROM users.users LIMIT 1",
     build=build,
+    settings=StandbySettings,
 )

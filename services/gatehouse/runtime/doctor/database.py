@@ -15,6 +15,7 @@ from gatehouse.storage import Database
 from gatehouse.storage.branches import MigrationBranch
 from gatehouse.storage.errors import DatabaseUnavailable, failed_check
 from gatehouse.storage.migrations import pending_migrations
+from gatehouse.storage.standbys import StandbyConnector
 
 _SESSION = """
     SELECT current_user, current_setting('server_version'), current_setting('transaction_read_only') = 'on'
@@ -41,6 +42,19 @@ async def check_database(spec: ServiceSpec[Any], database: Database, role: str) 
         results.append(await attempt(f"{spec.name}: login role", _check_role(spec, database, role)))
         results.append(await attempt(f"{spec.name}: migrations", _check_migrations(spec, database, role)))
     return results
+
+
+async def check_standby(spec: ServiceSpec[Any], connector: StandbyConnector) -> str:
+    """Check a standby of a service as its login role. Without one, the service works as well."""
+    setting = f"GATEHOUSE_{spec.name.upper()}__STANDBY_URL"
+    try:
+        connection = await connector.open()
+    except DatabaseUnavailable as error:
+        text = f"{error.detail}; the primary answers all reads; check that it runs, and {setting}"
+        raise Problem(text, Status.WARNING) from None
+    version, role = connection.info.server_version, connection.info.user
+    await connection.close()
+    return f"PostgreSQL {version // 10_000}.{version % 10_000}, as {role}"
 
 
 async def _check_session(spec: ServiceSpec[Any], database: Database) -> str:
