@@ -420,7 +420,7 @@ def test_error_in_a_json_file_names_the_file(name: str, value: Any, place: str, 
 
 def test_error_in_a_variable_names_no_file(secrets_dir: Path, set_environment: SetEnvironment) -> None:
     (secrets_dir / "gatehouse_users__port").write_text("1")
-    os.environ["GATEHOUSE_USERS__PORT"] = "canary"
+    set_environment(GATEHOUSE_USERS__PORT="canary")
 
     assert load_error().startswith("GATEHOUSE_USERS__PORT: must be an integer")
 
