@@ -170,6 +170,6 @@ def test_page_keeps_its_text_and_gets_the_table() -> None:
 
 def test_page_names_only_faults_that_exist() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text()
-    promises = text[text.index("## Promises") : text.index("## Results")]
-    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", promises))
+    guarantees = text[text.index("## Guarantees") : text.index("## Results")]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", guarantees))
     assert named <= set(FAULTS)
