@@ -89,7 +89,8 @@ def add_service(name: str) -> None:
     insert(ROOT / "docker-compose.yml", "adds services above this line", render("compose"))
     published = f'      - "127.0.0.1:${{GRPC_PORT_PREFIX}}{port % 100:02d}:{port}"\n'
     insert(ROOT / "docker-compose.yml", "adds ports above this line", published)
-    print("changed  services/gatehouse/app/packages.py docker-compose.yml")
+    print("changed  services/gatehouse/app/packages.py")
+    print("changed  docker-compose.yml")
 
 
 def main() -> int:

@@ -176,7 +176,8 @@ def _description(stack: Stack, console_url: str) -> Mapping[str, object]:
 async def _stack(
     console: Console, started_at: float, ports: Ports | None, realm: Path | None
 ) -> AsyncIterator[Stack]:
-    title = f"PostgreSQL, an OAuth2 issuer and {len(SERVICES)} services on this machine, one process each"
+    services = "one service" if len(SERVICES) == 1 else f"{len(SERVICES)} services"
+    title = f"PostgreSQL, an OAuth2 issuer and {services} on this machine, one process each"
     console.print(Text("Gatehouse: ", "bold").append(title, "not bold dim"))
 
     def on_progress(name: str, text: str) -> None:

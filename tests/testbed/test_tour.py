@@ -21,7 +21,7 @@ from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.callers import Caller, realm_scopes, tampered
-from gatehouse_testbed.tour.matrix import Cell, SampleUser, expected_code, matrix_view, sample_requests
+from gatehouse_testbed.tour.matrix import EMPTY, Cell, SampleUser, expected_code, matrix_view, sample_requests
 from gatehouse_testbed.tour.metrics import CALLS, DENIALS, VERIFICATIONS, fetch_metrics, parse_metrics
 from tests.support.scopes import EVERY_SCOPE
 
@@ -84,6 +84,14 @@ def test_cell_with_a_wrong_code_is_marked_and_named() -> None:
         ["ListUsers", "!OK"],
     ]
     assert "ListUsers by bob: expected PERMISSION_DENIED, got OK (a text)" in str(cells[1])
+
+
+def test_allowed_call_with_an_empty_request_does_not_widen_its_column() -> None:
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    cell = Cell(Caller("bob"), policy_rows()[0], code, Outcome(code, "a text"))
+    out = StringIO()
+    make_console(out).print(matrix_view([cell], [cell.caller]))
+    assert out.getvalue().splitlines()[-1].split() == [policy_rows()[0].method, EMPTY]
 
 
 def test_unusual_code_is_shown_by_its_name() -> None:

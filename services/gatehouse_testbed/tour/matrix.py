@@ -26,7 +26,9 @@ SHORT_CODES = {
     grpc.StatusCode.UNAUTHENTICATED: "UNAUTH",
     grpc.StatusCode.PERMISSION_DENIED: "DENIED",
 }
-_STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue"}
+# The rule allows the call; the request of an RPC that sample_requests does not have is empty, and has no effect.
+EMPTY = "EMPTY"
+_STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue", EMPTY: "green"}
 # <part admin>
 # Revoking a role that no user has changes nothing.
 UNUSED_ROLE = "tour-unused-role"
@@ -165,4 +167,6 @@ def matrix_view(cells: Sequence[Cell], callers: Sequence[Caller]) -> Table:
 
 def _code(cell: Cell) -> Text:
     code = SHORT_CODES.get(cell.outcome.code, cell.outcome.code.name)
+    if cell.ok and cell.outcome.code in _EMPTY_REQUEST:
+        code = EMPTY
     return Text(code, _STYLES.get(code, "")) if cell.ok else Text(f"!{code}", "bold white on red")

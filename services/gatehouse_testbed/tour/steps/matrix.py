@@ -17,11 +17,12 @@ from gatehouse_testbed.tour.callers import (
     wrong_issuer_token,
 )
 from gatehouse_testbed.tour.context import TourContext
-from gatehouse_testbed.tour.matrix import REFUSALS, SHORT_CODES, Cell, matrix_view, run_matrix
+from gatehouse_testbed.tour.matrix import EMPTY, REFUSALS, SHORT_CODES, Cell, matrix_view, run_matrix
 
 _LEGEND = (
     "UNAUTH   UNAUTHENTICATED: no token, or one that is not accepted",
     "DENIED   PERMISSION_DENIED: a valid token without the scopes or the role that the rule requires",
+    f"{EMPTY}    allowed; the request is empty, and so invalid (give the RPC one in sample_requests)",
     "!        marks a result that differs from what the rule requires",
     "tampered is bob's token with every scope written into it; expired was valid for one second",
 )
