@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_error_in_a_profile_is_one_line(
     assert str(caught.value).startswith(f"{file}: ")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_profile_in_the_documentation_is_valid(tmp_path: Path, set_environment: SetEnvironment) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/clients.md").read_text()
+    (example,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "profile.json").write_text(example)
+    set_environment(GATEHOUSE_PROFILE=str(tmp_path / "profile.json"))
+    assert load_profile().ca_file == tmp_path / "ca.crt"
+    assert load_profile().targets["users"] == "dns:///users.example.com:50051"
 
 
 def test_missing_profile_is_an_error(tmp_path: Path, set_environment: SetEnvironment) -> None:

@@ -163,6 +163,14 @@ def test_invalid_profile_is_one_line(cli: Cli, tmp_path: Path, content: bytes) -
     assert done.err.count("\n") == 1
 
 
+def test_call_without_a_profile_goes_to_the_server_of_the_settings(cli: Cli) -> None:
+    settings = {"GATEHOUSE_USERS__PORT": "1", "GATEHOUSE_TLS__PLAINTEXT": "true"}
+    done = cli("call", "users", "CountUsers", "--token", "x", **settings)
+    assert done.code == ExitCode.UNREACHABLE
+    assert "cannot connect to 127.0.0.1:1; " in done.err
+    assert "`GATEHOUSE_TLS__CA_FILE` trusts its certificate" in done.err
+
+
 def test_unreachable_server_is_one_line_with_its_address(cli: Cli, tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(json.loads(NOWHERE) | {"plaintext": True}))
@@ -292,9 +300,9 @@ def test_config_lists_the_origin_of_each_setting(cli: Cli, tmp_path: Path) -> No
     done = cli("config", "--sources", GATEHOUSE_SECRETS_DIR=str(tmp_path), GATEHOUSE_LOG__LEVEL="debug")
     rows = {name: rest for name, *rest in (line.split() for line in done.lines)}
 
-    assert rows["GATEHOUSE_USERS__PORT"] == ["50061", str(tmp_path)]
-    assert rows["GATEHOUSE_LOG__LEVEL"] == ['"debug"', "environment"]
-    assert rows["GATEHOUSE_TELEMETRY__METRICS_HOST"] == ['"127.0.0.1"', "default"]
+    assert rows["GATEHOUSE_USERS__PORT"] == [str(tmp_path), "50061"]
+    assert rows["GATEHOUSE_LOG__LEVEL"] == ["environment", '"debug"']
+    assert rows["GATEHOUSE_TELEMETRY__METRICS_HOST"] == ["default", '"127.0.0.1"']
 
 
 def test_policy_and_realm_file_have_the_same_scopes_and_roles(cli: Cli) -> None:

@@ -23,7 +23,7 @@ def load_full_profile() -> Profile:
 def local_profile() -> Profile:
     """Load the profile if one is named, otherwise derive it from the settings of the servers here.
 
-    A probe in the container of a server therefore needs no further configuration.
+    A probe or a call beside a server therefore needs no further configuration.
 
     Raises:
         ConfigurationError: See load_profile and load_settings.

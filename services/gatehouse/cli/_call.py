@@ -12,7 +12,7 @@ import typer
 from google.protobuf import json_format
 
 from gatehouse.app.policy import load_policy
-from gatehouse.app.profile import load_full_profile
+from gatehouse.app.profile import local_profile
 from gatehouse.app.services import SERVICES, find_services
 from gatehouse.cli._errors import ExitCode, print_error
 from gatehouse.cli._options import Client, Scope, StoredLogin, User
@@ -21,6 +21,7 @@ from gatehouse.cli._stored_login import StoredTokens, login_for_call, stored_tok
 from gatehouse.cli._token import obtain_token, password_of, read_token
 from gatehouse.client.calls import Outcome, call_each, new_trace, open_channel
 from gatehouse.client.metadata import parse_metadata
+from gatehouse.client.profile import profile_file
 from gatehouse.client.requests import RequestLines, find_method, parse_requests
 from gatehouse.settings import ConfigurationError
 
@@ -63,7 +64,8 @@ def call(
     """Call an RPC with a request in JSON, and print each response as a line of JSON.
 
     Without --as, --client, --token and --login, the token is that of the stored login, if there is one (see
-    `gatehouse login`) and the RPC needs a token.
+    `gatehouse login`) and the RPC needs a token. Without a profile, the service is the one that the settings
+    would start on this machine.
 
     Examples:
       gatehouse call users GetCurrentUser
@@ -77,7 +79,7 @@ def call(
     if token == "-" and data == "-":  # noqa: S105 - not a secret
         raise ConfigurationError("--token and --data: only one of them can be read from standard input")
     (spec,) = find_services([service])
-    profile, rpc = load_full_profile(), find_method(spec.descriptor, method)
+    profile, rpc = local_profile(), find_method(spec.descriptor, method)
     entries = parse_metadata(metadata or ())
     lines: RequestLines | None = None
     requests: list[Any] = []
@@ -162,11 +164,12 @@ def _connection_problem(outcome: Outcome, target: str) -> str:
     if outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not respond in time; check that it is running, or set a longer --timeout"
     details = outcome.message.lower()
+    trusted = "`ca_file` in the profile" if profile_file() else "`GATEHOUSE_TLS__CA_FILE`"
     if "certificate" in details or "handshake" in details or "peer name" in details:
         return (
-            f"no TLS connection to {target}; check that it uses TLS, that `ca_file` trusts its certificate, "
+            f"no TLS connection to {target}; check that it uses TLS, that {trusted} trusts its certificate, "
             "and that the certificate has its name (`server_name`)"
         )
     if "resol" in details:  # "errors resolving", "DNS resolution failed"
         return f"the host name of {target} cannot be resolved; check the target in the profile"
-    return f"cannot connect to {target}; check that it runs there, and that `ca_file` trusts its certificate"
+    return f"cannot connect to {target}; check that it runs there, and that {trusted} trusts its certificate"

@@ -45,8 +45,8 @@ def config(
         return ExitCode.OK
     settings = load_settings(settings_model())
     if sources:
-        rows = [(row.name, json.dumps(row.value), row.origin) for row in setting_values(settings)]
-        print_table(("setting", "value", "origin"), rows)
+        rows = [(row.name, row.origin, json.dumps(row.value)) for row in setting_values(settings)]
+        print_table(("setting", "origin", "value"), rows)
     else:
         typer.echo(json.dumps(mask_settings(settings), indent=2))
     return ExitCode.OK
