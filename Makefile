@@ -166,6 +166,16 @@ $(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
 images:  ## Build the images for amd64 and arm64, with labels from git (needs docker buildx; REGISTRY=, TAGS=, PUSH=1)
 	@REVISION=$$(git rev-parse HEAD) CREATED=$$(git show --no-patch --format=%cI) docker buildx bake --file docker-bake.hcl $(if $(PUSH),--push)
 
+.PHONY: wheel
+DIST := dist
+
+# From a copy of what the Dockerfile copies: what is absent is left out of the wheel.
+wheel: install  ## Write the wheel for servers, which has no console and no test bed, to dist/
+	@rm -rf "$(DIST)/source" && mkdir -p "$(DIST)/source"
+	@tar -c --exclude __pycache__ pyproject.toml README.md LICENSE services/buf services/gatehouse migrations | tar -x -C "$(DIST)/source"
+	@cd "$(DIST)/source" && "$(abspath $(BIN))/python" -m hatchling build --target wheel --directory ..
+	@rm -rf "$(DIST)/source"
+
 sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json
 	@mkdir -p dist
 	@PYTHONWARNINGS=ignore $(VENV)/sbom/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml \

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,11 +27,15 @@ run()
 
 
 class Installed:
-    """An unpacked wheel of Gatehouse, beside the dependencies of this environment."""
+    """An unpacked wheel of Gatehouse, beside the dependencies of this environment.
 
-    def __init__(self, source: Path, folder: Path) -> None:
-        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-        subprocess.run(build, cwd=source, check=True, capture_output=True)
+    Args:
+        folder: Where it is written.
+        build: Command that writes the wheel.
+    """
+
+    def __init__(self, folder: Path, *build: str) -> None:
+        subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
         (wheel,) = folder.glob("*.whl")
         self.folder = folder / "unpacked"
         zipfile.ZipFile(wheel).extractall(self.folder)
@@ -60,18 +63,21 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel of this checkout."""
-    return Installed(ROOT, tmp_path_factory.mktemp("wheel"))
+    folder = tmp_path_factory.mktemp("wheel")
+    return Installed(
+        folder, sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)
+    )
 
 
 def test_production_wheel_has_no_test_bed_and_none_of_its_commands(tmp_path: Path) -> None:
-    """It is built from what the Dockerfile copies."""
-    source = tmp_path / "source"
-    for name in ("services/gatehouse", "services/buf", "migrations"):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source)
-    production = Installed(source, tmp_path)
+    venv = Path(sys.executable).parents[1]
+    make = ("make", "--assume-old=install", f"VENV={venv}", "wheel", f"DIST={tmp_path}")
+    production = Installed(tmp_path, *make)
+    copied = re.search(r"FROM dependencies AS sources\n((?:COPY .*\n)+)", (ROOT / "Dockerfile").read_text())
+    assert copied is not None
+    sources = {name for line in copied[1].splitlines() for name in line.split()[1:-1]}
+    (command,) = re.findall(r"tar -c .*?(?= \|)", (ROOT / "Makefile").read_text())
+    assert set(command.split()[4:]) == sources - {"tools/build_overlay.sh"}
     folders = {path.name for path in production.folder.iterdir() if not path.name.endswith(".dist-info")}
     assert folders == {"buf", "gatehouse", "gatehouse_migrations"}
 
