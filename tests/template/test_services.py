@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,15 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
     assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *tests)
     matrix = ("tests/system/test_matrix.py", "-k", "RenameUser or CloseBill or table")
     assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *matrix)
+    copy.edit(
+        "services/gatehouse/billing/service.py",
+        r"(?<=return pb.CloseBillResponse\(note=)request.note",
+        "{}['x']",
+    )
+    failed = copy.run("bash", "-c", f"! {sys.executable} -m pytest -q tests/billing/test_close_bill.py")
+    assert re.search(
+        r"error_at=gatehouse\.billing\.service\.CloseBill:\d+ .*error_type=builtins.KeyError", failed
+    )
 
 
 def test_an_rpc_is_at_most_30_lines_in_5_files_by_hand(copy: Copy) -> None:

@@ -26,7 +26,7 @@ SHORT_CODES = {
     grpc.StatusCode.UNAUTHENTICATED: "UNAUTH",
     grpc.StatusCode.PERMISSION_DENIED: "DENIED",
 }
-# The rule allows the call; the request of an RPC that sample_requests does not have is empty, and has no effect.
+# Allowed, but invalid: RPCs that sample_requests does not have are called with an empty request.
 EMPTY = "EMPTY"
 _STYLES = {"OK": "green", "UNAUTH": "yellow", "DENIED": "blue", EMPTY: "green"}
 # <part admin>
