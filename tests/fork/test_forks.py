@@ -79,11 +79,15 @@ def test_fork_with_everything_and_the_page_that_makes_it_your_own(
 def test_smallest_fork_has_one_service_that_verifies_jwts(
     copy: Copy, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    copy.make("fork", "NAME=acme", f"DIR={tmp_path / 'acme'}", "WITHOUT=admin,public,introspection")
-    fork = Fork(tmp_path / "acme")
+    copy.make(
+        "fork", "NAME=acme-users", f"DIR={tmp_path / 'acme-users'}", "WITHOUT=admin,public,introspection"
+    )
+    fork = Fork(tmp_path / "acme-users")
     check(fork)
 
-    assert set(re.findall(r"acme\.\w+\.v1\.(\w+)/", fork.run(".venv/bin/acme", "policy"))) == {"UserService"}
+    assert set(re.findall(r"acme_users\.\w+\.v1\.(\w+)/", fork.run(".venv/bin/acme-users", "policy"))) == {
+        "UserService"
+    }
     if request.config.getoption("--full"):
         fork.run("make", "test", seconds=3600)
     else:

@@ -109,6 +109,14 @@ def test_name_can_be_used(name: str) -> None:
         ("gatehouse-$name.gatehouse", "acme-billing-$name.acme-billing"),
         ('up{job=~"gatehouse.*"}', 'up{job=~"acme-billing.*"}'),
         ("postgres:5432/gatehouse?sslmode", "postgres:5432/acme_billing?sslmode"),
+        ("CREATE DATABASE gatehouse", "CREATE DATABASE acme_billing"),
+        ("database: gatehouse", "database: acme_billing"),
+        ("//role@/gatehouse?host=a:5432", "//role@/acme_billing?host=a:5432"),
+        (
+            "f\"postgresql://{login}@127.0.0.1:{state['port']}/gatehouse\"",
+            "f\"postgresql://{login}@127.0.0.1:{state['port']}/acme_billing\"",
+        ),
+        ("$(gatehouse token obtain)", "$(acme-billing token obtain)"),
         ("protos/gatehouse/users/v1", "protos/acme_billing/users/v1"),
     ],
 )

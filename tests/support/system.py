@@ -47,6 +47,7 @@ CLIENT_SECRETS = {
     )
 }
 DATABASE_PASSWORDS = {name: f"canary-database-{name}" for name in NAMES}
+DATABASE = "gatehouse"
 BUDGET_SECONDS = 2.0
 RECHECK_SECONDS = 0.5
 DRAIN_SECONDS = 30.0
@@ -263,8 +264,8 @@ class System:
 def _prepare_database(server: PostgresServer) -> str:
     """Create the database, and return the URL of its owner."""
     with psycopg.connect(owner_url(server), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE gatehouse")
-    return owner_url(server, "gatehouse")
+        connection.execute(f"CREATE DATABASE {DATABASE}")
+    return owner_url(server, DATABASE)
 
 
 # The owner is trusted; a login role must show its password.
@@ -321,7 +322,7 @@ def run_system(**more: str) -> Iterator[System]:
         settings |= {
             f"GATEHOUSE_{upper}__PORT": str(ports[name]),
             f"GATEHOUSE_{upper}__DATABASE_PASSWORD": word,
-            f"GATEHOUSE_{upper}__DATABASE_URL": named(owner, "gatehouse", role, word),
+            f"GATEHOUSE_{upper}__DATABASE_URL": named(owner, DATABASE, role, word),
         }
     for client, secret in CLIENT_SECRETS.items():
         settings[f"{client.upper().replace('-', '_')}_SECRET"] = secret

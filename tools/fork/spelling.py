@@ -14,9 +14,10 @@ _BEFORE_PACKAGE = (
     r'-m( |", ")',
     r'[Ss]ervices"? ?/ ?"?|SERVICES / "|protos/',
     # Identifiers in examples and f-strings.
-    r"\(|\{",
+    r"(?<!\$)\(|\{",
     # The database, its login roles and their prefix.
-    r'dbname=|POSTGRES_DB: |DATABASE( = ")?|:\d+/|database `|(prefix: str = |Field\()"|PREFIX` \| `"',
+    r'dbname=|POSTGRES_DB: |DATABASE( = "| )?|database(: | `)|:\d+/|//[^/\s]*@[^/\s]*/',
+    r'(prefix: str = |Field\()"|PREFIX` \| `"',
     # Loggers, fixtures of pytest, and lists of packages.
     r'getLogger\("|LogRecord\("|DEBUG, "|get(group)?\("|fixtures? `|^ROOT = "|root_packages = \["',
     r'source ?= ?\["|--source=',
