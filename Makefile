@@ -50,10 +50,13 @@ test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chro
 new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)
 
-.PHONY: new-rpc remove
+.PHONY: new-rpc new-scope remove
 
 new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser
 	@$(BIN)/python tools/new_rpc.py "$(SERVICE)" "$(NAME)"
+
+new-scope: install  ## Add a scope to the realm: make new-scope NAME=close:bills ROLE=editor
+	@$(BIN)/python tools/new_scope.py "$(NAME)" "$(ROLE)"
 
 remove: install  ## Remove a service with all that is about it: make remove NAME=admin
 	@$(BIN)/python -m tools.remove "$(NAME)"
@@ -119,8 +122,9 @@ chaos: install  ## Try faults on a running system (about 5 minutes; FAULT=NAME: 
 chaos-record: install  ## Try all faults and write the table in docs/reliability.md
 	@$(BIN)/python -m tests.chaos --record docs/reliability.md
 
-generate: install  ## Generate the stubs from protos/
+generate: install  ## Generate the stubs and deploy/ from protos/
 	$(BIN)/python tools/generate.py
+	$(BIN)/python -m tools.manifests
 
 manifests: install  ## Write the generated files of deploy/ from the services and the rules
 	@$(BIN)/python -m tools.manifests

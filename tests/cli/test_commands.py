@@ -311,9 +311,11 @@ def test_policy_and_realm_file_have_the_same_scopes_and_roles(cli: Cli) -> None:
     realm = json.loads(REALM_FILE.read_text())
     known_scopes = {s["name"] for s in realm["clientScopes"] if ":" in s["name"] or s["name"] == "admin"}
     used_scopes = {s for r in rules for s in r["rule"].get("scopes", [])}
-    assert used_scopes == known_scopes
-    known_roles = {r["name"] for r in realm["roles"]["realm"]}
-    assert {r for row in rules for r in row["rule"].get("roles", [])} <= known_roles
+    assert used_scopes == known_scopes, "add a scope with `make new-scope`, or let a rule require it"
+    used_roles = {role for row in rules for role in row["rule"].get("roles", [])}
+    assert used_roles <= {role["name"] for role in realm["roles"]["realm"]}
+    in_tokens = {role for found in realm["scopeMappings"] if "client" in found for role in found["roles"]}
+    assert used_roles <= in_tokens, "no token can contain the role; add it to `scopeMappings` of a client"
     table = cli("policy").out
     for row in rules:
         assert row["rpc"] in table

@@ -23,6 +23,7 @@ from tests.support.cli import Done, start
 from tests.support.file_keyring import FileKeyring
 from tests.support.home import Home
 from tests.support.issuer import SECRETS
+from tests.support.realm import token_roles
 
 WARNING = "warning: the keyring of the system cannot be used"
 
@@ -61,7 +62,7 @@ def test_user_logs_in_with_the_browser_and_logs_out(home: Home) -> None:
         "client": "gatehouse-console",
         "user": "alice",
         "subject": "00000000-0000-4000-8000-0000000a11ce",
-        "roles": ["admin", "editor", "user"],
+        "roles": sorted(token_roles("alice")),
         "renewable": True,
         "kept_in": "file",
     }

@@ -7,6 +7,7 @@ import pytest
 from tests.issuers.idp import CONSOLE, Browser, Idp, Json, claims_of, client_of, granted, refusal, sent_back
 from tests.support.eventually import eventually
 from tests.support.issuer import SECRETS
+from tests.support.realm import token_roles
 
 API = {"client_id": "gatehouse-api", "client_secret": SECRETS["gatehouse-api"]}
 INACTIVE = {"active": False}
@@ -24,7 +25,7 @@ async def test_api_client_introspects_the_token_of_a_user(idp: Idp) -> None:
     }
     assert (found["active"], found["token_type"]) == (True, "Bearer")
     assert (found["username"], found["client_id"]) == ("alice", CONSOLE)
-    assert set(found["realm_access"]["roles"]) == {"user", "editor", "admin"}
+    assert set(found["realm_access"]["roles"]) == token_roles("alice")
 
 
 async def test_api_client_introspects_the_token_of_a_service_account(idp: Idp) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.issuers.idp import CONSOLE, REDIRECT, Idp, claims_of, granted, refusal
 from tests.support.issuer import SECRETS
+from tests.support.realm import token_roles
 
 WORKER = {"client_id": "gatehouse-worker", "client_secret": SECRETS["gatehouse-worker"]}
 ALICE = {"client_id": CONSOLE, "username": "alice", "password": "alice"}
@@ -94,7 +95,7 @@ async def test_user_gets_tokens_by_password(idp: Idp) -> None:
     }
     assert claims["sub"] == "00000000-0000-4000-8000-0000000a11ce"
     assert claims["sid"] == found["session_state"]
-    assert set(claims["realm_access"]["roles"]) == {"user", "editor", "admin"}
+    assert set(claims["realm_access"]["roles"]) == token_roles("alice")
     assert claims["resource_access"] == {"gatehouse-api": {"roles": ["auditor"]}}
 
 

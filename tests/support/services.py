@@ -33,7 +33,7 @@ from gatehouse.users.tables import CHANNEL
 from gatehouse.users.v1 import users_pb2, users_pb2_grpc
 from gatehouse.users.watches import Watches
 from tests.support.rpc import PLAINTEXT, TableVerifier, details_of, principal
-from tests.support.scopes import EVERY_SCOPE
+from tests.support.scopes import EVERY_ROLE, EVERY_SCOPE
 
 ALL_SCOPES = tuple(EVERY_SCOPE.split())
 
@@ -121,7 +121,7 @@ async def open_services(
     AdminService calls UserService with its own token, or on behalf of its callers with `admin_tokens`.
     """
     verifier = TableVerifier()
-    verifier.answers["alice"] = principal(*ALL_SCOPES, roles=("admin",), subject="subject-of-alice")
+    verifier.answers["alice"] = principal(*ALL_SCOPES, roles=EVERY_ROLE, subject="subject-of-alice")
     verifier.answers["bob"] = principal("read:users", subject="subject-of-bob")
     # <part admin>
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")

@@ -22,6 +22,7 @@ from gatehouse.client.calls import Outcome, call_each
 from gatehouse.client.requests import find_method
 from tests.support.eventually import eventually
 from tests.support.oauth_issuers import SigningKey
+from tests.support.realm import token_roles, token_scopes
 from tests.support.scopes import EVERY_SCOPE
 from tests.support.system import System
 
@@ -100,11 +101,23 @@ def rpc_of(name: str) -> Rpc:
 class Caller:
     """What a caller has after requesting all scopes; `refused` is why its token is invalid."""
 
-    scopes: str = ""
-    roles: str = ""
+    scopes: frozenset[str] | set[str] = frozenset()
+    roles: frozenset[str] | set[str] = frozenset()
     refused: str = ""
 
 
+def of_user(name: str) -> Caller:
+    """Return a user of the realm file."""
+    return Caller(token_scopes(name), token_roles(name))
+
+
+def of_client(name: str) -> Caller:
+    """Return the service account of a client in the realm file."""
+    account = f"service-account-{name}"
+    return Caller(token_scopes(account, name), token_roles(account, name))
+
+
+ACCOUNTS = ("gatehouse-worker", "gatehouse-admin-service")
 CALLERS = {
     "nobody": Caller(refused="token missing"),
     "expired": Caller(refused="token expired"),
@@ -113,11 +126,8 @@ CALLERS = {
     "tampered": Caller(refused="signature mismatch"),
     "ID token": Caller(refused="audience mismatch"),
     "refresh token": Caller(refused="algorithm not allowed"),
-    "carol": Caller(),
-    "bob": Caller("read:users", "user"),
-    "alice": Caller(EVERYTHING, "user editor admin"),
-    "gatehouse-worker": Caller("read:users write:users", "user editor"),
-    "gatehouse-admin-service": Caller("read:users", "user"),
+    **{name: of_user(name) for name in ("carol", "bob", "alice")},
+    **{name: of_client(name) for name in ACCOUNTS},
 }
 
 
@@ -159,8 +169,7 @@ def tokens(system: System) -> dict[str, str | None]:
         "carol": system.user_token("carol", EVERYTHING),
         "bob": system.user_token("bob", EVERYTHING),
         "alice": alice["access_token"],
-        "gatehouse-worker": system.client_token("gatehouse-worker", "read:users write:users"),
-        "gatehouse-admin-service": system.client_token("gatehouse-admin-service", "read:users"),
+        **{name: system.client_token(name, " ".join(CALLERS[name].scopes)) for name in ACCOUNTS},
     }
     assert set(found) == set(CALLERS)
     asyncio.run(eventually(lambda: not system.introspect(brief)))
@@ -179,9 +188,9 @@ def expected(rpc: Rpc, caller: Caller) -> tuple[StatusCode, str, str]:
             why = ""  # RFC 6750 section 3.1: no error code when no credentials were shown
         return StatusCode.UNAUTHENTICATED, reason, f'Bearer realm="gatehouse"{why}{asked}'
     lacks = ""
-    if not set(rpc.scopes.split()) <= set(caller.scopes.split()):
+    if not set(rpc.scopes.split()) <= caller.scopes:
         lacks = "insufficient scope"
-    elif rpc.role and rpc.role not in caller.roles.split():
+    elif rpc.role and not caller.roles & set(rpc.role.split()):
         lacks = "role missing"
     if lacks:
         challenge = (
@@ -237,7 +246,7 @@ def test_policy_command_prints_the_rules_of_the_table() -> None:
 
 def test_each_scope_allows_some_callers_and_denies_others() -> None:
     for scope in EVERYTHING.split():
-        holders = [name for name, caller in CALLERS.items() if scope in caller.scopes.split()]
+        holders = [name for name, caller in CALLERS.items() if scope in caller.scopes]
         good = [name for name, caller in CALLERS.items() if not caller.refused]
         assert 0 < len(holders) < len(good)
         assert any(scope in row.rule.scopes for row in ROWS.values())

@@ -21,8 +21,17 @@ from gatehouse_testbed.files import realm_file
 from gatehouse_testbed.issuer import load_realm
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.callers import Caller, realm_scopes, tampered
-from gatehouse_testbed.tour.matrix import EMPTY, Cell, SampleUser, expected_code, matrix_view, sample_requests
+from gatehouse_testbed.tour.matrix import (
+    EMPTY,
+    Cell,
+    SampleUser,
+    expected_code,
+    matrix_view,
+    rpcs_that_nobody_may_call,
+    sample_requests,
+)
 from gatehouse_testbed.tour.metrics import CALLS, DENIALS, VERIFICATIONS, fetch_metrics, parse_metrics
+from tests.support.realm import token_scopes
 from tests.support.scopes import EVERY_SCOPE
 
 OK, DENIED, UNAUTHENTICATED = (
@@ -94,6 +103,12 @@ def test_allowed_call_with_an_empty_request_does_not_widen_its_column() -> None:
     assert out.getvalue().splitlines()[-1].split() == [policy_rows()[0].method, EMPTY]
 
 
+def test_rpc_that_no_caller_may_call_is_found() -> None:
+    rows, bob = policy_rows()[:2], Caller("bob")
+    cells = [Cell(bob, row, code, Outcome(code)) for row, code in zip(rows, (DENIED, OK), strict=True)]
+    assert rpcs_that_nobody_may_call(cells) == [rows[0].name]
+
+
 def test_unusual_code_is_shown_by_its_name() -> None:
     cell = Cell(Caller("bob"), policy_rows()[0], OK, Outcome(grpc.StatusCode.UNIMPLEMENTED))
     out = StringIO()
@@ -109,9 +124,10 @@ def test_every_sample_request_belongs_to_an_rpc() -> None:
 def test_scope_with_role_mappings_is_expected_of_users_with_the_role() -> None:
     everything = set(EVERY_SCOPE.split())
     assert realm_scopes(REALM, "gatehouse-console", "alice") == everything
-    assert realm_scopes(REALM, "gatehouse-console", "bob") == {"read:users"}
+    assert realm_scopes(REALM, "gatehouse-console", "bob") == token_scopes("bob") != everything
     assert realm_scopes(REALM, "gatehouse-console", "carol") == set()
-    assert realm_scopes(REALM, "gatehouse-worker", None) == {"read:users", "write:users"}
+    worker = token_scopes("service-account-gatehouse-worker", "gatehouse-worker")
+    assert realm_scopes(REALM, "gatehouse-worker", None) == worker != everything
 
 
 @pytest.mark.parametrize(("client", "user"), [("nobody", None), ("gatehouse-console", "nobody")])

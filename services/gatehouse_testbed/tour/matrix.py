@@ -165,6 +165,12 @@ def matrix_view(cells: Sequence[Cell], callers: Sequence[Caller]) -> Table:
     return table
 
 
+def rpcs_that_nobody_may_call(cells: Sequence[Cell]) -> list[str]:
+    """Return the names of RPCs whose rule denies all callers of the matrix."""
+    allowed = {cell.row.name for cell in cells if cell.expected not in REFUSALS}
+    return list(dict.fromkeys(cell.row.name for cell in cells if cell.row.name not in allowed))
+
+
 def _code(cell: Cell) -> Text:
     code = SHORT_CODES.get(cell.outcome.code, cell.outcome.code.name)
     if cell.ok and cell.outcome.code in _EMPTY_REQUEST:

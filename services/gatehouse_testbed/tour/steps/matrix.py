@@ -17,7 +17,15 @@ from gatehouse_testbed.tour.callers import (
     wrong_issuer_token,
 )
 from gatehouse_testbed.tour.context import TourContext
-from gatehouse_testbed.tour.matrix import EMPTY, REFUSALS, SHORT_CODES, Cell, matrix_view, run_matrix
+from gatehouse_testbed.tour.matrix import (
+    EMPTY,
+    REFUSALS,
+    SHORT_CODES,
+    Cell,
+    matrix_view,
+    rpcs_that_nobody_may_call,
+    run_matrix,
+)
 
 _LEGEND = (
     "UNAUTH   UNAUTHENTICATED: no token, or one that is not accepted",
@@ -37,6 +45,10 @@ async def call_matrix(context: TourContext) -> None:
     context.report.show(matrix_view(context.cells, context.callers))
     for line in _LEGEND:
         context.report.note(line)
+    for name in rpcs_that_nobody_may_call(context.cells):
+        context.report.note(
+            f"nobody here may call {name}: give a user what its rule requires, in the realm file"
+        )
     for caller in context.callers:
         if caller.valid:
             _check_scopes(context, caller)
