@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import uvloop
 
+from gatehouse_testbed.bed.connection import Connection
 from gatehouse_testbed.bed.fault_list import Faults
 from gatehouse_testbed.bed.faults import Certificate, NetworkFault
 from gatehouse_testbed.bed.impostor import Impostor
 from gatehouse_testbed.bed.network import Route
-from gatehouse_testbed.certificates import Authority
+from gatehouse_testbed.certificates import Authority, write_certificates
 from gatehouse_testbed.ports import HOST, free_port
 from gatehouse_testbed.web import listen
+from tests.support.eventually import eventually
 
 SIZE = 8 << 20
 
@@ -94,3 +97,47 @@ async def test_impostor_presents_each_certificate(tmp_path: Path) -> None:
             assert await impostor.find(certificate) == port
             seen.add(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)))
     assert len(seen) == len(get_args(Certificate)) == 3
+
+
+def test_connection_ends_that_is_closed_as_soon_as_it_is_complete(tmp_path: Path) -> None:
+    """uvloop never reports the end of a connection whose opening is cancelled that late."""
+    authority = Authority.create(dt.datetime.now(dt.UTC))
+    files = write_certificates(tmp_path, ["127.0.0.1"], authority)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(files.certificate_file, files.private_key_file)
+    client = ssl.create_default_context(cafile=files.ca_file)
+    part = listen(HOST, 0)
+    part.listen()
+    part.setblocking(True)
+
+    def answer() -> ssl.SSLSocket:
+        accepted = server.wrap_socket(part.accept()[0], server_side=True)
+        accepted.sendall(b"as gRPC, which speaks first")
+        return accepted
+
+    async def close_at_once(loop: asyncio.AbstractEventLoop) -> None:
+        opened: set[Connection] = set()
+
+        async def connect(connection: Connection) -> None:
+            await loop.create_connection(lambda: connection.part, *part.getsockname(), ssl=client)
+
+        entrance = await loop.create_server(lambda: Connection(opened, connect, None).client, HOST, 0)
+        async with entrance, asyncio.timeout(20):
+            answering = asyncio.ensure_future(asyncio.to_thread(answer))
+            _, writer = await asyncio.open_connection(*entrance.sockets[0].getsockname())
+            await eventually(lambda: opened)
+            (connection,) = opened
+            while connection.part.transport is None:
+                await asyncio.sleep(0)
+            connection.close()
+            writer.close()
+            with await answering:
+                connection.reset()
+                await connection.ended
+
+    async def often() -> None:
+        for _ in range(10):
+            await close_at_once(asyncio.get_running_loop())
+
+    with part:
+        uvloop.run(often())

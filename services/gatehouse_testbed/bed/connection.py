@@ -126,7 +126,8 @@ class Connection:
 
     def close(self) -> None:
         """Close both ends."""
-        if self._connecting is not None and self._connecting is not asyncio.current_task():
+        # Not if the end is connected: uvloop would not report that it is closed.
+        if self._connecting is not None and self.part.transport is None:
             self._connecting.cancel()
         for end in (self.client, self.part):
             if end.transport is not None:
