@@ -95,8 +95,11 @@ def test_each_value_has_its_origin(tmp_path: Path, set_environment: SetEnvironme
 def test_description_has_the_default_and_the_meaning_of_each_setting() -> None:
     rows = {row.name: row for row in describe_settings(settings_model())}
 
-    assert rows["GATEHOUSE_SERVER__HOST"][1:] == ('"127.0.0.1"', "Address to listen on, without the port.")
-    assert rows["GATEHOUSE_ISSUERS: issuer"][1:] == ("", "Exact value of the `iss` claim.")
+    assert rows["GATEHOUSE_SERVER__HOST"][1:] == (
+        '"127.0.0.1"',
+        "Address to listen on, without the port; `0.0.0.0` for all IPv4 addresses.",
+    )
+    assert rows["GATEHOUSE_ISSUERS: issuer"][1:] == ("", "Issuer URL: the exact value of the `iss` claim.")
     assert rows["GATEHOUSE_USERS__PORT"].default == "50051"
     # <part admin>
     assert rows["GATEHOUSE_ADMIN__CLIENT__SCOPE"].default == '"read:users"'

@@ -13,6 +13,8 @@ from gatehouse.settings import GrpcTarget, OAuthClientSettings, ServiceSettings
 class UsersClientSettings(OAuthClientSettings):
     """The OAuth2 client with which AdminService calls UserService."""
 
+    client_id: str | None = None
+    """Client with which AdminService gets its own tokens; required for calls to UserService."""
     scope: str = "read:users"
     """Scopes to request, separated by spaces."""
 
@@ -21,11 +23,12 @@ class RoleSyncSettings(OAuthClientSettings):
     """Delivery of role changes to the admin API of Keycloak; disabled if `admin_url` is unset."""
 
     admin_url: str | None = None
-    """URL of the realm in Keycloak's admin API, such as `https://id.example.com/admin/realms/r`."""
+    """URL of the realm in Keycloak's admin API, such as `https://id.example.com/admin/realms/r`; role changes
+    are not delivered if unset."""
     client_id: str | None = "gatehouse-role-sync"
     """Client whose service account may change role mappings."""
     poll_seconds: float = Field(1.0, gt=0, le=60)
-    """Time between two polls of the outbox; a notification wakes the worker earlier."""
+    """Interval at which the outbox is polled; a notification wakes the worker earlier."""
 
 
 class AdminSettings(ServiceSettings):
@@ -38,9 +41,9 @@ class AdminSettings(ServiceSettings):
     }
 
     users_target: GrpcTarget = "127.0.0.1:50051"
-    """gRPC target of UserService; a `dns:///` target balances over all addresses."""
+    """gRPC target of UserService; a `dns:///` target balances calls over all addresses."""
     call_users_as: Literal["service", "caller"] = "service"
-    """Call UserService with the token of AdminService (`service`), or with one for the caller (`caller`), by
-    token exchange (RFC 8693). Then callers also need the scopes in `client.scope`."""
+    """Whose token to send to UserService: that of AdminService (`service`), or one for the caller (`caller`),
+    from a token exchange (RFC 8693). With `caller`, callers also need the scopes in `client.scope`."""
     client: UsersClientSettings = Field(default_factory=UsersClientSettings)
     role_sync: RoleSyncSettings = Field(default_factory=RoleSyncSettings)

@@ -94,11 +94,11 @@ class ClaimSettings(Section):
     """Where the claims are in the tokens of an issuer. What is unset is that of the provider's preset."""
 
     provider: ProviderName = "keycloak"
-    """Preset for the settings of claims below; see providers.md."""
+    """Preset for the claim settings below."""
     scope_claims: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] | None = None
-    """Claim paths of the scopes; that of `provider` if unset, as for all settings of claims."""
+    """Claim paths of the scopes; this and the following claim settings come from the preset if unset."""
     scope_prefix: str = ""
-    """Prefix to remove from scopes; scopes without it are dropped."""
+    """Prefix to remove from scopes, such as Cognito adds; scopes without it are dropped."""
     role_claims: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] | None = None
     """Claim paths of the roles."""
     group_claims: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] | None = None
@@ -106,20 +106,20 @@ class ClaimSettings(Section):
     permission_claims: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] | None = None
     """Claim paths of the permissions."""
     client_role_claims: ClientRolesPath | None = None
-    """Claim path of the roles by client, with `*` for the client."""
+    """Claim path of the roles of each client, with `*` for the client id."""
     client_id_claims: Annotated[tuple[TextPath, ...], BeforeValidator(as_tuple)] | None = None
-    """Claim paths of the client id; the first one that the token has counts."""
+    """Claim paths of the client id; the first one in the token is used."""
     tenant_claim: TextPath | None = None
     """Claim path of the tenant."""
     audience_claim: TextPath | None = None
     """Claim path of the audience."""
     access_token_marks: Annotated[tuple[Mark, ...], BeforeValidator(as_tuple)] | None = None
-    """Marks of which an access token must have one, each with claims or `claim=value`, separated by spaces; a
-    token with `typ` `at+jwt` in its header needs none (RFC 9068)."""
+    """How access tokens differ from ID tokens: a list of conditions, each of them claims or `claim=value`,
+    separated by spaces. A token must meet one condition, or have `typ` `at+jwt` in its header (RFC 9068)."""
     tenants: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)] = ()
-    """Accepted tenants; `*` accepts each. Required if `issuer` contains `{tenantid}`."""
+    """Accepted tenants; `*` accepts all. Required if `issuer` contains `{tenantid}`."""
     accept_id_tokens: bool = False
-    """Accept ID tokens of service accounts, which are the only tokens that `google` issues for services."""
+    """Accept ID tokens of service accounts, the only tokens that `google` issues for services."""
 
     @property
     def layout(self) -> ClaimLayout:

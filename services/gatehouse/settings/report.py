@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SecretsSettingsSource
 
+from gatehouse.settings._values import MAX_SECONDS
 from gatehouse.settings.sections import Settings, secrets_source
 
 
@@ -104,13 +105,14 @@ def _limits(field: FieldInfo) -> Iterator[str]:
     """Yield sentences that say which values a setting can have."""
     values = _literals(field.annotation)
     if values:
-        yield f"One of {', '.join(f'`{value}`' for value in values)}."
+        quantity = "Any" if get_origin(field.annotation) is tuple else "One"
+        yield f"{quantity} of {', '.join(f'`{value}`' for value in values)}."
     phrases = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [
         f"{phrase} {getattr(limit, name):.12g}"
         for limit in field.metadata
         for name, phrase in phrases.items()
-        if hasattr(limit, name)
+        if getattr(limit, name, MAX_SECONDS) != MAX_SECONDS  # the limit of gRPC, far above any useful value
     ]
     if limits:
         yield f"{', '.join(limits).capitalize()}."

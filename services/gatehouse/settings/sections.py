@@ -55,44 +55,44 @@ class ServerSettings(Section):
     """Address and limits of the gRPC servers."""
 
     host: Host = "127.0.0.1"
-    """Address to listen on, without the port."""
+    """Address to listen on, without the port; `0.0.0.0` for all IPv4 addresses."""
     reflection: bool = False
-    """Serve gRPC reflection (v1 and v1alpha), without authentication."""
+    """Serve gRPC reflection (v1 and v1alpha) to everyone, without authentication."""
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=MAX_BYTES)
     """Largest message, in either direction; a larger one fails with RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=MAX_BYTES)
     """Largest metadata of a call; a call with more, or with more than 100 entries, fails with
     RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = Field(100, ge=1, le=1_000_000)
-    """Concurrent calls of any type on one connection (HTTP/2 streams); the client queues any more."""
+    """Concurrent calls of any type on one connection (HTTP/2 streams); the client queues further ones."""
     max_concurrent_rpcs: int = Field(1000, ge=1)
-    """Concurrent unary calls in one process; any more fail with RESOURCE_EXHAUSTED."""
+    """Concurrent unary calls in one process; further ones fail with RESOURCE_EXHAUSTED."""
     max_streams: int = Field(2000, ge=1)
-    """Concurrent streams in one process, such as watches; any more fail with RESOURCE_EXHAUSTED."""
+    """Concurrent streaming calls in one process; further ones fail with RESOURCE_EXHAUSTED."""
     max_watches_per_connection: int = Field(32, ge=1)
-    """Concurrent health watches on one connection; any more fail with RESOURCE_EXHAUSTED."""
+    """Concurrent health watches on one connection; further ones fail with RESOURCE_EXHAUSTED."""
     max_watches: int = Field(1000, ge=1)
-    """Concurrent health watches in one process; any more fail with RESOURCE_EXHAUSTED."""
+    """Concurrent health watches in one process; further ones fail with RESOURCE_EXHAUSTED."""
     max_connection_age_seconds: Seconds = 1800.0
-    """Age at which a connection is closed, so that clients discover new replicas."""
+    """Age at which a connection is closed, so that clients reconnect and find new replicas."""
     max_connection_age_grace_seconds: Seconds = 30.0
-    """After that age, time that calls on the connection have to finish; then they are cancelled."""
+    """Time after that age until calls on the connection are cancelled."""
     max_deadline_seconds: Seconds = 30.0
-    """Longest duration of a unary call; a longer deadline of the client is shortened."""
+    """Longest duration of a unary call, even if the client sets a longer deadline."""
     max_stream_deadline_seconds: Seconds = 3600.0
-    """Longest duration of a stream; it then ends with DEADLINE_EXCEEDED."""
+    """Longest duration of a streaming call; it then fails with DEADLINE_EXCEEDED."""
     drain_seconds: float = Field(20.0, ge=0, le=MAX_SECONDS)
-    """Time that calls in progress have to finish after SIGTERM or SIGINT."""
+    """Time after SIGTERM or SIGINT until calls in progress are cancelled."""
     stop_delay_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
-    """Time after SIGTERM or SIGINT in which health is NOT_SERVING and calls are still accepted, so that a
-    load balancer that checks the health stops sending calls. `drain_seconds` begins after it."""
+    """Time after SIGTERM or SIGINT in which health is NOT_SERVING but calls are still accepted, so that a
+    load balancer stops sending them. `drain_seconds` starts after it."""
     recheck_seconds: Seconds = 30.0
-    """How often the token of an open stream is verified again. A stream of a revoked token ends after at most
-    this time and the revocation budget."""
+    """Interval at which the token of an open stream is verified again. After a revocation, the stream ends
+    within this time plus `revocation_budget_seconds`."""
     health_poll_seconds: Seconds = 0.25
-    """How often the health service reads whether the process is ready."""
+    """Interval at which the health service checks whether the process is ready."""
     grpc_tuning: Literal["auto", "off"] = "auto"
-    """Tune gRPC's threads; `auto` does so only for the grpcio version that was measured."""
+    """Tune gRPC, see operations.md; `auto` does so only with the grpcio version that was measured."""
 
 
 class TlsSettings(Section):
@@ -103,14 +103,14 @@ class TlsSettings(Section):
     private_key_file: FilePath | None = None
     """PEM private key of the servers."""
     ca_file: FilePath | None = None
-    """PEM certificate authorities that Gatehouse's own gRPC clients trust; if unset, those of the system."""
+    """PEM certificate authorities that gRPC clients trust; those of the system if unset."""
     server_name: Host | None = None
-    """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; if unset, its
-    address or a name in `certificate_file`."""
+    """Name that `gatehouse healthcheck` expects in the certificate of a server on this machine; its address,
+    or a name in `certificate_file`, if unset."""
     plaintext: bool = False
     """Use plaintext instead of TLS, for servers and gRPC clients on loopback."""
     plaintext_beyond_loopback: bool = False
-    """With `plaintext`: use it on addresses other than loopback too."""
+    """With `plaintext`: also use it on addresses other than loopback."""
     reload_seconds: float = Field(5.0, gt=0)
     """Shortest time between two checks for a changed certificate, key or CA file."""
 
@@ -174,17 +174,17 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     """An issuer whose access tokens are accepted."""
 
     issuer: str
-    """Exact value of the `iss` claim."""
+    """Issuer URL: the exact value of the `iss` claim."""
     mode: VerifyMode = "hybrid"
-    """`jwt` (signature), `introspection`, or `hybrid` (signature, then introspection)."""
+    """How tokens are verified: `jwt` by signature, `introspection` by asking the issuer, `hybrid` by both."""
     audience: Audiences
-    """Value, or list of values, of which the `aud` claim, or `audience_claim`, must contain one."""
+    """Value or list of values; the `aud` claim (or `audience_claim`) must contain one of them."""
     algorithms: tuple[Algorithm, ...] = Field(("ES256", "RS256"), min_length=1)
     """Accepted signature algorithms, asymmetric only."""
     discovery_url: str | None = None
     """URL of the discovery document, if not `<issuer>/.well-known/openid-configuration`."""
     jwks_uri: str | None = None
-    """URL of the key set, if not the one in the discovery document."""
+    """URL of the JSON Web Key Set, if not the one in the discovery document."""
     introspection_endpoint: str | None = None
     """URL of the introspection endpoint, if not the one in the discovery document."""
     client_id: str | None = None
@@ -194,23 +194,23 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     client_secret_file: FilePath | None = None
     """File with the secret of that client."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
-    """In modes `hybrid` and `introspection`: how long a response is cached, and so how long a revoked token
-    is still accepted for new calls; 0 introspects on every call."""
+    """In modes `hybrid` and `introspection`: how long a response is cached, and thus how long a revoked token
+    is still accepted; 0 introspects on every call."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
-    """Clock skew to accept when times in a token are checked."""
+    """Accepted clock skew when the times in a token are checked."""
     claims: tuple[str, ...] = ("email", "email_verified", "name", "preferred_username")
-    """Claims that handlers can read from the principal, besides its identity, scopes and roles; all others
-    are dropped after verification."""
+    """Claims that handlers can read, in addition to identity, scopes and roles; all others are dropped after
+    verification."""
     allow_http: bool = False
     """Allow plain HTTP to hosts other than loopback."""
     ca_file: FilePath | None = None
     """PEM certificate authorities to trust for this issuer, in addition to the system's."""
     proxy: ProxyUrl | None = None
-    """HTTP proxy for requests to this issuer; those of the environment are never used."""
+    """URL of the HTTP proxy for requests to this issuer; `https_proxy` and the like are ignored."""
     timeout_seconds: float = Field(0.9, gt=0, le=5)
-    """Longest time to verify a token, including all requests to the issuer."""
+    """Timeout of a token verification with all its requests to the issuer; raise it for a slow issuer."""
     max_introspections: int = Field(50, ge=1)
-    """Concurrent introspections of one process; further tokens wait, and connections take turns."""
+    """Concurrent introspections in one process; further tokens wait, with turns by connection."""
 
     @model_validator(mode="after")
     def _check_client(self) -> Self:
@@ -246,7 +246,7 @@ class OAuthClientSettings(_IssuerClient):
     """An OAuth2 client with which a service gets its own access tokens."""
 
     issuer: str | None = None
-    """Issuer of the tokens; the first of `ISSUERS` if unset."""
+    """Issuer of the client's tokens; the first of `ISSUERS` if unset."""
     discovery_url: str | None = None
     """URL of the discovery document, if not under the issuer."""
     client_id: str | None = None
@@ -258,7 +258,7 @@ class OAuthClientSettings(_IssuerClient):
     scope: str = ""
     """Scopes to request, separated by spaces."""
     audience: str | None = None
-    """`audience` to request, which Auth0, Kinde and Ory need."""
+    """`audience` to request; Auth0, Kinde and Ory need it."""
     resource: str = ""
     """Values of `resource` (RFC 8707) to request, separated by spaces."""
     allow_http: bool = False
@@ -277,25 +277,25 @@ class DatabaseSettings(Section):
     migrate_password: SecretStr | None = None
     """Password of that role, if not in the URL."""
     pool_size: int = Field(10, ge=1)
-    """Largest number of pooled connections of one service in one process; readiness and notifications use two
+    """Most connections in the pool of one service in one process; readiness checks and notifications use two
     more."""
     connect_timeout_seconds: Seconds = 2.0
-    """Time to wait for a connection, new or from the pool."""
+    """Timeout for getting a connection, new or from the pool."""
     role_prefix: str = Field("gatehouse", pattern="^[a-z_][a-z0-9_]{0,39}$")
-    """Prefix of the login roles, such as `gatehouse_users`. Roles belong to the whole server: give each
-    installation on it a prefix of its own."""
+    """Prefix of the login roles, such as `gatehouse_users`. Roles belong to the whole PostgreSQL server, so
+    each installation on it needs its own prefix."""
     lock_timeout_seconds: Seconds = 10.0
-    """Time that `gatehouse migrate` waits for another migration or a table lock."""
+    """Time that `gatehouse migrate` waits for another migration or for a table lock."""
 
 
 class TelemetrySettings(Section):
     """Traces and metrics."""
 
     otlp_endpoint: OtlpEndpoint | None = None
-    """OTLP/gRPC endpoint for spans, such as `https://collector:4317`; no spans are exported if unset. With
-    http, set `otlp_insecure`."""
+    """OTLP/gRPC endpoint for spans, such as `https://collector:4317`; none are exported if unset. A `http`
+    URL also needs `otlp_insecure`."""
     otlp_insecure: bool = False
-    """Export without TLS."""
+    """Export spans without TLS."""
     export_seconds: Seconds = 5.0
     """Longest time that a finished span waits for export."""
     sample_ratio: float = Field(1.0, ge=0, le=1)
@@ -303,8 +303,8 @@ class TelemetrySettings(Section):
     metrics_host: Host = "127.0.0.1"
     """Address of the HTTP endpoint, which serves metrics and health."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port of the HTTP endpoint, for Prometheus (`/metrics`) and probes (`/livez`, `/readyz`); 0 picks a free
-    port; worker n of `--workers`, from 0, uses this port plus n; disabled if unset."""
+    """Port of the HTTP endpoint for Prometheus (`/metrics`) and probes (`/livez`, `/readyz`); disabled if
+    unset; 0 picks a free port. With `--workers`, worker n (from 0) uses this port plus n."""
 
     @model_validator(mode="after")
     def _check_scheme(self) -> Self:
@@ -320,9 +320,9 @@ class LogSettings(Section):
     """Log output."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lowest level of the lines to write."""
+    """Lowest level of the log lines to write."""
     format: Literal["auto", "json", "console"] = "auto"
-    """`json`, `console`, or `auto`: console on a terminal, otherwise JSON."""
+    """`auto` is `console` on a terminal, otherwise `json`."""
 
 
 class ServiceSettings(Section):
@@ -335,9 +335,9 @@ class ServiceSettings(Section):
     port: int = Field(0, ge=0, le=65535)
     """Port of the service; 0 picks a free port."""
     database_url: DatabaseUrl = SecretStr("postgresql://127.0.0.1:5432/gatehouse")
-    """Database URL of the service. If it names no user, the login role of the service is used."""
+    """Database URL of the service, as in operations.md. If it has no user, the login role is used."""
     database_password: SecretStr | None = None
-    """Password of the login role, if not in the URL; `gatehouse migrate` gives it to the role."""
+    """Password of the login role, if not in the URL; `gatehouse migrate` sets it for the role."""
 
 
 class StandbySettings(ServiceSettings):
@@ -347,7 +347,7 @@ class StandbySettings(ServiceSettings):
     """URL of hot standbys, which answer reads of callers that send `x-write-token` (see scaling.md); none if
     unset. Role and password are those of `database_url`, if not in this URL."""
     max_staleness_seconds: float = Field(5.0, ge=1, le=3600)
-    """Largest age of what a standby answers."""
+    """Maximum age of data from a standby."""
 
 
 class Settings(BaseSettings):
