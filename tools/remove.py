@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from gatehouse.app.services import SERVICES
-from tools.parts import PARTS, remove_part, remove_service
+from tools.parts import PARTS, remove_part, remove_service, without_part
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def importers(root: Path, name: str) -> list[str]:
+    """Return the Python files that would still import a service if it were removed."""
+    own = (f"services/gatehouse/{name}/", f"tests/{name}/")
+    found = []
+    for folder in ("benchmarks", "compose", "services", "tests", "tools"):
+        for path in sorted((root / folder).rglob("*.py")):
+            place = path.relative_to(root).as_posix()
+            rest = without_part(path.read_text(), name) or ""
+            pattern = rf"^\s*(from|import) gatehouse\.{name}\b"
+            if not place.startswith(own) and re.search(pattern, rest, re.MULTILINE):
+                found.append(place)
+    return found
 
 
 def main() -> int:
@@ -21,6 +36,14 @@ def main() -> int:
     known = [*SERVICES, *(part for part in PARTS if part not in SERVICES)]
     if name not in known:
         print(f"remove: {name}: no such part; use one of {', '.join(known)}", file=sys.stderr)
+        return 2
+    others = importers(ROOT, name) if name in SERVICES else []
+    if others:
+        print(
+            f"remove: {name}: {len(others)} files outside of its folders import it, such as {others[0]}; "
+            "change them first, see docs/make-it-your-own.md",
+            file=sys.stderr,
+        )
         return 2
     if name in SERVICES:
         remove_service(ROOT, name)

@@ -87,6 +87,22 @@ def test_an_rpc_that_cannot_be_added_changes_nothing(arguments: tuple[str, str],
     assert done.stderr.count("\n") == 1
 
 
+def test_a_service_that_other_files_import_is_not_removed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.remove", "users"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"remove: users: \d+ files outside of its folders import it, such as \S+\.py; change them .*\n",
+        done.stderr,
+    )
+    assert (ROOT / "services/gatehouse/users/spec.py").exists()
+
+
 @pytest.mark.parametrize("name", ["users", "class", "Billing", "a", "server", "with-dash", "2nd"])
 def test_a_name_that_cannot_be_used_changes_nothing(name: str) -> None:
     done = subprocess.run(
