@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hmac
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from gatehouse_testbed.bed.client import Testbed, run_testbed
 from gatehouse_testbed.bed.endpoints import ENDPOINTS
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS
 from gatehouse_testbed.errors import TestbedError
+from tests.support.command import Command
 from tests.support.eventually import eventually
 
 Code = grpc.StatusCode
@@ -525,16 +525,14 @@ with run_testbed("--ready-file", {str(file)!r}):
     print("ready", flush=True)
     time.sleep(600)
 """
-    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "ready\n"
-    other = json.loads(file.read_text())
-    assert set(other["targets"].values()).isdisjoint(gatehouse.targets.values())
-    children = psutil.Process(owner.pid).children(recursive=True)
-    assert len(children) >= 3
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    owner.stdout.close()
+    with Command[str]([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        other = json.loads(file.read_text())
+        assert set(other["targets"].values()).isdisjoint(gatehouse.targets.values())
+        children = psutil.Process(owner.pid).children(recursive=True)
+        assert len(children) >= 3
+        owner.kill()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == [], [process.cmdline() for process in alive]
     assert not Path(other["ca_file"]).exists()
@@ -566,7 +564,7 @@ def test_test_bed_ends_while_it_starts(tmp_path: Path) -> None:
     file = tmp_path / "testbed.json"
     file.write_text("{}")
     command = [sys.executable, "-m", "gatehouse", "testbed", "--ready-file", str(file)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+    with Command[bytes](command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
 
         async def has_begun() -> bool:
             return not file.exists()
@@ -581,7 +579,7 @@ def test_test_bed_ends_with_a_socket_as_standard_input() -> None:
     """Node gives a child process a socket where other languages give it a pipe."""
     ours, its = socket.socketpair()
     command = [sys.executable, "-m", "gatehouse", "testbed", "--issuer-only"]
-    with ours, subprocess.Popen(command, stdin=its.fileno(), stdout=subprocess.PIPE) as process:
+    with ours, Command[bytes](command, stdin=its.fileno(), stdout=subprocess.PIPE) as process:
         its.close()
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["issuer"]
@@ -591,7 +589,7 @@ def test_test_bed_ends_with_a_socket_as_standard_input() -> None:
 
 def test_test_bed_runs_with_closed_standard_input() -> None:
     command = ["sh", "-c", 'exec "$0" -m gatehouse testbed --issuer-only <&-', sys.executable]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with Command[bytes](command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         description = json.loads(process.stdout.readline())
         assert httpx.get(description["control_url"], trust_env=False).is_success

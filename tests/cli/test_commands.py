@@ -322,11 +322,10 @@ def test_policy_and_realm_file_have_the_same_scopes_and_roles(cli: Cli) -> None:
 
 
 def test_closed_pipe_prints_no_error() -> None:
-    process = start("policy")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    with process:
+    with start("policy") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
         assert process.stderr.read() == ""
         assert process.wait(60) == 1
 

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -299,11 +300,9 @@ def test_processes_share_a_rotating_login_in_the_keyring(home: Home, system_keyr
     (name,) = entries
     entries[name] = json.dumps(json.loads(entries[name]) | {"expires_at": 0})
     system_keyring.write_text(json.dumps(entries))
-    processes = [start("token", "obtain", **home.environment) for _ in range(3)]
-    outputs = []
-    for process in processes:
-        with process:
-            outputs.append(process.communicate(timeout=60))
+    with ExitStack() as stack:
+        processes = [stack.enter_context(start("token", "obtain", **home.environment)) for _ in range(3)]
+        outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert len({out for out, _ in outputs}) == 1
     assert home.is_active(outputs[0][0])

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.child_coverage import measured
 from tests.support.cli import clean_environment
+from tests.support.command import Command
 from tests.support.home import Home
 from tests.support.issuer import SECRETS
 
@@ -61,7 +61,7 @@ def ask(
 ) -> tuple[int, str]:
     """Run a command on a terminal of its own, type an answer to its question, and return what is shown."""
     controller, terminal = pty.openpty()
-    process = subprocess.Popen(
+    process = Command[bytes](
         [sys.executable, "-m", "gatehouse", *arguments],
         env=measured(clean_environment() | environment),
         stdin=terminal,
@@ -77,11 +77,7 @@ def ask(
         os.write(controller, typed)
         if number is not None:
             process.send_signal(number)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        process.wait(60)
         with suppress(OSError):  # Linux reports the end of a terminal as an error
             while chunk := screen.read(1024):
                 shown += chunk

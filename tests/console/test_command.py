@@ -14,13 +14,14 @@ import pytest
 
 from tests.support.child_coverage import measured
 from tests.support.cli import Cli
+from tests.support.command import Command
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_command_prints_its_url_serves_and_ends_at_a_signal(tmp_path: Path, number: int) -> None:
     ready = tmp_path / "ready.json"
     command = [sys.executable, "-m", "gatehouse", "console", "--port", "0", "--ready-file", str(ready)]
-    with subprocess.Popen(
+    with Command[str](
         command, env=measured({}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:

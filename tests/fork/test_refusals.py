@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.services import SERVICES
+from tests.support.command import Command
 from tests.support.repository_copy import ROOT, Copy
 from tools.fork.names import Names, problem_of
 from tools.fork.spelling import rename
@@ -157,7 +158,7 @@ def test_changes_that_are_not_committed_are_refused(copy: Copy, tmp_path: Path) 
 def test_nothing_is_left_when_it_is_stopped(copy: Copy, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.fork", "--name=acme", f"--dir={tmp_path / 'acme'}"]
     environment = os.environ | {"PYTHONPATH": f"{copy.folder / 'services'}:{copy.folder}"}
-    with subprocess.Popen(command, cwd=copy.folder, env=environment, text=True) as process:
+    with Command[str](command, cwd=copy.folder, env=environment, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.iterdir()):
             assert process.poll() is None

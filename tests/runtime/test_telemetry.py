@@ -24,6 +24,7 @@ from gatehouse.runtime.wait import run_in_thread
 from gatehouse.settings import ConfigurationError, LogSettings, TelemetrySettings
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.cli import start
+from tests.support.command import Command
 from tests.support.environment import PROXIES, SetEnvironment
 
 CANARY = "canary-5f1d"
@@ -105,10 +106,10 @@ asyncio.run(telemetry.aclose(30))
 """
 
 
-def run(program: str, **variables: str) -> subprocess.Popen[bytes]:
+def run(program: str, **variables: str) -> Command[bytes]:
     environment = os.environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "GRPC_VERBOSITY": "NONE"} | variables
     command = [sys.executable, "-c", program]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return Command(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_every_line_on_standard_output_is_a_json_object() -> None:
@@ -218,8 +219,9 @@ def test_warning_of_another_thread_is_not_about_a_variable() -> None:
 
 @pytest.mark.parametrize("command", [("serve", "users"), ("doctor",)], ids=str)
 def test_variable_that_is_read_at_import_is_a_clear_error(command: tuple[str, ...]) -> None:
-    process = start(*command, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="canary", OTEL_RESOURCE_ATTRIBUTES="canary")
-    output, errors = process.communicate(timeout=120)
+    variables = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "canary", "OTEL_RESOURCE_ATTRIBUTES": "canary"}
+    with start(*command, **variables) as process:
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output) == (2, "")
     assert errors == "gatehouse: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: invalid; correct it\n"
 

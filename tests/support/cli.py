@@ -21,6 +21,7 @@ from typing import TextIO
 import pytest
 
 from gatehouse.cli import main
+from tests.support.command import Command
 from tests.support.environment import SetEnvironment
 
 # What changes the output of commands.
@@ -140,9 +141,9 @@ def clean_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in os.environ if not name.startswith(("GATEHOUSE_", *_OUTPUT))}
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: str, **environment: str) -> Command[str]:
     """Start `gatehouse ARGUMENTS` as a process whose output is piped."""
-    return subprocess.Popen(
+    return Command(
         [sys.executable, "-m", "gatehouse", *arguments],
         env=clean_environment() | environment,
         stdout=subprocess.PIPE,

@@ -43,7 +43,7 @@ class Clock:
         return self._time() + self.ahead
 
 
-@dataclass
+@dataclass(repr=False)  # asyncio asks for it after every fixture, and that of a realm is long
 class LiveIssuer:
     """A running issuer, with helpers for its endpoints."""
 
