@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from gatehouse.client.requests import RequestLines, parse_requests
+from gatehouse.client.requests import _CHUNK_BYTES, RequestLines, parse_requests
 from gatehouse.settings import ConfigurationError
 from gatehouse.users.v1 import users_pb2
+from tests.support.eventually import eventually
 
 LOOKUP = users_pb2.DESCRIPTOR.services_by_name["UserService"].methods_by_name["LookupUsers"]
 
@@ -49,3 +52,21 @@ async def test_line_that_is_not_a_request_is_named(tmp_path: Path) -> None:
                 ConfigurationError, match=r"^line 2 of standard input: not a LookupUsersRequest"
             ):
                 await anext(requests)
+
+
+def test_lines_that_no_call_wants_any_more_are_left_without_a_traceback(tmp_path: Path) -> None:
+    """The thread that reads them waits for the end of the event loop."""
+    file = tmp_path / "requests"
+    file.write_text('{"userId": "a"}\n' * 100_000)
+    before = threading.enumerate()
+
+    async def read_one(descriptor: int) -> None:
+        requests = aiter(RequestLines(LOOKUP, descriptor))
+        await anext(requests)
+        # One chunk was taken, 16 wait to be taken, and one waits to join them.
+        await eventually(lambda: os.lseek(descriptor, 0, os.SEEK_CUR) == 18 * _CHUNK_BYTES)
+
+    with file.open() as stream:
+        asyncio.run(read_one(stream.fileno()))
+        for thread in set(threading.enumerate()).difference(before):
+            thread.join(60)

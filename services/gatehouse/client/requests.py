@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 from google.protobuf import json_format, message_factory
@@ -114,7 +115,8 @@ async def _read_lines(descriptor: int) -> AsyncIterator[str]:
     chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=16)
 
     def put(chunk: bytes | OSError) -> None:
-        asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
+        with contextlib.closing(chunks.put(chunk)) as putting:  # it has not begun if the loop is closed
+            asyncio.run_coroutine_threadsafe(putting, loop).result()
 
     # The thread reads the descriptor, because a file object that is being read blocks the exit of Python.
     threading.Thread(target=_read_chunks, args=(descriptor, put), daemon=True).start()
@@ -130,7 +132,7 @@ async def _read_lines(descriptor: int) -> AsyncIterator[str]:
 
 def _read_chunks(descriptor: int, put: Callable[[bytes | OSError], None]) -> None:
     chunk = b"-"
-    with contextlib.suppress(RuntimeError):  # the loop is closed
+    with contextlib.suppress(RuntimeError, CancelledError):  # the loop is closed, or was just now
         while chunk:
             try:
                 chunk = os.read(descriptor, _CHUNK_BYTES)
