@@ -122,7 +122,7 @@ def test_output_is_ascii_if_the_encoding_requires_it(cli: Cli, encoding: str) ->
     done = cli("config", "--describe", PYTHONIOENCODING=encoding)
     assert (done.code, done.err, done.out.isascii()) == (0, "", True)
     assert "GATEHOUSE_SERVER__HOST" in done.out
-    for arguments in (["config", "--describe"], ["--help"]):
+    for arguments in (["policy"], ["--help"]):
         shown = cli.on_terminal(*arguments, columns=200, PYTHONIOENCODING=encoding)
         assert shown.isascii()
 
