@@ -48,7 +48,6 @@ pytest_plugins = [
     # </part admin>
     "tests.support.rpc",
     "tests.support.services",
-    "tests.support.system",
     "tests.support.telemetry",
 ]
 

@@ -21,7 +21,6 @@ import grpc
 import grpc.aio
 import httpx
 import psycopg
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.app.services import SERVICES
@@ -368,10 +367,3 @@ def run_system(**more: str) -> Iterator[System]:
             program.end()
         stack.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def system() -> Iterator[System]:
-    """The whole system, started once per test process; a test that stops a part starts it again."""
-    with run_system() as running:
-        yield running
