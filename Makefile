@@ -87,6 +87,7 @@ lint: install  ## Check style, types, imports, generated code, links and unused 
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python -m tools.check_migrations
 	$(BIN)/python tools/document.py --check
 	$(BIN)/python tools/check_links.py
 	$(BIN)/vulture

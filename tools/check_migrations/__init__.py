@@ -1,0 +1,1 @@
+"""Refuse migrations that break the running version, see docs/upgrades.md."""
