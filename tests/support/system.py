@@ -31,6 +31,7 @@ from gatehouse_testbed.ports import free_ports
 from gatehouse_testbed.postgres_server import PostgresServer
 from gatehouse_testbed.tracing.receiver import TraceStore, receive_spans
 from tests.support.database import LOGIN_ROLES, named, owner_url, run_postgres
+from tests.support.eventually import eventually
 from tests.support.issuer import ADMIN_PASSWORD, REALM_FILE
 
 NAMES = tuple(SERVICES)
@@ -154,6 +155,18 @@ class System:
                         if answer.status == health_pb2.HealthCheckResponse.SERVING:
                             break
                     time.sleep(0.02)
+
+    async def wait_for_replica(self, name: str, program: Program, port: int) -> None:
+        """Wait until a further replica of a service is SERVING."""
+        async with self.channel(name, port) as channel:
+
+            async def is_serving() -> bool:
+                assert program.process.poll() is None, program.written
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            await eventually(is_serving)
 
     # The database.
 

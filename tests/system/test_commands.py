@@ -8,6 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gatehouse.app.services import SERVICES
@@ -218,6 +219,26 @@ def test_second_start_on_the_same_port_is_one_line(configured: Cli, system: Syst
 def test_migrations_are_checked_and_run_on_the_configured_database(configured: Cli) -> None:
     assert configured("migrate", "--check").out == "no pending migrations\n"
     assert configured("migrate").out == "no pending migrations\n"
+
+
+async def test_a_service_runs_on_the_schema_of_a_newer_version(configured: Cli, system: System) -> None:
+    """As during a roll-out, in which the migration comes first, and after a rollback."""
+    port = free_port()
+    with psycopg.connect(system.owner_url, autocommit=True) as connection:
+        version = connection.execute("SELECT version_num FROM users.alembic_version").fetchone()
+        connection.execute("UPDATE users.alembic_version SET version_num = '9999_later'")
+        try:
+            done = configured("migrate", "--check")
+            assert (done.code, done.out.splitlines()[-1]) == (0, "no pending migrations")
+            assert done.out.startswith("newer    users/9999_later; ")
+            assert configured("migrate").out == done.out
+
+            started = system.spawn("serve", "users", GATEHOUSE_USERS__PORT=str(port))
+            await system.wait_for_replica("users", started, port)
+            system.wait_until_serving()
+        finally:
+            connection.execute("UPDATE users.alembic_version SET version_num = %s", version)
+    assert started.end() == 0
 
 
 def test_role_without_privileges_cannot_migrate(configured: Cli, system: System) -> None:

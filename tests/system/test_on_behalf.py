@@ -9,7 +9,6 @@ from typing import Any
 
 import jwt
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gatehouse.admin.v1 import admin_pb2 as pb
 from gatehouse.admin.v1 import admin_pb2_grpc
@@ -26,15 +25,7 @@ async def port(system: System) -> AsyncIterator[int]:
     port = free_port()
     settings = {"GATEHOUSE_ADMIN__PORT": str(port), "GATEHOUSE_ADMIN__CALL_USERS_AS": "caller"}
     program = system.spawn("serve", "admin", **settings)
-    async with system.channel("admin", port) as channel:
-
-        async def is_serving() -> bool:
-            assert program.process.poll() is None, program.written
-            stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-        await eventually(is_serving)
+    await system.wait_for_replica("admin", program, port)
     yield port
     program.end()
 

@@ -10,7 +10,7 @@ from gatehouse.app.services import SERVICES, migration_branches, settings_model
 from gatehouse.cli._errors import ExitCode
 from gatehouse.cli._program import program_name
 from gatehouse.settings import load_settings, with_login
-from gatehouse.storage.migrations import check_migrations
+from gatehouse.storage.migrations import check_migrations, newer_migrations
 from gatehouse.storage.migrations import migrate as run_migrations
 
 
@@ -34,6 +34,8 @@ def migrate(
         password=password.get_secret_value() if password is not None else None,
     )
     wait = settings.database.lock_timeout_seconds
+    for name in newer_migrations(url, branches, lock_timeout=wait):
+        typer.echo(f"newer    {name}; a newer version migrated the database, which this one leaves as it is")
     if check:
         pending = check_migrations(url, branches, lock_timeout=wait)
         for name in pending:

@@ -25,6 +25,7 @@ from gatehouse.storage.errors import refused_connection
 
 _CONNECT_SECONDS = 5.0
 _LOCK = 0x6A7E_0001
+_POLL_SECONDS = 0.1
 # alembic keeps the migration that runs in module globals.
 _one_at_a_time = threading.Lock()
 # The login roles can create nothing, neither in the schema that everyone shares nor temporary tables.
@@ -122,21 +123,31 @@ def _open(url: str) -> psycopg.Connection[Any]:
 def _alone(url: str, lock_timeout: float) -> Iterator[None]:
     """Wait for other migrations of this database, on a connection of its own.
 
-    The lock belongs to a transaction, so that it holds behind a pooler as well.
+    The lock belongs to a transaction, so that it holds behind a pooler as well. It is polled, because a
+    statement that waits has a snapshot, and CREATE INDEX CONCURRENTLY of the other migration waits for that.
     """
+    deadline = time.monotonic() + lock_timeout
     with _one_at_a_time, _connect(url, lock_timeout) as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_LOCK})").scalar_one():
+            connection.rollback()
+            if time.monotonic() >= deadline:
+                raise MigrationError(_locked(lock_timeout))
+            time.sleep(min(_POLL_SECONDS, lock_timeout))
         yield
         connection.rollback()
+
+
+def _locked(lock_timeout: float) -> str:
+    return (
+        f"another process held a lock for {lock_timeout:g} s; retry later, or raise "
+        "GATEHOUSE_DATABASE__LOCK_TIMEOUT_SECONDS"
+    )
 
 
 def _why(error: sa.exc.DBAPIError, url: str, lock_timeout: float) -> str:
     original = error.orig
     if isinstance(original, psycopg.errors.LockNotAvailable):
-        return (
-            f"another process held a lock for {lock_timeout:g} s; retry later, or raise "
-            "GATEHOUSE_DATABASE__LOCK_TIMEOUT_SECONDS"
-        )
+        return _locked(lock_timeout)
     if isinstance(original, psycopg.errors.InsufficientPrivilege):
         role = database_parameters(url).get("user", "of the migration")
         return (
@@ -155,7 +166,7 @@ def migrate(
     lock_timeout: float = 10.0,
     revision: str = "head",
 ) -> list[str]:
-    """Migrate the database.
+    """Migrate the database. One that a newer version has migrated keeps its tables, see docs/upgrades.md.
 
     Args:
         url: Database URL of a role that can create schemas and roles.
@@ -182,6 +193,11 @@ def _migrate_branch(
     connection: sa.Connection, branch: MigrationBranch, revision: str, password: str | None
 ) -> list[str]:
     before = _current(connection, branch)
+    newer = _is_newer(branch, before)
+    if newer and revision == "base":
+        raise MigrationError(
+            f"{branch.name}: the database is at revision {before} of a newer version; use that version"
+        )
     if revision == "base":
         command.downgrade(_config(branch, connection), revision)
         _execute(
@@ -190,6 +206,8 @@ def _migrate_branch(
         connection.commit()
         return _between(branch, None, before)
     _retry_role_conflicts(connection, lambda: _prepare(connection, branch, password))
+    if newer:
+        return []
     command.upgrade(_config(branch, connection), revision)
     # `gatehouse doctor` compares the version as the login role.
     _execute(
@@ -250,30 +268,52 @@ def check_migrations(
         return [name for branch in branches for name in pending_migrations(connection, branch)]
 
 
+def newer_migrations(
+    url: str, branches: Sequence[MigrationBranch], *, lock_timeout: float = 10.0
+) -> list[str]:
+    """Return the names of the revisions of the database that a newer version of the code has applied.
+
+    Raises:
+        MigrationError: The database is unavailable.
+    """
+    with _connect(url, lock_timeout) as connection:
+        return [name for branch in branches if (name := newer_migration(connection, branch))]
+
+
 def pending_migrations(connection: sa.Connection, branch: MigrationBranch) -> list[str]:
     """Return the names of the scripts of one branch that have not been applied.
 
     Args:
         connection: A connection of the owner or of the branch's login role.
         branch: The branch.
-
-    Raises:
-        MigrationError: The database is at a revision of a newer version.
     """
-    head = ScriptDirectory.from_config(_config(branch)).get_current_head()
-    return _between(branch, _current(connection, branch), head)
+    current = _current(connection, branch)
+    if _is_newer(branch, current):
+        return []
+    return _between(branch, current, ScriptDirectory.from_config(_config(branch)).get_current_head())
+
+
+def newer_migration(connection: sa.Connection, branch: MigrationBranch) -> str:
+    """Return the name of the revision of one branch if a newer version of the code applied it, otherwise "".
+
+    Args:
+        connection: A connection of the owner or of the branch's login role.
+        branch: The branch.
+    """
+    current = _current(connection, branch)
+    return f"{branch.name}/{current}" if _is_newer(branch, current) else ""
 
 
 def _current(connection: sa.Connection, branch: MigrationBranch) -> str | None:
     context = MigrationContext.configure(connection, opts={"version_table_schema": branch.schema})
     revision = context.get_current_revision()
     connection.commit()
-    if revision is not None and revision not in _revisions(branch):
-        raise MigrationError(
-            f"{branch.name}: the database is at revision {revision}, which this version of Gatehouse "
-            "does not know; use the version that created it, or a newer one"
-        )
     return revision
+
+
+def _is_newer(branch: MigrationBranch, revision: str | None) -> bool:
+    """Return whether a newer version of the code has migrated the database, as after a rollback."""
+    return revision is not None and revision not in _revisions(branch)
 
 
 def _revisions(branch: MigrationBranch) -> list[str]:

@@ -14,7 +14,7 @@ from gatehouse.runtime.spec import ServiceSpec
 from gatehouse.storage import Database
 from gatehouse.storage.branches import MigrationBranch
 from gatehouse.storage.errors import DatabaseUnavailable, failed_check
-from gatehouse.storage.migrations import pending_migrations
+from gatehouse.storage.migrations import newer_migration, pending_migrations
 from gatehouse.storage.standbys import StandbyConnector
 
 _SESSION = """
@@ -87,8 +87,14 @@ async def _check_migrations(spec: ServiceSpec[Any], database: Database, role: st
     async with _connection(spec, database) as connection:
         await connection.exec_driver_sql(spec.probe)
         pending = await connection.run_sync(pending_migrations, branch)
+        newer = await connection.run_sync(newer_migration, branch)
     if pending:
         raise Problem(f"pending: {', '.join(pending)}; {_MIGRATE}")
+    if newer:
+        raise Problem(
+            f"at {newer} of a newer version; expected during a roll-out or after a rollback only",
+            Status.WARNING,
+        )
     return "up to date"
 
 
