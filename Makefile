@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha \
+.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha test-upgrade \
   new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-scale bench-record chaos chaos-record \
   format generate manifests release-protos lock install install-testbed clean
 
@@ -80,6 +80,9 @@ test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, wi
 test-ha: install $(VENV)/ha/.done  ## Test replicas behind Envoy, failover with Patroni, and PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
 	@$(BIN)/python -m pytest -q -s tests/ha $(if $(QUICK),--quick)
 	@$(BIN)/python -m pytest -q -n 2 tests/storage --pooler pgbouncer
+
+test-upgrade: install  ## Run the previous version's services on the new schema (PREVIOUS=v1.4.0: a commit or tag)
+	@$(BIN)/python -m pytest -q -n 2 --durations=2 tests/upgrade $(if $(PREVIOUS),"--previous=$(PREVIOUS)")
 
 lint: install  ## Check style, types, imports, generated code, links and unused code
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""The previous version's services run on the new schema: `make test-upgrade`, docs/upgrades.md."""
