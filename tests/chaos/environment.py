@@ -74,16 +74,29 @@ class Target:
         processes: The processes, by the port on which each listens.
         control: What else the fault controls, such as a pooler of connections.
         entry: Port of a proxy that callers use; that of the processes if 0.
+        standbys: Whether reads may come from standbys.
     """
 
     processes: dict[int, GatehouseProcess]
     control: Any = None
     entry: int = 0
+    standbys: bool = False
 
     @property
     def ports(self) -> list[int]:
         """Ports that callers use."""
         return [self.entry] if self.entry else list(self.processes)
+
+    async def standby_reads(self) -> int:
+        """Return how many reads standbys have answered, by the metrics of all processes."""
+        count = 0
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for process in self.processes.values():
+                port = (await process.ready())["metrics"]
+                lines = (await http.get(f"http://{HOST}:{port}/metrics")).text.splitlines()
+                found = [line for line in lines if line.startswith("gatehouse_database_reads_total{")]
+                count += sum(round(float(line.split()[-1])) for line in found if 'source="standby"' in line)
+        return count
 
     @property
     def port(self) -> int:

@@ -40,10 +40,14 @@ class Ledger:
     Attributes:
         unanswered: Requests whose outcome is unknown.
         acknowledged: Ids of the users that were returned for each email.
+        token: Token of the last write, if reads may come from standbys.
+        newest: Latest time of creation of an acknowledged user.
     """
 
     unanswered: deque[pb.CreateUserRequest] = field(default_factory=deque)
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
+    token: str = "0"
+    newest: int = 0
 
     @property
     def ids(self) -> list[str]:
@@ -137,16 +141,20 @@ async def open_workload(
         writer: Any = users_pb2_grpc.UserServiceStub(writing)
 
         async def read(method: Any, request: Any) -> Any:
-            metadata = (("authorization", f"Bearer {await reader_tokens.token()}"),)
+            metadata = [("authorization", f"Bearer {await reader_tokens.token()}")]
+            metadata += [("x-write-token", ledger.token)] if target.standbys else []
             return await method(request, metadata=metadata, timeout=CALL_SECONDS)
 
         async def create_user() -> None:
             request = ledger.next()
             try:
-                user = await writer.CreateUser(request, timeout=CALL_SECONDS)
+                call = writer.CreateUser(request, timeout=CALL_SECONDS)
+                user, trailers = await call, dict(await call.trailing_metadata())
             except BaseException:
                 ledger.unanswered.append(request)
                 raise
+            ledger.token = max(ledger.token, trailers.get("x-write-token", ""))
+            ledger.newest = max(ledger.newest, user.create_time.ToNanoseconds())
             ledger.acknowledged.setdefault(request.user.email, set()).add(user.user_id)
 
         async def get_user() -> None:
@@ -154,7 +162,10 @@ async def open_workload(
             assert (await read(reader.GetUser, pb.GetUserRequest(user_id=user_id))).user_id == user_id
 
         async def list_users() -> None:
-            await read(reader.ListUsers, pb.ListUsersRequest(page_size=5))
+            newest = ledger.newest
+            request = pb.ListUsersRequest(page_size=5, order_by="create_time desc")
+            users = (await read(reader.ListUsers, request)).users
+            assert not target.standbys or users[0].create_time.ToNanoseconds() >= newest
 
         async def count_users() -> None:
             await read(reader.CountUsers, pb.CountUsersRequest())

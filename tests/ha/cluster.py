@@ -116,10 +116,19 @@ class Cluster:
         """Return the database URL of each service: all nodes, of which the writable one is used."""
         return {b.name: self._url(b.login_role, self._role_passwords[b.name]) for b in migration_branches()}
 
+    @property
+    def standby_url(self) -> str:
+        """URL of the standbys, without a login."""
+        query = "target_session_attrs=standby&load_balance_hosts=random&sslmode=disable"
+        return f"postgresql://{self._hosts}/{DATABASE}?{query}"
+
+    @property
+    def _hosts(self) -> str:
+        return ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
     def _url(self, role: str, password: str, database: str = DATABASE) -> str:
-        hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes)
         query = "target_session_attrs=read-write&sslmode=disable"
-        return f"postgresql://{role}:{password}@{hosts}/{database}?{query}"
+        return f"postgresql://{role}:{password}@{self._hosts}/{database}?{query}"
 
     # Life.
 
@@ -243,15 +252,56 @@ class Cluster:
         names = {member["role"]: member["name"] for member in await self.members()}
         return next(node for node in self.nodes if node.name == names[role])
 
+    async def sql(self, node: Node, statement: str) -> list[Any]:
+        """Run a statement on a node as the owner and return its rows."""
+        url = f"postgresql://{_OWNER}:{self._passwords[_OWNER]}@{HOST}:{node.port}/{_OWNER}"
+        async with await psycopg.AsyncConnection.connect(
+            url, connect_timeout=2, autocommit=True
+        ) as connection:
+            cursor = await connection.execute(statement.encode())
+            return await cursor.fetchall() if cursor.description else []
+
     async def is_writable(self, node: Node) -> bool:
         """Return whether a node accepts changes."""
-        url = f"postgresql://{_OWNER}:{self._passwords[_OWNER]}@{HOST}:{node.port}/{_OWNER}"
         try:
-            async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
-                row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
+            return await self.sql(node, "SELECT pg_is_in_recovery()") == [(False,)]
         except psycopg.Error:
             return False
-        return row == (False,)
+
+    async def standbys(self) -> list[Node]:
+        """Return all nodes but the leader."""
+        leader = await self.with_role("leader")
+        return [node for node in self.nodes if node is not leader]
+
+    async def checkpoint(self) -> None:
+        """Wait until all standbys report the timeline of the leader: after a restartpoint."""
+        timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
+        leader = await self.with_role("leader")
+        await self.sql(leader, "CHECKPOINT")
+        current = await self.sql(leader, timeline)
+
+        async def report() -> bool:
+            return all([await self._at_checkpoint(node, timeline) == current for node in self.nodes])
+
+        await eventually(report, START_SECONDS, 0.2)
+
+    async def _at_checkpoint(self, node: Node, query: str) -> list[Any]:
+        await self.sql(node, "CHECKPOINT")
+        return await self.sql(node, query)
+
+    async def set_synchronous(self, *, synchronous: bool) -> None:
+        """Let commits wait for a standby or not, and wait until it applies."""
+        content = {"synchronous_mode": synchronous, "synchronous_mode_strict": synchronous}
+        leader = await self.with_role("leader")
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            response = await http.patch(f"http://{HOST}:{leader.api}/config", json=content)
+        assert response.status_code == httpx.codes.OK, response.text
+
+        async def applies() -> bool:
+            ((names,),) = await self.sql(leader, "SHOW synchronous_standby_names")
+            return bool(names) == synchronous
+
+        await eventually(applies, START_SECONDS, 0.2)
 
     async def switch_over(self, leader: Node) -> None:
         """Ask Patroni to make another node the leader, and wait until it has."""

@@ -19,3 +19,11 @@ def _programs() -> None:
         programs.require()
     except Missing as error:
         pytest.exit(f"tests/ha: {error}", returncode=1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --quick, leave out the tests that take longest."""
+    if config.getoption("--quick", default=False):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -13,6 +13,7 @@ import psutil
 
 from tests.chaos.environment import Environment, Target
 from tests.chaos.model import TIMES_OUT, Fault, Run
+from tests.chaos.workload import WORKERS
 from tests.ha.cluster import TTL_SECONDS, Cluster, Node
 
 RESUME_SECONDS = 2.0
@@ -30,6 +31,21 @@ async def on_cluster(environment: Environment) -> AsyncIterator[Target]:
     urls = cluster.urls()
     async with environment.replicas(count=2, GATEHOUSE_USERS__DATABASE_URL=urls["users"]) as target:
         target.control = cluster
+        yield target
+
+
+@asynccontextmanager
+async def with_standbys(environment: Environment) -> AsyncIterator[Target]:
+    """Run two replicas of UserService on the cluster, which read from its standbys."""
+    cluster: Cluster = environment.control
+    await cluster.settled()
+    await cluster.checkpoint()
+    settings = {
+        "GATEHOUSE_USERS__DATABASE_URL": cluster.urls()["users"],
+        "GATEHOUSE_USERS__STANDBY_URL": cluster.standby_url,
+    }
+    async with environment.replicas(count=2, **settings) as target:
+        target.control, target.standbys = cluster, True
         yield target
 
 
@@ -98,6 +114,26 @@ async def _switched_over(run: Run) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _switched_over_with_standbys(run: Run) -> AsyncIterator[None]:
+    cluster: Cluster = run.target.control
+    await _standbys_answer(run, "before the switchover")
+    async with _switched_over(run):
+        await cluster.settled()
+        await cluster.checkpoint()
+        await _standbys_answer(run, "after the switchover")
+        yield
+
+
+async def _standbys_answer(run: Run, when: str) -> None:
+    before = await run.target.standby_reads()
+
+    async def answered() -> bool:
+        return await run.target.standby_reads() > before
+
+    run.promise(f"standbys answer reads {when}", await run.until(answered))
+
+
+@asynccontextmanager
 async def _standby_killed(run: Run) -> AsyncIterator[None]:
     cluster: Cluster = run.target.control
     standby = await cluster.with_role("sync_standby")
@@ -107,6 +143,30 @@ async def _standby_killed(run: Run) -> AsyncIterator[None]:
         yield
     finally:
         await cluster.start_node(standby)
+
+
+@asynccontextmanager
+async def _leader_killed_before_it_has_sent(run: Run) -> AsyncIterator[None]:
+    """Kill a leader that acknowledges writes without a standby, and sends them to none."""
+    cluster: Cluster = run.target.control
+    await cluster.set_synchronous(synchronous=False)
+    leader = await cluster.with_role("leader")
+    # Only open sessions go on: the first process would start another sender.
+    server = next(process for process in leader.processes() if process.name() == "postgres")
+    senders = [process for process in server.children() if "walsender" in "".join(process.cmdline())]
+    _signal([server, *senders], signal.SIGSTOP)
+    ledger = run.work.ledger
+    # More than were in progress, which may have been sent.
+    wanted = len(ledger.ids) + 2 * WORKERS
+    await run.until(lambda: len(ledger.ids) >= wanted)
+    run.began = time.monotonic()
+    await cluster.kill_node(leader)
+    try:
+        await _promoted(run, leader)
+        yield
+    finally:
+        await cluster.start_node(leader)
+        await cluster.set_synchronous(synchronous=True)
 
 
 def _signal(processes: list[psutil.Process], number: int) -> None:
@@ -145,6 +205,16 @@ FAULTS = (
         stops=True,
     ),
     Fault(
+        "leader-switched-with-standbys",
+        "the same, while standbys answer the reads of callers that send the tokens of their writes",
+        _switched_over_with_standbys,
+        target=with_standbys,
+        quick=False,
+        codes=TIMES_OUT,
+        reasons=_REASONS,
+        stops=True,
+    ),
+    Fault(
         "standby-killed",
         "the machine of the synchronous standby is lost",
         _standby_killed,
@@ -155,4 +225,14 @@ FAULTS = (
         reasons=_REASONS,
         stops=True,
     ),
+)
+
+LOSES_WRITES = Fault(
+    "leader-killed-asynchronous",
+    "the machine of the leader is lost, and with it writes that no standby has received",
+    _leader_killed_before_it_has_sent,
+    target=on_cluster,
+    codes=TIMES_OUT,
+    reasons=_REASONS,
+    stops=True,
 )

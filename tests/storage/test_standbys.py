@@ -39,6 +39,9 @@ from tests.support.rpc import PLAINTEXT, TableVerifier, principal
 from tests.support.services import ALL_SCOPES, FixedToken, quiet, random_email
 from tests.support.standby import paused_replay, run_primary, run_standby
 
+# The servers of these tests are reached without a pooler.
+pytestmark = pytest.mark.session
+
 PORT = sa.func.inet_server_port().label("port")
 QUERY = DirectSelect(sa.select(sa.func.count().label("count"), PORT, HORIZON).select_from(sa.table("writes")))
 SLOW = DirectSelect(sa.select(sa.func.pg_sleep(sa.literal_column("30")).label("slept"), HORIZON))

@@ -224,7 +224,10 @@ class StandbyReads:
             What to report; None if there are too few samples to tell.
         """
         began = self._monotonic()
-        (text,) = await self._at_primary.run(POSITION, timeout=STANDBY_SECONDS)
+        try:
+            (text,) = await self._at_primary.run(POSITION, timeout=STANDBY_SECONDS)
+        except DatabaseUnavailable as error:
+            raise _unusable(f"no comparison with the primary: {error.detail}") from None
         timeline, horizon = WriteToken.of(text)
         if timeline != self._connector.timeline:
             self._samples.clear()
