@@ -1,5 +1,7 @@
-# Targets: `runtime`, the default, has what production needs and nothing else; `console` adds the web console, and
-# `testbed` the test bed.
+# Targets: `runtime`, the default, has what production needs and nothing else; `testbed` adds the test bed.
+# <part console>
+# `console` adds the web console.
+# </part console>
 # What runs is an argument, such as `serve users` or `migrate`.
 ARG PYTHON_VERSION=3.13-slim-bookworm
 
@@ -16,6 +18,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       --require-hashes --only-binary :all: -r requirements/runtime.txt \
  && /opt/gatehouse/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/gatehouse/lib
 
+# <part console>
 FROM dependencies AS console-dependencies
 COPY requirements/console.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -23,6 +26,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       --require-hashes --only-binary :all: -r requirements/console.txt \
  && python -m compileall -q --invalidation-mode unchecked-hash -s /overlay -p /opt/gatehouse /overlay
 
+# </part console>
 FROM dependencies AS testbed-dependencies
 COPY requirements/testbed.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -40,10 +44,12 @@ COPY migrations migrations
 FROM sources AS build
 RUN sh tools/build_overlay.sh
 
+# <part console>
 FROM sources AS console-build
 COPY services/gatehouse_console services/gatehouse_console
 RUN sh tools/build_overlay.sh
 
+# </part console>
 FROM sources AS testbed-build
 COPY services services
 COPY keycloak/gatehouse-realm.json keycloak/
@@ -71,6 +77,7 @@ HEALTHCHECK --interval=3s --timeout=10s --start-period=1m --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8081/clock', timeout=5)"]
 CMD ["testbed", "--host", "0.0.0.0", "--default-ports"]
 
+# <part console>
 FROM base AS console
 COPY --from=dependencies /opt/gatehouse /opt/gatehouse
 COPY --from=console-dependencies /overlay /opt/gatehouse
@@ -79,6 +86,7 @@ HEALTHCHECK --interval=3s --timeout=10s --start-period=1m --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8090/health', timeout=5)"]
 CMD ["console"]
 
+# </part console>
 FROM base AS runtime
 COPY --from=dependencies /opt/gatehouse /opt/gatehouse
 COPY --from=build /overlay /opt/gatehouse

@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve pictures docs docs-settings test test-keycloak test-compose test-interop test-template test-testbed test-browser test-bench test-ha test-upgrade \
-  new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants bench bench-scale bench-record chaos chaos-record \
-  format generate manifests release-protos lock install install-testbed clean
+.PHONY: help demo serve docs docs-settings test test-keycloak test-compose test-template test-testbed test-upgrade \
+  new-service realm-check realm-edit images sbom compose-profile lint lint-workflows lint-deploy fuzz mutants format generate \
+  manifests release-protos lock install install-testbed clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,11 +16,25 @@ help:  ## List the targets
 demo: install-testbed  ## Start the system on this machine, show who may do what, remove everything
 	@$(BIN)/gatehouse demo
 
-serve: install-testbed  ## Keep the same system running, with a web console, and print commands to try
+serve: install-testbed  ## Keep the same system running, and print commands to try
 	@$(BIN)/gatehouse demo --keep
+
+# <part console>
+.PHONY: pictures test-browser
 
 pictures: $(VENV)/.browser  ## Take the pictures of the console in docs/pictures/ (needs Chromium or Chrome)
 	@PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_pictures.py
+
+test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chromium or Chrome)
+	@$(BIN)/python -m pytest -q --durations=5 tests/browser
+
+test-compose: $(VENV)/.browser
+
+$(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
+	@touch $@
+
+# </part console>
 
 test: install  ## Run the tests, with coverage (DURATIONS=1 lists the ten slowest)
 	@$(BIN)/python tools/test.py tests $(if $(DURATIONS),--durations=10)
@@ -34,18 +48,19 @@ realm-check: install  ## Import the realm file into Keycloak and compare (needs 
 realm-edit: install  ## Edit the realm file in Keycloak's console (needs KEYCLOAK_HOME, JAVA_HOME)
 	@$(BIN)/python tools/realm.py edit
 
-test-compose: $(VENV)/.browser  ## Start docker-compose.yml and test it from outside (needs Docker, Chromium or Chrome)
+test-compose: install  ## Start docker-compose.yml and test it from outside (needs Docker, Chromium or Chrome)
 	@$(BIN)/python -m pytest -q --durations=10 tests/compose
+
+# <part interop>
+.PHONY: test-interop
 
 test-interop: install  ## Call the services with grpcurl and with clients in Go and Node (needs Go and Node)
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
+# </part interop>
 
 test-testbed: install  ## Test the test bed, from a wheel and in examples/testbed, too (needs Go, Node, Java, Maven; CYCLES=200)
 	@$(BIN)/python tools/test.py tests/bed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
-
-test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chromium or Chrome)
-	@$(BIN)/python -m pytest -q --durations=5 tests/browser
 
 new-service: install  ## Add a service: make new-service NAME=billing
 	@$(BIN)/python tools/new_service.py $(NAME)
@@ -58,14 +73,14 @@ new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser
 new-scope: install  ## Add a scope to the realm: make new-scope NAME=close:bills ROLE=editor
 	@$(BIN)/python tools/new_scope.py "$(NAME)" "$(ROLE)"
 
-remove: install  ## Remove a service with all that is about it: make remove NAME=admin
-	@$(BIN)/python -m tools.remove "$(NAME)"
+remove: install  ## Remove a service or another part with all that is about it: make remove NAME=billing
+	@$(BIN)/python -m tools.remove "$$NAME"
 
 # <part fork>
 .PHONY: fork test-fork
 
-fork: install  ## Write a new repository: make fork NAME=acme-billing (DIR=../acme-billing, WITHOUT=admin,public)
-	@$(BIN)/python -m tools.fork "--name=$$NAME" "--dir=$(DIR)" "--without=$(WITHOUT)"
+fork: install  ## Write a new repository: make fork NAME=acme-billing (DIR=../acme-billing, WITHOUT=admin,console)
+	@$(BIN)/python -m tools.fork "--name=$$NAME" "--dir=$$DIR" "--without=$$WITHOUT"
 
 test-fork: install  ## Fork this repository twice, and check both (FULL=1 runs all tests of both)
 	@$(BIN)/python -m pytest -q -n 2 --durations=5 tests/fork $(if $(FULL),--full)
@@ -74,12 +89,38 @@ test-fork: install  ## Fork this repository twice, and check both (FULL=1 runs a
 test-template: install  ## Delete and add a service in a copy of the repository, and check both
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
-test-bench: install  ## Check the harnesses of `make bench` and `make chaos`, with short runs
-	@$(BIN)/python -m pytest -q tests/benchmarks tests/chaos
+# <part benchmarks>
+.PHONY: test-bench bench bench-scale bench-record
+
+test-bench: install  ## Check the harness of `make bench`, with short runs
+	@$(BIN)/python -m pytest -q tests/benchmarks
+
+bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
+	@$(BIN)/python -m benchmarks
+
+bench-scale: install  ## Measure the rate of 1, 2 and 4 processes of a service
+	@$(BIN)/python -m benchmarks --only scale
+
+bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
+# </part benchmarks>
+
+# <part chaos>
+.PHONY: test-chaos chaos chaos-record test-ha
+
+test-chaos: install  ## Check the harness of `make chaos`, with short runs
+	@$(BIN)/python -m pytest -q tests/chaos
+
+chaos: install  ## Try faults on a running system (about 5 minutes; FAULT=NAME: one; QUICK=1: fewer; LIST=1: names)
+	@$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(QUICK),--quick) $(addprefix --fault ,$(FAULT))
+
+chaos-record: install  ## Try all faults and write the table in docs/reliability.md
+	@$(BIN)/python -m tests.chaos --record docs/reliability.md
 
 test-ha: install $(VENV)/ha/.done  ## Test replicas behind Envoy, failover with Patroni, and PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
 	@$(BIN)/python -m pytest -q -s tests/ha $(if $(QUICK),--quick)
 	@$(BIN)/python -m pytest -q -n 2 tests/storage --pooler pgbouncer
+# </part chaos>
 
 test-upgrade: install  ## Run the previous version's services on the new schema (PREVIOUS=v1.4.0: a commit or tag)
 	@$(BIN)/python -m pytest -q -n 2 --durations=2 tests/upgrade $(if $(PREVIOUS),"--previous=$(PREVIOUS)")
@@ -110,21 +151,6 @@ fuzz: install  ## Fuzz all parsers, SECONDS=60 each (SEED=1 repeats); a failure 
 
 mutants: install $(VENV)/mutants/.done  ## Change authorization code in one place at a time: a test must fail (CHANGED=BASE, MODULES=)
 	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 120) $(MODULES)
-
-bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
-	@$(BIN)/python -m benchmarks
-
-bench-scale: install  ## Measure the rate of 1, 2 and 4 processes of a service
-	@$(BIN)/python -m benchmarks --only scale
-
-bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
-	@$(BIN)/python -m benchmarks --record benchmarks/RESULTS.md
-
-chaos: install  ## Try faults on a running system (about 5 minutes; FAULT=NAME: one; QUICK=1: fewer; LIST=1: names)
-	@$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(QUICK),--quick) $(addprefix --fault ,$(FAULT))
-
-chaos-record: install  ## Try all faults and write the table in docs/reliability.md
-	@$(BIN)/python -m tests.chaos --record docs/reliability.md
 
 generate: install  ## Generate the stubs and deploy/ from protos/
 	$(BIN)/python tools/generate.py
@@ -165,10 +191,6 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@echo "installing the dependencies and tools (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
-
-$(VENV)/.browser: $(VENV)/.dev requirements/browser.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
 
 images:  ## Build the images for amd64 and arm64, with labels from git (needs docker buildx; REGISTRY=, TAGS=, PUSH=1)

@@ -29,7 +29,10 @@ SERVERS = ("postgres", "keycloak", *SERVICES, "entry")
 GROUPS = {"authority": 0, "postgres": 999, "keycloak": 0, "migrate": 10001, "client": 10002} | {
     name: spec.default_port for name, spec in SERVICES.items()
 }
-GROUPS |= {"entry": 10003, "console": 10004}
+GROUPS["entry"] = 10003
+# <part console>
+GROUPS["console"] = 10004
+# </part console>
 # Client of a section `<service>.<section>` of the settings.
 CLIENTS: dict[tuple[str, str], str] = {}
 # <part admin>
@@ -167,8 +170,10 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
     environment |= {variable: values[f"client/{client}"] for client, variable in variables.items()}
     folders["keycloak"].write("environment", "".join(f"{k}={v}\n" for k, v in environment.items()))
 
-    # A caller does not need the client that may manage users.
-    clients = {client: values[f"client/{client}"] for client in variables if client != "gatehouse-role-sync"}
+    clients = {client: values[f"client/{client}"] for client in variables}
+    # <part admin>
+    del clients["gatehouse-role-sync"]  # which may manage users; no caller needs it
+    # </part admin>
     users = load_realm(realm, {}).users.values()
     common: dict[str, object] = {
         "issuer": ports.issuer,
@@ -179,14 +184,17 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
     outside, inside = ({**common, **addresses} for addresses in profiles(ports))
     # Only the tour changes the issuer.
     tour = {**inside, "issuer_admin_password": values["keycloak/admin"]}
+    folders["client"].write("profile.json", json.dumps(outside, indent=2) + "\n")
+    folders["client"].write("inside.json", json.dumps(tour, indent=2) + "\n")
+    # <part console>
     # Its users paste the commands that it shows into a shell of the host, in the checkout.
-    shown = {"public_targets": outside["targets"], "public_ca_file": "compose/local/ca.crt"}
-    for owner, name, profile in (
-        ("client", "profile.json", outside),
-        ("client", "inside.json", tour),
-        ("console", "profile.json", {**inside, **shown}),
-    ):
-        folders[owner].write(name, json.dumps(profile, indent=2) + "\n")
+    shown: dict[str, object] = {
+        "public_targets": outside["targets"],
+        "public_ca_file": "compose/local/ca.crt",
+    }
+    shown["prometheus_url"] = "http://prometheus:9090"
+    folders["console"].write("profile.json", json.dumps({**inside, **shown}, indent=2) + "\n")
+    # </part console>
     folders["entry"].write("envoy.json", json.dumps(proxy_settings(), indent=2) + "\n")
 
 
@@ -203,7 +211,6 @@ def profiles(ports: Ports) -> tuple[Mapping[str, object], Mapping[str, object]]:
         "revocation_endpoint": f"{keycloak}/protocol/openid-connect/revoke",
         "targets": {name: f"{name}:{port}" for name, port in services.items()},
         "traces_url": "http://jaeger:16686",
-        "prometheus_url": "http://prometheus:9090",
         "metrics": {name: f"http://{name}:9464/metrics" for name in services},
     }
     return outside, inside

@@ -25,7 +25,9 @@ WITHOUT_DATABASE = (
     "app/test_issuer_check",
     "cli/",
     "client/",
+    # <part console>
     "console/",
+    # </part console>
     "docs/",
     "fuzz/",
     "issuers/",

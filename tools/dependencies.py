@@ -79,7 +79,9 @@ def main() -> None:
     modules = owners()
     for group, package in (
         ("production", "gatehouse"),
+        # <part console>
         ("console", "gatehouse_console"),
+        # </part console>
         ("testbed", "gatehouse_testbed"),
     ):
         found = importers(SERVICES / package, modules)

@@ -36,8 +36,10 @@ class GoTool:
 TOOLS: Mapping[str, GoTool] = {
     "actionlint": GoTool("github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12"),
     "grpcurl": GoTool("github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.4", from_path=True),
+    # <part kubernetes>
     "kubeconform": GoTool("github.com/yannh/kubeconform/cmd/kubeconform", "v0.7.0"),
     "kustomize": GoTool("sigs.k8s.io/kustomize/kustomize/v5", "v5.8.1"),
+    # </part kubernetes>
     # The tags leave out the clients of clouds, which would take most of the time to compile.
     "promtool": GoTool(
         "github.com/prometheus/prometheus/cmd/promtool", "v0.316.0", "remove_all_sd,enable_dns_sd"

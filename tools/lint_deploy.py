@@ -1,4 +1,4 @@
-"""Check deploy/ with the tools of Kubernetes and Prometheus: `make lint-deploy`. Needs Go."""
+"""Check deploy/ with the tools that read it: `make lint-deploy`. Needs Go."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ import yaml
 
 from tools import manifests
 from tools.go_tools import find_or_install
+
+# <part kubernetes>
 from tools.kubernetes_schemas import KUBERNETES, schema_folder
+
+# </part kubernetes>
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
+# <part kubernetes>
 PAGE = ROOT / "docs/kubernetes.md"
 # No registry has the schemas of Keycloak's operator.
 WITHOUT_SCHEMA = ("Keycloak", "KeycloakRealmImport")
 COMPONENT = "app.kubernetes.io/component"
 _PART_OF = "app.kubernetes.io/part-of"
+# </part kubernetes>
 
 
 def run(*command: str | Path, given: str | None = None) -> str:
@@ -39,6 +45,7 @@ def run(*command: str | Path, given: str | None = None) -> str:
     return done.stdout
 
 
+# <part kubernetes>
 def validate(text: str) -> None:
     """Compare manifests with the schemas of Kubernetes and of the operators."""
     location = f"{schema_folder()}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
@@ -74,11 +81,13 @@ def reference_problems(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield f"{name}: there is no {target['kind']} {target['name']}"
 
 
+# </part kubernetes>
 def main() -> int:
     """Check everything, and print the first problem."""
     outdated = list(manifests.problems(manifests.generated()))
     if outdated:
         sys.exit("\n".join(outdated))
+    # <part kubernetes>
     for overlay in sorted((ROOT / manifests.KUBERNETES).glob("overlays/*")):
         text = run(find_or_install("kustomize"), "build", overlay)
         validate(text)
@@ -88,6 +97,7 @@ def main() -> int:
     validate((ROOT / manifests.KUBERNETES / "secrets.example.yaml").read_text())
     for block in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
         validate(block)
+    # </part kubernetes>
 
     promtool = find_or_install("promtool")
     run(promtool, "check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS / "rules.yml")

@@ -38,18 +38,25 @@ def main() -> None:
     runtime = project["project"]["dependencies"]
     groups = project["dependency-groups"]
     extras = project["project"]["optional-dependencies"]
-    testbed = [*runtime, *extras["console"], *extras["testbed"], "editables", "hatchling"]
+    testbed = [*runtime, *extras["testbed"], "editables", "hatchling"]
+    # <part console>
+    testbed += extras["console"]
+    # </part console>
     dev = [*testbed, *extras["keyring"], *groups["dev"]]
     locked = _compile("dev", dev)
     _compile("testbed", testbed, locked)
     _compile("runtime", runtime, locked)
+    # <part console>
     _compile("console", [*runtime, *extras["console"]], locked)
-    _compile("build", ["hatchling"], locked)
     _compile("browser", groups["browser"], locked)
+    # </part console>
+    _compile("build", ["hatchling"], locked)
     _compile("docs", groups["docs"], locked)
     _compile("sbom", groups["sbom"])
     _compile("mutants", groups["mutants"])
+    # <part chaos>
     _compile("ha", groups["ha"])
+    # </part chaos>
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,37 +17,42 @@ _LINK = re.compile(
     r"\[(?P<text>[^\]]*)\]\((?![a-z]+:)(?P<target>[^)\s]+)\)|(?P<entry>(?<=: )(docs|benchmarks)/\S+\.md$)",
     re.MULTILINE,
 )
-# Always left out: what is about this project and not about what is made from it.
-FORK = "fork"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that can be left out.
-
-    Attributes:
-        paths: Its files and folders. See `without_part` for the rest.
-        changes: Lines that differ without it: a file, a text in it, and its replacement.
-        needed_by: Services that do not work without it.
-    """
+    """Something that can be left out; the attributes are explained in parts.toml."""
 
     paths: Sequence[str] = ()
     changes: Sequence[tuple[str, str, str]] = ()
+    words: Sequence[str] = ()
+    clients: Sequence[str] = ()
     needed_by: Sequence[str] = ()
 
 
 PARTS: Mapping[str, Part] = {
-    # Without it, tokens are verified by their signature only: mode `jwt`.
-    "introspection": Part(
-        changes=(
-            ("services/gatehouse_testbed/stack.py", '_MODE = "hybrid"', '_MODE = "jwt"'),
-            ("docker-compose.yml", '"mode": "hybrid"', '"mode": "jwt"'),
-        ),
-        needed_by=("admin",),
-    ),
-    "admin": Part(("docs/roles.md",)),
-    FORK: Part(("tools/fork", "tests/fork")),
+    name: Part(**part)
+    for name, part in tomllib.loads(Path(__file__).with_suffix(".toml").read_text()).items()
 }
+# What cannot be left out, with the reason.
+KEPT = {"testbed": "`make demo` and nearly all tests run on the test bed"}
+
+
+def problem_of_part(name: str, without: Collection[str], services: Collection[str]) -> str:
+    """Return why a part cannot be left out, "" if it can.
+
+    Args:
+        name: A service or another part.
+        without: Everything that is left out.
+        services: Names of the services.
+    """
+    if name in KEPT:
+        return f"cannot be left out, because {KEPT[name]}"
+    known = [*services, *(part for part in PARTS if part not in services)]
+    if name not in known:
+        return f"unknown; use some of {', '.join(known)}"
+    needing = (set(PARTS[name].needed_by) & set(services)) - set(without) if name in PARTS else set()
+    return f"{min(needing)} needs it; leave that out, too" if needing else ""
 
 
 def remove_service(root: Path, name: str) -> None:
@@ -66,12 +72,28 @@ def remove_service(root: Path, name: str) -> None:
     compose.write_text(compose.read_text().replace(block[0], "").replace("\n\n\n", "\n\n"))
     if port:
         _edit(compose, rf'^      - "[^"]*:{port[1]}"\n')
-    remove_part(root, name, proto_service)
-    _remove_unused_scopes(root)
+    remove_part(root, name, [proto_service, f"| `{name}` |"], is_service=True)
+    _remove_from_lists(root, name)
+    _clean_realm(root, PARTS.get(name, Part()).clients)
 
 
-def _remove_unused_scopes(root: Path) -> None:
-    """Remove scopes such as `manage:roles` from the realm file that no access rule requires any longer."""
+def _remove_from_lists(root: Path, name: str) -> None:
+    """Remove a service from lists of names in pages, such as the first column of a table."""
+    for page in _pages(root):
+        page.write_text(re.sub(rf"(?<=`), `{name}`|`{name}`, (?=`)", "", page.read_text()))
+
+
+def _pages(root: Path) -> list[Path]:
+    return [page for page in root.rglob("*.md") if ".venv" not in page.parts]
+
+
+def _clean_realm(root: Path, clients: Sequence[str]) -> None:
+    """Remove clients from the realm file, and scopes such as `manage:roles` that no rule requires any longer.
+
+    Args:
+        root: The repository.
+        clients: Their ids.
+    """
     rules = "".join(path.read_text() for path in (root / "protos").rglob("*.proto"))
     (file,) = (root / "keycloak").glob("*-realm.json")
     realm = json.loads(file.read_text())
@@ -81,14 +103,28 @@ def _remove_unused_scopes(root: Path) -> None:
     realm["scopeMappings"] = [
         mapping for mapping in realm["scopeMappings"] if mapping.get("clientScope") not in unused
     ]
+    by_client = {
+        client: [mapping for mapping in mappings if mapping["client"] not in clients]
+        for client, mappings in realm["clientScopeMappings"].items()
+    }
+    realm["clientScopeMappings"] = {client: mappings for client, mappings in by_client.items() if mappings}
+    realm["clients"] = [client for client in realm["clients"] if client["clientId"] not in clients]
+    realm["users"] = [user for user in realm["users"] if user.get("serviceAccountClientId") not in clients]
     for client in realm["clients"]:
         for key in ("defaultClientScopes", "optionalClientScopes"):
             client[key] = [scope for scope in client[key] if scope not in unused]
     file.write_text(json.dumps(realm, indent=2, ensure_ascii=False) + "\n")
 
 
-def remove_part(root: Path, name: str, proto_service: str = "") -> None:
-    """Remove the files of a part, its sections of other files, and links to both."""
+def remove_part(root: Path, name: str, words: Sequence[str] = (), *, is_service: bool = False) -> None:
+    """Remove the files of a part, its sections of other files, links to both, and what pages say about it.
+
+    Args:
+        root: The repository.
+        name: The part, such as `admin`.
+        words: Further words of the part, see parts.toml.
+        is_service: Whether lines of diagrams with its name are about it.
+    """
     part = PARTS.get(name, Part())
     for path in part.paths:
         if (root / path).is_dir():
@@ -96,12 +132,14 @@ def remove_part(root: Path, name: str, proto_service: str = "") -> None:
         else:
             (root / path).unlink(missing_ok=True)
     for path, old, new in part.changes:
+        if not (root / path).exists():  # it was removed with another part
+            continue
         text = (root / path).read_text()
         if old not in text:
             raise ValueError(f"{path}: {old} is missing")
         (root / path).write_text(text.replace(old, new))
     _remove_sections(root, name)
-    _clean_pages(root, name, proto_service)
+    _clean_pages(root, [*words, *part.words], name if is_service else None)
 
 
 def without_part(text: str, name: str) -> str | None:
@@ -111,7 +149,11 @@ def without_part(text: str, name: str) -> str | None:
     """
     if f"<part {name}/>" in text:
         return None
-    return re.sub(rf"^.*<part {name}>.*\n(?:.*\n)*?.*</part {name}>.*\n", "", text, flags=re.MULTILINE)
+    section = rf"^.*<part {name}>.*\n(?:.*\n)*?.*</part {name}>.*\n"
+    # Of two empty lines around a section, one remains.
+    return re.sub(
+        rf"((?<=\n)\n)?{section}(\n)?", lambda found: found[1] or found[2] or "", text, flags=re.MULTILINE
+    )
 
 
 def _remove_sections(root: Path, name: str) -> None:
@@ -124,16 +166,9 @@ def _remove_sections(root: Path, name: str) -> None:
             path.write_text(rest)
 
 
-def _clean_pages(root: Path, name: str, proto_service: str) -> None:
-    """Remove rows, items and diagram lines about what was removed, and unlink the rest of the text.
-
-    Args:
-        root: The repository.
-        name: The part, such as `admin`.
-        proto_service: Its service in the proto, such as `AdminService`; "" if it is no service.
-    """
-    pages = [page for page in root.rglob("*.md") if page.name != "CHANGELOG.md" and ".venv" not in page.parts]
-    for page in [*pages, root / "mkdocs.yml"]:
+def _clean_pages(root: Path, words: Sequence[str], service: str | None) -> None:
+    """Remove rows, items and diagram lines about what was removed, and unlink the rest of the text."""
+    for page in [*_pages(root), root / "mkdocs.yml"]:
         lines: list[str] = []
         fence, is_dropped = "", False
         for line in page.read_text().splitlines(keepends=True):
@@ -142,10 +177,11 @@ def _clean_pages(root: Path, name: str, proto_service: str) -> None:
             is_dropped = is_dropped and line.startswith("  ")  # the rest of an item
             links = _LINK.finditer(line)
             broken = [link for link in links if _is_broken(page, link["target"] or link["entry"])]
-            if line.lstrip().startswith(("|", "- ")) and not fence:
-                is_about_it = bool(proto_service) and proto_service in line
+            is_history = page.name == "CHANGELOG.md"  # which remains, without the links
+            if line.lstrip().startswith(("|", "- ")) and not fence and not is_history:
+                is_about_it = any(word in line for word in words)
                 is_dropped = bool(broken) or is_about_it or _names_missing_test(root, line)
-            if is_dropped or (fence == "mermaid" and re.search(rf"\b{name}\b", line)):
+            if is_dropped or (fence == "mermaid" and service and re.search(rf"\b{service}\b", line)):
                 continue
             for link in reversed(broken):
                 line = line[: link.start()] + (link["text"] or "") + line[link.end() :]  # noqa: PLW2901

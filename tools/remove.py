@@ -6,26 +6,38 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from gatehouse.app.services import SERVICES
-from tools.parts import PARTS, remove_part, remove_service, without_part
+from tools.parts import PARTS, problem_of_part, remove_part, remove_service, without_part
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def importers(root: Path, name: str) -> list[str]:
-    """Return the Python files that would still import a service if it were removed."""
-    own = (f"services/gatehouse/{name}/", f"tests/{name}/")
+    """Return the Python files that would still import a part if it were removed."""
+    own = [*PARTS[name].paths] if name in PARTS else []
+    if name in SERVICES:
+        own += [f"services/gatehouse/{name}", f"tests/{name}"]
+    modules = tuple(path.removeprefix("services/").removesuffix(".py").replace("/", ".") for path in own)
     found = []
     for folder in ("benchmarks", "compose", "services", "tests", "tools"):
         for path in sorted((root / folder).rglob("*.py")):
             place = path.relative_to(root).as_posix()
-            rest = without_part(path.read_text(), name) or ""
-            pattern = rf"^\s*(from|import) gatehouse\.{name}\b"
-            if not place.startswith(own) and re.search(pattern, rest, re.MULTILINE):
+            is_own = any(place == one or place.startswith(f"{one}/") for one in own)
+            rest = "" if is_own else without_part(path.read_text(), name) or ""
+            if any(f"{module}.".startswith(f"{one}.") for module in _imported(rest) for one in modules):
                 found.append(place)
     return found
+
+
+def _imported(text: str) -> Iterator[str]:
+    """Yield the modules that Python code imports, and what it imports of them."""
+    pattern = r"^\s*(?:from ([\w.]+) import \(?([\w, ]*)|import ([\w.]+))"
+    for module, names, plain in re.findall(pattern, text, re.MULTILINE):
+        yield plain or module
+        yield from (f"{module}.{name.strip()}" for name in names.split(",") if name.strip())
 
 
 def main() -> int:
@@ -33,11 +45,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make remove", description="Remove a service or another part.")
     parser.add_argument("name", help="such as admin")
     name = parser.parse_args().name
-    known = [*SERVICES, *(part for part in PARTS if part not in SERVICES)]
-    if name not in known:
-        print(f"remove: {name}: no such part; use one of {', '.join(known)}", file=sys.stderr)
+    problem = problem_of_part(name, [name], SERVICES)
+    if problem:
+        print(f"remove: NAME={name}: {problem}", file=sys.stderr)
         return 2
-    others = importers(ROOT, name) if name in SERVICES else []
+    others = importers(ROOT, name)
     if others:
         print(
             f"remove: {name}: {len(others)} files outside of its folders import it, such as {others[0]}; "

@@ -21,7 +21,10 @@ SERVICES = ROOT / "services"
 DATA_FILE = ROOT / ".coverage"
 BED = SERVICES / "gatehouse_testbed" / "bed"
 # Minimum percentage of lines and branches. Raise a floor when coverage grows; never lower it.
-FLOORS = {"oauth": 98, "rpc": 98, "storage": 98, "gatehouse_console": 97, "gatehouse_testbed": 95, "bed": 95}
+FLOORS = {"oauth": 98, "rpc": 98, "storage": 98, "gatehouse_testbed": 95, "bed": 95}
+# <part console>
+FLOORS["gatehouse_console"] = 97
+# </part console>
 SERVICE_FLOOR = 96
 OTHER_FLOOR = 90
 
@@ -31,7 +34,7 @@ def packages(suite: str) -> Iterator[tuple[Path, float]]:
     if suite == "tests/bed":
         yield BED, FLOORS["bed"]
         return
-    beside = [SERVICES / "gatehouse_console", SERVICES / "gatehouse_testbed"]
+    beside = sorted(SERVICES.glob("gatehouse_*"))
     for path in [*sorted((SERVICES / "gatehouse").iterdir()), *beside]:
         if path.is_dir() and path.name != "__pycache__":
             is_service = (path / "service.py").exists()

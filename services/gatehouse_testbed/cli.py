@@ -161,7 +161,7 @@ def trace(
       gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736 --url http://127.0.0.1:16686 --svg trace.svg
     """
     from gatehouse.app.profile import load_full_profile  # noqa: PLC0415 - other commands need none of these
-    from gatehouse_console.traces.spans import tree  # noqa: PLC0415
+    from gatehouse.client.traces.spans import tree  # noqa: PLC0415
     from gatehouse_testbed.console import make_console, save_picture  # noqa: PLC0415
     from gatehouse_testbed.tracing.query import find_trace  # noqa: PLC0415
     from gatehouse_testbed.tracing.view import trace_view  # noqa: PLC0415

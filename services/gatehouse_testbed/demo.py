@@ -87,27 +87,35 @@ async def keep_running(
     """
     console = make_console()
     ports = Ports.free() if free_ports else Ports.default()
-    console_url = f"http://{HOST}:{ports.console}"
+    pages: dict[str, str] = {}  # that people open
+    # <part console>
+    pages["console"] = f"http://{HOST}:{ports.others['console']}"
+    # </part console>
     restart = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, restart.set)
 
     def announce(stack: Stack) -> None:
         if ready_file is not None:
-            write_json(ready_file, _description(stack, console_url))
+            write_json(ready_file, _description(stack, pages))
 
     async def work() -> None:
-        async with _stack(console, started_at, ports, realm) as stack, AsyncExitStack() as exits:
+        async with AsyncExitStack() as exits:
+            stack = await exits.enter_async_context(_stack(console, started_at, ports, realm))
             # Imported after the start of the processes, which takes longer.
             from gatehouse_testbed.directory import seed_directory  # noqa: PLC0415
 
-            await _start_web_console(stack, ports.console, exits)
+            # <part console>
+            await exits.enter_async_context(_web_console(stack, ports.others["console"]))
+            # </part console>
             await seed_directory(stack.profile)
             console.print()
+            # <part console>
             with suppress(TestbedError):  # reported below; the system is usable without it
                 await stack.processes["console"].ready()
                 console.print("Open in a browser:")
-                print_commands(console, [console_url])
+                print_commands(console, [pages["console"]])
                 console.print()
+            # </part console>
             console.print("Paste into another terminal:")
             print_commands(console, _commands(stack))
             console.print()
@@ -121,17 +129,20 @@ async def keep_running(
     console.print("Everything was stopped and removed.")
 
 
-async def _start_web_console(stack: Stack, port: int, exits: AsyncExitStack) -> None:
-    arguments = ["console", "--port", str(port)]
+# <part console>
+@asynccontextmanager
+async def _web_console(stack: Stack, port: int) -> AsyncIterator[None]:
     settings = {"GATEHOUSE_PROFILE": str(stack.profile_file)}
-    stack.processes["console"] = await GatehouseProcess.start("console", arguments, settings, stack.folder)
-
-    async def stop() -> None:
+    stack.processes["console"] = await GatehouseProcess.start(
+        "console", ["console", "--port", str(port)], settings, stack.folder
+    )
+    try:
+        yield
+    finally:
         await stack.processes["console"].stop()  # `restart` has perhaps replaced it
 
-    exits.push_async_callback(stop)
 
-
+# </part console>
 async def _watch(
     stack: Stack, console: Console, restart: asyncio.Event, announce: Callable[[Stack], None]
 ) -> None:
@@ -160,13 +171,13 @@ async def _watch(
             announce(stack)
 
 
-def _description(stack: Stack, console_url: str) -> Mapping[str, object]:
+def _description(stack: Stack, pages: Mapping[str, str]) -> Mapping[str, object]:
     """Return the content of the ready file."""
     return {
         "pid": os.getpid(),
         "profile": str(stack.profile_file),
         "issuer": stack.profile.issuer,
-        "console": console_url,
+        **pages,
         "targets": dict(stack.profile.targets),
         "pids": dict(stack.pids),
     }

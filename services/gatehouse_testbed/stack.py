@@ -31,7 +31,12 @@ REVOCATION_BUDGET_SECONDS = 1.0
 EXPORT_SECONDS = 0.2
 _AUDIENCE = "gatehouse-api"
 _MODE = "hybrid"
+# Clients whose secrets callers do not need.
+_OWN_CLIENTS: set[str] = set()
+# <part admin>
 _ROLE_CLIENT = "gatehouse-role-sync"
+_OWN_CLIENTS.add(_ROLE_CLIENT)
+# </part admin>
 
 OnProgress = Callable[[str, str], None]
 
@@ -257,7 +262,7 @@ class _Starter:
                 "clients": {
                     client.client_id: client.secret
                     for client in self.realm.clients.values()
-                    if client.secret and client.client_id != _ROLE_CLIENT
+                    if client.secret and client.client_id not in _OWN_CLIENTS
                 },
                 "passwords": {u.username: u.password for u in self.realm.users.values() if u.password},
                 "traces_url": f"http://{HOST}:{self.ports.traces}",

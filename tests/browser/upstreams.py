@@ -11,8 +11,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gatehouse_console.traces.jaeger import to_jaeger
-from gatehouse_console.traces.spans import Span
+from gatehouse.client.traces.jaeger import to_jaeger
+from gatehouse.client.traces.spans import Span
 from gatehouse_testbed.bed.client import Testbed
 
 _SERVICE = "gatehouse-testbed"

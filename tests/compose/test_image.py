@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.compose import OURS, PROJECT, ROOT, SERVING, compose, execute, inspect, run
+from tests.support.compose import FRONT_ENDS, OURS, PROJECT, ROOT, SERVING, compose, execute, inspect, run
 
-RUNTIME, CONSOLE, TESTBED = (f"{PROJECT}-{target}:local" for target in ("runtime", "console", "testbed"))
-MAX_MEGABYTES = {RUNTIME: 300, CONSOLE: 305, TESTBED: 350}
+RUNTIME = f"{PROJECT}-runtime:local"
+MAX_MEGABYTES = {RUNTIME: 300, f"{PROJECT}-testbed:local": 350}
+# <part console>
+MAX_MEGABYTES[f"{PROJECT}-console:local"] = 305
+# </part console>
 MAX_CODE_MEGABYTES = 10
 CHUNK = 4 * 1024 * 1024
 CONTAINERS = (*SERVING, "setup", "migrate")
@@ -60,8 +63,8 @@ def test_image_is_small(name: str, stack: None) -> None:
 
 
 def test_images_share_the_layer_of_the_dependencies_and_code_is_a_small_layer(stack: None) -> None:
-    runtime, console, testbed = (image(name)["RootFS"]["Layers"] for name in MAX_MEGABYTES)
-    assert runtime[:-1] == console[:-2] == testbed[:-2]
+    runtime, *others = (image(name)["RootFS"]["Layers"] for name in MAX_MEGABYTES)
+    assert [layers[:-2] for layers in others] == [runtime[:-1]] * len(others)
     sizes = run("docker", "history", "--human=false", "--format", "{{.Size}}", RUNTIME).stdout.split()
     code = next(int(size) for size in sizes if size != "0")
     assert code < MAX_CODE_MEGABYTES * 1_000_000
@@ -76,8 +79,10 @@ def test_services_run_without_development_tools_tests_and_test_bed(stack: None) 
         "print([t for t in tools if shutil.which(t)], [m for m in modules if importlib.util.find_spec(m)])"
     )
     assert execute("users", "python", "-c", look).stdout.strip() == "[] []"
+    # <part console>
     assert execute("console", "python", "-c", look).stdout.strip() == "[] ['starlette', 'uvicorn']"
-    for service in ("users", "console"):
+    # </part console>
+    for service in ("users", *FRONT_ENDS):
         assert execute(service, "gatehouse", "demo", check=False).returncode == 2
 
 
@@ -133,7 +138,7 @@ def _user(service: str) -> str:
     return str(inspect(service)["Config"]["User"])
 
 
-@pytest.mark.parametrize("service", [*OURS, "console"])
+@pytest.mark.parametrize("service", [*OURS, *FRONT_ENDS])
 def test_inside_a_service_nothing_can_be_written_and_nothing_may_be_done(service: str, stack: None) -> None:
     status = execute(service, "cat", "/proc/1/status").stdout
     fields = dict(line.split(":", 1) for line in status.splitlines())
@@ -149,9 +154,9 @@ def test_inside_a_service_nothing_can_be_written_and_nothing_may_be_done(service
         assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
 
 
-@pytest.mark.parametrize("service", [*OURS, "console", "postgres", "keycloak"])
+@pytest.mark.parametrize("service", [*OURS, *FRONT_ENDS, "postgres", "keycloak"])
 def test_server_reads_its_own_secrets_only(service: str, stack: None) -> None:
-    folders = " ".join((*OURS, "console", "postgres", "keycloak", "migrate", "client", "authority"))
+    folders = " ".join((*OURS, *FRONT_ENDS, "postgres", "keycloak", "migrate", "client", "authority"))
     look = f"for name in {folders}; do cat /run/gatehouse/$name/ca.crt > /dev/null 2>&1 && echo $name; done"
     assert execute(service, "bash", "-c", look, check=False).stdout.split() == [service]
     assert execute(service, "bash", "-c", "ls /run/gatehouse", check=False).returncode != 0

@@ -51,7 +51,9 @@ def test_published_ports_are_on_loopback_only(stack: None) -> None:
                 published[service, port] = {place["HostIp"] for place in places}
     assert published == {
         ("keycloak", "8080/tcp"): {"127.0.0.1"},
+        # <part console>
         ("console", "8090/tcp"): {"127.0.0.1"},
+        # </part console>
         ("jaeger", "16686/tcp"): {"127.0.0.1"},
         ("prometheus", "9090/tcp"): {"127.0.0.1"},
     } | {("entry", f"{spec.default_port}/tcp"): {"127.0.0.1"} for spec in SERVICES.values()}

@@ -11,6 +11,7 @@ import pytest
 
 from gatehouse.app.policy import policy_rows
 from gatehouse.client.profile import Profile
+from gatehouse.client.upstream import MAX_BODY_BYTES, Upstream
 from gatehouse_console.metrics.charts import draw_chart, nice_ceiling
 from gatehouse_console.metrics.exposition import MAX_CHARS, MAX_LINE_CHARS, MAX_SERIES, parse_samples
 from gatehouse_console.metrics.history import History, evaluate, quantile_of
@@ -19,7 +20,6 @@ from gatehouse_console.metrics.prometheus import MAX_LINES, promql
 from gatehouse_console.metrics.queries import Condition, Grid, Kind, Line, Query
 from gatehouse_console.metrics.scraper import Scraper
 from gatehouse_console.text import duration_text, number_text
-from gatehouse_console.upstream import MAX_BODY_BYTES, Upstream
 from tests.console.browser import Browser
 from tests.console.conftest import open_console
 from tests.support.eventually import eventually

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from gatehouse.client.profile import Profile
+from gatehouse.client.traces.jaeger import to_jaeger
+from gatehouse.client.traces.spans import Span
+from gatehouse.client.upstream import MAX_BODY_BYTES
 from gatehouse_console.traces.calls import MAX_CALLS, CallLog, TracedCall
-from gatehouse_console.traces.jaeger import to_jaeger
 from gatehouse_console.traces.log_lines import MAX_LINES
-from gatehouse_console.traces.spans import Span
 from gatehouse_console.traces.waterfall import MAX_ROWS
-from gatehouse_console.upstream import MAX_BODY_BYTES
 from tests.console.browser import Browser
 from tests.console.conftest import open_console
 from tests.support.loopback_http import LoopbackServer, Reply

@@ -40,7 +40,9 @@ def test_code_of_the_examples_of_the_test_bed_is_in_their_files() -> None:
         page.read_text(),
         re.MULTILINE | re.DOTALL,
     )
-    assert {Path(file).parts[3] for file, _ in quoted} == {"python", "go", "node", "java"}
+    assert {Path(file).parts[3] for file, _ in quoted} == {
+        folder.name for folder in (ROOT / "examples/testbed").iterdir()
+    }
     for file, code in quoted:
         content = (page.parent / file).read_text()
         # A method is quoted without the indentation of its class.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
-from tests.support.repository_copy import BIN
+from tests.support.repository_copy import BIN, Checkout
 
 VENV = BIN.parent
 NAME = re.compile("gatehouse", re.IGNORECASE)
@@ -16,7 +15,7 @@ NAME = re.compile("gatehouse", re.IGNORECASE)
 OTHERS = ("docs", "sbom", "mutants", "gatehouse", "_gatehouse")
 
 
-class Fork:
+class Fork(Checkout):
     """A fork, installed as `make install` does it, but without downloads.
 
     Args:
@@ -24,7 +23,8 @@ class Fork:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        path = [part for part in os.environ["PATH"].split(os.pathsep) if part != str(BIN)]
+        super().__init__(folder, {"PATH": os.pathsep.join(path)})
         venv = folder / ".venv"
         shutil.copytree(VENV, venv, copy_function=os.link, symlinks=True, ignore=self._ignored)
         for script in (venv / "bin").iterdir():
@@ -43,27 +43,6 @@ class Fork:
         if folder == str(VENV) or folder.endswith("site-packages"):
             return [name for name in names if name.startswith(OTHERS)]
         return [name for name in names if name == "gatehouse"] if folder == str(BIN) else []
-
-    def run(self, *command: str, seconds: float = 900) -> str:
-        """Run a command in the fork and return its output; it must succeed."""
-        environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "COV_", "MAKE", "PYTHON"))
-        }
-        environment["PATH"] = os.pathsep.join(
-            part for part in os.environ["PATH"].split(os.pathsep) if part != str(BIN)
-        )
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
-        return done.stdout
 
     def test(self, *arguments: str) -> str:
         """Run some tests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def fork(copy: Copy, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("pg-billing", "use two or more"),
         ("otel", "other programs use"),
         ("email", "a Python package is called email"),
+        ("test", "a Python package is called test"),
+        ("grpc", "other programs use"),
         ("pydantic-settings", "a Python package is called pydantic_settings"),
         ("buf", "a Python package is called buf"),
         ("tools", "a Python package is called tools"),
@@ -75,7 +78,9 @@ def test_name_of_a_service_is_refused(name: str) -> None:
     assert problem_of(name, ROOT, SERVICES)
 
 
-@pytest.mark.parametrize("name", ["acme", "acme-billing", "b2b", "a" * 31, "my-gatehouse"])
+@pytest.mark.parametrize(
+    "name", ["acme", "acme-billing", "acme-billing-api2", "b2b", "a" * 31, "my-gatehouse", "gatehouse2"]
+)
 def test_name_can_be_used(name: str) -> None:
     assert problem_of(name, ROOT, SERVICES) == ""
 
@@ -98,6 +103,8 @@ def test_name_can_be_used(name: str) -> None:
         (r"`(Gatehouse\w+)`", r"`(AcmeBilling\w+)`"),
         ("class GatehouseProcess:", "class AcmeBillingProcess:"),
         ("Gatehouse contributors", "Acme Billing contributors"),
+        ("of a Gatehouse process", "of an Acme Billing process"),
+        ("A `gatehouse` command", "An `acme-billing` command"),
         ("/realms/gatehouse/protocol", "/realms/acme-billing/protocol"),
         ("gatehouse-api", "acme-billing-api"),
         ("`((?:gatehouse|rpc)_", "`((?:acme_billing|rpc)_"),
@@ -134,6 +141,13 @@ def test_each_place_gets_its_spelling(text: str, expected: str) -> None:
         (["--name=acme", "--dir=acme"], "{copy}/acme: inside this repository"),
         (["--name=acme", "--dir={tmp}/acme", "--without=nothing"], "WITHOUT=nothing: unknown; use some of "),
         (["--name=acme", "--dir={tmp}/acme", "--without=users"], "WITHOUT=users: the demo"),
+        (["--name=acme", "--dir={tmp}/acme", "--without=testbed"], "WITHOUT=testbed: cannot be left out"),
+        # <part admin>
+        (
+            ["--name=acme", "--dir={tmp}/acme", "--without=introspection"],
+            "WITHOUT=introspection: admin needs",
+        ),
+        # </part admin>
     ],
 )
 def test_arguments_are_refused(copy: Copy, tmp_path: Path, arguments: list[str], reason: str) -> None:
@@ -153,6 +167,28 @@ def test_changes_that_are_not_committed_are_refused(copy: Copy, tmp_path: Path) 
     assert done.returncode == 2
     assert done.stderr == f"fork: {copy.folder}: has changes that are not committed; commit or stash them\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_without_a_repository_of_their_own_are_refused(copy: Copy, tmp_path: Path) -> None:
+    """As when they were downloaded, also into another repository."""
+    hidden = copy.folder / ".git"
+    hidden.rename(copy.folder.parent / "hidden")
+    subprocess.run(["git", "init", "--quiet"], cwd=copy.folder.parent, check=True)
+    done = fork(copy, "--name=acme", f"--dir={tmp_path / 'acme'}")
+    shutil.rmtree(copy.folder.parent / ".git")
+    (copy.folder.parent / "hidden").rename(hidden)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"fork: {copy.folder}: not a git repository; clone it instead of downloading its files\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_inside_the_repository_is_found_behind_a_link(copy: Copy, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copy.folder)
+    done = fork(copy, "--name=acme", f"--dir={tmp_path / 'link/acme'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fork: {tmp_path / 'link/acme'}: inside this repository")
 
 
 def test_nothing_is_left_when_it_is_stopped(copy: Copy, tmp_path: Path) -> None:

@@ -42,8 +42,12 @@ from gatehouse.users.repository import parse_order
 from gatehouse.users.service import updated_fields
 from gatehouse.users.tables import users
 from gatehouse.users.v1 import users_pb2
+
+# <part console>
 from gatehouse_console.calls.draft import Draft, read_draft
 from gatehouse_console.calls.nodes import check
+
+# </part console>
 from gatehouse_testbed.issuer.realm import Realm, RealmError, load_realm
 from tests.fuzz.inputs import CANARY
 from tests.fuzz.samples import CLAIMS, CONFIGS, ISSUER, JWKS, KEY, NOW, SECRET
@@ -218,6 +222,7 @@ def check_mask(raw: bytes) -> None:
             assert len(set(found)) == len(found)
 
 
+# <part console>
 def check_call_form(raw: bytes) -> None:
     """A request in JSON is the same after the form of the console, or the form says why it is not one."""
     data = raw.decode("utf-8", "replace")
@@ -238,6 +243,7 @@ def check_call_form(raw: bytes) -> None:
         assert parse_requests(UPDATE_USER, returned.as_json()) == expected
 
 
+# </part console>
 def check_realm(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as name, refusing(RealmError, canary=SECRET):
         path = Path(name) / "realm.json"

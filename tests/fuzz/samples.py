@@ -103,6 +103,7 @@ SMALL_REALM = {
     "clientScopeMappings": {"c": [{"client": "c", "roles": ["x"]}]},
     "accessTokenLifespan": 300,
 }
+# <part console>
 UPDATE = {
     "user": {
         "user_id": UUID,
@@ -112,3 +113,4 @@ UPDATE = {
     },
     "updateMask": "displayName,state",
 }
+# </part console>

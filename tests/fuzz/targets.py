@@ -87,7 +87,9 @@ TARGETS = [
         phrases("email", "display_name", "state", "*", ",", "user_id", "user.email"),
         checks.check_mask,
     ),
+    # <part console>
     Target("call_form", documents(UPDATE), checks.check_call_form),
+    # </part console>
     Target("realm", documents(SMALL_REALM, SMALL_REALM, REALM), checks.check_realm),
     Target("discovery", lines(HEADS, documents(METADATA)), checks.check_discovery),
     Target("keys", documents(JWKS), checks.check_keys),

@@ -1,5 +1,6 @@
 """Roles that are granted and revoked over the admin API: their effect on tokens, and who may do it."""
 
+# <part admin/>
 import httpx
 import pytest
 

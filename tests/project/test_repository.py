@@ -37,9 +37,15 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
         "make test-testbed",
         "make lint",
         "make lint-deploy",
+        # <part chaos>
         "make chaos QUICK=1",
+        # </part chaos>
+        # <part interop>
         "make test-interop",
+        # </part interop>
+        # <part console>
         "make test-browser",
+        # </part console>
         "make docs",
         "make test-keycloak",
         "make test-compose",
@@ -50,6 +56,7 @@ def test_workflows_and_ci_script_run_the_same_targets(command: str) -> None:
     assert f"part {command}\n" in (ROOT / ".ci" / "run").read_text()
 
 
+# <part interop>
 def test_lock_file_of_the_node_client_has_hashes_and_no_address_of_a_registry() -> None:
     """npm adds addresses unless `omit-lockfile-registry-resolved` is set, as in the folder's .npmrc."""
     lock = json.loads((ROOT / "tests" / "interop" / "node" / "package-lock.json").read_text())
@@ -61,6 +68,7 @@ def test_lock_file_of_the_node_client_has_hashes_and_no_address_of_a_registry() 
     assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
+# </part interop>
 @pytest.mark.parametrize(
     ("found", "missing"),
     [

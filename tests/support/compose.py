@@ -27,7 +27,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "gatehouse"
 ONE_SHOT = ("setup", "migrate", "seed")
 OURS = tuple(SERVICES)
-SERVING = ("postgres", "keycloak", *OURS, "entry", "console", "jaeger", "prometheus")
+# What we run beside the services.
+FRONT_ENDS: tuple[str, ...] = ()
+# <part console>
+FRONT_ENDS = ("console",)
+# </part console>
+SERVING = ("postgres", "keycloak", *OURS, "entry", *FRONT_ENDS, "jaeger", "prometheus")
 EVERYTHING = EVERY_SCOPE
 
 

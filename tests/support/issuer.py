@@ -22,7 +22,9 @@ SECRETS = {
     for name in (
         "gatehouse-api",
         "gatehouse-admin-service",
+        # <part admin>
         "gatehouse-role-sync",
+        # </part admin>
         "gatehouse-worker",
         "gatehouse-elsewhere",
         "gatehouse-brief",

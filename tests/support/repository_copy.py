@@ -1,4 +1,4 @@
-"""Copies of the repository, in which a test may change everything."""
+"""Copies of the repository, in which a test may change everything, and what is made from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,40 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+# Variables of this project, of coverage, of make, and of Python.
+INHERITED = ("GATEHOUSE_", "COV_", "MAKE", "PYTHON")
 
 
-class Copy:
+class Checkout:
+    """A repository in which commands are run.
+
+    Args:
+        folder: Where it is.
+        environment: Variables to set.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self._environment = environment
+
+    def run(self, *command: str, seconds: float = 900) -> str:
+        """Run a command in the repository and return its output; it must succeed."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=inherited | self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+
+class Copy(Checkout):
     """A copy of the repository that uses the installed dependencies.
 
     Args:
@@ -21,7 +52,8 @@ class Copy:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+        super().__init__(folder, {"PATH": path, "PYTHONPATH": f"{folder / 'services'}:{folder}"})
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -33,30 +65,10 @@ class Copy:
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
-        subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-        subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
-        author = ["-c", "user.name=Alice", "-c", "user.email=alice@example.test"]
-        subprocess.run(["git", *author, "commit", "--quiet", "--message=Copy"], cwd=folder, check=True)
-
-    def run(self, *command: str) -> str:
-        """Run a command in the copy and return its output; it must succeed."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "COV_"))}
-        environment |= {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{self.folder / 'services'}:{self.folder}",
-        }
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=900,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
-        return done.stdout
+        self.run("git", "init", "--quiet")
+        self.run("git", "add", "--all")
+        author = ("-c", "user.name=Alice", "-c", "user.email=alice@example.test")
+        self.run("git", *author, "commit", "--quiet", "--message=Copy")
 
     def make(self, *arguments: str) -> str:
         """Run make with the installed environment instead of one of its own."""

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 # <part admin>
 from gatehouse.admin.metrics import DeliveryMetrics
 from gatehouse.admin.v1 import admin_pb2, admin_pb2_grpc
+from gatehouse.client.traces.spans import Span
 
 # </part admin>
 from gatehouse.users.v1 import users_pb2 as pb
 from gatehouse.users.v1 import users_pb2_grpc
-from gatehouse_console.traces.spans import Span
 from tests.support.eventually import eventually
 from tests.support.promql import documented, family
 from tests.support.system import CLIENT_SECRETS, DATABASE_PASSWORDS, NAMES, System

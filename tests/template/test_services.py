@@ -21,6 +21,9 @@ def copy(tmp_path: Path) -> Copy:
 def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy: Copy) -> None:
     """One copy for all, because lint and demo take most of the time."""
     copy.make("remove", "NAME=public")
+    # <part console>
+    copy.make("remove", "NAME=console")
+    # </part console>
     copy.make("new-service", "NAME=billing")
     copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")
     copy.make("new-rpc", "SERVICE=billing", "NAME=CloseBill")
@@ -35,7 +38,9 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
         "tests/users/test_rename_user.py",
         "tests/billing",
         "tests/storage",
+        # <part kubernetes>
         "tests/project/test_kubernetes.py",
+        # </part kubernetes>
     )
     assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *tests)
     matrix = ("tests/system/test_matrix.py", "-k", "RenameUser or CloseBill or table")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse_console.traces.spans import Span, tree
+from gatehouse.client.traces.spans import Span, tree
 from gatehouse_testbed.console import WIDTH, make_console, save_picture
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.tour.report import Report

@@ -28,7 +28,11 @@ from gatehouse_testbed.run_folder import run_folder
 from gatehouse_testbed.stack import run_stack
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tour.steps import STEPS
+
+# <part console>
 from tests.console.conftest import open_console
+
+# </part console>
 from tests.support.child_coverage import measured, measured_command
 from tests.support.cli import Cli, Done
 from tests.support.environment import PROXIES
@@ -158,7 +162,9 @@ async def test_tour_of_services_that_accept_too_much_fails(
         after = json.loads((await command(*COUNT)).lines[0])
         assert after["total_count"] == before["total_count"] != "0"
 
+        # <part console>
         await check_web_console(stack.profile)
+        # </part console>
 
         os.kill(stack.pids["users"], signal.SIGKILL)
         assert str(await stack.exited("users")) == "users exited: SIGKILL"
@@ -189,6 +195,7 @@ async def check_interrupted_tour(folder: Path, profile: dict[str, str]) -> None:
     assert (code, err) == (130, "")
 
 
+# <part console>
 async def check_web_console(profile: Profile) -> None:
     """Check that the web console finds the traces, logs and metrics of the stack."""
     async with AsyncExitStack() as opened:
@@ -211,6 +218,7 @@ async def check_web_console(profile: Profile) -> None:
         assert await eventually(metrics, interval=0.5)
 
 
+# </part console>
 def broken_profile(profile: Profile, folder: Path) -> Path:
     """Write a profile without optional parts, and with another service at the address of AdminService."""
     file = folder / "profile.json"
@@ -315,15 +323,20 @@ async def test_kept_system_survives_killed_parts_and_leaves_nothing_when_it_is_k
     async with keep as (demo, _):
         ready = json.loads(ready_file.read_text())
         pids = ready["pids"]
-        assert (ready["pid"], set(pids)) == (demo.pid, {"postgres", "issuer", "console", *SERVICES})
+        others = ["postgres", "issuer"]
+        # <part console>
+        others.append("console")
         async with httpx.AsyncClient(trust_env=False) as http:
             assert "Sign in" in (await http.get(ready["console"])).text
-        for name in ("users", "postgres", "issuer", "console"):
+        # </part console>
+        assert (ready["pid"], set(pids)) == (demo.pid, {*others, *SERVICES})
+        killed = ("users", *others)
+        for name in killed:
             os.kill(pids[name], signal.SIGKILL)
             await read_until(demo, f"{name} exited: SIGKILL")
             await read_until(demo, f"  start it again: kill -USR1 {demo.pid}")
         demo.send_signal(signal.SIGUSR1)
-        for _ in range(4):
+        for _ in killed:
             await read_until(demo, " runs again")
         pids = await eventually(lambda: changed_pids(ready_file, pids))
         code, out = await paste(

@@ -148,10 +148,15 @@ def test_invalid_realm_file_is_an_error_of_one_line(tmp_path: Path, text: str, m
 BOB = "00000000-0000-4000-8000-000000000b0b"
 
 
+# <part admin>
 async def as_role_sync(issuer: LiveIssuer) -> dict[str, str]:
     return {"Authorization": f"Bearer {await issuer.service_token('gatehouse-role-sync', '')}"}
 
 
+# </part admin>
+
+
+# <part admin>
 async def test_service_account_with_manage_users_can_change_roles_and_nothing_else(
     issuer: LiveIssuer,
 ) -> None:
@@ -176,6 +181,9 @@ async def test_service_account_with_manage_users_can_change_roles_and_nothing_el
         assert (answer.status_code, answer.json()) == (403, {"error": "HTTP 403 Forbidden"})
 
 
+# </part admin>
+
+
 async def test_administrator_can_look_up_roles_and_users(issuer: LiveIssuer) -> None:
     base = f"{issuer.running.base_url}/admin/realms/gatehouse"
     headers = await issuer.admin()
@@ -194,6 +202,7 @@ async def test_administrator_can_look_up_roles_and_users(issuer: LiveIssuer) -> 
         assert (answer.status_code, answer.json()) == (404, {"error": "User not found"})
 
 
+# <part admin>
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
@@ -213,6 +222,10 @@ async def test_body_that_is_not_a_list_of_known_roles_is_refused(
     assert (answer.status_code, answer.json()["error"]) == (status, error)
 
 
+# </part admin>
+
+
+# <part admin>
 async def test_admin_api_refuses_invalid_and_expired_tokens(issuer: LiveIssuer) -> None:
     mappings = f"{issuer.running.base_url}/admin/realms/gatehouse/users/{BOB}/role-mappings/realm"
     headers = await as_role_sync(issuer)
@@ -223,3 +236,6 @@ async def test_admin_api_refuses_invalid_and_expired_tokens(issuer: LiveIssuer) 
     assert (await issuer.http.get(mappings, headers=worker)).status_code == 403
     issuer.clock.ahead = 400.0
     assert (await issuer.http.get(mappings, headers=headers)).status_code == 401
+
+
+# </part admin>

@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from gatehouse.client.traces.jaeger import parse_trace_id
+from gatehouse.client.traces.spans import Span
 from gatehouse.settings import ConfigurationError
-from gatehouse_console.traces.jaeger import parse_trace_id
-from gatehouse_console.traces.spans import Span
 from gatehouse_testbed.errors import TestbedError
 from gatehouse_testbed.stack_ports import Ports
 from gatehouse_testbed.tracing.query import fetch_trace, find_trace, wait_for_trace

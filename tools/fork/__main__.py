@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tools.fork.fork import ForkError, fork
-from tools.parts import FORK, PARTS
+from tools.parts import PARTS
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
@@ -20,7 +20,7 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     """Write the new repository; return 2 if the arguments cannot be used."""
-    parts = ", ".join(name for name in PARTS if name != FORK)
+    parts = ", ".join(PARTS)
     parser = argparse.ArgumentParser(prog="make fork", description="Write a new repository from this one.")
     parser.add_argument("--name", default="", help="such as acme-billing")
     parser.add_argument("--dir", default="", help="the new folder; ../NAME if not given")

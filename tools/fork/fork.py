@@ -14,7 +14,7 @@ from pathlib import Path
 from gatehouse.app.services import SERVICES
 from tools.fork.names import OLD, Names, problem_of
 from tools.fork.spelling import rename
-from tools.parts import FORK, PARTS, remove_part, remove_service, text_files
+from tools.parts import problem_of_part, remove_part, remove_service, text_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = Path(__file__).resolve().parent / "pages"
@@ -63,37 +63,39 @@ def fork(name: str, folder: Path | None, without: Sequence[str]) -> Path:
 def _check_target(target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise ForkError(f"{target}: exists; name another folder with DIR=")
-    if target.is_relative_to(ROOT):
+    if (target.parent.resolve() / target.name).is_relative_to(ROOT):
         raise ForkError(f"{target}: inside this repository; name another folder with DIR=")
     if not target.parent.is_dir():
         raise ForkError(f"{target.parent}: no such folder; create it, or name another one with DIR=")
 
 
 def _check_parts(without: Sequence[str]) -> None:
-    known = [*SERVICES, *(name for name in PARTS if name != FORK)]
     for name in without:
-        if name not in known:
-            raise ForkError(f"WITHOUT={name}: unknown; use some of {', '.join(known)}")
+        problem = problem_of_part(name, without, SERVICES)
+        if problem:
+            raise ForkError(f"WITHOUT={name}: {problem}")
         if name == "users":
             raise ForkError(
                 "WITHOUT=users: the demo and the tests use UserService; "
                 "remove it when you have a service of your own"
             )
-        needing = set(PARTS[name].needed_by if name in PARTS else ()) - set(without)
-        if needing:
-            raise ForkError(f"WITHOUT={name}: {min(needing)} needs it; leave that out, too")
 
 
 def _check_checkout() -> str:
     """Return the commit of this repository, which must have no changes."""
-    done = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise ForkError(f"{ROOT}: not a git repository; clone it instead of downloading its files")
-    if done.stdout:
+    if shutil.which("git") is None:
+        raise ForkError("git is missing; install it")
+    top = _git("rev-parse", "--show-toplevel")
+    if top.returncode != 0 or Path(top.stdout.strip()).resolve() != ROOT:
+        reason = top.stderr.strip().splitlines()[0] if "dubious ownership" in top.stderr else ""
+        raise ForkError(reason or f"{ROOT}: not a git repository; clone it instead of downloading its files")
+    if _git("status", "--porcelain").stdout:
         raise ForkError(f"{ROOT}: has changes that are not committed; commit or stash them")
     return _output("git", "rev-parse", "--short=12", "HEAD", cwd=ROOT)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def _write(folder: Path, names: Names, without: Sequence[str], commit: str) -> None:
@@ -103,7 +105,7 @@ def _write(folder: Path, names: Names, without: Sequence[str], commit: str) -> N
             remove_service(folder, name)
         else:
             remove_part(folder, name)
-    remove_part(folder, FORK)
+    remove_part(folder, "fork")
     _write_pages(folder, without)
     _rename_all(folder, names)
     readme = folder / "README.md"
@@ -124,7 +126,9 @@ def _copy(folder: Path) -> None:
 def _write_pages(folder: Path, without: Sequence[str]) -> None:
     """Replace the pages that are about this project by pages to begin with."""
     for page in PAGES.rglob("*.tmpl"):
-        shutil.copyfile(page, folder / page.relative_to(PAGES).with_suffix(""))
+        target = folder / page.relative_to(PAGES).with_suffix("")
+        if target.exists():
+            shutil.copyfile(page, target)
     count = NUMBERS[len(set(SERVICES) - set(without))]
     readme = folder / "README.md"
     readme.write_text(readme.read_text().replace("@SERVICES@", count))
@@ -152,15 +156,20 @@ def _generate(folder: Path, names: Names) -> None:
         ["ruff", "format", "--no-cache", "--quiet", "."],
     ):
         _run(folder, names, arguments)
-    _allow_longer_lines(folder)
+    _allow_longer_lines(folder, names)
 
 
-def _allow_longer_lines(folder: Path) -> None:
-    """Allow comments that the new name made longer than a line; the formatter still wraps code."""
-    settings = folder / "pyproject.toml"
-    rules = 'ignore = [\n  "ASYNC109"'
-    allowed = rules.replace("  ", '  "E501",  # the formatter wraps code; comments may be longer\n  ')
-    settings.write_text(settings.read_text().replace(rules, allowed))
+def _allow_longer_lines(folder: Path, names: Names) -> None:
+    """Allow texts and comments that a longer name made longer than a line; the formatter still wraps code."""
+    try:
+        _run(folder, names, ["ruff", "check", "--no-cache", "--quiet", "--select", "E501", "."])
+    except ForkError:
+        settings = folder / "pyproject.toml"
+        rules = 'ignore = [\n  "ASYNC109"'
+        allowed = rules.replace(
+            "  ", '  "E501",  # the formatter wraps code; texts and comments may be longer\n  '
+        )
+        settings.write_text(settings.read_text().replace(rules, allowed))
 
 
 def _run(folder: Path, names: Names, command: Sequence[str]) -> None:
@@ -181,10 +190,7 @@ def _run(folder: Path, names: Names, command: Sequence[str]) -> None:
 def _commit(folder: Path, names: Names) -> None:
     git = ["git", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
     for name, value in (("user.name", names.title), ("user.email", f"{names.dashed}@localhost")):
-        if (
-            subprocess.run(["git", "config", name], cwd=ROOT, capture_output=True, check=False).returncode
-            != 0
-        ):
+        if _git("config", name).returncode != 0:
             git += ["-c", f"{name}={value}"]
     _output("git", "init", "--quiet", "--template=", "--initial-branch=main", cwd=folder)
     _output(*git, "add", "--all", cwd=folder)

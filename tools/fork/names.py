@@ -96,4 +96,5 @@ def _taken_modules(root: Path) -> set[str]:
     ignored = {line.strip("/*") for line in (root / ".gitignore").read_text().splitlines()}
     own = {path.stem for folder in (root, root / "services") for path in folder.iterdir()}
     installed = set(importlib.metadata.packages_distributions())
-    return set(sys.stdlib_module_names) | installed | own | ignored
+    # Python has a package `test` that is not in its list.
+    return set(sys.stdlib_module_names) | {"test"} | installed | own | ignored

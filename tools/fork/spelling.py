@@ -71,6 +71,8 @@ def _identifiers(text: str) -> set[int]:
 
 def rename(text: str, names: Names, *, is_python: bool = False) -> str:
     """Return a text with every spelling of the old name replaced."""
+    if names.title[0] in "AEIO":
+        text = re.sub(rf"\b([Aa]) (?=`?{OLD})", r"\1n ", text, flags=re.IGNORECASE)
     identifiers = _identifiers(text) if is_python else set()
 
     def replace(match: re.Match[str]) -> str:

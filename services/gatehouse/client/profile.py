@@ -29,10 +29,12 @@ class Profile(Section):
     """gRPC target of each service, by service name."""
     ca_file: Path | None = None
     """PEM certificate authorities to trust in addition to the system's; relative to this file."""
+    # <part console>
     public_targets: dict[str, GrpcTarget] = Field(default_factory=dict)
     """Targets in the commands that the console shows, if they differ from `targets`, as in containers."""
     public_ca_file: Path | None = None
     """CA file in these commands, if it is not `ca_file`."""
+    # </part console>
     server_name: str | None = None
     """Name in the certificates of the services, if it is not that of their targets."""
     proxy: ProxyUrl | None = None
@@ -53,8 +55,10 @@ class Profile(Section):
     """Passwords of users, by user name. Demo realm only."""
     traces_url: str | None = None
     """URL of a Jaeger query API."""
+    # <part console>
     prometheus_url: str | None = None
     """URL of a Prometheus that scrapes the services."""
+    # </part console>
     metrics: dict[str, str] = Field(default_factory=dict)
     """Prometheus endpoint of each service, by service name."""
     logs: dict[str, Path] = Field(default_factory=dict)

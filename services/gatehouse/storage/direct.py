@@ -1,7 +1,7 @@
 """A SELECT that runs on the psycopg connection, past SQLAlchemy's execution.
 
-GetUser takes 697 us of CPU this way and 999 us with `AsyncConnection.execute`; see "Why standard parts" in
-benchmarks/README.md. Use it only for a query that nearly every call runs.
+GetUser takes 697 us of CPU this way and 999 us with `AsyncConnection.execute`. Use it only for a query
+that nearly every call runs. See benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from gatehouse.client.upstream import Upstream, UpstreamError
 from gatehouse_console.metrics.queries import Condition, Grid, Kind, Line, Query, Reading, is_usable
-from gatehouse_console.upstream import Upstream, UpstreamError
 
 MAX_LINES = 200
 # Twice the longest interval at which a Prometheus usually reads its targets.

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from gatehouse.client.upstream import Upstream, UpstreamError
 from gatehouse_console.metrics.exposition import parse_samples
 from gatehouse_console.metrics.history import History, evaluate
 from gatehouse_console.metrics.queries import Grid, Query, Reading
-from gatehouse_console.upstream import Upstream, UpstreamError
 
 SCRAPE_SECONDS = 5.0
 RATE_SECONDS = 60.0

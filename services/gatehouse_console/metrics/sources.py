@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import httpx
 
 from gatehouse.client.profile import Profile
+from gatehouse.client.upstream import Upstream
 from gatehouse_console.metrics.panels import PANELS, WINDOW_SECONDS
 from gatehouse_console.metrics.prometheus import Prometheus
 from gatehouse_console.metrics.queries import MetricsSource
 from gatehouse_console.metrics.scraper import Scraper
-from gatehouse_console.upstream import Upstream
 
 
 @asynccontextmanager

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from gatehouse.client.traces.jaeger import Jaeger, parse_trace_id
+from gatehouse.client.traces.spans import Span, Trace
+from gatehouse.client.upstream import Upstream, UpstreamError
 from gatehouse.settings import ConfigurationError
 from gatehouse_console.forms import read_query
 from gatehouse_console.problems import Problem
 from gatehouse_console.site import Site
-from gatehouse_console.traces.jaeger import Jaeger, parse_trace_id
 from gatehouse_console.traces.log_lines import read_log_lines
-from gatehouse_console.traces.spans import Span, Trace
 from gatehouse_console.traces.waterfall import draw, status_of
-from gatehouse_console.upstream import Upstream, UpstreamError
 
 LATEST = 30
 # Services export their spans in batches, so those of a call arrive after its response.

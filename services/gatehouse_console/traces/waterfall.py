@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gatehouse.client.traces.spans import Row, Span, Trace, tree
 from gatehouse_console.text import duration_text, short_rpc, shorten
-from gatehouse_console.traces.spans import Row, Span, Trace, tree
 
 MAX_ROWS = 300
 MAX_ATTRIBUTES = 50

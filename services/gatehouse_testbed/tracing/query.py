@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
+from gatehouse.client.traces.jaeger import Jaeger, parse_trace_id
+from gatehouse.client.traces.spans import Span
+from gatehouse.client.upstream import Upstream, UpstreamError
 from gatehouse.settings import ConfigurationError
-from gatehouse_console.traces.jaeger import Jaeger, parse_trace_id
-from gatehouse_console.traces.spans import Span
-from gatehouse_console.upstream import Upstream, UpstreamError
 from gatehouse_testbed.errors import TestbedError
 
 POLL_SECONDS = 0.3

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatehouse_console.traces.jaeger import to_jaeger
-from gatehouse_console.traces.spans import MAX_SPANS, Span
+from gatehouse.client.traces.jaeger import to_jaeger
+from gatehouse.client.traces.spans import MAX_SPANS, Span
 from gatehouse_testbed.web import listen, serve_app
 
 MAX_TRACES = 2_000

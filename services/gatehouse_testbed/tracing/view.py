@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gatehouse_console.traces.spans import Row, Span
+from gatehouse.client.traces.spans import Row, Span
 
 _BAR = 26
 _SERVICE_COLORS = ("cyan", "magenta", "green", "yellow", "blue")

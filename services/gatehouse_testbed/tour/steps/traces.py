@@ -8,7 +8,7 @@ import grpc
 from rich.padding import Padding
 
 from gatehouse.client.calls import new_trace
-from gatehouse_console.traces.spans import Span, tree
+from gatehouse.client.traces.spans import Span, tree
 from gatehouse_testbed.tour.context import TourContext
 from gatehouse_testbed.tracing.query import wait_for_trace
 from gatehouse_testbed.tracing.view import trace_view

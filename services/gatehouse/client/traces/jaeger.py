@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from gatehouse.client.traces.spans import MAX_SPANS, Span, Trace
+from gatehouse.client.upstream import Upstream
 from gatehouse.settings import ConfigurationError
-from gatehouse_console.traces.spans import MAX_SPANS, Span, Trace
-from gatehouse_console.upstream import Upstream
 
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
 _MAX_MICROSECONDS = 2**53

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from gatehouse_console.traces.jaeger import parse_traces, to_jaeger
-from gatehouse_console.traces.spans import MAX_SPANS, Span, Trace, tree
+from gatehouse.client.traces.jaeger import parse_traces, to_jaeger
+from gatehouse.client.traces.spans import MAX_SPANS, Span, Trace, tree
 
 
 def span(number: int, parent: int = 0, **more: object) -> Span:

@@ -20,7 +20,7 @@ class UpstreamError(Exception):
 
 
 class Upstream:
-    """A server that the console asks.
+    """A server that is asked.
 
     Args:
         http: HTTP client.

@@ -1,0 +1,1 @@
+"""Traces of calls, from a server with Jaeger's query API."""
