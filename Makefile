@@ -67,8 +67,8 @@ new-service: install  ## Add a service: make new-service NAME=billing
 
 .PHONY: new-rpc new-scope remove
 
-new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser
-	@$(BIN)/python tools/new_rpc.py "$(SERVICE)" "$(NAME)"
+new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser (STREAM=requests, responses or both)
+	@$(BIN)/python tools/new_rpc.py "$(SERVICE)" "$(NAME)" "--stream=$(STREAM)"
 
 new-scope: install  ## Add a scope to the realm: make new-scope NAME=close:bills ROLE=editor
 	@$(BIN)/python tools/new_scope.py "$(NAME)" "$(ROLE)"

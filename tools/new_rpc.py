@@ -1,4 +1,4 @@
-"""Add an RPC: `new_rpc.py SERVICE NAME`, or `make new-rpc SERVICE=users NAME=RenameUser`.
+"""Add an RPC: `new_rpc.py SERVICE NAME`, or `make new-rpc SERVICE=users NAME=RenameUser STREAM=both`.
 
 Writes the RPC with its access rule and its messages, the stubs, the method and a test. The result passes
 `make lint` and `make test`: the tests and the demo find the RPC in the proto.
@@ -17,11 +17,14 @@ from gatehouse.app.services import SERVICES
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).resolve().parent / "new_rpc"
+STREAMS = ("", "requests", "responses", "both")
 _NAME = re.compile(r"([A-Z][a-z0-9]+){2,6}")
 
 
-def check(service: str, name: str) -> str:
+def check(service: str, name: str, stream: str) -> str:
     """Return what is wrong with the arguments, "" if nothing is."""
+    if stream not in STREAMS:
+        return f"STREAM={stream}: use one of {', '.join(filter(None, STREAMS))}"
     if service not in SERVICES:
         return f"SERVICE={service}: no such service; use one of {', '.join(SERVICES)}"
     if not _NAME.fullmatch(name):
@@ -41,8 +44,14 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def add_rpc(service: str, name: str) -> None:
-    """Write the RPC, its messages, its method and its test."""
+def add_rpc(service: str, name: str, stream: str) -> None:
+    """Write the RPC, its messages, its method and its test.
+
+    Args:
+        service: Name of the service.
+        name: Name of the RPC.
+        stream: What is a stream; one of STREAMS.
+    """
     spec, proto = SERVICES[service], _proto(service)
     code = ROOT / "services" / proto.relative_to(ROOT / "protos").parents[1] / "service.py"
     test = ROOT / "tests" / service / f"test_{_snake_case(name)}.py"
@@ -55,15 +64,17 @@ def add_rpc(service: str, name: str) -> None:
         "package": spec.descriptor.file.package.split(".")[0],
         "rule": rule[1] if rule else "authenticated: true",
         **_fixture(service),
+        **_streams(stream),
     }
 
     def render(template: str) -> str:
         return Template((TEMPLATES / f"{template}.tmpl").read_text()).substitute(values)
 
+    method = f"method_{stream}" if stream else "method"
     end = re.compile(rf"^service {spec.descriptor.name} \{{\n(?:.*\n)*?(?=^\}})", re.MULTILINE)
     text = end.sub(lambda found: found[0] + render("rpc"), text, count=1)
     proto.write_text(text + render("proto"))
-    code.write_text(_with_method(code.read_text(), f"{spec.descriptor.name}Servicer", render("method")))
+    code.write_text(_with_method(code.read_text(), f"{spec.descriptor.name}Servicer", render(method)))
     test.write_text(render("test"))
     for path in (proto, code):
         print(f"changed  {path.relative_to(ROOT)}")
@@ -91,8 +102,24 @@ def _fixture(service: str) -> dict[str, str]:
     }
 
 
+def _streams(stream: str) -> dict[str, str]:
+    """Return what differs in the proto and in the test."""
+    sends, receives = stream in {"requests", "both"}, stream in {"responses", "both"}
+    notes = "[response.note async for response in call]" if receives else "(await call).note"
+    return {
+        "sent": "stream " if sends else "",
+        "received": "stream " if receives else "",
+        "opening": "[" if sends else "",
+        "closing": "]" if sends else "",
+        "assertion": f"assert {notes} == " + ('["hello"]' if receives else '"hello"'),
+    }
+
+
 def _with_method(code: str, base: str, method: str) -> str:
-    """Add a method at the end of the class that implements a generated base class."""
+    """Add a method at the end of the class that implements a generated base class, and its import."""
+    if "AsyncIterator" in method and not re.search(r"import .*\bAsyncIterator\b", code):
+        future = "from __future__ import annotations\n"
+        code = code.replace(future, f"{future}\nfrom collections.abc import AsyncIterator\n", 1)
     body = re.compile(rf"^class \w+\(\w+\.{base}\):\n(?:(?: +.*)?\n)*(?<=\S\n)", re.MULTILINE)
     return body.sub(lambda found: found[0] + method, code, count=1)
 
@@ -102,12 +129,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make new-rpc", description="Add an RPC.")
     parser.add_argument("service", help="such as users")
     parser.add_argument("name", help="such as RenameUser")
+    parser.add_argument("--stream", default="", help="requests, responses or both")
     arguments = parser.parse_args()
-    problem = check(arguments.service, arguments.name)
+    problem = check(arguments.service, arguments.name, arguments.stream)
     if problem:
         print(f"new-rpc: {problem}", file=sys.stderr)
         return 2
-    add_rpc(arguments.service, arguments.name)
+    add_rpc(arguments.service, arguments.name, arguments.stream)
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
     changed = [f"services/gatehouse/{arguments.service}", f"tests/{arguments.service}"]
     subprocess.run(["ruff", "check", "-q", "--fix", "--select", "I", *changed], cwd=ROOT, check=True)

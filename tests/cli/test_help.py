@@ -41,6 +41,10 @@ def test_help_of_every_command_ends_with_a_block_of_examples(cli: Cli, command: 
     lines = examples.splitlines()
     assert len(lines) >= 1
     assert all(f"{program_name()} {' '.join(command)}" in line for line in lines)
+    if command[0] in {"call", "doctor", "healthcheck", "serve"}:
+        # A service of an example may have been removed.
+        services = [re.search(rf"{command[0]} ([a-z].*?)(?= --| [A-Z]|$)", line) for line in lines]
+        assert {name for found in services if found for name in found[1].split()} <= SERVICES.keys()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []], ids=["--help", "no arguments"])

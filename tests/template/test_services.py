@@ -27,15 +27,21 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
     copy.make("new-service", "NAME=billing")
     copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")
     copy.make("new-rpc", "SERVICE=billing", "NAME=CloseBill")
+    copy.make("new-rpc", "SERVICE=billing", "NAME=ImportBills", "STREAM=requests")
+    copy.make("new-rpc", "SERVICE=billing", "NAME=WatchBills", "STREAM=responses")
+    copy.make("new-rpc", "SERVICE=users", "NAME=TrackUsers", "STREAM=both")
 
     policy = copy.check()
 
     assert "PublicService" not in policy
     for rpc in ("BillingService/ListBillingEntries", "BillingService/CloseBill", "UserService/RenameUser"):
         assert rpc in policy
+    assert re.search(r"ImportBills +client_streaming(.*\n)+.*WatchBills +server_streaming", policy)
+    assert re.search(r"TrackUsers +bidi_streaming", policy)
     tests = (
         "tests/users/test_service.py",
         "tests/users/test_rename_user.py",
+        "tests/users/test_track_users.py",
         "tests/billing",
         "tests/storage",
         # <part kubernetes>
@@ -43,7 +49,11 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
         # </part kubernetes>
     )
     assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *tests)
-    matrix = ("tests/system/test_matrix.py", "-k", "RenameUser or CloseBill or table")
+    matrix = (
+        "tests/system/test_matrix.py",
+        "-k",
+        "RenameUser or CloseBill or ImportBills or WatchBills or TrackUsers or table",
+    )
     assert "passed" in copy.run(sys.executable, "-m", "pytest", "-q", *matrix)
     copy.edit(
         "services/gatehouse/billing/service.py",
@@ -75,6 +85,7 @@ def test_an_rpc_is_at_most_30_lines_in_5_files_by_hand(copy: Copy) -> None:
         (("users", "rename_user"), "NAME=rename_user: use a verb and a noun"),
         (("users", "Rename"), "NAME=Rename: use a verb and a noun"),
         (("users", ""), "NAME=: use a verb and a noun"),
+        (("users", "RenameUser", "--stream=all"), "STREAM=all: use one of requests, responses, both"),
         (("users", "GetUser"), "NAME=GetUser: protos/gatehouse/users/v1/users.proto defines GetUser"),
     ],
 )

@@ -25,7 +25,7 @@ def serve(
     """Serve one or more services in one process, or in several that share the ports.
 
     Examples:
-      gatehouse serve users admin
+      gatehouse serve users
       gatehouse serve users --workers 4
     """
     from gatehouse.runtime.grpc_tuning import is_active, select_listener  # noqa: PLC0415 - only servers need it
