@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Awaitable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -252,6 +253,32 @@ async def test_connection_is_closed_after_a_number_of_messages(
     assert not await watch.trailing_metadata()  # which only the server sends
 
 
+@pytest.mark.parametrize("effect", [{"code": "UNAVAILABLE"}, {"disconnect": True}])
+async def test_response_is_lost_after_the_call_was_handled(
+    gatehouse: Testbed, channel: grpc.aio.Channel, effect: dict[str, Any]
+) -> None:
+    """A client that tries a write again must not write twice."""
+    gatehouse.faults.add("CreateUser", after_messages=1, times=1, **effect)
+    client = Client(gatehouse, channel)
+    request = users_pb2.CreateUserRequest(
+        user=users_pb2.User(email="new@example.test", display_name="New"), request_id=str(uuid.uuid4())
+    )
+    created = client.stub.CreateUser(request, metadata=client.metadata, timeout=10)
+    assert await code_of(created) is Code.UNAVAILABLE
+
+    async def again() -> str:
+        with suppress(grpc.aio.AioRpcError):  # the connection that is being closed
+            user = await client.stub.CreateUser(request, metadata=client.metadata, timeout=10)
+            return str(user.user_id)
+        return ""
+
+    user_id = await eventually(again)
+    listed = await client.stub.ListUsers(
+        users_pb2.ListUsersRequest(filter='email = "new@example.test"'), metadata=client.metadata
+    )
+    assert [one.user_id for one in listed.users] == [user_id]
+
+
 async def test_connection_is_closed_in_place_of_a_status(
     gatehouse: Testbed, channel: grpc.aio.Channel
 ) -> None:
@@ -288,6 +315,8 @@ async def test_connection_is_closed_in_place_of_a_status(
             "details: not the fields of google.rpc.RetryInfo",
         ),
         ("GetUser", {"code": "OK"}, "code OK needs after_messages"),
+        ("GetUser", {"code": "OK", "after_messages": 1}, "GetUser: has one response; use after_messages 1"),
+        ("GetUser", {"hang": True, "after_messages": 2}, "GetUser: has one response; use after_messages 1"),
         ("GetUser", {"code": "TEAPOT"}, "code: Input should be"),
         ("GetUsr", {"code": "INTERNAL"}, "GetUsr: the services have no such RPC"),
         ("/" + GET_USER, {"code": "INTERNAL"}, "the services have no such RPC"),

@@ -86,8 +86,8 @@ class Bed:
             raise ValueError(
                 f"{fault.target}: this test bed is only an issuer; its targets begin with issuer/ or network/"
             )
-        if isinstance(fault, RpcFault) and not any(map(fault.names, self.seen.methods)):
-            raise ValueError(f"{fault.target}: {UNKNOWN_METHOD}")
+        if isinstance(fault, RpcFault):
+            self._check_method(fault)
         if isinstance(fault, NetworkFault):
             self._check_route(fault)
         async with self._changing:
@@ -98,6 +98,16 @@ class Bed:
             if isinstance(fault, NetworkFault):
                 self.routes[fault.target].apply(fault)
             return self.faults.add(fault)
+
+    def _check_method(self, fault: RpcFault) -> None:
+        streaming = [streams for name, streams in self.seen.methods.items() if fault.names(name)]
+        if not streaming:
+            raise ValueError(f"{fault.target}: {UNKNOWN_METHOD}")
+        loses_response = fault.after_messages == 1 and fault.code != "OK"
+        if fault.after_messages is not None and not (any(streaming) or loses_response):
+            raise ValueError(
+                f"{fault.target}: has one response; use after_messages 1, and a code other than OK"
+            )
 
     def _check_route(self, fault: NetworkFault) -> None:
         route = self.routes.get(fault.target)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 
 from gatehouse_testbed.bed.records import RecordedCall, RecordedSpan
 from gatehouse_testbed.bed.service_log import ServiceLog
@@ -24,13 +23,13 @@ class Evidence:
     Attributes:
         calls: In the order in which they ended. Another list takes its place when it is cleared.
         log: None if there are no services.
-        methods: The RPCs of the services, as `package.Service/Method`.
+        methods: The RPCs of the services, as `package.Service/Method`, and whether each streams responses.
     """
 
     def __init__(self) -> None:
         self.calls: deque[RecordedCall] = deque(maxlen=MAX_CALLS)
         self.log: ServiceLog | None = None
-        self.methods: AbstractSet[str] = frozenset()
+        self.methods: Mapping[str, bool] = {}
         self._spans: deque[RecordedSpan] = deque(maxlen=MAX_SPANS)
         self._began_ns = 0
 

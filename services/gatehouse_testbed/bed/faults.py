@@ -114,7 +114,8 @@ class RpcFault(_Fault):
     max_age: int | None = Field(None, ge=0)
     """Age of the login in seconds (RFC 9470) that the call allows, as if its rule had this `max_age`."""
     after_messages: int | None = Field(None, ge=1)
-    """The call ends as above after this number of responses of a stream."""
+    """The call ends as above after this number of responses of a stream. 1 also ends an RPC with one response
+    after it was handled: its effects remain, and the response is lost."""
     caller: str | None = None
     """User name, client id or `sub` of the only caller that it affects."""
 

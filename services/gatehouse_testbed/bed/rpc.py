@@ -35,14 +35,14 @@ class FaultInterceptor:
         clock: Seconds since the epoch.
 
     Attributes:
-        methods: The RPCs of the services, as `package.Service/Method`.
+        methods: The RPCs of the services, as `package.Service/Method`, and whether each streams responses.
     """
 
     def __init__(self, faults: Faults, names: Mapping[str, str], clock: Callable[[], float]) -> None:
         self._faults = faults
         self._names = names
         self._clock = clock
-        self.methods: set[str] = set()
+        self.methods: dict[str, bool] = {}
 
     def intercept(self, method: Method, call_next: Next) -> Next:
         """See Interceptor.intercept."""
@@ -66,10 +66,13 @@ class FaultInterceptor:
                 call.context = _Limited(call.context, fault)
             with suppress(_EndOfStream):
                 await call_next(call)
+                # gRPC writes the response of an RPC that has only one when the chain returns it.
+                if fault.after_messages == 1 and call.response is not None:
+                    await _end(fault, call.context)
 
         if not method.observed:
             return call_next
-        self.methods.add(method.name)
+        self.methods[method.name] = method.handler.response_streaming
         return handle
 
 
