@@ -48,3 +48,14 @@ def test_code_of_the_examples_of_the_test_bed_is_in_their_files() -> None:
         # A method is quoted without the indentation of its class.
         indented = (textwrap.indent(code, " " * width) for width in (0, 2, 4))
         assert any(one in content for one in indented), f"{file}\n{code}"
+
+
+def test_no_page_installs_a_package_of_this_name_from_an_index() -> None:
+    """There, it is another project."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")]
+    # Where it is installed already, pip adds what the extra needs.
+    commands = [
+        line for page in pages for line in page.read_text().splitlines() if line.startswith("pip install ")
+    ]
+    assert len(commands) >= 6
+    assert [line for line in commands if re.search(r"""[ '"]gatehouse\b""", line)] == []
