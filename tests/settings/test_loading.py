@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -16,6 +17,8 @@ from psycopg import pq
 from gatehouse.app.services import settings_model
 from gatehouse.settings import (
     ConfigurationError,
+    LogSettings,
+    Settings,
     database_parameters,
     environment,
     load_settings,
@@ -167,6 +170,24 @@ def test_old_name_is_refused_with_the_new_name(old: str, new: str, set_environme
     set_environment(**{f"GATEHOUSE_{old}": "canary"})
 
     assert load_error() == f"GATEHOUSE_{old}: was renamed; use GATEHOUSE_{new}"
+
+
+class LaterLog(LogSettings):
+    renamed: ClassVar[Mapping[str, str]] = {"log__style": "log__format", "logging": "log"}
+
+
+class LaterSettings(Settings):
+    log: LaterLog = LaterLog()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("LOG__STYLE", "LOG__FORMAT"), ("LOGGING__LEVEL", "LOG__LEVEL"), ("LOGGING", "LOG")]
+)
+def test_every_section_can_rename_settings(old: str, new: str, set_environment: SetEnvironment) -> None:
+    set_environment(**{f"GATEHOUSE_{old}": "canary"})
+
+    with pytest.raises(ConfigurationError, match=f"^GATEHOUSE_{old}: was renamed; use GATEHOUSE_{new}$"):
+        load_settings(LaterSettings)
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED)

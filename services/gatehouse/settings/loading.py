@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from gatehouse.settings._names import abbreviates, nearest, printable
+from gatehouse.settings._section import Section
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Settings
 
@@ -159,14 +160,15 @@ def _new_name(model: type[Settings], setting: str) -> str:
     """Return the new name of a setting that was renamed, otherwise an empty string."""
     for name, field in model.model_fields.items():
         section = field.annotation
-        if not (isinstance(section, type) and issubclass(section, ServiceSettings)):
+        if not (isinstance(section, type) and issubclass(section, Section)):
             continue
-        renamed = {
-            f"server__{name}_port": f"{name}__port",
-            f"database__{name}_url": f"{name}__database_url",
-            f"database__{name}_password": f"{name}__database_password",
-            **section.renamed,
-        }
+        renamed = dict(section.renamed)
+        if issubclass(section, ServiceSettings):
+            renamed |= {
+                f"server__{name}_port": f"{name}__port",
+                f"database__{name}_url": f"{name}__database_url",
+                f"database__{name}_password": f"{name}__database_password",
+            }
         for old, new in renamed.items():
             if setting == old or setting.startswith(f"{old}__"):
                 return new + setting[len(old) :]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -327,10 +326,6 @@ class LogSettings(Section):
 
 class ServiceSettings(Section):
     """Settings that every service has. `ServiceSpec` supplies the defaults of port and database URL."""
-
-    renamed: ClassVar[Mapping[str, str]] = {}
-    """Former names of this service's settings and their new names, both without `GATEHOUSE_` and in lower
-    case; a former section maps to a new section."""
 
     port: int = Field(0, ge=0, le=65535)
     """Port of the service; 0 picks a free port."""
