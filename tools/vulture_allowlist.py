@@ -89,7 +89,6 @@ _.libpq_environment
 _.log_message
 _.max_connection_age_grace_seconds
 _.max_connection_age_seconds
-_.metadata_keys
 _.model_config
 _.model_post_init
 _.outputs

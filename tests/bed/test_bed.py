@@ -47,7 +47,7 @@ async def code_of(call: Any) -> grpc.StatusCode:
     return Code.OK
 
 
-def authorization(token: str) -> tuple[tuple[str, str], ...]:
+def authorization(token: str) -> tuple[tuple[str, str | bytes], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
@@ -68,11 +68,14 @@ class Client:
 
 
 async def test_calls_succeed_and_are_recorded(gatehouse: Testbed, channel: grpc.aio.Channel) -> None:
-    user = await Client(gatehouse, channel).get_bob()
-    assert user.email == "bob@example.test"
+    client = Client(gatehouse, channel)
+    client.metadata += (("x-tenant", "a"), ("x-tenant", "b"), ("x-blob-bin", b"\0\1"))
+    assert (await client.get_bob()).email == "bob@example.test"
     (call,) = gatehouse.calls("GetUser")
     assert (call.method, call.code, call.caller, call.rpc_type) == (GET_USER, "OK", "alice", "unary")
-    assert "authorization" in call.metadata_keys
+    assert call.metadata["authorization"] == [client.metadata[0][1]]
+    assert (call.metadata["x-tenant"], call.metadata["x-blob-bin"]) == (["a", "b"], ["AAE="])
+    assert "Bearer" not in repr(call)
     assert gatehouse.calls("gatehouse.users.v1.UserService/ListUsers") == []
     assert [r.status for r in gatehouse.issuer_requests("introspection")] == [200]
 
@@ -147,6 +150,8 @@ async def test_fault_affects_as_many_calls_as_asked(gatehouse: Testbed, channel:
     assert codes == [Code.UNAVAILABLE, Code.OK]
     assert [call.code for call in gatehouse.calls("GetUser")] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
     assert [call.reason for call in gatehouse.calls("GetUser")] == ["INJECTED_FAULT", "INJECTED_FAULT", ""]
+    with pytest.raises(ValueError, match="at_least: Input should be greater"):
+        gatehouse.calls("GetUser", at_least=-1)
 
 
 async def test_fault_affects_only_the_caller_that_it_names(
@@ -294,10 +299,7 @@ async def test_connection_is_closed_in_place_of_a_status(
 
     await eventually(succeeds)
 
-    async def is_recorded() -> bool:
-        return {"CANCELLED", "OK"} <= {call.code for call in gatehouse.calls("GetUser")}
-
-    await eventually(is_recorded)
+    assert {"CANCELLED", "OK"} <= {call.code for call in gatehouse.calls("GetUser", at_least=2)}
 
 
 @pytest.mark.parametrize(

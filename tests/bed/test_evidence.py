@@ -79,6 +79,21 @@ async def test_report_of_a_failed_test_shows_what_was_seen(
     ended.close()
 
 
+def test_refused_request_to_the_issuer_is_shown_with_its_reason(gatehouse_issuer: Testbed) -> None:
+    url = f"{gatehouse_issuer.issuer}/protocol/openid-connect/token"
+    with httpx.Client(trust_env=False, headers={"user-agent": "my-gateway"}) as http:
+        http.post(url, data={"grant_type": "password", "client_id": "nobody"})
+        http.get(f"{gatehouse_issuer.issuer}/protocol/openid-connect/auth")
+    refused, page = gatehouse_issuer.issuer_requests()
+    assert (refused.status, refused.user_agent) == (401, "my-gateway")
+    assert refused.error.startswith("invalid_client: ")
+    assert (page.status, page.error) == (400, "")
+    assert report(gatehouse_issuer).splitlines() == [
+        f"issuer POST token: 401 {refused.error}",
+        "issuer GET authorization: 400",
+    ]
+
+
 async def test_call_that_runs_during_a_reset_is_not_recorded(
     gatehouse: Testbed, channel: grpc.aio.Channel
 ) -> None:

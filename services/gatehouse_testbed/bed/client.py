@@ -110,13 +110,16 @@ class Testbed:
         """
         self._api.ask("POST", "/issuer/keys/rotate", {"overlap": overlap})
 
-    def calls(self, method: str = "") -> Sequence[RecordedCall]:
+    def calls(self, method: str = "", at_least: int = 0) -> Sequence[RecordedCall]:
         """Return the calls that the services received, in the order in which they ended.
 
         Args:
             method: `package.Service/Method` or `Method`; "" for all.
+            at_least: Wait up to 5 seconds until there are so many. A call whose client has ended it, or whose
+                connection is closed, is recorded shortly after.
         """
-        return [RecordedCall(**call) for call in self._api.ask("GET", "/calls", method=method)]
+        found = self._api.ask("GET", "/calls", method=method, at_least=str(at_least))
+        return [RecordedCall(**call) for call in found]
 
     def spans(self, trace_id: str = "", name: str = "") -> Sequence[RecordedSpan]:
         """Return the spans of the services, in the order in which they ended.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -30,6 +32,9 @@ from gatehouse_testbed.bed.records import IssuerRequest, RecordedCall, RecordedS
 from gatehouse_testbed.bed.token_request import TokenRequest, UnknownName
 from gatehouse_testbed.bed.tokens import NAMED_TOKENS
 from gatehouse_testbed.errors import TestbedError
+
+CALLS_SECONDS = 5.0
+CALLS_POLL_SECONDS = 0.005
 
 
 class _Endpoints:
@@ -131,10 +136,22 @@ class _Endpoints:
         return [] if log is None else log.lines(trace_id)
 
     async def calls(
-        self, method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = ""
+        self,
+        method: Annotated[str, Query(description="`package.Service/Method` or `Method`.")] = "",
+        at_least: Annotated[
+            int, Query(ge=0, description="Wait up to 5 seconds until there are so many calls.")
+        ] = 0,
     ) -> list[RecordedCall]:
-        """Return the calls that the services received, in the order in which they ended."""
-        return [*self._bed.seen.calls_of(method)]
+        """Return the calls that the services received, in the order in which they ended.
+
+        A call whose client has ended it, or whose connection is closed, is recorded shortly after.
+        """
+        deadline = time.monotonic() + CALLS_SECONDS
+        while True:
+            found = [*self._bed.seen.calls_of(method)]
+            if len(found) >= at_least or time.monotonic() > deadline:
+                return found
+            await asyncio.sleep(CALLS_POLL_SECONDS)
 
     async def issuer_requests(
         self,

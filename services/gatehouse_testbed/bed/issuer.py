@@ -20,6 +20,7 @@ from gatehouse_testbed.issuer.realm import Realm
 from gatehouse_testbed.issuer.tokens import Tokens
 
 MAX_REQUESTS = 10_000
+_OAUTH_ERRORS = (400, 401, 403)
 _HTML = b"<!doctype html><title>injected fault</title>"
 
 
@@ -95,6 +96,8 @@ class IssuerApp:
             method=scope["method"],
             path=path,
             status=None,
+            error="",
+            user_agent=next((v.decode("latin-1") for k, v in scope["headers"] if k == b"user-agent"), ""),
             received_at=self._clock.time(),
         )
         self.requests.append(request)
@@ -102,6 +105,8 @@ class IssuerApp:
         async def record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
+            elif request.status in _OAUTH_ERRORS:
+                request.error = _error_of(message.get("body", b""))
             await send(message)
 
         matching = (f for f in self._faults.of(IssuerFault) if f.matches(endpoint) and f.happens())
@@ -117,6 +122,16 @@ class IssuerApp:
             await _close_connection(receive, send)
         else:
             await _answer_with(fault, self._app, scope, receive, record)
+
+
+def _error_of(body: bytes) -> str:
+    """Return what the body of a response says about an error (RFC 6749 section 5.2)."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return ""
+    members = ("error", "error_description")
+    return ": ".join(str(content[m]) for m in members if m in content) if isinstance(content, dict) else ""
 
 
 async def _close_connection(receive: Receive, send: Any) -> None:

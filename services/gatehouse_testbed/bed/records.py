@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class RecordedCall(BaseModel):
@@ -20,8 +20,8 @@ class RecordedCall(BaseModel):
     """`reason` of its ErrorInfo, or ""."""
     caller: str
     """User name or client id; "" if the call was not authenticated."""
-    metadata_keys: list[str]
-    """Keys of its metadata."""
+    metadata: dict[str, list[str]] = Field(repr=False)
+    """Values of its metadata by key; those of keys that end in -bin in base64. Empty if it was too large."""
     request_id: str
     trace_id: str
     """Its trace, in hexadecimal."""
@@ -55,5 +55,9 @@ class IssuerRequest(BaseModel):
     path: str
     status: int | None
     """HTTP status of the response; None if there was none."""
+    error: str
+    """`error` and `error_description` of the response (RFC 6749 section 5.2), or ""."""
+    user_agent: str
+    """Header User-Agent, which tells your requests from those of the services."""
     received_at: float
     """Seconds since the epoch, on the clock of the test bed."""

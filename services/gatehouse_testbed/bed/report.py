@@ -31,7 +31,8 @@ def _lines(testbed: Testbed) -> Iterator[str]:
             yield f"trace  {span.trace_id}"
             yield from _span_lines(span, spans)
     for request in testbed.issuer_requests()[-SHOWN:]:
-        yield f"issuer {request.method} {request.endpoint}: {request.status or 'no answer'}"
+        answer = f"{request.status or 'no answer'} {request.error}".rstrip()
+        yield f"issuer {request.method} {request.endpoint}: {answer}"
     warnings = [line for line in testbed.logs() if line.get("level") not in {"debug", "info"}]
     for line in warnings[-SHOWN:]:
         yield f"log    {json.dumps(line)}"

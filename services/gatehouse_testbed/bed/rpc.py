@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -138,7 +139,7 @@ class CallRecorder:
             return call_next
 
         async def handle(call: Call) -> None:
-            started_at, keys = self._clock(), [entry[0] for entry in call.context.invocation_metadata() or ()]
+            started_at, metadata = self._clock(), _values(call)
             code, calls = "CANCELLED", self._seen.calls
             try:
                 await call_next(call)
@@ -151,7 +152,7 @@ class CallRecorder:
                         code=code,
                         reason="" if call.status is None else call.status.reason,
                         caller=next(iter(callers_of(call.principal, self._names)), ""),
-                        metadata_keys=keys,
+                        metadata=metadata,
                         request_id=call.request_id,
                         trace_id=call.trace_id,
                         started_at=started_at,
@@ -160,3 +161,13 @@ class CallRecorder:
                 )
 
         return handle
+
+
+def _values(call: Call) -> dict[str, list[str]]:
+    """Return the metadata of a call by key."""
+    values: dict[str, list[str]] = {}
+    if not call.metadata.too_large:
+        for key, value in call.context.invocation_metadata() or ():
+            text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+            values.setdefault(key, []).append(text)
+    return values
