@@ -117,6 +117,7 @@ _.suppressed
 _.ticks
 _.token_type
 _.token_type_hint
+_.user_agent
 _.user_code
 _.userinfo_endpoint
 _.validate_token_request

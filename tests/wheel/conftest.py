@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/testbed/python"
 
 
-def pinned(*names: str) -> str:
-    """Return the lines of the lock file of the tests for these packages, with their hashes."""
-    text = (ROOT / "requirements/dev.txt").read_text()
+def pinned(*names: str, lock: str = "dev.txt") -> str:
+    """Return the lines of a lock file for these packages, with their hashes."""
+    text = (ROOT / "requirements" / lock).read_text()
     blocks = re.findall(r"^[^\s#].*(?:\n    .*)*", text, re.MULTILINE)
     return "\n".join(block for block in blocks if re.split(r"[=\[]", block)[0] in names)
 
@@ -49,12 +49,19 @@ class Project:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the tests of the project."""
+    def install(self, lock: str, package: str) -> None:
+        """Install a package as it is pinned in a file of `requirements/`."""
+        file = self.folder.parent / f"{package}.txt"
+        file.write_text(pinned(package, lock=lock))
+        self._pip("--require-hashes", "-r", str(file))
+
+    def pytest(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the tests of the project, or of another folder, as if its environment were activated."""
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
             [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-            cwd=self.folder,
-            env=child_environment(os.environ),
+            cwd=folder or self.folder,
+            env=child_environment(os.environ | {"PATH": path}),
             capture_output=True,
             text=True,
             check=False,
