@@ -277,17 +277,18 @@ class Cluster:
         """Wait until all standbys report the timeline of the leader: after a restartpoint."""
         timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
         leader = await self.with_role("leader")
-        await self.sql(leader, "CHECKPOINT")
-        current = await self.sql(leader, timeline)
 
         async def report() -> bool:
-            return all([await self._at_checkpoint(node, timeline) == current for node in self.nodes])
+            found = []
+            for node in (leader, *self.nodes):
+                try:
+                    await self.sql(node, "CHECKPOINT")
+                    found.append(await self.sql(node, timeline))
+                except psycopg.OperationalError:  # it is starting
+                    return False
+            return all(each == found[0] for each in found)
 
         await eventually(report, START_SECONDS, 0.2)
-
-    async def _at_checkpoint(self, node: Node, query: str) -> list[Any]:
-        await self.sql(node, "CHECKPOINT")
-        return await self.sql(node, query)
 
     async def set_synchronous(self, *, synchronous: bool) -> None:
         """Let commits wait for a standby or not, and wait until it applies."""

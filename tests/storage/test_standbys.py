@@ -47,6 +47,7 @@ QUERY = DirectSelect(sa.select(sa.func.count().label("count"), PORT, HORIZON).se
 SLOW = DirectSelect(sa.select(sa.func.pg_sleep(sa.literal_column("30")).label("slept"), HORIZON))
 NOTHING = WriteToken(0, 0)
 MAX_STALENESS = 1.0
+END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
 
 
 def execute(server: PostgresServer, statement: str) -> None:
@@ -123,13 +124,17 @@ class Reader:
 
 @asynccontextmanager
 async def open_reader(
-    primary: PostgresServer, standby: Callable[[], PostgresServer]
+    primary: PostgresServer | Callable[[], PostgresServer], standby: Callable[[], PostgresServer]
 ) -> AsyncIterator[Reader]:
-    """Open a reader; `standby` returns the server that the next connection reaches."""
+    """Open a reader; `primary` and `standby` return the server that the next connection reaches."""
     tokens: list[str] = []
     changes: list[str] = []
     sources: list[str] = []
-    database = Database(login(primary), pool_size=2, on_write=tokens.append)
+    database = Database(
+        lambda: login(primary if isinstance(primary, PostgresServer) else primary()),
+        pool_size=2,
+        on_write=tokens.append,
+    )
     reads = StandbyReads(
         database,
         StandbyConnector(lambda: login(standby())),
@@ -236,13 +241,23 @@ async def test_read_that_takes_too_long_is_made_at_the_primary(
         await reader.uses(standby)
 
 
-async def test_promoted_standby_is_not_used_even_when_it_is_a_standby_again(primary: PostgresServer) -> None:
+async def test_promoted_standby_is_not_used_even_when_it_is_a_standby_again(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
     with run_standby(primary, "promoted") as server:
         async with open_reader(primary, lambda: server) as reader:
             await reader.uses(server)
             execute(server, "SELECT pg_promote()")
             assert await reader.port() == primary.port
             await reader.reports("STANDBY_UNUSABLE")
+            # It becomes the primary, and then the former one responds again.
+            primaries = [server]
+            async with open_reader(lambda: primaries[-1], lambda: standby) as moved:
+                await moved.reports("STANDBY_UNUSABLE")
+                primaries.append(primary)
+                execute(server, END_SESSIONS)
+                await moved.reports("PRIMARY_UNUSABLE")
+                assert await moved.port() == primary.port
             for _ in range(9):  # transactions of its own, with ids that the primary uses for others
                 execute(server, "INSERT INTO writes VALUES ('lost')")
             server.stop()

@@ -227,9 +227,12 @@ class StandbyReads:
         try:
             (text,) = await self._at_primary.run(POSITION, timeout=STANDBY_SECONDS)
         except DatabaseUnavailable as error:
-            raise _unusable(f"no comparison with the primary: {error.detail}") from None
+            raise _unusable(error.detail, "PRIMARY_UNUSABLE") from None
         timeline, horizon = WriteToken.of(text)
-        if timeline != self._connector.timeline:
+        if timeline < self._connector.timeline:
+            self._at_primary.renew()
+            raise _unusable("the server is a former primary, or was restored", "PRIMARY_UNUSABLE")
+        if timeline > self._connector.timeline:
             self._samples.clear()
             self._connector.timeline = timeline
             self._pause()
@@ -241,10 +244,10 @@ class StandbyReads:
             raise _unusable("the server is no longer a standby")
         if self._required(WriteToken(0, 0)) is not None:
             return "", ""
-        if began - self._samples[0][0] < self._max_staleness / 2:
+        if self._samples and began - self._samples[0][0] < self._max_staleness / 2:
             return None
         return "STANDBY_BEHIND", f"it is more than {self._max_staleness:g} s behind the primary"
 
 
-def _unusable(detail: str) -> DatabaseUnavailable:
-    return DatabaseUnavailable("STANDBY_UNUSABLE", "the standby cannot be used", detail)
+def _unusable(detail: str, reason: str = "STANDBY_UNUSABLE") -> DatabaseUnavailable:
+    return DatabaseUnavailable(reason, "the standby cannot be used", detail)
