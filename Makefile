@@ -200,7 +200,7 @@ images:  ## Build the images for amd64 and arm64, with labels from git (needs do
 DIST := dist
 
 # From a copy of what the Dockerfile copies: what is absent is left out of the wheel.
-wheel: install  ## Write the wheel for servers, which has no console and no test bed, to dist/
+wheel: install  ## Write the wheel for servers, which has what the image has, to dist/
 	@rm -rf "$(DIST)/source" && mkdir -p "$(DIST)/source"
 	@tar -c --exclude __pycache__ pyproject.toml README.md LICENSE services/buf services/gatehouse migrations | tar -x -C "$(DIST)/source"
 	@cd "$(DIST)/source" && "$(abspath $(BIN))/python" -m hatchling build --target wheel --directory ..

@@ -158,11 +158,14 @@ def prepare(root: Path, realm: Path, ports: Ports, *, now: dt.datetime, owned: b
 
     folders["postgres"].write("password", values["database/migrate"])
     folders["migrate"].write("gatehouse_database__migrate_password", values["database/migrate"])
-    for name, spec in SERVICES.items():
+    for name in SERVICES:
         for owner in ("migrate", name):
             folders[owner].write(f"gatehouse_{name}__database_password", values[f"database/{name}"])
+    # <part introspection>
+    for name, spec in SERVICES.items():
         if spec.needs_issuer:
             folders[name].write("api_client_secret", values["client/gatehouse-api"])
+    # </part introspection>
     for (name, section), client in CLIENTS.items():
         folders[name].write(f"gatehouse_{name}__{section}__client_secret", values[f"client/{client}"])
 

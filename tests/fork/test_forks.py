@@ -87,6 +87,8 @@ def test_smallest_fork_has_one_service_that_verifies_jwts(
     assert set(re.findall(r"acme_users\.\w+\.v1\.(\w+)/", fork.run(".venv/bin/acme-users", "policy"))) == {
         "UserService"
     }
+    # No client of the services asks the issuer, so none has a secret.
+    assert "client_secret" not in (fork.folder / "docker-compose.yml").read_text()
     if request.config.getoption("--full"):
         fork.run("make", "test", seconds=3600)
     else:

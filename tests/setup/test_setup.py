@@ -62,8 +62,13 @@ def test_each_server_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "console": {"ca.crt", "profile.json"},
         # </part console>
     }
+    for name in SERVICES:
+        expected[name] = tls | {passwords[name]}
+    # <part introspection>
     for name, spec in SERVICES.items():
-        expected[name] = tls | {passwords[name]} | ({"api_client_secret"} if spec.needs_issuer else set())
+        if spec.needs_issuer:
+            expected[name] |= {"api_client_secret"}
+    # </part introspection>
     # <part admin>
     expected["admin"] |= {f"gatehouse_admin__{s}__client_secret" for s in ("client", "role_sync")}
     # </part admin>
@@ -96,7 +101,9 @@ def test_no_client_has_the_secret_from_the_repository(tmp_path: Path) -> None:
     assert role_sync == given["GATEHOUSE_ROLE_SYNC_SECRET"]
     # </part admin>
     assert given["GATEHOUSE_API_SECRET"] == clients["gatehouse-api"]
+    # <part introspection>
     assert (tmp_path / "users/api_client_secret").read_text() == clients["gatehouse-api"]
+    # </part introspection>
 
 
 def test_profiles_that_people_use_have_no_password_of_an_administrator(tmp_path: Path) -> None:
