@@ -48,12 +48,15 @@ def container_user() -> str:
     return user[1]
 
 
-def secrets_of(spec: ServiceSpec[Any]) -> list[str]:
-    """Return the names of the files with the secrets of a service, in GATEHOUSE_SECRETS_DIR."""
-    names = [
-        f"gatehouse_{spec.name}__{name}" for name in _secret_settings(spec.settings) if name != "database_url"
-    ]
-    return names + (["api_client_secret"] if spec.needs_issuer else [])
+def secrets_of(spec: ServiceSpec[Any]) -> Iterator[str]:
+    """Yield the names of the files with the secrets of a service, in GATEHOUSE_SECRETS_DIR."""
+    for name in _secret_settings(spec.settings):
+        if name != "database_url":
+            yield f"gatehouse_{spec.name}__{name}"
+    # <part introspection>
+    if spec.needs_issuer:
+        yield "api_client_secret"
+    # </part introspection>
 
 
 def _secret_settings(model: type[BaseModel]) -> Iterator[str]:
@@ -141,7 +144,7 @@ def _certificates_kustomization() -> str:
 def _secrets() -> str:
     """Return an example of all Secrets that the manifests need, besides those of certificates."""
     passwords = [f"gatehouse_{name}__database_password" for name in SERVICES]
-    keys = {f"gatehouse-{name}": secrets_of(spec) for name, spec in SERVICES.items()}
+    keys = {f"gatehouse-{name}": list(secrets_of(spec)) for name, spec in SERVICES.items()}
     keys["gatehouse-migrate"] = ["gatehouse_database__migrate_password", *passwords]
     keys["gatehouse-database-ca"] = ["ca.crt"]
     text = (

@@ -117,6 +117,7 @@ def test_name_can_be_used(name: str) -> None:
         ("gatehouse-$name.gatehouse", "acme-billing-$name.acme-billing"),
         ('up{job=~"gatehouse.*"}', 'up{job=~"acme-billing.*"}'),
         ("postgres:5432/gatehouse?sslmode", "postgres:5432/acme_billing?sslmode"),
+        ('        "-m",\n        "gatehouse",', '        "-m",\n        "acme_billing",'),
         ("CREATE DATABASE gatehouse", "CREATE DATABASE acme_billing"),
         ("database: gatehouse", "database: acme_billing"),
         ("//role@/gatehouse?host=a:5432", "//role@/acme_billing?host=a:5432"),

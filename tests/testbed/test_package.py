@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+import gatehouse
+
 ROOT = Path(__file__).resolve().parents[2]
 # Without `site` the editable installation of this checkout is not importable, only the dependencies are.
 _RUN = """
@@ -79,7 +81,7 @@ def test_production_wheel_has_no_test_bed_and_none_of_its_commands(tmp_path: Pat
     (command,) = re.findall(r"tar -c .*?(?= \|)", (ROOT / "Makefile").read_text())
     assert set(command.split()[4:]) == sources - {"tools/build_overlay.sh"}
     folders = {path.name for path in production.folder.iterdir() if not path.name.endswith(".dist-info")}
-    assert folders == {"buf", "gatehouse", "gatehouse_migrations"}
+    assert folders == {"buf", gatehouse.__name__, "gatehouse_migrations"}
 
     protoset = tmp_path / "gatehouse.protoset"
     assert production.run("protos", "--output", str(protoset))[0] == 0

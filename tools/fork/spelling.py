@@ -25,6 +25,8 @@ _BEFORE_PACKAGE = (
     r'\(\?:|"(production|keyring)", "',
 )
 _IS_PACKAGE = re.compile(f"({'|'.join(_BEFORE_PACKAGE)})$")
+# The argument of `python -m` on a line of its own.
+_IS_MODULE = re.compile(r'"-m",\s+"$')
 # What stands before the name of a realm, a command, an image, a folder outside the repository or a DNS name.
 _IS_DASHED = re.compile(
     r"""(realms/|realm[ =]"?|image: |(?<!"services" )(?<!SERVICES )/ "|"""
@@ -53,6 +55,7 @@ def _spelling(names: Names, text: str, start: int, end: int, *, is_identifier: b
         re.match(r'\\?\.[\w{*"\\$]|/[\w$]|", \["production', after)
         or (last == "." and before[-2:-1].isalnum())
         or _IS_PACKAGE.search(before)
+        or _IS_MODULE.search(text[max(0, start - 80) : start])
     ):
         return names.package
     return names.dashed
