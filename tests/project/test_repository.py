@@ -37,6 +37,7 @@ def test_ci_tests_every_python_that_the_package_supports() -> None:
         "make test-testbed",
         "make lint",
         "make lint-deploy",
+        "make test-upgrade",
         # <part chaos>
         "make chaos QUICK=1",
         # </part chaos>

@@ -35,7 +35,7 @@ def _load(migrations: Path, folder: Path) -> list[Script]:
     """Return the scripts of a service, newest first."""
     directory = ScriptDirectory(str(migrations), version_locations=[str(folder)])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as for a down_revision that does not exist
+        warnings.simplefilter("error", UserWarning)  # such as for a down_revision that does not exist
         return list(directory.walk_revisions(head=directory.get_current_head() or "base"))
 
 
