@@ -13,19 +13,19 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: install-testbed  ## Start the system on this machine, show who may do what, remove everything
+demo: install-testbed  ## Start everything on this machine, show who can call what, then remove everything
 	@$(BIN)/gatehouse demo
 
-serve: install-testbed  ## Keep the same system running, and print commands to try
+serve: install-testbed  ## Start the same system, keep it running, and print commands to try
 	@$(BIN)/gatehouse demo --keep
 
 # <part console>
 .PHONY: pictures test-browser
 
-pictures: $(VENV)/.browser  ## Take the pictures of the console in docs/pictures/ (needs Chromium or Chrome)
+pictures: $(VENV)/.browser  ## Take the screenshots of the console in docs/pictures/ (needs Chromium or Chrome)
 	@PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_pictures.py
 
-test-browser: $(VENV)/.browser  ## Use the console in a real browser (needs Chromium or Chrome)
+test-browser: $(VENV)/.browser  ## Test the console in a real browser (needs Chromium or Chrome)
 	@$(BIN)/python -m pytest -q --durations=5 tests/browser
 
 test-compose: $(VENV)/.browser
@@ -58,7 +58,7 @@ test-interop: install  ## Call the services with grpcurl and with clients in Go 
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
 # </part interop>
 
-test-testbed: install  ## Test the test bed, from a wheel and in examples/testbed, too (needs Go, Node, Java, Maven; CYCLES=200)
+test-testbed: install  ## Test the test bed from a wheel, and the examples in examples/testbed (needs Go, Node, Java, Maven; CYCLES=200)
 	@$(BIN)/python tools/test.py tests/bed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
@@ -73,7 +73,7 @@ new-rpc: install  ## Add an RPC: make new-rpc SERVICE=users NAME=RenameUser (STR
 new-scope: install  ## Add a scope to the realm: make new-scope NAME=close:bills ROLE=editor
 	@$(BIN)/python tools/new_scope.py "$(NAME)" "$(ROLE)"
 
-remove: install  ## Remove a service or another part with all that is about it: make remove NAME=billing
+remove: install  ## Remove a service or another part: make remove NAME=billing
 	@$(BIN)/python -m tools.remove "$$NAME"
 
 # <part fork>
@@ -95,7 +95,7 @@ test-template: install  ## Delete and add a service in a copy of the repository,
 test-bench: install  ## Check the harness of `make bench`, with short runs
 	@$(BIN)/python -m pytest -q tests/benchmarks
 
-bench: install  ## Measure speed side by side (about 4 minutes; best on a quiet machine)
+bench: install  ## Compare the speed with minimal servers (about 4 minutes, on an idle machine)
 	@$(BIN)/python -m benchmarks
 
 bench-scale: install  ## Measure the rate of 1, 2 and 4 processes of a service
@@ -111,10 +111,10 @@ bench-record: install  ## Measure speed and write benchmarks/RESULTS.md
 test-chaos: install  ## Check the harness of `make chaos`, with short runs
 	@$(BIN)/python -m pytest -q tests/chaos
 
-chaos: install  ## Try faults on a running system (about 5 minutes; FAULT=NAME: one; QUICK=1: fewer; LIST=1: names)
+chaos: install  ## Inject faults into a system under load (about 5 minutes; FAULT=NAME: one; QUICK=1: fewer; LIST=1: names)
 	@$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(QUICK),--quick) $(addprefix --fault ,$(FAULT))
 
-chaos-record: install  ## Try all faults and write the table in docs/reliability.md
+chaos-record: install  ## Inject all faults and write the table in docs/reliability.md
 	@$(BIN)/python -m tests.chaos --record docs/reliability.md
 
 test-ha: install $(VENV)/ha/.done  ## Test replicas behind Envoy, failover with Patroni, and PgBouncer (needs etcd and PgBouncer; QUICK=1: fewer)
@@ -149,14 +149,14 @@ format: install  ## Format the code
 fuzz: install  ## Fuzz all parsers, SECONDS=60 each (SEED=1 repeats); a failure goes to tests/fuzz/corpus/
 	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
-mutants: install $(VENV)/mutants/.done  ## Change authorization code in one place at a time: a test must fail (CHANGED=BASE, MODULES=)
+mutants: install $(VENV)/mutants/.done  ## Run mutation tests on the authorization code (CHANGED=BASE, MODULES=)
 	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 120) $(MODULES)
 
 generate: install  ## Generate the stubs and deploy/ from protos/
 	$(BIN)/python tools/generate.py
 	$(BIN)/python -m tools.manifests
 
-manifests: install  ## Write the generated files of deploy/ from the services and the rules
+manifests: install  ## Generate the files of deploy/ from the services and the rules
 	@$(BIN)/python -m tools.manifests
 
 docs: $(VENV)/docs/.done  ## Build the documentation as a site, in site/
@@ -168,7 +168,7 @@ docs-settings: install  ## Write docs/settings.md from the settings in code
 release-protos: install  ## Make the current protos the baseline for breaking changes
 	$(BIN)/python tools/generate.py --release
 
-lock: install  ## Resolve the dependencies again, with hashes
+lock: install  ## Pin the dependencies again, with hashes
 	$(BIN)/python tools/lock.py
 
 install: $(VENV)/.dev
@@ -225,7 +225,7 @@ compose-profile:  ## Copy the profile and CA of the running containers to compos
 	  docker compose cp setup:/run/setup/client/ca.crt compose/local/; } 2>/dev/null || { \
 	  echo "the containers are not running; start them with: docker compose up --wait" >&2; exit 1; }
 	@echo "export GATEHOUSE_PROFILE=$(CURDIR)/compose/local/profile.json"
-	@echo "next: gatehouse call users ListUsers --as alice"
+	@echo "next: $(BIN)/gatehouse call users ListUsers --as alice"
 
 clean:  ## Remove everything that was installed or generated
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* build dist site

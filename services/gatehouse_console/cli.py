@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gatehouse.app.profile import load_full_profile
-from gatehouse.cli import ReadyFile
 from gatehouse.settings import ConfigurationError, is_loopback
 from gatehouse_console.config import DEFAULT_PORT, Origin, parse_links
 
@@ -25,20 +25,22 @@ def console(
     url: Annotated[
         str | None,
         typer.Option(
-            help="URL at which browsers find the console, such as that of a proxy with TLS; required if it "
-            "listens on other addresses than loopback."
+            help="URL of the console for browsers, such as that of a proxy with TLS; required unless it "
+            "listens on loopback."
         ),
     ] = None,
     link: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=URL",
-            help="Another tool that every page links to, such as Traces=http://localhost:16686; repeatable.",
+            help="A tool that every page links to, such as Traces=http://localhost:16686; can be repeated.",
         ),
     ] = None,
-    ready_file: ReadyFile = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="File to write the URL to, as JSON, when the console listens.")
+    ] = None,
 ) -> int:
-    """Run the web console: who may call what, and why not.
+    """Run the web console, which shows who may call what, and why a call is denied.
 
     It shows the system of the profile. Users sign in at its issuer with the console client of the profile.
     The redirect URIs of that client must include the URL of the console with the path /callback.
@@ -54,7 +56,7 @@ def console(
     if url is None and not is_loopback(host):
         raise ConfigurationError(
             f"--host {host}: not a loopback address, so browsers need HTTPS; put a proxy with TLS in front, "
-            "and give its URL with --url"
+            "and set its URL with --url"
         )
     from gatehouse.runtime.loop import run_loop  # noqa: PLC0415 - other commands need none of these
     from gatehouse_console.serve import serve  # noqa: PLC0415

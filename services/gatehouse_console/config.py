@@ -35,12 +35,12 @@ class Origin:
         if problem == "url_not_https":
             raise ConfigurationError(
                 f"--url {url}: plain HTTP does not protect cookies, so it is for loopback addresses only; "
-                "put a proxy with TLS in front, and give its https URL"
+                "put a proxy with TLS in front, and set its https URL"
             )
         parts = urlsplit(url)
         if problem or parts.path or parts.query or parts.netloc != parts.netloc.lower():
             raise ConfigurationError(
-                f"--url {url}: not the origin of a website; give scheme, host in lower case and port, such "
+                f"--url {url}: not an origin; use scheme, host in lower case and port, such "
                 "as https://console.example.com"
             )
         return cls(url)
@@ -90,7 +90,7 @@ def parse_links(values: Iterable[str]) -> tuple[Link, ...]:
         name, _, url = value.partition("=")
         if not name.strip() or url_error(url.partition("#")[0], allow_http=True):
             raise ConfigurationError(
-                f"--link {value}: not a name and the URL of a website; give both, such as "
+                f"--link {value}: not NAME=URL; use a name and an http or https URL, such as "
                 "Traces=http://localhost:16686"
             )
         links.append(Link(name.strip(), url))

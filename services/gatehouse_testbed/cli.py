@@ -17,7 +17,7 @@ from gatehouse_testbed.errors import TestbedError, require_extra
 
 __all__ = ["bed", "conformance", "demo", "issuer", "seed", "tour", "trace"]
 
-Svg = Annotated[Path | None, typer.Option(help="Also save the output as a picture in this file.")]
+Svg = Annotated[Path | None, typer.Option(help="Also write the output to this file, as SVG.")]
 
 
 def _exit_code(passed: bool | None) -> int:  # noqa: FBT001 - the result of a tour
@@ -104,7 +104,7 @@ def issuer(
 
 
 def seed() -> int:
-    """Fill the directory of the system of the profile with a few users.
+    """Create a few users in the system of the profile.
 
     Examples:
       GATEHOUSE_PROFILE=profile.json gatehouse seed
@@ -149,11 +149,11 @@ def tour(svg: Svg = None) -> int:
 
 
 def trace(
-    trace_id: Annotated[str, typer.Argument(help="Id that `gatehouse call` and the log print.")],
+    trace_id: Annotated[str, typer.Argument(help="Trace id, as printed by `gatehouse call` and in the log.")],
     url: Annotated[str | None, typer.Option(help="URL of a Jaeger query API.")] = None,
     svg: Svg = None,
 ) -> int:
-    """Draw a trace as a tree of its spans.
+    """Print a trace as a tree of spans.
 
     Examples:
       gatehouse trace 4bf92f3577b34da6a3ce929d0e0e4736

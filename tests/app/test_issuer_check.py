@@ -234,7 +234,7 @@ async def test_option_overrides_a_setting(check: IssuerCheck) -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        ([], [], "no issuer; give --issuer URL, or set GATEHOUSE_ISSUERS"),
+        ([], [], "no issuer; use --issuer URL, or set GATEHOUSE_ISSUERS"),
         (["--issuer", "http://id.test"], [], "settings of the issuer: issuer must be an https URL"),
         (
             ["--issuer", "https://id.test", "--mode", "hybrid"],
@@ -242,7 +242,7 @@ async def test_option_overrides_a_setting(check: IssuerCheck) -> None:
             "settings of the issuer: mode hybrid needs client_id",
         ),
         (["--issuer", "https://id.test", "--preset", "other"], [], "'--preset' / '--provider'"),
-        (["canary"], [], "unexpected argument; give the token on standard input"),
+        (["canary"], [], "unexpected argument; pass the token on standard input"),
     ],
     ids=str,
 )
@@ -262,7 +262,7 @@ async def test_invalid_options_are_one_line(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("Bearer canary", "the input has white space; give the token alone, in one line, without `Bearer`"),
+        ("Bearer canary", "the input has white space; pass only the token, in one line, without `Bearer`"),
         ("canary\ncanary", "the input has white space"),
         ("canary.a.b.c.d", "the token is encrypted (JWE), so only its issuer can read it"),
         ("canary\u00fc", "the input is not an access token"),
@@ -281,7 +281,7 @@ async def test_input_that_is_no_token_is_explained(check: IssuerCheck, text: str
 async def test_missing_input_is_one_line(check: IssuerCheck) -> None:
     done = await check.run(" \n")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("gatehouse: no token; give one on standard input")
+    assert done.err.startswith("gatehouse: no token; pass it on standard input")
     assert "no token" in await check.on_terminal("--issuer", "https://id.test")
 
 

@@ -205,7 +205,7 @@ def test_any_issuer_is_named_by_its_url(home: Home) -> None:
         (["--client-id", "x", "--private-key-file", "no"], "", 2, "private key: cannot read"),
         (["--client-id", "x", "--certificate-file", "no"], "", 2, "name the private key file"),
         (["--client-credentials"], "", 2, "name the client with --client-id"),
-        (["--device", "--client-credentials"], "", 2, "give one of them"),
+        (["--device", "--client-credentials"], "", 2, "use only one of them"),
         (["../x"], "", 2, "../x: not a name of a login"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -132,8 +132,8 @@ def test_client_of_a_login_introspects_and_revokes(home: Home) -> None:
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "text"),
     [
-        (["obtain", "--browser", "--device"], "", 2, "give one of them"),
-        (["obtain", "--as", "alice", "--device"], "", 2, "give one of them"),
+        (["obtain", "--browser", "--device"], "", 2, "use only one of them"),
+        (["obtain", "--as", "alice", "--device"], "", 2, "use only one of them"),
         (["obtain", *CONSOLE], "", 2, "add --browser, --device, --client-credentials or --as"),
         (["obtain", "--client-credentials"], "", 2, "name the client with --client-id"),
         (["obtain", "--as", "dave"], "", 2, "dave: no password in the profile"),
@@ -141,7 +141,7 @@ def test_client_of_a_login_introspects_and_revokes(home: Home) -> None:
         (["exchange", "x"], "", 2, "missing option '--scope'"),
         (["exchange", "--scope", "x"], "", 1, "no login; log in first"),
         (["exchange", "a b", "--scope", "x", "--client", "gatehouse-worker"], "", 2, "not a bearer token"),
-        (["exchange", "x", "--scope", "x", "--client", "y", "--login", "z"], "", 2, "give one of them"),
+        (["exchange", "x", "--scope", "x", "--client", "y", "--login", "z"], "", 2, "use only one of them"),
         (["introspect", "x", "--login", "nobody"], "", 1, "no login; log in first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

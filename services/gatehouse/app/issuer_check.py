@@ -61,9 +61,9 @@ def select_issuer(settings: Settings, issuer: str | None, changes: Mapping[str, 
     elif changes and len(entries) == 1:
         entries = (_changed(entries[0], changes),)
     elif changes:
-        raise ConfigurationError("--issuer: required with other options; give the URL of the issuer")
+        raise ConfigurationError("--issuer: required with other options; set the URL of the issuer")
     if not entries:
-        raise ConfigurationError("no issuer; give --issuer URL, or set GATEHOUSE_ISSUERS")
+        raise ConfigurationError("no issuer; use --issuer URL, or set GATEHOUSE_ISSUERS")
     return settings.model_copy(update={"issuers": entries})
 
 

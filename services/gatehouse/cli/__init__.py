@@ -11,13 +11,12 @@ import typer
 
 from gatehouse.cli._errors import MEANINGS, ExitCode, explain, print_error
 from gatehouse.cli._help import code_table, set_help
-from gatehouse.cli._options import ReadyFile
 from gatehouse.cli._output import discard_output, is_colored, set_up_streams
 from gatehouse.cli._program import program_name
 from gatehouse.settings import wants_traceback
 
-# `ExitCode`, `ReadyFile`, `print_error` and `program_name` are for the commands of optional packages.
-__all__ = ["ExitCode", "ReadyFile", "main", "print_error", "program_name"]
+# `ExitCode`, `print_error` and `program_name` are for the commands of optional packages.
+__all__ = ["ExitCode", "main", "print_error", "program_name"]
 
 # Module and attribute of each command, in the order of the help.
 _COMMANDS = {

@@ -50,7 +50,7 @@ def call(
         typer.Option(help="Metadata to send, such as 'x-tenant: 7'; base64 if the name ends in -bin."),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=0, help="Responses after which to cancel a stream; 0 for no limit.")
+        int, typer.Option(min=0, help="Cancel a stream after this many responses; 0 for no limit.")
     ] = 0,
     *,
     timeout: Annotated[
@@ -58,7 +58,7 @@ def call(
         typer.Option(min=0.1, help="Seconds; by default 10 for unary RPCs, no limit for streams."),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print what gRPC says about a failed connection.")
+        bool, typer.Option("--verbose", help="Print gRPC's own message about a failed connection.")
     ] = False,
 ) -> int:
     """Call an RPC with a request in JSON, and print each response as a line of JSON.
@@ -75,7 +75,7 @@ def call(
       gatehouse call users CountUsers --as alice
     """
     if sum(value is not None for value in (user, client, token, login)) > 1:
-        raise ConfigurationError("--as, --client, --token and --login: give one of them")
+        raise ConfigurationError("--as, --client, --token and --login: use only one of them")
     if token == "-" and data == "-":  # noqa: S105 - not a secret
         raise ConfigurationError("--token and --data: only one of them can be read from standard input")
     (spec,) = find_services([service])

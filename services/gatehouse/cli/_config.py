@@ -39,7 +39,7 @@ def config(
       gatehouse config --describe
     """
     if describe and sources:
-        raise ConfigurationError("--sources and --describe: give one of them")
+        raise ConfigurationError("--sources and --describe: use only one of them")
     if describe:
         print_table(("setting", "default", "meaning"), describe_settings(settings_model()))
         return ExitCode.OK

@@ -24,14 +24,14 @@ def doctor(
     services: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Some of: {', '.join(SERVICES)}. Without a name, those that have settings of their own."
+            help=f"Some of: {', '.join(SERVICES)}. By default, those that have their own settings."
         ),
     ] = None,
     output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")] = (
         "table"
     ),
 ) -> int:
-    """Check what services need, with the settings that they would start with, and say how to fix what fails.
+    """Check settings and everything that services depend on, and print how to fix what fails.
 
     It checks secrets, certificates, ports, issuers, databases, other services and the OTLP collector. It
     changes nothing. Exit with 0 if no check failed, otherwise with 1.

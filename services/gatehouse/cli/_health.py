@@ -15,7 +15,7 @@ from gatehouse.client.health import SERVING, UNREACHABLE, check_health
 def healthcheck(
     services: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Some of: {', '.join(SERVICES)}. Without a name, those that listen."),
+        typer.Argument(help=f"Some of: {', '.join(SERVICES)}. By default, those that listen."),
     ] = None,
     *,
     liveness: Annotated[

@@ -32,7 +32,7 @@ def issuer_check(
         ),
     ] = None,
     provider: Annotated[
-        ProviderName | None, typer.Option("--preset", "--provider", help="Preset of its claims.")
+        ProviderName | None, typer.Option("--preset", "--provider", help="Provider, whose preset to use.")
     ] = None,
     audience: Annotated[list[str] | None, typer.Option(help="Accepted audience; can be repeated.")] = None,
     mode: Annotated[VerifyMode | None, typer.Option(help="How tokens are verified.")] = None,
@@ -44,7 +44,7 @@ def issuer_check(
 ) -> int:
     """Check the settings of an issuer with one of its access tokens, which is read from standard input.
 
-    Print what a server would read from the token, and how to fix the settings if it would refuse it. Options
+    Print what a server reads from the token, or why it refuses the token and how to fix the settings. Options
     override settings. Exit with 0 if the token is accepted, otherwise with 1.
 
     Examples:
@@ -52,7 +52,7 @@ def issuer_check(
       gatehouse issuer-check --issuer https://TENANT.eu.auth0.com/ --preset auth0 < token.txt
     """
     if arguments:  # the error of typer would repeat it
-        raise ConfigurationError("unexpected argument; give the token on standard input")
+        raise ConfigurationError("unexpected argument; pass the token on standard input")
     options = {
         "provider": provider,
         "audience": audience,
@@ -90,7 +90,7 @@ def _read_input() -> str:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_INPUT_CHARS).decode(errors="replace").strip()
     if not text:
         raise ConfigurationError(
-            "no token; give one on standard input, such as `gatehouse issuer-check < token.txt`"
+            "no token; pass it on standard input, such as `gatehouse issuer-check < token.txt`"
         )
     return text
 

@@ -36,7 +36,7 @@ def login(
     scope: Scope = None,
     options: ClientOptions,
 ) -> int:
-    """Log in to an issuer, and keep the login for the other commands.
+    """Log in to an issuer, and store the login for the other commands.
 
     A user logs in with the browser of this computer. The issuer and the client are those of the login of this
     name, or of the profile. A login without a name is called `default`. The tokens are kept in the keyring of
@@ -49,7 +49,7 @@ def login(
       gatehouse login worker --client-credentials --client-id gatehouse-worker
     """
     if device and client_credentials:
-        raise ConfigurationError("--device and --client-credentials: give one of them")
+        raise ConfigurationError("--device and --client-credentials: use only one of them")
     name = chosen_login(name) or DEFAULT_LOGIN
     logins, profile = StoredLogins(logins_folder()), load_profile()
     with issuer_errors(name):

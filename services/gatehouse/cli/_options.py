@@ -21,10 +21,10 @@ StoredLogin = Annotated[
 LoginClient = Annotated[str | None, typer.Option("--login", help="Stored login whose client to use.")]
 Scope = Annotated[str | None, typer.Option(help="Scopes to request, separated by spaces.")]
 NoBrowser = Annotated[
-    bool, typer.Option("--no-browser", help="Print the address of the login page, do not open it.")
+    bool, typer.Option("--no-browser", help="Print the URL of the login page instead of opening it.")
 ]
 BrowserPort = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port for the redirect of the browser; 0 for any.")
+    int, typer.Option("--port", min=0, max=65535, help="Local port for the redirect; 0 for a free one.")
 ]
 ReadyFile = Annotated[
     Path | None, typer.Option(help="File to write the ports to, as JSON, when all servers listen.")

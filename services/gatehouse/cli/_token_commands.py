@@ -41,7 +41,7 @@ def token_obtain(
     scope: Scope = None,
     *,
     browser: Annotated[
-        bool, typer.Option("--browser", help="Log in with the browser of this computer.")
+        bool, typer.Option("--browser", help="Log in with the browser on this computer.")
     ] = False,
     device: Annotated[bool, typer.Option("--device", help="Log in on another device (RFC 8628).")] = False,
     client_credentials: Annotated[
@@ -69,7 +69,7 @@ def token_obtain(
     chosen = [flow for flow, is_chosen in flows.items() if is_chosen]
     if sum(value is not None for value in (user, client, login)) + len(chosen) > 1:
         raise ConfigurationError(
-            "--as, --client, --login, --browser, --device and --client-credentials: give one of them"
+            "--as, --client, --login, --browser, --device and --client-credentials: use only one of them"
         )
     profile = load_full_profile()
     if chosen:
@@ -93,16 +93,22 @@ def token_obtain(
 @takes_client_options
 def token_exchange(
     scope: Annotated[
-        str, typer.Option(help="Scopes to request, separated by spaces; only some that the token has.")
+        str, typer.Option(help="Scopes to request, separated by spaces; a subset of those of the token.")
     ],
     token: Annotated[
         str | None,
-        typer.Argument(help="Token to exchange; - reads it; by default that of the stored login."),
+        typer.Argument(
+            help="Token to exchange; - reads standard input; by default that of the stored login."
+        ),
     ] = None,
-    client: Annotated[str | None, typer.Option(help="Client of the profile that exchanges.")] = None,
+    client: Annotated[
+        str | None, typer.Option(help="Client of the profile that exchanges the token.")
+    ] = None,
     login: Annotated[
         str | None,
-        typer.Option("--login", help="Stored login whose client exchanges, and whose token is meant."),
+        typer.Option(
+            "--login", help="Stored login whose client exchanges the token; its token is the default."
+        ),
     ] = None,
     *,
     options: ClientOptions,
@@ -181,9 +187,17 @@ def token_introspect(token: TokenArgument, login: LoginClient = None, *, options
 @token_app.command("revoke")
 @takes_client_options
 def token_revoke(
-    token: TokenArgument, client: Client = None, login: LoginClient = None, *, options: ClientOptions
+    token: TokenArgument,
+    client: Annotated[
+        str | None, typer.Option(help="Client of the profile that the token was issued to.")
+    ] = None,
+    login: LoginClient = None,
+    *,
+    options: ClientOptions,
 ) -> int:
-    """Revoke a token (RFC 7009) that was issued to a client, or to the console.
+    """Revoke a token (RFC 7009).
+
+    By default, the token was issued to the console client of the profile.
 
     `gatehouse logout` revokes the tokens of a stored login.
 
@@ -227,7 +241,7 @@ def _client(
 ) -> AbstractAsyncContextManager[OAuthClient]:
     """Return the client that the options name, that of the profile, or that of a stored login."""
     if client is not None and (options.name_a_client or login is not None):
-        raise ConfigurationError("--client, --client-id and --login: give one of them")
+        raise ConfigurationError("--client, --client-id and --login: use only one of them")
     if client is None and not options.name_a_client:
         name = chosen_login(login) or DEFAULT_LOGIN
         return open_client_of(StoredLogins(logins_folder()), name, proxy=profile.proxy_url)

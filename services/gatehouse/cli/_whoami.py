@@ -33,7 +33,7 @@ def whoami(
         "table"
     ),
 ) -> int:
-    """Print who a stored login is, and how long its access token is valid.
+    """Print the user of a stored login, its scopes and roles, and how long its token is valid.
 
     An access token that ends soon is renewed, so this fails if the issuer has ended the login.
 
@@ -45,7 +45,7 @@ def whoami(
     logins = StoredLogins(logins_folder())
     if every:
         if name is not None:
-            raise ConfigurationError("--all and the name of a login: give one of them")
+            raise ConfigurationError("--all and the name of a login: use only one of them")
         _print_all(logins, output_format)
         return ExitCode.OK
     name = chosen_login(name) or DEFAULT_LOGIN

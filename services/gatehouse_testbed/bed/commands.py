@@ -19,14 +19,14 @@ def bed(
     *,
     realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Also write the description to this file when all is ready.")
+        Path | None, typer.Option(help="Also write the description to this file when everything is ready.")
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")
     ] = "127.0.0.1",
     name: Annotated[
         str | None,
-        typer.Option(help="Host name by which clients reach it; localhost if it listens on all addresses."),
+        typer.Option(help="Host name that clients use; localhost if it listens on all addresses."),
     ] = None,
     default_ports: Annotated[
         bool, typer.Option("--default-ports", help="Use the same ports every time, instead of free ones.")
@@ -68,10 +68,10 @@ def bed(
 
 def conformance(
     target: Annotated[str, typer.Option(help="gRPC target of your server.")],
-    method: Annotated[str, typer.Option(help="RPC that a good token may call: package.Service/Method.")],
+    method: Annotated[str, typer.Option(help="RPC that a valid token may call: package.Service/Method.")],
     audience: Annotated[str, typer.Option(help="Audience that your server expects.")] = "gatehouse-api",
     user: Annotated[
-        str | None, typer.Option(help="User of the realm; none for the client itself.")
+        str | None, typer.Option(help="User of the realm; empty for the client itself.")
     ] = "alice",
     client: Annotated[str, typer.Option(help="Client of the realm.")] = "gatehouse-console",
     scope: Annotated[str, typer.Option(help="Scopes to request; all that the client may by default.")] = "",
@@ -79,7 +79,7 @@ def conformance(
     plaintext: Annotated[bool, typer.Option("--plaintext", help="Your server has no TLS.")] = False,  # noqa: FBT002
     realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
     issuer_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the issuer.")] = 8080,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds that your server may take to be ready.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until your server is ready.")] = 30.0,
 ) -> int:
     """Check that your own gRPC server refuses bad tokens; exit with 1 if it accepts one.
 

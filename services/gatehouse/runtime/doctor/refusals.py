@@ -22,7 +22,7 @@ _JWE_DOTS = 4
 def explain_text(text: str) -> str:
     """Return why a text is not an access token, and how to fix it."""
     if text.lower().startswith("bearer ") or len(text.split()) > 1:
-        return "the input has white space; give the token alone, in one line, without `Bearer`"
+        return "the input has white space; pass only the token, in one line, without `Bearer`"
     if text.count(".") == _JWE_DOTS:
         return (
             "the token is encrypted (JWE), so only its issuer can read it; request a token for this API, "

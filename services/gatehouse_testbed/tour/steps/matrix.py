@@ -30,7 +30,7 @@ from gatehouse_testbed.tour.matrix import (
 _LEGEND = (
     "UNAUTH   UNAUTHENTICATED: no token, or one that is not accepted",
     "DENIED   PERMISSION_DENIED: a valid token without the scopes or the role that the rule requires",
-    f"{EMPTY}    allowed; the request is empty, and so invalid (give the RPC one in sample_requests)",
+    f"{EMPTY}    allowed; the request is empty, and so invalid (add one to sample_requests)",
     "!        marks a result that differs from what the rule requires",
     "tampered is bob's token with every scope written into it; expired was valid for one second",
 )
