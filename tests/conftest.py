@@ -51,12 +51,12 @@ pytest_plugins = [
     "tests.support.telemetry",
 ]
 
-# One worker of pytest-xdist runs the files that share the fixture `system`, which takes seconds to start.
-SYSTEM = "tests/system/"
+# One worker of pytest-xdist runs all files of such a folder: they share services that take seconds to start.
+TOGETHER = ("tests/console/", "tests/system/")
 # A run is over when its last file is, so the files with the longest tests come first.
 LONGEST = (
     "tests/testbed/test_demo.py",
-    SYSTEM,
+    *TOGETHER,
     "tests/admin/test_role_sync.py",
     "tests/testbed/",
     "tests/app/",
@@ -87,11 +87,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Scheduling(LoadFileScheduling):
-    """Send each file to one worker, and all files in SYSTEM to the same one."""
+    """Send each file to one worker, and all files of a folder in TOGETHER to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
-        return SYSTEM if scope.startswith(SYSTEM) else scope
+        return next((folder for folder in TOGETHER if scope.startswith(folder)), scope)
 
 
 @pytest.hookimpl(optionalhook=True)
