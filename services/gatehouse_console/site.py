@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,8 +39,9 @@ PAGES = (
 )
 
 
+@functools.cache
 def load_templates() -> jinja2.Environment:
-    """Return the templates. Every value is escaped, and an unknown name is an error."""
+    """Return the templates, which are compiled once. Every value is escaped; an unknown name is an error."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("gatehouse_console"),
         autoescape=True,

@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.trace import NoOpTracer
 
 from gatehouse.oauth import HttpFailure, IssuerUnavailable, discover, open_http, send_bounded
+from gatehouse.oauth.http_client import _shared_authorities
 from gatehouse.runtime.http_clients import HttpClients
 from gatehouse.settings import ConfigurationError, OAuthClientSettings
 from tests.support.certificates import Authority
@@ -54,6 +55,19 @@ async def test_introspections_survive_an_issuer_that_closes_kept_alive_connectio
         for number in range(10):
             idp.activate(f"token-{number}")
             assert await verifier.verify(f"token-{number}")
+
+
+async def test_clients_load_the_same_authorities_once(authority: Authority, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(authority.ca_file.read_bytes())
+    _shared_authorities.cache_clear()
+    for _ in range(3):
+        await open_http(ca_file).aclose()
+    assert _shared_authorities.cache_info().misses == 1
+    ca_file.unlink()
+    ca_file.write_bytes(authority.ca_file.read_bytes())
+    await open_http(ca_file).aclose()
+    assert _shared_authorities.cache_info().misses == 2
 
 
 async def test_authorities_are_reloaded_when_their_file_changes(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ class FileCheck:
         self._checked_at = monotonic()
         self._accepted = self._found = self._read_versions()
 
+    @property
+    def versions(self) -> object:
+        """What distinguishes the files that the last check found from other versions of them."""
+        return self._found
+
     def changed(self) -> bool:
         """Return whether a check is due and finds files that were not accepted yet."""
         now = self._monotonic()
