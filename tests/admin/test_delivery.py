@@ -203,11 +203,12 @@ async def test_delivery_of_a_stopped_worker_is_repeated(role_sync: RoleSync) -> 
 async def test_attempt_times_out_and_keeps_its_lease(role_sync: RoleSync) -> None:
     user_id, _ = await role_sync.add_user()
     role_sync.keycloak.override = hang
-    worker = await role_sync.open_worker(schedule=replace(FAST, attempt=0.05), start=False)
+    outbox = RoleOutbox(role_sync.database, 60.0)
+    worker = await role_sync.open_worker(outbox=outbox, schedule=replace(FAST, attempt=0.05), start=False)
     await role_sync.change_roles(user_id, grant=["admin"])
     assert await worker.deliver_due(1) == (1, True)
     assert role_sync.logged("reason") == ["timeout"]
-    assert await role_sync.outbox.claim(1) == []
+    assert await outbox.claim(1) == []
 
 
 async def test_unexpected_error_is_logged_and_retried(role_sync: RoleSync) -> None:

@@ -35,6 +35,7 @@ from gatehouse.users.watches import Watches
 from tests.support.rpc import PLAINTEXT, TableVerifier, details_of, principal
 from tests.support.scopes import EVERY_ROLE, EVERY_SCOPE
 
+SECONDS = 60.0
 ALL_SCOPES = tuple(EVERY_SCOPE.split())
 
 
@@ -126,7 +127,8 @@ async def open_services(
     # <part admin>
     verifier.answers["admin-service"] = principal("read:users", subject="subject-of-admin-service")
     # </part admin>
-    settings = ServerSettings(health_poll_seconds=0.02)
+    # A slow machine exceeds no deadline.
+    settings = ServerSettings(health_poll_seconds=0.02, max_deadline_seconds=SECONDS)
     async with AsyncExitStack() as stack:
 
         def open_database(service: str) -> Database:
@@ -147,7 +149,9 @@ async def open_services(
             return server, f"127.0.0.1:{port}"
 
         async def open_channel(target: str, tokens: TokenSource) -> grpc.aio.Channel:
-            return await stack.enter_async_context(connect(target, tls=PLAINTEXT, tokens=tokens))
+            return await stack.enter_async_context(
+                connect(target, tls=PLAINTEXT, tokens=tokens, deadline=SECONDS)
+            )
 
         users_database = open_database("users")
         repository = UserRepository(users_database, time.time)
