@@ -58,14 +58,14 @@ async def test_introspections_survive_an_issuer_that_closes_kept_alive_connectio
 
 
 async def test_clients_load_the_same_authorities_once(authority: Authority, tmp_path: Path) -> None:
-    ca_file = tmp_path / "ca.pem"
-    ca_file.write_bytes(authority.ca_file.read_bytes())
+    ca_file, new = tmp_path / "trusted.pem", tmp_path / "new.pem"
+    for file in (ca_file, new):
+        file.write_bytes(authority.ca_file.read_bytes())
     _shared_authorities.cache_clear()
     for _ in range(3):
         await open_http(ca_file).aclose()
     assert _shared_authorities.cache_info().misses == 1
-    ca_file.unlink()
-    ca_file.write_bytes(authority.ca_file.read_bytes())
+    new.replace(ca_file)
     await open_http(ca_file).aclose()
     assert _shared_authorities.cache_info().misses == 2
 
