@@ -62,8 +62,8 @@ test-testbed: install  ## Test the test bed from a wheel, and the examples in ex
 	@$(BIN)/python tools/test.py tests/bed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
-new-service: install  ## Add a service: make new-service NAME=billing
-	@$(BIN)/python tools/new_service.py $(NAME)
+new-service: install  ## Add a service: make new-service NAME=billing (RESOURCE=invoice)
+	@$(BIN)/python tools/new_service.py "$(NAME)" "$(RESOURCE)"
 
 .PHONY: new-rpc new-scope remove
 

@@ -1,4 +1,4 @@
-"""Add a service: `new_service.py NAME`, or `make new-service NAME=billing`.
+"""Add a service: `new_service.py NAME RESOURCE`, or `make new-service NAME=billing RESOURCE=invoice`.
 
 Writes proto, stubs, spec, service, repository, tables, migration, tests and a block of docker-compose.yml,
 and adds the service to the list in gatehouse/app/packages.py. The result passes `make lint` and `make test`.
@@ -33,6 +33,28 @@ def check_name(name: str) -> str:
     return ""
 
 
+def check_resource(resource: str) -> str:
+    """Return what is wrong with the name of a resource, "" if nothing is."""
+    if not resource:
+        return ""
+    if (
+        not _NAME.fullmatch(resource)
+        or keyword.iskeyword(resource)
+        or keyword.iskeyword(resource.capitalize())
+    ):
+        return "use one word in the singular, of lower-case letters and digits, such as invoice"
+    taken = {method.name: name for name, spec in SERVICES.items() for method in spec.descriptor.methods}
+    rpc = f"List{plural(resource).capitalize()}"
+    return f"the service {taken[rpc]} has an RPC {rpc}; choose another one" if rpc in taken else ""
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun."""
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if re.search(r"(s|x|z|ch|sh)$", noun) else f"{noun}s"
+
+
 def free_port() -> int:
     """Return the first default port that no service uses."""
     taken = {spec.default_port for spec in SERVICES.values()}
@@ -63,15 +85,23 @@ def insert(path: Path, before: str, text: str) -> None:
     path.write_text("".join([*lines[:position], text, *lines[position:]]))
 
 
-def add_service(name: str) -> None:
-    """Write all files of a service and register it."""
+def add_service(name: str, resource: str) -> None:
+    """Write all files of a service and register it; its resources are entries if `resource` is ""."""
     port = free_port()
+    prefix, resource = ("", resource) if resource else (name.capitalize(), "entry")
+    resources = plural(resource)
     values = {
         "name": name,
         "Name": name.capitalize(),
         "NAME": name.upper(),
         "Service": f"{name.capitalize()}Service",
         "port": port,
+        "resource": resource,
+        "resources": resources,
+        "Resource": resource.capitalize(),
+        "Resources": resources.capitalize(),
+        "Message": prefix + resource.capitalize(),
+        "Messages": prefix + resources.capitalize(),
     }
 
     def render(template: str) -> str:
@@ -97,18 +127,19 @@ def main() -> int:
     """Add the service that the command line names."""
     parser = argparse.ArgumentParser(prog="make new-service", description="Add a service.")
     parser.add_argument("name", help="such as billing")
-    name = parser.parse_args().name
-    problem = check_name(name)
-    if problem:
-        print(f"new-service: {name}: {problem}", file=sys.stderr)
-        return 2
-    add_service(name)
+    parser.add_argument("resource", nargs="?", default="", help="what it manages, such as invoice")
+    arguments = parser.parse_args()
+    name, resource = arguments.name, arguments.resource
+    for value, problem in ((name, check_name(name)), (resource, check_resource(resource))):
+        if problem:
+            print(f"new-service: {value}: {problem}", file=sys.stderr)
+            return 2
+    add_service(name, resource)
     # Modules that were just written are not visible to this process.
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)
-    subprocess.run(
-        ["ruff", "format", "-q", f"services/gatehouse/{name}", f"tests/{name}"], cwd=ROOT, check=True
-    )
+    written = [f"services/gatehouse/{name}", f"migrations/{name}", f"tests/{name}"]
+    subprocess.run(["ruff", "format", "-q", *written], cwd=ROOT, check=True)
     print(f"next: make lint test, then edit protos/gatehouse/{name}/v1/{name}.proto and run `make generate`")
     return 0
 

@@ -24,7 +24,7 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
     # <part console>
     copy.make("remove", "NAME=console")
     # </part console>
-    copy.make("new-service", "NAME=billing")
+    copy.make("new-service", "NAME=billing", "RESOURCE=bill")
     copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")
     copy.make("new-rpc", "SERVICE=billing", "NAME=CloseBill")
     copy.make("new-rpc", "SERVICE=billing", "NAME=ImportBills", "STREAM=requests")
@@ -34,7 +34,7 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
     policy = copy.check()
 
     assert "PublicService" not in policy
-    for rpc in ("BillingService/ListBillingEntries", "BillingService/CloseBill", "UserService/RenameUser"):
+    for rpc in ("BillingService/ListBills", "BillingService/CloseBill", "UserService/RenameUser"):
         assert rpc in policy
     assert re.search(r"ImportBills +client_streaming(.*\n)+.*WatchBills +server_streaming", policy)
     assert re.search(r"TrackUsers +bidi_streaming", policy)
@@ -119,10 +119,14 @@ def test_a_service_that_other_files_import_is_not_removed() -> None:
     assert (ROOT / "services/gatehouse/users/spec.py").exists()
 
 
-@pytest.mark.parametrize("name", ["users", "class", "Billing", "a", "server", "with-dash", "2nd"])
-def test_a_name_that_cannot_be_used_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "resource"),
+    [(name, "") for name in ("", "users", "class", "Billing", "a", "server", "with-dash", "2nd")]
+    + [("billing", resource) for resource in ("Invoice", "line_item", "class", "none", "user")],
+)
+def test_a_name_that_cannot_be_used_changes_nothing(name: str, resource: str) -> None:
     done = subprocess.run(
-        [sys.executable, "tools/new_service.py", name],
+        [sys.executable, "tools/new_service.py", name, resource],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -130,7 +134,7 @@ def test_a_name_that_cannot_be_used_changes_nothing(name: str) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"new-service: {name}: ")
+    assert done.stderr.startswith(f"new-service: {resource or name}: ")
     assert done.stderr.count("\n") == 1
     status = subprocess.run(
         ["git", "status", "--porcelain", "services", "protos"],
