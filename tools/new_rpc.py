@@ -137,6 +137,8 @@ def main() -> int:
         return 2
     add_rpc(arguments.service, arguments.name, arguments.stream)
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
+    # The alert on slow calls leaves out streams.
+    subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)
     changed = [f"services/gatehouse/{arguments.service}", f"tests/{arguments.service}"]
     subprocess.run(["ruff", "check", "-q", "--fix", "--select", "I", *changed], cwd=ROOT, check=True)
     subprocess.run(["ruff", "format", "-q", *changed], cwd=ROOT, check=True)
