@@ -33,7 +33,8 @@ def find_serving(arguments: Sequence[str], variables: Mapping[str, str]) -> list
     ports = {package.rpartition(".")[2]: import_module(package).DEFAULT_PORT for package in PACKAGES}
     names = [argument for argument in arguments if argument != "--liveness"]
     plaintext = _BOOLEANS.get(variables.get("GATEHOUSE_TLS__PLAINTEXT", "false").lower())
-    host = variables.get("GATEHOUSE_SERVER__HOST", "127.0.0.1").replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    host = variables.get("GATEHOUSE_SERVER__HOST", "127.0.0.1")
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a server that listens there is asked on loopback
     if not set(names) <= set(ports) or plaintext is None or ":" in host or _is_unusual(variables, ports):
         return []
     targets = {}
