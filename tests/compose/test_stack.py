@@ -12,6 +12,7 @@ from gatehouse.app.services import SERVICES
 from tests.support.compose import (
     ONE_SHOT,
     OURS,
+    PROJECT,
     SERVING,
     Host,
     compose,
@@ -63,10 +64,10 @@ def test_the_database_is_reached_only_by_those_who_need_it(stack: None) -> None:
     members = {
         service
         for service in SERVING
-        if "gatehouse_database" in inspect(service)["NetworkSettings"]["Networks"]
+        if f"{PROJECT}_database" in inspect(service)["NetworkSettings"]["Networks"]
     }
     assert members == {"postgres", *OURS}
-    assert set(inspect("postgres")["NetworkSettings"]["Networks"]) == {"gatehouse_database"}
+    assert set(inspect("postgres")["NetworkSettings"]["Networks"]) == {f"{PROJECT}_database"}
     reach = "exec 3<>/dev/tcp/{}"
     assert execute("keycloak", "bash", "-c", reach.format("jaeger/16686")).returncode == 0
     refused = execute("keycloak", "bash", "-c", reach.format("postgres/5432"), check=False)

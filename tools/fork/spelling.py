@@ -21,8 +21,8 @@ _BEFORE_PACKAGE = (
     # Loggers, fixtures of pytest, and lists of packages.
     r'getLogger\("|LogRecord\("|DEBUG, "|get(group)?\("|fixtures? `|^ROOT = "|root_packages = \["',
     r'source ?= ?\["|--source=',
-    # A pattern for metrics, and the extras of a package.
-    r'\(\?:|"(production|keyring)", "',
+    # A pattern for metrics, and what a wheel has.
+    r'\(\?:|"(buf|production|keyring)", "',
 )
 _IS_PACKAGE = re.compile(f"({'|'.join(_BEFORE_PACKAGE)})$")
 # The argument of `python -m` on a line of its own.
