@@ -193,8 +193,8 @@ class IssuerSettings(_IssuerClient, ClaimSettings):
     client_secret_file: FilePath | None = None
     """File with the secret of that client."""
     revocation_budget_seconds: float = Field(30.0, ge=0, le=300)
-    """In modes `hybrid` and `introspection`: how long a response is cached, and thus how long a revoked token
-    is still accepted; 0 introspects on every call."""
+    """How long a verified token is cached, and thus, in modes `hybrid` and `introspection`, how long a
+    revoked token is still accepted; 0 introspects on every call."""
     leeway_seconds: float = Field(60.0, ge=0, le=300)
     """Accepted clock skew when the times in a token are checked."""
     claims: tuple[str, ...] = ("email", "email_verified", "name", "preferred_username")
