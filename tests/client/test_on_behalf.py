@@ -27,7 +27,7 @@ class Exchange:
             OAuthClient(http, "service", ClientSecretBasic("secret"), issuer=idp.issuer),
             "read:users",
             sensitive_scopes=["read:users", "admin"],
-            on_answer=self.answers.append,
+            on_response=self.answers.append,
             clock=time.clock,
             monotonic=time.monotonic,
         )

@@ -67,7 +67,7 @@ async def make_source(
             }
             auth = changes.pop("auth", ClientSecretBasic("secret"))
             kept: dict[str, Any] = {"monotonic": manual_time.monotonic, "rng": NoJitter()}
-            kept |= {name: changes.pop(name) for name in ("rng", "on_answer") if name in changes}
+            kept |= {name: changes.pop(name) for name in ("rng", "on_response") if name in changes}
             source = TokenManager(
                 ClientCredentials(OAuthClient(http, "worker", auth, **at), **changes), **kept
             )
@@ -414,7 +414,7 @@ async def test_each_request_is_reported_and_reads_the_secret_again(
     idp.answer("token", Reply({"error": "invalid_client"}, 401))
     source = make_source(
         auth=ClientSecretBasic(lambda: secrets.pop(0)),
-        on_answer=lambda error: reports.append((str(error), error.detail) if error else ""),
+        on_response=lambda error: reports.append((str(error), error.detail) if error else ""),
     )
     with pytest.raises(TokenRequestFailed):
         await source.token()

@@ -53,7 +53,7 @@ class Guard:
         answer = self.answers[request.form["token"]]
         return answer if isinstance(answer, Reply) else Reply(answer)
 
-    async def judged(self, token: str) -> str:
+    async def reason_for(self, token: str) -> str:
         """Return why the verifier, or the rule, refuses a token, or "" if both accept it."""
         try:
             principal = await self.verifier.verify(
@@ -88,7 +88,7 @@ async def check(guard: Guard, token: str, reason: str, caplog: pytest.LogCapture
     """Verify a token and make a call with it; both must end with `reason`, and log no claim."""
     caplog.set_level(logging.INFO)
 
-    assert await guard.judged(token) == reason
+    assert await guard.reason_for(token) == reason
 
     name = f"answer-{next(_numbers)}"
     metadata = [("authorization", f"Bearer {token}"), ("x-request-id", name)]

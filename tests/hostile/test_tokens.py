@@ -75,7 +75,7 @@ async def guard() -> AsyncIterator[Guard]:
         await verifier.aclose()
 
 
-async def judged(guard: Guard, token: str) -> str:
+async def reason_for(guard: Guard, token: str) -> str:
     """Return why the verifier, or the rule, refuses a token, or "" if both accept it."""
     now = guard.forge.issuer.clock()
     try:
@@ -111,7 +111,7 @@ async def test_hostile_token(row: Row, guard: Guard, caplog: pytest.LogCaptureFi
     token = row.make(guard.forge)
     requests = len(guard.forge.issuer.requests)
 
-    assert await judged(guard, token) == row.reason
+    assert await reason_for(guard, token) == row.reason
 
     name = f"row-{next(_numbers)}"
     code, reason = await called(guard, token, name)

@@ -42,7 +42,7 @@ def client_credentials(context: _Context, settings: OAuthClientSettings, name: s
     client, issuer = _oauth_client(context, settings, name), issuer_of(context, settings)
     tokens = TokenManager(
         ClientCredentials(client, settings.scope, settings.audience, settings.resource),
-        on_answer=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
+        on_response=lambda error: context.issuer_asked(issuer, f"token of {settings.client_id}", error),
         monotonic=context.monotonic,
     )
     context.exit_stack.push_async_callback(tokens.aclose)
@@ -87,7 +87,7 @@ def exchanged_tokens(context: _Context) -> ExchangedTokens:
         sensitive_scopes={
             accepted.scope_prefix + scope for rule in context.rules.values() for scope in rule.scopes
         },
-        on_answer=lambda error: context.issuer_asked(
+        on_response=lambda error: context.issuer_asked(
             issuer, f"token exchange of {settings.client_id}", error
         ),
         clock=context.clock,

@@ -29,7 +29,7 @@ class ExchangedTokens:
         audience: `audience` to request, or "".
         resource: Values of `resource` (RFC 8707), separated by spaces.
         sensitive_scopes: A response that grants one of these without a request for it is refused.
-        on_answer: Called after each request with its error, or None; that a token was refused is no error.
+        on_response: Called after each request with its error, or None; that a token was refused is no error.
         clock: Seconds since the epoch.
         monotonic: Seconds of a monotonic clock.
     """
@@ -42,7 +42,7 @@ class ExchangedTokens:
         resource: str = "",
         *,
         sensitive_scopes: Collection[str] = (),
-        on_answer: Callable[[OAuthError | None], None] = lambda _: None,
+        on_response: Callable[[OAuthError | None], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,7 +51,7 @@ class ExchangedTokens:
         self._audience = audience
         self._resource = resource
         self._unwanted = frozenset(sensitive_scopes).difference(scope.split())
-        self._on_answer = on_answer
+        self._on_response = on_response
         self._clock = clock
         self._monotonic = monotonic
         self._hasher = TokenHasher()
@@ -71,13 +71,13 @@ class ExchangedTokens:
                 self._client, StaticToken(token), self.scope, self._audience, self._resource
             )
             grant = _ForCaller(exchange, expires_at, self._unwanted, self._clock)
-            source = TokenManager(grant, on_answer=self._answered, monotonic=self._monotonic)
+            source = TokenManager(grant, on_response=self._answered, monotonic=self._monotonic)
             self._sources.put(key, source, expires_at - self._clock())
         return source
 
     def _answered(self, error: OAuthError | None) -> None:
         refused = isinstance(error, TokenRequestFailed) and refuses_subject(error)
-        self._on_answer(None if refused else error)
+        self._on_response(None if refused else error)
 
 
 class _ForCaller:

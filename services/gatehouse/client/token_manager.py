@@ -53,7 +53,7 @@ class TokenManager:
 
     Args:
         grant: Requests the tokens.
-        on_answer: Called after each request with its error, or None.
+        on_response: Called after each request with its error, or None.
         monotonic: Seconds of a monotonic clock.
         rng: Random numbers for the jitter.
     """
@@ -62,12 +62,12 @@ class TokenManager:
         self,
         grant: Grant,
         *,
-        on_answer: Callable[[OAuthError | None], None] = lambda _: None,
+        on_response: Callable[[OAuthError | None], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._grant = grant
-        self._on_answer = on_answer
+        self._on_response = on_response
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._kept = _Kept()
@@ -121,9 +121,9 @@ class TokenManager:
                 delay = max(delay, error.retry_after)
             self._failure = error
             self._retry_at = self._monotonic() + delay
-            self._on_answer(error)
+            self._on_response(error)
             raise
-        self._on_answer(None)
+        self._on_response(None)
         self._failures = 0
         self._failure = None
         lifetime = response.expires_in

@@ -17,7 +17,7 @@ from gatehouse.settings import TENANT, IssuerSettings
 ANY_TENANT = "*"
 # A tenant becomes part of the issuer that is expected, so it must not bring other parts of a URL.
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-# `aud` stands for the claim that the setting `audience_claim` names.
+# `aud` means the claim that the setting `audience_claim` names.
 REQUIRED = frozenset({"iss", "aud", "exp"})
 
 
@@ -44,7 +44,7 @@ def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
 class ClaimsVerifier:
     """Checks the claims of one issuer, and turns them into principals.
 
-    Signed tokens and introspection responses are judged here, and nowhere else. Caches and streams follow
+    Signed tokens and introspection responses are checked here only. Caches and streams use
     `Principal.expires_at`, which includes the leeway.
 
     Args:
@@ -128,7 +128,7 @@ class ClaimsVerifier:
             self.reader.principal(issuer, claims),
             expires_at=self.expires_at(claims),
             auth_time=numeric_date(claims, "auth_time"),
-            claims=self._kept(claims),
+            claims=self._selected(claims),
         )
 
     def expires_at(self, claims: Mapping[str, Any]) -> float:
@@ -142,7 +142,7 @@ class ClaimsVerifier:
             return False
         return not set(self._config.audience).isdisjoint(audiences)
 
-    def _kept(self, claims: Mapping[str, Any]) -> VerifiedClaims:
+    def _selected(self, claims: Mapping[str, Any]) -> VerifiedClaims:
         """Return a read-only copy of the claims that handlers may need; a cached principal is shared."""
-        kept = {name: claims[name] for name in self._config.claims if name in claims}
-        return VerifiedClaims(MappingProxyType(kept))
+        selected = {name: claims[name] for name in self._config.claims if name in claims}
+        return VerifiedClaims(MappingProxyType(selected))

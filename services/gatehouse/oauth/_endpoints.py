@@ -48,7 +48,7 @@ class Endpoints:
         self._sleep = sleep
         self._on_introspection = on_introspection
         self._metadata: Metadata | None = None
-        self._is_doubtful = False
+        self._may_be_outdated = False
         self._rediscovered_at = -math.inf
         self._discovery: SingleFlight[None, Metadata] = SingleFlight()
         self._search: SingleFlight[None, None] = SingleFlight()
@@ -84,7 +84,7 @@ class Endpoints:
             raise _introspection_missing()
         return endpoint
 
-    def doubt_introspection(self) -> None:
+    def recheck_introspection(self) -> None:
         """Check in the background whether the introspection endpoint has moved."""
         now = self._monotonic()
         if self._config.introspection_endpoint is None and now >= self._rediscovered_at + REDISCOVERY_SECONDS:
@@ -106,18 +106,18 @@ class Endpoints:
         try:
             return await get_object(self._http, uri, allow_http=allow_http, what="keys")
         except IssuerUnavailable:
-            self._is_doubtful = True
+            self._may_be_outdated = True
             raise
 
-    def doubt_keys(self) -> None:
+    def recheck_keys(self) -> None:
         """Check before the next fetch whether the key set has moved; the old one may still be served."""
-        self._is_doubtful = True
+        self._may_be_outdated = True
 
     async def _known_metadata(self) -> Metadata:
         return self._metadata or await self._discovery.run(None, self._discover)
 
     async def _latest_metadata(self) -> Metadata:
-        if self._metadata is None or self._is_doubtful:
+        if self._metadata is None or self._may_be_outdated:
             try:
                 return await self._discovery.run(None, self._discover)
             except IssuerUnavailable:
@@ -130,8 +130,8 @@ class Endpoints:
         self._metadata = await discover(
             self._http, config.issuer, config.discovery_url, allow_http=config.allow_http
         )
-        self._is_doubtful = config.mode != "jwt" and not self.has_introspection
-        if self._is_doubtful:
+        self._may_be_outdated = config.mode != "jwt" and not self.has_introspection
+        if self._may_be_outdated:
             self._on_introspection(_introspection_missing())
         return self._metadata
 

@@ -70,8 +70,8 @@ class IssuerVerifier:
                 self._claims,
                 monotonic=monotonic,
                 sleep=sleep,
-                on_answer=on_introspection,
-                answer_seconds=config.timeout_seconds * INTROSPECTION_FRACTION,
+                on_response=on_introspection,
+                timeout_seconds=config.timeout_seconds * INTROSPECTION_FRACTION,
             )
 
     @property
@@ -118,17 +118,17 @@ class IssuerVerifier:
             return await self._jwt.verify(token)
         except InvalidToken as refusal:
             if refusal.reason == "key_unknown":
-                self._endpoints.doubt_keys()
+                self._endpoints.recheck_keys()
             raise
 
     async def confirm(
-        self, token: PresentedToken, key: bytes, signed: Principal | None, *, online: bool, source: str
+        self, token: PresentedToken, token_hash: bytes, signed: Principal | None, *, online: bool, source: str
     ) -> tuple[Principal, Source]:
         """Ask the issuer if its mode requires it, and return the principal and how it was verified.
 
         Args:
             token: The token.
-            key: Its hash.
+            token_hash: Its hash.
             signed: The result of `verify_signature`.
             online: Ask the issuer now, in any mode.
             source: See TokenVerifier.verify.
@@ -144,10 +144,10 @@ class IssuerVerifier:
                 raise IssuerUnavailable("introspection_not_configured")
             return signed, "signature"
         try:
-            introspected = await self._introspection.verify(token, key, online=online, source=source)
+            introspected = await self._introspection.verify(token, token_hash, online=online, source=source)
         except IssuerUnavailable as error:
             if error.reason != OVERLOAD:
-                self._endpoints.doubt_introspection()
+                self._endpoints.recheck_introspection()
             raise
         principal = introspected.principal if signed is None else self._merge(signed, introspected)
         return principal, "introspection"
@@ -162,22 +162,22 @@ class IssuerVerifier:
         ones. Scopes, acr and auth_time stay those of the token, because introspection may return those of the
         current session.
         """
-        answer = introspected.principal
-        if answer.client_id and answer.client_id != signed.client_id:
+        current = introspected.principal
+        if current.client_id and current.client_id != signed.client_id:
             raise InvalidToken("client_mismatch")
         merged = replace(
             signed,
-            expires_at=min(signed.expires_at, answer.expires_at),
-            claims=VerifiedClaims(MappingProxyType({**answer.claims, **signed.claims})),
+            expires_at=min(signed.expires_at, current.expires_at),
+            claims=VerifiedClaims(MappingProxyType({**current.claims, **signed.claims})),
         )
         if not introspected.lists_roles:
             return merged
         return replace(
             merged,
-            roles=answer.roles,
-            client_roles=answer.client_roles,
-            groups=answer.groups,
-            permissions=answer.permissions,
+            roles=current.roles,
+            client_roles=current.client_roles,
+            groups=current.groups,
+            permissions=current.permissions,
         )
 
     async def _fetch_keys(self) -> Mapping[str, Any]:

@@ -79,8 +79,8 @@ class IntrospectionVerifier:
         claims: Checks its claims.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
-        on_answer: Called after each request with its error, or None.
-        answer_seconds: Timeout of an introspection.
+        on_response: Called after each request with its error, or None.
+        timeout_seconds: Timeout of an introspection.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class IntrospectionVerifier:
         *,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        on_answer: Callable[[IssuerUnavailable | None], None],
-        answer_seconds: float,
+        on_response: Callable[[IssuerUnavailable | None], None],
+        timeout_seconds: float,
     ) -> None:
         self._config = config
         self._read_secret = follow_secret("client_secret", config.client_secret, config.client_secret_file)
@@ -101,8 +101,8 @@ class IntrospectionVerifier:
         self._http = http
         self._claims = claims
         self._sleep = sleep
-        self._on_answer = on_answer
-        self._answer_seconds = answer_seconds
+        self._on_response = on_response
+        self._timeout_seconds = timeout_seconds
         self._inactive: TokenCache[str] = TokenCache(REMEMBERED, monotonic)
         self._failed: TokenCache[str] = TokenCache(REMEMBERED, monotonic)
         self._monotonic = monotonic
@@ -114,12 +114,14 @@ class IntrospectionVerifier:
         """Stop all background work."""
         await self._recovery.aclose()
 
-    async def verify(self, token: PresentedToken, key: bytes, *, online: bool, source: str) -> Introspected:
+    async def verify(
+        self, token: PresentedToken, token_hash: bytes, *, online: bool, source: str
+    ) -> Introspected:
         """Verify an access token.
 
         Args:
             token: The token.
-            key: Its hash.
+            token_hash: Its hash.
             online: Ask even if the token was inactive recently.
             source: Where the token comes from; sources take turns when many tokens wait.
 
@@ -130,27 +132,27 @@ class IntrospectionVerifier:
         if token.jws is not None:
             # Whether genuine or forged, a token that says that it is not valid is not worth a request.
             self._claims.check(token.jws.claims, required=())
-        reason = self._inactive.get(key)
+        reason = self._inactive.get(token_hash)
         if reason is not None and not (online and reason in _MAY_CHANGE):
             raise InvalidToken(reason)
-        failure = self._failed.get(key)
+        failure = self._failed.get(token_hash)
         if failure is not None:
             raise IssuerUnavailable(failure)
-        answer = await self._ask(key, token.value, source)
+        response = await self._ask(token_hash, token.value, source)
         try:
-            principal = self._principal(token, answer)
+            principal = self._principal(token, response)
         except InvalidToken as refusal:
-            self._inactive.put(key, refusal.reason, INACTIVE_SECONDS)
+            self._inactive.put(token_hash, refusal.reason, INACTIVE_SECONDS)
             raise
-        self._inactive.discard(key)
-        return Introspected(principal, self._claims.reader.lists_roles(VerifiedClaims(answer)))
+        self._inactive.discard(token_hash)
+        return Introspected(principal, self._claims.reader.lists_roles(VerifiedClaims(response)))
 
-    def _principal(self, token: PresentedToken, answer: Mapping[str, Any]) -> Principal:
-        if answer.get("active") is not True:
+    def _principal(self, token: PresentedToken, response: Mapping[str, Any]) -> Principal:
+        if response.get("active") is not True:
             raise InvalidToken("token_inactive")
         # RFC 7662 section 2.2: a response need not name the issuer.
-        principal = self._claims.principal(VerifiedClaims(answer), required=("aud", "exp"))
-        token_type = answer.get("token_type")
+        principal = self._claims.principal(VerifiedClaims(response), required=("aud", "exp"))
+        token_type = response.get("token_type")
         if token_type is not None and str(token_type).lower() != "bearer":
             raise InvalidToken("token_type_mismatch")
         # The login is read from the token, which is now known to be the issuer's own. Introspection may
@@ -169,29 +171,29 @@ class IntrospectionVerifier:
             return replace(principal, acr="", auth_time=None)
         return principal
 
-    async def _ask(self, key: bytes, token: str, source: str) -> Mapping[str, Any]:
+    async def _ask(self, token_hash: bytes, token: str, source: str) -> Mapping[str, Any]:
         try:
-            async with self._slots.slot(source, self._answer_seconds * QUEUE_FRACTION):
+            async with self._slots.slot(source, self._timeout_seconds * QUEUE_FRACTION):
                 # Checked here, because the breaker may open while this call is waiting.
                 if self._breaker.is_open():
                     self._recover_in_background()  # in case an unexpected error has stopped it
                     raise IssuerUnavailable("circuit_open")
-                return await self._ask_now(key, token)
+                return await self._ask_now(token_hash, token)
         except TimeoutError:
             # Says nothing about the issuer, so the breaker does not count it.
             raise IssuerUnavailable(OVERLOAD) from None
 
-    async def _ask_now(self, key: bytes, token: str) -> Mapping[str, Any]:
+    async def _ask_now(self, token_hash: bytes, token: str) -> Mapping[str, Any]:
         try:
-            answer = await self._answer_in_time(token)
+            response = await self._request_in_time(token)
         except IssuerUnavailable as error:
-            self._breaker.record(key, reached=not isinstance(error, IssuerUnreachable))
-            self._failed.put(key, error.reason, FAILED_SECONDS)
+            self._breaker.record(token_hash, reached=not isinstance(error, IssuerUnreachable))
+            self._failed.put(token_hash, error.reason, FAILED_SECONDS)
             if self._breaker.is_open():
                 self._recover_in_background()
             raise
-        self._breaker.record(key, reached=True)
-        return answer
+        self._breaker.record(token_hash, reached=True)
+        return response
 
     def _recover_in_background(self) -> None:
         # In a new context, because it does not belong to the call that happens to start it.
@@ -202,37 +204,37 @@ class IntrospectionVerifier:
         while self._breaker.is_open():
             started = self._monotonic()
             try:
-                await self._answer_in_time(secrets.token_urlsafe())
+                await self._request_in_time(secrets.token_urlsafe())
             except IssuerUnreachable:
                 await self._sleep(max(MIN_PAUSE_SECONDS, started + PROBE_SECONDS - self._monotonic()))
                 continue
             except IssuerUnavailable:
-                pass  # a bad answer is a response too
+                pass  # a bad response is a response too
             self._breaker.close()
 
-    async def _answer_in_time(self, token: str) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] | IssuerUnavailable
+    async def _request_in_time(self, token: str) -> Mapping[str, Any]:
+        response: Mapping[str, Any] | IssuerUnavailable
         try:
-            async with asyncio.timeout(self._answer_seconds):
-                answer = await self._answer(token)
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._request(token)
         except TimeoutError:
-            detail = f"no response within {self._answer_seconds:.2g} s"
-            answer = IssuerUnreachable("introspection_timeout", detail=detail)
+            detail = f"no response within {self._timeout_seconds:.2g} s"
+            response = IssuerUnreachable("introspection_timeout", detail=detail)
         except IssuerUnavailable as error:
-            answer = error
-        if isinstance(answer, IssuerUnavailable):
-            self._on_answer(answer)
-            raise answer
-        self._on_answer(None)
-        return answer
+            response = error
+        if isinstance(response, IssuerUnavailable):
+            self._on_response(response)
+            raise response
+        self._on_response(None)
+        return response
 
-    async def _answer(self, token: str) -> Mapping[str, Any]:
+    async def _request(self, token: str) -> Mapping[str, Any]:
         try:
             endpoint = await self._endpoint()
         except IssuerUnavailable as error:
             # Without its metadata, the issuer cannot be asked about any token.
             raise IssuerUnreachable(error.reason, detail=error.detail) from None
-        answer = await post_form(
+        response = await post_form(
             self._http,
             endpoint,
             {"token": token, "token_type_hint": "access_token"},
@@ -240,15 +242,15 @@ class IntrospectionVerifier:
             allow_http=self._config.allow_http,
             what="introspection",
         )
-        if answer.status in _NOT_NOW:
-            raise IssuerUnreachable("introspection_failed", detail=answer.detail)
-        if answer.is_unavailable:
-            raise IssuerUnavailable("introspection_failed", detail=answer.detail)
-        if answer.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
-            raise IssuerUnavailable("introspection_gone", detail=answer.detail)
-        if not answer.ok:
+        if response.status in _NOT_NOW:
+            raise IssuerUnreachable("introspection_failed", detail=response.detail)
+        if response.is_unavailable:
+            raise IssuerUnavailable("introspection_failed", detail=response.detail)
+        if response.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+            raise IssuerUnavailable("introspection_gone", detail=response.detail)
+        if not response.ok:
             # 401 and 403 are about the credentials of this server, not about the token.
-            raise IssuerUnavailable("introspection_refused", detail=answer.detail)
-        if answer.body is None or "active" not in answer.body:
-            raise IssuerUnavailable("introspection_malformed", detail=answer.detail)
-        return answer.body
+            raise IssuerUnavailable("introspection_refused", detail=response.detail)
+        if response.body is None or "active" not in response.body:
+            raise IssuerUnavailable("introspection_malformed", detail=response.detail)
+        return response.body

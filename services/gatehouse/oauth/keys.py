@@ -28,12 +28,12 @@ def backoff_seconds(failures: int) -> float:
     return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
 
 
-class Allowance:
-    """A number of attempts that is used up and grows again with time.
+class RateLimit:
+    """A limit on the rate of attempts, with bursts (token bucket).
 
     Args:
-        size: Largest number of attempts.
-        seconds: Time until one more is allowed.
+        size: Largest burst.
+        seconds: Time after which one more attempt is allowed.
         monotonic: Clock in seconds.
     """
 
@@ -44,7 +44,7 @@ class Allowance:
         self._full_at = monotonic()
 
     def take(self) -> bool:
-        """Use one attempt; return whether there was one."""
+        """Return whether an attempt is allowed now, and count it."""
         full_at = max(self._full_at, self._monotonic()) + self._seconds
         if full_at - self._monotonic() > self._size * self._seconds:
             return False
@@ -85,7 +85,7 @@ class KeySet:
         self._on_attempt = on_attempt
         self._snapshot: Snapshot = {}
         self._fetched_at: float | None = None
-        self._fetches = Allowance(FETCHES, FETCH_AGAIN_SECONDS, monotonic)
+        self._fetches = RateLimit(FETCHES, FETCH_AGAIN_SECONDS, monotonic)
         self._absent: TokenCache[bool] = TokenCache(ABSENT_SIZE, monotonic)
         self._failures = 0
         self._flight: SingleFlight[None, None] = SingleFlight()

@@ -27,10 +27,9 @@ CACHE_BYTES = 64 * 1024 * 1024
 class MultiIssuerVerifier:
     """Verifies the tokens of several issuers.
 
-    A signed token goes to the issuer that its `iss` names, with the tenant in it if there is a placeholder,
-    an opaque token to the one issuer in mode
-    `introspection`. A verified token is cached until it expires or the revocation budget is used up.
-    Concurrent calls with the same new token cause one verification.
+    A signed token is verified by the issuer in its `iss`, which may contain a tenant, and an opaque token by
+    the one issuer in mode `introspection`. A verified token is cached until it expires, for at most the
+    revocation budget. Concurrent calls with the same new token share one verification.
 
     Args:
         issuers: The issuers, each with its own audience, algorithms and mode.
@@ -38,7 +37,7 @@ class MultiIssuerVerifier:
         clock: Seconds since the epoch.
         monotonic: Clock in seconds.
         sleep: Waits for a number of seconds.
-        tracer: Creates a span for each verification that is not answered from the cache.
+        tracer: Creates a span for each verification that is not in the cache.
         observer: Notified of verifications and of requests to issuers.
 
     Raises:
@@ -113,19 +112,19 @@ class MultiIssuerVerifier:
         source: str = "",
     ) -> Principal:
         """Verify an access token; see TokenVerifier.verify."""
-        key = self._hasher.hash(token.value)
-        cached = self._cache.get(key)
+        token_hash = self._hasher.hash(token.value)
+        cached = self._cache.get(token_hash)
         if cached is not None and self._clock() < cached.expires_at:
             if not online:
                 self._observer.verified("cache")
                 return cached
             precheck(cached)
         issuer = self._issuer_of(token)
-        with self._recorded(issuer, key):
+        with self._recorded(issuer, token_hash):
             try:
                 async with asyncio.timeout(issuer.config.timeout_seconds):
                     return await self._verify(
-                        issuer, token, key, online=online, precheck=precheck, source=source
+                        issuer, token, token_hash, online=online, precheck=precheck, source=source
                     )
             except TimeoutError:
                 raise IssuerUnavailable("issuer_timeout") from None
@@ -136,22 +135,22 @@ class MultiIssuerVerifier:
         self,
         issuer: IssuerVerifier,
         token: PresentedToken,
-        key: bytes,
+        token_hash: bytes,
         *,
         online: bool,
         precheck: Precheck,
         source: str,
     ) -> Principal:
-        shared = not online and self._flight.busy(key)
+        shared = not online and self._flight.busy(token_hash)
         # The signature has been verified if another call with this token is waiting for the issuer.
         signed = None if shared else await issuer.verify_signature(token)
         if signed is not None:
             precheck(signed)
         if online or issuer.config.mode == "jwt":
             # The response to a request in progress may be older than this call, so it is not shared.
-            return await self._confirm(issuer, token, key, signed, online=online, source=source)
+            return await self._confirm(issuer, token, token_hash, signed, online=online, source=source)
         principal = await self._flight.run(
-            key, lambda: self._confirm(issuer, token, key, signed, online=False, source=source)
+            token_hash, lambda: self._confirm(issuer, token, token_hash, signed, online=False, source=source)
         )
         if shared:
             self._observer.verified("cache")
@@ -161,23 +160,23 @@ class MultiIssuerVerifier:
         self,
         issuer: IssuerVerifier,
         token: PresentedToken,
-        key: bytes,
+        token_hash: bytes,
         signed: Principal | None,
         *,
         online: bool,
         source: str,
     ) -> Principal:
         started = self._monotonic()
-        principal, method = await issuer.confirm(token, key, signed, online=online, source=source)
+        principal, method = await issuer.confirm(token, token_hash, signed, online=online, source=source)
         self._observer.verified(method)
         # The budget counts from the request, not from the response; expiry is checked at each use.
         elapsed = self._monotonic() - started
         seconds = issuer.config.revocation_budget_seconds - elapsed
-        self._cache.put(key, principal, seconds, principal.size())
+        self._cache.put(token_hash, principal, seconds, principal.size())
         return principal
 
     @contextmanager
-    def _recorded(self, issuer: IssuerVerifier, key: bytes) -> Iterator[None]:
+    def _recorded(self, issuer: IssuerVerifier, token_hash: bytes) -> Iterator[None]:
         """Record a verification in a span, and forget a token that turns out to be invalid."""
         with self._tracer.start_as_current_span(
             "oauth.verify",
@@ -192,7 +191,7 @@ class MultiIssuerVerifier:
                 # A refusal does not make the span an error.
                 span.set_attribute("error.type", refusal.reason)
                 if isinstance(refusal, InvalidToken):
-                    self._cache.discard(key)
+                    self._cache.discard(token_hash)
                 raise
             except IssuerUnavailable as error:
                 span.set_attribute("error.type", error.reason)

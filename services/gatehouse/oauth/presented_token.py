@@ -62,7 +62,7 @@ class PresentedToken:
     def jws(self) -> Jws | None:
         """The token split into its parts, None if it is not a JWS.
 
-        It is split on first use, because a token that is answered from the cache needs no splitting.
+        It is split on first use, because a cached token need not be split.
         """
         if isinstance(self._jws, str):
             self._jws = _split(self.value)

@@ -30,7 +30,7 @@ class TokenVerifier(Protocol):
 
         Args:
             token: The token.
-            online: Ask the issuer now; do not answer from a cache.
+            online: Ask the issuer now; do not use a cache.
             precheck: Called with the principal of the signed token, or a cached one, before a request to the
                 issuer. Its roles may be out of date.
                 Raises a Refusal if no response of the issuer can make the call acceptable.

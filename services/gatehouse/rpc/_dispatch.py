@@ -35,28 +35,28 @@ def innermost(method: Method, validator: protovalidate.Validator) -> Next:
         context = ServicerContext(call, parse, serialize)
         return context, context.requests() if handler.request_streaming else await context.read_one()
 
-    async def answer_one(call: Call) -> None:
+    async def respond_once(call: Call) -> None:
         context, request = await open_call(call)
         response = await function(request, context)
         context.raise_status()
         call.response = serialize(response)
         call.bytes_sent = len(call.response)
 
-    async def answer_generated(call: Call) -> None:
+    async def respond_from_generator(call: Call) -> None:
         context, request = await open_call(call)
         async with contextlib.aclosing(function(request, context)) as responses:
             async for response in responses:
                 await context.write(response)
         context.raise_status()
 
-    async def answer_written(call: Call) -> None:
+    async def respond_by_writing(call: Call) -> None:
         context, request = await open_call(call)
         await function(request, context)
         context.raise_status()
 
     if not handler.response_streaming:
-        return answer_one
-    return answer_generated if inspect.isasyncgenfunction(function) else answer_written
+        return respond_once
+    return respond_from_generator if inspect.isasyncgenfunction(function) else respond_by_writing
 
 
 def handler_factory(method: Method, handle: Next, drain: Drain) -> Callable[[CallMetadata], Handler]:

@@ -1,7 +1,7 @@
-"""What a call keeps of its metadata.
+"""The part of the metadata of a call that the server uses.
 
 gRPC's own limit holds only once the client acknowledges SETTINGS. Until then HPACK turns a few bytes into
-megabytes, so metadata is read and counted here once, when a call arrives, and nothing else keeps it.
+megabytes, so metadata is read and counted here once, when a call arrives, and stored nowhere else.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Router(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Look up the path; it must match exactly."""
         make = self._handlers.get(handler_call_details.method, self._unknown)
-        # What is kept lives as long as the call, so the metadata itself goes no further.
+        # The handler lives as long as the call, so it must not hold the metadata itself.
         return make(read_metadata(handler_call_details.invocation_metadata, self._max_metadata_bytes))
 
 

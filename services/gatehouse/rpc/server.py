@@ -91,7 +91,7 @@ class Server:
         )
         self._find_problems = problems
         self._drain = Drain()
-        self._hurry = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
         handlers = collect_handlers(services)
         self.service_names = sorted({path.split("/")[1] for path in handlers})
@@ -173,13 +173,13 @@ class Server:
         polling.cancel()
         self._health.end()
         if seconds <= 0:
-            self._hurry.set()
+            self._stop_now.set()
         elif not self._drain.started.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.stop_delay_seconds):
-                    await self._hurry.wait()
+                    await self._stop_now.wait()
         try:
-            if seconds > 0 and not self._hurry.is_set():
+            if seconds > 0 and not self._stop_now.is_set():
                 await self._drain.hold_calls()
             stopping = asyncio.create_task(server.stop(seconds))
             await asyncio.sleep(0)  # let gRPC announce the shutdown to its clients
