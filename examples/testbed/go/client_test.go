@@ -15,7 +15,7 @@ const getUser = "gatehouse.users.v1.UserService/GetUser"
 func connect(t *testing.T) *Client {
 	t.Helper()
 	bed.reset(t)
-	client, err := NewClient(bed.Targets["users"], bed.CACertificate, "gatehouse.protoset", bed.token(t, "alice"))
+	client, err := NewClient(bed.Targets["users"], bed.CACertificate, "gatehouse.protoset", bed.token(t, map[string]any{"user": "alice"}))
 	if err != nil {
 		t.Fatal(err)
 	}

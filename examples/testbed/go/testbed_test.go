@@ -14,6 +14,8 @@ import (
 // testbed is a running `gatehouse testbed`, as it describes itself.
 type testbed struct {
 	ControlURL    string            `json:"control_url"`
+	Issuer        string            `json:"issuer"`
+	Clients       map[string]string `json:"clients"`
 	CACertificate string            `json:"ca_certificate"`
 	Targets       map[string]string `json:"targets"`
 	Users         map[string]string `json:"users"`
@@ -85,10 +87,11 @@ func (b testbed) send(t *testing.T, method, path string, body, result any) {
 	}
 }
 
-func (b testbed) token(t *testing.T, user string) string {
+// token returns a new access token, such as {"user": "alice", "name": "expired"}.
+func (b testbed) token(t *testing.T, content map[string]any) string {
 	t.Helper()
 	var made struct{ Token string }
-	b.send(t, "POST", "/tokens", map[string]any{"user": user}, &made)
+	b.send(t, "POST", "/tokens", content, &made)
 	return made.Token
 }
 

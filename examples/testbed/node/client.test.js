@@ -14,7 +14,7 @@ after(() => testbed?.stop())
 
 beforeEach(async () => {
   await testbed.reset()
-  const token = await testbed.token('alice')
+  const token = await testbed.token({ user: 'alice' })
   client = new UserClient(testbed.targets.users, testbed.authority, 'gatehouse.protoset', token)
 })
 afterEach(() => client.close())

@@ -24,6 +24,8 @@ export async function startTestbed() {
 /** A running test bed; `description` is what it prints: addresses, certificates and secrets. */
 class Testbed {
   constructor(description, stop) {
+    this.issuer = description.issuer
+    this.clients = description.clients
     this.targets = description.targets
     this.users = description.users
     this.authority = description.ca_certificate
@@ -44,9 +46,9 @@ class Testbed {
     return text && JSON.parse(text)
   }
 
-  /** Returns a new access token. */
-  async token(user) {
-    return (await this.#send('POST', '/tokens', { user })).token
+  /** Returns a new access token, such as `{ user: 'alice', name: 'expired' }`. */
+  async token(content) {
+    return (await this.#send('POST', '/tokens', content)).token
   }
 
   async addFault(target, effects) {

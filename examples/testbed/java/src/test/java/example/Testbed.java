@@ -49,9 +49,18 @@ final class Testbed implements AutoCloseable {
     return description.getAsJsonObject("users").get(user).getAsString();
   }
 
-  /** Returns a new access token. */
-  String token(String user) throws IOException, InterruptedException {
-    return send("POST", "/tokens", Map.of("user", user)).getAsJsonObject().get("token").getAsString();
+  String issuer() {
+    return description.get("issuer").getAsString();
+  }
+
+  /** Secret of a client of the issuer. */
+  String secret(String client) {
+    return description.getAsJsonObject("clients").get(client).getAsString();
+  }
+
+  /** Returns a new access token, such as `{"user": "alice", "name": "expired"}`. */
+  String token(Map<String, ?> content) throws IOException, InterruptedException {
+    return send("POST", "/tokens", content).getAsJsonObject().get("token").getAsString();
   }
 
   void addFault(Map<String, ?> fault) throws IOException, InterruptedException {

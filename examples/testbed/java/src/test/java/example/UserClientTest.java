@@ -39,7 +39,7 @@ class UserClientTest {
             testbed.target("users"),
             testbed.authority(),
             Path.of("gatehouse.protoset"),
-            testbed.token("alice"));
+            testbed.token(Map.of("user", "alice")));
   }
 
   @AfterEach
