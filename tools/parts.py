@@ -184,7 +184,9 @@ def _clean_pages(root: Path, words: Sequence[str], service: str | None) -> None:
             if is_dropped or (fence == "mermaid" and service and re.search(rf"\b{service}\b", line)):
                 continue
             for link in reversed(broken):
-                line = line[: link.start()] + (link["text"] or "") + line[link.end() :]  # noqa: PLW2901
+                before, after = line[: link.start()], line[link.end() :]
+                is_aside = before.endswith(" (") and after.startswith(")")  # such as ([roles.md](roles.md))
+                line = before[:-2] + after[1:] if is_aside else before + (link["text"] or "") + after  # noqa: PLW2901
             lines.append(line)
         page.write_text("".join(lines))
 

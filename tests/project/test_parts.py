@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.app.services import SERVICES
-from tools.parts import KEPT, PARTS, problem_of_part, without_part
+from tools.parts import KEPT, PARTS, problem_of_part, remove_part, without_part
 from tools.remove import importers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,3 +45,17 @@ def test_sections_and_files_of_a_part_are_found() -> None:
     assert without_part("# <part example/>\n", "example") is None
     paragraphs = "a\n\n<!-- <part example> -->\nb\n<!-- </part example> -->\n\nc\n"
     assert without_part(paragraphs, "example") == "a\n\nc\n"
+
+
+def test_pages_lose_rows_items_and_links_about_a_part(tmp_path: Path) -> None:
+    (tmp_path / "mkdocs.yml").touch()
+    page = tmp_path / "page.md"
+    page.write_text(
+        "See [the gone](gone.md), and this ([gone.md](gone.md)).\n"
+        "| [gone](gone.md) |\n| Example |\n| stays |\n- [gone](gone.md),\n  and more\n- stays\n"
+        "```mermaid\nexample --> users\nother --> users\n```\n"
+    )
+    remove_part(tmp_path, "example", ["Example"], is_service=True)
+    assert page.read_text() == (
+        "See the gone, and this.\n| stays |\n- stays\n```mermaid\nother --> users\n```\n"
+    )
