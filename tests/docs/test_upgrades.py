@@ -74,6 +74,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -84,6 +85,8 @@ def project(postgres: Any, tmp_path: Path) -> Iterator[Project]:
     uri = owner_url(postgres)
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE bills")
+        # Transactions that keep a snapshot, unless they ask for another isolation.
+        connection.execute("ALTER DATABASE bills SET default_transaction_isolation = 'repeatable read'")
     yield Project(tmp_path, named(uri, "bills"))
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("DROP DATABASE bills WITH (FORCE)")

@@ -92,7 +92,12 @@ def _connect(url: str, lock_timeout: float) -> Iterator[sa.Connection]:
     Works behind a pooler such as PgBouncer too, where a session has no settings of its own.
     """
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: _open(url), poolclass=sa.NullPool, hide_parameters=True
+        "postgresql+psycopg://",
+        creator=lambda: _open(url),
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        # Whatever the database's default: an idle transaction must not keep a snapshot, see _alone.
+        isolation_level="READ COMMITTED",
     )
 
     def limit_waiting(connection: sa.Connection) -> None:
