@@ -137,7 +137,7 @@ class Sessions:
                 call(session.id)
 
     def set_cookie(self, response: Response, session: Session) -> None:
-        """Have the browser keep a session until it is closed."""
+        """Set the session cookie, which the browser deletes when it is closed."""
         response.set_cookie(
             self._cookie, session.id, path="/", secure=self._secure, httponly=True, samesite="lax"
         )

@@ -66,7 +66,7 @@ class TokenPages:
         return RedirectResponse(f"{self._site.origin.url}/token", 303)
 
     async def revoke(self, request: Request) -> Response:
-        """Revoke the access token (RFC 7009); the login goes on."""
+        """Revoke the access token (RFC 7009); the login continues."""
         session, _ = await self._site.form(request)
         profile = self._site.profile
         token = await self._site.token(session)

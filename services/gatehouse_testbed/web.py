@@ -26,7 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Bind a port; 0 takes a free one.
 
     Args:
-        host: Host name or address; `::` also stands for all addresses of IPv4.
+        host: Host name or address; `::` also includes all IPv4 addresses.
         port: Port.
 
     Raises:

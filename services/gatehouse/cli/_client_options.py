@@ -26,7 +26,7 @@ def _option(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """What the user has said about a client; None for what was left out. See Registration."""
+    """Options that describe a client; None for an option that is not set. See Registration."""
 
     issuer: Annotated[str | None, _option("URL of the issuer; by default that of the profile.")] = None
     client_id: Annotated[str | None, _option("Client id; by default that of the profile.")] = None

@@ -41,7 +41,7 @@ def login_for_call(profile: Profile, given: str | None, *, public: bool) -> str 
 
 
 class StoredTokens:
-    """The TokenSource of a stored login. It keeps its last error, which a channel turns into a status."""
+    """The TokenSource of a stored login. It has the last error, which a channel turns into a status."""
 
     def __init__(self, tokens: TokenSource) -> None:
         self._tokens = tokens

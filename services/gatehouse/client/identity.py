@@ -1,4 +1,4 @@
-"""Who a stored login is, by its access token, without verifying it: only the issuer and services judge it."""
+"""The user of a stored login, from its access token, which is not verified here."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _ask(operation: Callable[[KeyringBackend], T]) -> T:
 
 
 def keyring_problem(entry: str) -> str:
-    """Return why the keyring of the system cannot keep a login, "" if it can.
+    """Return why the keyring of the system cannot store a login, "" if it can.
 
     Args:
         entry: Entry to write, read and delete as a trial.

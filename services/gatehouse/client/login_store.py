@@ -136,7 +136,7 @@ class MemoryStore:
 class FileStore:
     """Keeps a login in a file that only its owner can read, and that processes can share.
 
-    The file is replaced atomically. The lock is a second file beside it, `NAME.lock`, which stays.
+    The file is replaced atomically. The lock is another file, `NAME.lock`, which is not deleted.
 
     Args:
         path: The file. Its folder is created with mode 0700.

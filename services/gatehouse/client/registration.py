@@ -1,4 +1,4 @@
-"""What the command line keeps about a client at an issuer: all but secrets."""
+"""What the command line stores about a client of an issuer, without secrets."""
 
 from __future__ import annotations
 

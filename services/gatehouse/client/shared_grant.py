@@ -13,7 +13,7 @@ from gatehouse.oauth import IssuerUnavailable
 
 
 class SharedGrant:
-    """A Grant that keeps the token of another one in a store. Use Refresh for logins of users.
+    """A Grant that stores the token of another grant. Use Refresh for logins of users.
 
     Args:
         grant: Requests a token, such as ClientCredentials.

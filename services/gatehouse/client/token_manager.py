@@ -1,4 +1,4 @@
-"""A token source that keeps the token of a grant: cache, renewal, backoff, rejected tokens."""
+"""A token source that caches the token of a grant: renewal, backoff, rejected tokens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Kept:
 
 
 class TokenManager:
-    """A CachingTokenSource that keeps the token of a grant.
+    """A CachingTokenSource that caches the token of a grant.
 
     The token is renewed in the background at about 80 percent of its lifetime, or 30 seconds before its end
     if that is earlier. Until then, and while the issuer is unavailable, the old token is used as long as it

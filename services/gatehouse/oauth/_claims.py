@@ -15,7 +15,7 @@ from gatehouse.oauth.principal import Principal, VerifiedClaims
 from gatehouse.settings import TENANT, IssuerSettings
 
 ANY_TENANT = "*"
-# A tenant becomes part of the issuer that is expected, so it must not bring other parts of a URL.
+# A tenant becomes part of the issuer that is expected, so it must not contain other parts of a URL.
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 # `aud` means the claim that the setting `audience_claim` names.
 REQUIRED = frozenset({"iss", "aud", "exp"})

@@ -75,7 +75,7 @@ class Endpoints:
         """Return the introspection endpoint.
 
         Raises:
-            IssuerUnavailable: It is not known at present.
+            IssuerUnavailable: It is not known now.
         """
         endpoint = (
             self._config.introspection_endpoint or (await self._known_metadata()).introspection_endpoint
@@ -95,7 +95,7 @@ class Endpoints:
         """Fetch the key set.
 
         Raises:
-            IssuerUnavailable: It cannot be fetched at present.
+            IssuerUnavailable: It cannot be fetched now.
         """
         allow_http = self._config.allow_http
         if self._config.jwks_uri is not None:

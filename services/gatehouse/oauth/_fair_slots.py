@@ -1,4 +1,4 @@
-"""A limit on concurrent work whose waiting callers take turns by where they come from."""
+"""A limit on concurrent work that is fair to sources: waiting callers take turns by source."""
 
 from __future__ import annotations
 

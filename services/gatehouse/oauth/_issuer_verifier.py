@@ -86,7 +86,7 @@ class IssuerVerifier:
         return self._keys is not None if known is None else known
 
     def issues(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether unverified claims name this issuer, or one that its placeholder stands for."""
+        """Return whether unverified claims name this issuer, or one of its tenants."""
         issuer = claims.get("iss")
         return isinstance(issuer, str) and issuer in {self.config.issuer, self._claims.issuer_of(claims)}
 
@@ -110,7 +110,7 @@ class IssuerVerifier:
 
         Raises:
             InvalidToken: The token is invalid.
-            IssuerUnavailable: Its key is unknown and cannot be fetched at present.
+            IssuerUnavailable: Its key is unknown and cannot be fetched now.
         """
         if self._jwt is None:
             return None
@@ -135,7 +135,7 @@ class IssuerVerifier:
 
         Raises:
             InvalidToken: The token is invalid.
-            IssuerUnavailable: The token cannot be verified at present, or `online` is set and the issuer is
+            IssuerUnavailable: The token cannot be verified now, or `online` is set and the issuer is
                 not configured for introspection.
         """
         if self._introspection is None:

@@ -81,7 +81,7 @@ class InsufficientUserAuthentication(Refusal):
 
 
 class IssuerUnavailable(OAuthError):
-    """The issuer gave no valid response, so nothing is known about the token.
+    """The issuer gave no valid response, so the token cannot be verified.
 
     Args:
         reason: A short constant in snake_case, such as `introspection_timeout`.
@@ -97,7 +97,7 @@ class IssuerUnavailable(OAuthError):
 
 
 class IssuerUnreachable(IssuerUnavailable):
-    """The issuer gave no HTTP response, or responded that it accepts no requests at present."""
+    """The issuer gave no HTTP response, or responded that it accepts no requests now."""
 
 
 class TokenRequestFailed(OAuthError):

@@ -37,7 +37,7 @@ OVERLOAD = "introspection_overload"
 # Part of the time that a token may wait for its turn. After a longer wait the rest would not be enough for
 # the request, and the issuer would be asked in vain.
 QUEUE_FRACTION = 0.5
-# The issuer as a whole, or the proxy in front of it, takes no requests at present; see Breaker.
+# The issuer as a whole, or the proxy in front of it, takes no requests now; see Breaker.
 _NOT_NOW = frozenset(
     {
         httpx.codes.TOO_MANY_REQUESTS,
@@ -66,8 +66,8 @@ class IntrospectionVerifier:
     Refused tokens are cached here, separately and for at most `INACTIVE_SECONDS`, so that invalid tokens
     cannot evict valid ones.
 
-    A bad response about one token fails that token only, with IssuerUnavailable because nothing is known
-    about it, and the issuer is not asked about it again for `FAILED_SECONDS`. At most `max_introspections`
+    After a bad response to one token, only that token fails, with IssuerUnavailable, and is not introspected
+    again for `FAILED_SECONDS`. At most `max_introspections`
     tokens are introspected at once; others wait, and fail if they wait too long. While the issuer is
     unreachable, all tokens fail at once, see Breaker; until it responds, it is asked every `PROBE_SECONDS`
     about a random token.
@@ -130,7 +130,7 @@ class IntrospectionVerifier:
             IssuerUnavailable: The issuer gave no valid response.
         """
         if token.jws is not None:
-            # Whether genuine or forged, a token that says that it is not valid is not worth a request.
+            # A token that is invalid by its own claims needs no request, whether genuine or forged.
             self._claims.check(token.jws.claims, required=())
         reason = self._inactive.get(token_hash)
         if reason is not None and not (online and reason in _MAY_CHANGE):

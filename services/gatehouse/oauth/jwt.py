@@ -59,7 +59,7 @@ class JwtVerifier:
         header_type = header_type.lower().removeprefix("application/")
         if header_type not in _HEADER_TYPES:
             raise InvalidToken("token_type_mismatch")
-        # Whether genuine or forged, a token that says that it is not valid is not worth a request for keys.
+        # A token that is invalid by its own claims needs no request for keys, whether genuine or forged.
         self._claims.check(jws.claims)
         await self._verify_signature(jws, algorithm)
         is_rfc9068 = header_type == _ACCESS_TOKEN and "typ" not in jws.claims

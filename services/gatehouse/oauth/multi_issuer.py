@@ -188,7 +188,7 @@ class MultiIssuerVerifier:
             try:
                 yield
             except Refusal as refusal:
-                # A refusal does not make the span an error.
+                # A refusal is not an error of the span.
                 span.set_attribute("error.type", refusal.reason)
                 if isinstance(refusal, InvalidToken):
                     self._cache.discard(token_hash)

@@ -12,7 +12,7 @@ Precheck = Callable[[Principal], None]
 
 
 def no_precheck(_: Principal) -> None:
-    """Refuse nothing."""
+    """Accept every principal."""
 
 
 class TokenVerifier(Protocol):
@@ -40,6 +40,6 @@ class TokenVerifier(Protocol):
         Raises:
             Refusal: By `precheck`.
             InvalidToken: The token is expired, revoked, malformed, or not for this service.
-            IssuerUnavailable: The token cannot be verified at present.
+            IssuerUnavailable: The token cannot be verified now.
         """
         ...

@@ -7,7 +7,7 @@ import asyncio
 _ROUND_SECONDS = 0.005
 _QUIET_SECONDS = 0.1
 _MAX_SECONDS = 0.5
-# On a machine that is short of CPU, everything takes as many times longer as this task wakes up late.
+# On a machine that is short of CPU, clients are slower, too: wait in proportion to the lateness of this task.
 _LATENESS = 10
 _MAX_SECONDS_IF_LATE = 2.0
 

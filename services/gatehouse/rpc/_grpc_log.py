@@ -1,7 +1,7 @@
 """Keep what callers send out of gRPC's own log lines.
 
 gRPC decodes paths and metadata as UTF-8. If that fails it logs the bytes, which can be an access token, and
-goes on with Latin-1. A path that is not UTF-8 it refuses itself, before any of our code sees the call.
+continues with Latin-1. It refuses a call whose path is not UTF-8 before any of our code runs.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Service:
 
 
 class _Registrar:
-    """Take the place of a server in generated code, and keep the handlers that it registers."""
+    """Stands in for a server in generated code, and collects the handlers that it registers."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}

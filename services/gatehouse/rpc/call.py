@@ -58,8 +58,8 @@ class Method:
         rpc_type: Its type.
         rule: Its access rule.
         handler: The handler as generated code registered it.
-        observed: Whether its calls make spans and metrics, log lines at info, and count against the limit on
-            concurrent RPCs; those of health checks do not.
+        observed: Whether its calls have spans and metrics, are logged at info, and count against the limit on
+            concurrent RPCs; health checks do not.
     """
 
     path: str
@@ -117,7 +117,7 @@ class Call:
         draining: Set when the server begins to stop; long streams end then.
         started: `time.perf_counter()` when the call arrived.
         request_id: `x-request-id` of the caller if it is usable, otherwise a random one.
-        token: The access token, which the log and the handlers of most RPCs have no use for.
+        token: The access token, once authorized.
         principal: Who calls, once authorized.
         status: The status of a call that failed.
         response: The serialized response of an RPC with exactly one.
@@ -146,7 +146,7 @@ class Call:
 
     def __post_init__(self) -> None:
         given = self.metadata.request_id
-        # Distinguishes calls and protects nothing, so it need not be unpredictable.
+        # Only identifies the call, so it need not be unpredictable.
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
 
     def return_write_token(self, token: str) -> None:

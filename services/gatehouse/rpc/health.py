@@ -33,7 +33,7 @@ class Health(health_pb2_grpc.HealthServicer):
     A Check that returns NOT_SERVING says why in its trailing metadata, in `PROBLEMS_KEY`.
 
     Args:
-        services: Names of the services; "" stands for all of them.
+        services: Names of the services; "" means all of them.
     """
 
     def __init__(self, services: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ _UNKNOWN = Status(
 
 
 class Router(grpc.GenericRpcHandler):
-    """Give gRPC the handler of a path; a path that is not registered is UNIMPLEMENTED.
+    """Return the handler of a path to gRPC; an unregistered path is UNIMPLEMENTED.
 
     Args:
         methods: All registered methods.

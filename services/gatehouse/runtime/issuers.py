@@ -108,7 +108,7 @@ class IssuerTelemetry:
             state.pending = loop.call_at(state.quiet_until, self._log, issuer, use, state)
 
     def problems(self) -> list[str]:
-        """Return the issuers that cannot be used at present, each with the reason."""
+        """Return the issuers that are unavailable, each with the reason."""
         return [
             f"issuer {issuer}: {state.reason.upper()}"
             for (issuer, use), state in self._states.items()

@@ -30,7 +30,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 class BackgroundWork(Protocol):
-    """Work that runs beside the RPCs of a service."""
+    """Background work of a service."""
 
     async def start(self) -> None:
         """Start it."""

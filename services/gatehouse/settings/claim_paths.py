@@ -2,8 +2,8 @@
 
 A claim path is the name of a claim, such as `scope` or `https://example.com/roles`, or a JSON Pointer
 (RFC 6901) to a claim in another one, such as `/realm_access/roles`. Its end says which type the claim must
-have: `[]` a list of strings, `{}` an object whose names are wanted, and nothing a string of words separated
-by spaces. A claim of another type counts as missing.
+have: `[]` a list of strings, `{}` an object whose member names are used, and nothing a string of words
+separated by spaces. A claim of another type counts as missing.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ PRESETS: Mapping[ProviderName, ClaimLayout] = {
         tenant_claim="urn:zitadel:iam:user:resourceowner:id",
         access_token_marks=("jti",),
     ),
-    # Introspection does not tell access tokens from refresh tokens, so it needs the signature too.
+    # Introspection does not distinguish access tokens from refresh tokens, so the signature is needed, too.
     "authentik": ClaimLayout(
         role_claims=("groups[]",),
         group_claims=("groups[]",),

@@ -29,7 +29,7 @@ from gatehouse.storage.probe import Probe
 _TIMEOUT_STEPS_MS = (250, 500, 1_000, 2_500, 5_000, 10_000, MAX_TIMEOUT_MS)
 # Together with the interval of Readiness this is less than three seconds.
 _PING_SECONDS = 1.5
-# How long a commit goes on whose caller has gone.
+# How long a commit continues after its call was cancelled.
 _COMMIT_SECONDS = 2.0
 _SET_TIMEOUT = ("SET statement_timeout = ", "SET LOCAL statement_timeout = ")
 _SET_READ_ONLY = "SET TRANSACTION READ ONLY"
@@ -260,7 +260,7 @@ async def _commit(connection: AsyncConnection) -> None:
             await asyncio.wait({commit}, timeout=_COMMIT_SECONDS)
         finally:
             if not commit.done():
-                shut_down(driver)  # PostgreSQL goes on waiting
+                shut_down(driver)  # PostgreSQL still waits
             await asyncio.gather(commit, return_exceptions=True)
         raise
 

@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL mean that the database cannot be used at present, by SQLSTATE."""
+"""Which errors of PostgreSQL mean that the database is unavailable, by SQLSTATE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUSY = ("DATABASE_BUSY", "the database is busy; retry later")
 _CONFLICT = ("DATABASE_CONFLICT", "the database ended a transaction in favor of another one; retry")
 _FULL = ("DATABASE_FULL", "the database has no space left; retry later")
 _NOT_MIGRATED = ("DATABASE_NOT_MIGRATED", "the database is not migrated to the required version")
-_READ_ONLY = ("DATABASE_READ_ONLY", "the database accepts no changes at present; retry later")
+_READ_ONLY = ("DATABASE_READ_ONLY", "the database is read-only; retry later")
 _TIMEOUT = ("STATEMENT_TIMEOUT", "the database took too long; retry later")
 
 # By SQLSTATE, or by its class, its first two characters. An error that is not listed is one of our own.
@@ -55,7 +55,7 @@ _REFUSED_BECAUSE_BUSY = ("too many", "remaining connection slots")
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot be used at present.
+    """The database is unavailable.
 
     Args:
         reason: See DomainError.
@@ -81,7 +81,7 @@ def makes_connection_useless(error: BaseException) -> bool:
 
 @contextmanager
 def unavailable_errors(*, read_only: bool = False) -> Iterator[None]:
-    """Raise DatabaseUnavailable for errors that mean that the database cannot be used at present.
+    """Raise DatabaseUnavailable for errors that mean that the database is unavailable.
 
     Args:
         read_only: Whether the transaction is read-only by our own choice.

@@ -40,7 +40,7 @@ _PREPARE = """
     CREATE SCHEMA IF NOT EXISTS {schema};
     GRANT USAGE ON SCHEMA {schema} TO {role};
 """
-# If the prefix of the roles was changed, the new role takes the place of the one that the schema names.
+# If the prefix of the roles was changed, the new role replaces the one that owns the privileges.
 _REPLACE_ROLE = """
     DO $$ DECLARE
       old text := coalesce(obj_description({schema_name}::regnamespace), {first_role});

@@ -1,6 +1,6 @@
 """The watches of WatchUsers: one reader follows the change feed for all watchers of the process.
 
-The reader keeps the latest changes, and every watcher takes them from there at its own pace, so a watcher
+The reader buffers the latest changes, and every watcher reads them at its own pace, so a watcher
 costs neither a query nor a queue of its own. A watch that resumes further back first reads the older changes
 itself, a few watchers at a time. A watcher that is slower than the feed is ended; it resumes with its last
 token.

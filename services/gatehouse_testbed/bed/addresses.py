@@ -43,7 +43,7 @@ class Addresses:
 
         Args:
             host: Address to listen on.
-            name: Host name by which clients reach it. By default, `localhost` if `host` stands for all
+            name: Host name by which clients reach it. By default, `localhost` if `host` means all
                 addresses, and else `host`.
             control: Port of the control API, 0 for the default.
             issuer: Port of the issuer, 0 for the default.

@@ -154,7 +154,7 @@ class End(asyncio.Protocol):
         self.has_ended = False
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        # What the other end has not received yet, with the time of its arrival; b"" stands for the end.
+        # What the other end has not received yet, with the time of its arrival; b"" means the end.
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None

@@ -57,7 +57,7 @@ class Evidence:
             self._spans.append(span)
 
     def spans_of(self, trace_id: str, name: str) -> Sequence[RecordedSpan]:
-        """Return the spans of a trace, and of a name or of `Method`; "" stands for all."""
+        """Return the spans of a trace, and of a name or of `Method`; "" means all."""
         return [
             span
             for span in self._spans.copy()

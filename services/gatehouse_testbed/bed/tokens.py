@@ -213,7 +213,7 @@ NAMED_TOKENS: Mapping[str, NamedToken] = {
     "alg_hmac": NamedToken(
         "`alg` is HS256, and the public key is the secret (RFC 8725 section 2.1)", TokenFactory.of_public_key
     ),
-    "revoked": NamedToken("revoked; only introspection tells (RFC 7009)", TokenFactory.revoked),
+    "revoked": NamedToken("revoked; only introspection detects it (RFC 7009)", TokenFactory.revoked),
     "refresh_token": NamedToken(
         "a refresh token in place of an access token (RFC 6749 section 1.5)", TokenFactory.refresh_token
     ),

@@ -129,7 +129,7 @@ class ClientAuthenticator:
             raise _invalid("Token jti claim is required")
         if len(self._used) >= MAX_ASSERTIONS:
             self._used = {one: ends for one, ends in self._used.items() if ends > now}
-        # Ids are forgotten when their assertions have expired, never to make room for others.
+        # Ids are removed when their assertions have expired, never to make space for others.
         if len(self._used) >= MAX_ASSERTIONS or self._used.get(jti, now) > now:
             raise _invalid("Token reuse detected")
         self._used[jti] = now + MAX_AGE_SECONDS + SKEW_SECONDS + 1
