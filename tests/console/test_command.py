@@ -41,8 +41,8 @@ def test_command_prints_its_url_serves_and_ends_at_a_signal(tmp_path: Path, numb
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: not a loopback address"),
         (["--url", "http://console.example.com"], "plain HTTP does not protect cookies"),
-        (["--url", "nonsense"], "not the origin of a website"),
-        (["--link", "nonsense"], "--link nonsense: not a name and the URL of a website"),
+        (["--url", "nonsense"], "--url nonsense: not an origin"),
+        (["--link", "nonsense"], "--link nonsense: not NAME=URL"),
     ],
 )
 def test_addresses_without_tls_and_other_nonsense_are_refused(
