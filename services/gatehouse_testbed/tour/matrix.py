@@ -58,6 +58,11 @@ class Cell:
         """Whether the code is the expected one."""
         return self.outcome.code is self.expected
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the rule allowed the call, and its empty request was invalid."""
+        return self.ok and self.outcome.code in _EMPTY_REQUEST
+
     def __str__(self) -> str:
         return (
             f"{self.row.name} by {self.caller.name}: expected {self.expected.name}, got "
@@ -173,6 +178,6 @@ def rpcs_that_nobody_may_call(cells: Sequence[Cell]) -> list[str]:
 
 def _code(cell: Cell) -> Text:
     code = SHORT_CODES.get(cell.outcome.code, cell.outcome.code.name)
-    if cell.ok and cell.outcome.code in _EMPTY_REQUEST:
+    if cell.is_empty:
         code = EMPTY
     return Text(code, _STYLES.get(code, "")) if cell.ok else Text(f"!{code}", "bold white on red")

@@ -30,10 +30,10 @@ from gatehouse_testbed.tour.matrix import (
 _LEGEND = (
     "UNAUTH   UNAUTHENTICATED: no token, or one that is not accepted",
     "DENIED   PERMISSION_DENIED: a valid token without the scopes or the role that the rule requires",
-    f"{EMPTY}    allowed; the request is empty, and so invalid (add one to sample_requests)",
     "!        marks a result that differs from what the rule requires",
     "tampered is bob's token with every scope written into it; expired was valid for one second",
 )
+_EMPTY = f"{EMPTY}    allowed; the request is empty, and so invalid (add one to sample_requests)"
 
 
 async def call_matrix(context: TourContext) -> None:
@@ -43,7 +43,7 @@ async def call_matrix(context: TourContext) -> None:
     with context.report.progress("calls", len(rows) * len(context.callers)) as on_progress:
         context.cells = await run_matrix(context.services, context.callers, rows, sample, on_progress)
     context.report.show(matrix_view(context.cells, context.callers))
-    for line in _LEGEND:
+    for line in [*_LEGEND, _EMPTY] if any(cell.is_empty for cell in context.cells) else _LEGEND:
         context.report.note(line)
     for name in rpcs_that_nobody_may_call(context.cells):
         context.report.note(
