@@ -67,6 +67,7 @@ def files(name: str) -> dict[str, str]:
     return {
         f"protos/gatehouse/{name}/v1/{name}.proto": "proto",
         f"{package}/__init__.py": "init",
+        f"{package}/v1/__init__.py": "stubs",
         f"{package}/spec.py": "spec",
         f"{package}/service.py": "service",
         f"{package}/repository.py": "repository",
