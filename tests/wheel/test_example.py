@@ -13,7 +13,7 @@ import pytest
 
 from gatehouse_testbed.bed.client import run_testbed
 from tests.support.eventually import eventually
-from tests.wheel.conftest import Project
+from tests.wheel.conftest import EXAMPLE, Project
 
 # How often a test bed is started and stopped; `make test-testbed CYCLES=200` is the long form.
 CYCLES = int(os.environ.get("CYCLES", "4"))
@@ -24,6 +24,15 @@ def test_example_passes(project: Project, arguments: tuple[str, ...]) -> None:
     done = project.pytest(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^9 passed", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_examples_can_be_run_where_they_are(project: Project) -> None:
+    """The settings of this repository are not for them."""
+    folders = [file.parent for file in EXAMPLE.parent.glob("*/pytest.ini")]
+    assert EXAMPLE in folders
+    for folder in folders:
+        done = project.pytest("--collect-only", folder=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_failed_test_shows_what_the_services_have_seen(project: Project) -> None:
