@@ -203,8 +203,9 @@ DIST := dist
 wheel: install  ## Write the wheel for servers, which has what the image has, to dist/
 	@rm -rf "$(DIST)/source" && mkdir -p "$(DIST)/source"
 	@tar -c --exclude __pycache__ pyproject.toml README.md LICENSE services/buf services/gatehouse migrations | tar -x -C "$(DIST)/source"
-	@cd "$(DIST)/source" && "$(abspath $(BIN))/python" -m hatchling build --target wheel --directory ..
+	@cd "$(DIST)/source" && HATCH_QUIET=1 "$(abspath $(BIN))/python" -m hatchling build --target wheel --directory ..
 	@rm -rf "$(DIST)/source"
+	@echo "$(DIST)"/*.whl
 
 sbom: $(VENV)/sbom/.done  ## Write the bill of materials (CycloneDX) to dist/gatehouse.cdx.json
 	@mkdir -p dist
