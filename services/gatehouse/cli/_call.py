@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -90,13 +91,13 @@ def call(
     if timeout is None and not (rpc.client_streaming or rpc.server_streaming):
         timeout = _UNARY_SECONDS
 
+    rule = load_policy()[f"/{rpc.containing_service.full_name}/{method}"]
     # Asked for here, because Ctrl-C does not interrupt what blocks an event loop.
     password = "" if user is None else password_of(user, profile)
     given = None if token is None else read_token(token)
 
     async def run() -> Outcome:
         access_token = given
-        rule = load_policy()[f"/{rpc.containing_service.full_name}/{method}"]
         stack = AsyncExitStack()
         tokens: StoredTokens | None = None
         if user is not None or client is not None:
@@ -123,7 +124,7 @@ def call(
             typer.echo(f"trace: {program_name()} trace {trace_id}", err=True)
         return outcome
 
-    return _report(asyncio.run(run()), profile.targets[service], verbose=verbose)
+    return _report(asyncio.run(run()), profile.targets[service], sorted(rule.roles), verbose=verbose)
 
 
 async def _replace_rejected(tokens: StoredTokens | None, outcome: Outcome) -> None:
@@ -137,7 +138,7 @@ def _print_response(response: Any) -> None:
     sys.stdout.flush()
 
 
-def _report(outcome: Outcome, target: str, *, verbose: bool) -> int:
+def _report(outcome: Outcome, target: str, roles: Sequence[str], *, verbose: bool) -> int:
     """Print why a call failed, and return the exit code."""
     if outcome.code is grpc.StatusCode.OK:
         return ExitCode.OK
@@ -155,6 +156,8 @@ def _report(outcome: Outcome, target: str, *, verbose: bool) -> int:
         print_error(f"{field}: {description}")
     if outcome.challenge:
         print_error(f"www-authenticate: {outcome.challenge}")
+    if outcome.reason == "ROLE_MISSING":  # the challenge names scopes only
+        print_error(f"the token needs one of the roles that the rule requires: {', '.join(roles)}")
     if outcome.reason == "TOKEN_MISSING":
         print_error("no token was sent; log in with `gatehouse login`, or name a user with --as")
     return ExitCode.UNREACHABLE if unavailable else ExitCode.REFUSED
