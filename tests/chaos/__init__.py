@@ -1,4 +1,4 @@
-"""Faults on a running system under load, with a promise for each: `make chaos`, see docs/reliability.md."""
+"""Faults on a running system under load, with a guarantee for each: `make chaos`, see docs/reliability.md."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Try faults on a running system under load, and check what is promised about each; docs/reliability.md."""
+"""Try faults on a running system under load, and check what is guaranteed about each; docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXAMPLES = """examples:
   make chaos-record                        all faults, and write the table in docs/reliability.md
   .venv/bin/python -m tests.chaos --list   the names of the faults
 
-Exits with 0 if every promise was kept, 1 if one was broken, 2 if the command line is invalid, 3 if the system
+Exits with 0 if every guarantee held, 1 if one was broken, 2 if the command line is invalid, 3 if the system
 does not start, and 130 after Ctrl-C. A fault that this machine cannot try is skipped; the reason is printed.
 """
 
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         options.json.write_text(as_json(rows), encoding="utf-8")
     if options.record is not None:
         options.record.write_text(page(options.record.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    return 0 if all(row.kept for row in rows) else 1
+    return 0 if all(row.held for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -18,24 +18,24 @@ def judge_failures(run: Run) -> None:
     during = [o for o in run.failures if run.recovered is None or o.began < run.recovered]
     if fault.codes:
         text = f"calls fail only with {' or '.join(sorted(fault.codes))}"
-        _promise_none(run, text, [o for o in during if o.code.name not in fault.codes])
+        _guarantee_none(run, text, [o for o in during if o.code.name not in fault.codes])
     else:
-        _promise_none(run, "no call fails", during)
+        _guarantee_none(run, "no call fails", during)
     if fault.codes and fault.affected != ALL_CALLS:
         text = f"{', '.join(sorted(ALL_CALLS - fault.affected))}: no call fails"
-        _promise_none(run, text, [o for o in during if o.call not in fault.affected])
+        _guarantee_none(run, text, [o for o in during if o.call not in fault.affected])
     if fault.reasons:
         text = f"UNAVAILABLE has the reason {' or '.join(sorted(fault.reasons))}"
         unavailable = [o for o in during if o.code is grpc.StatusCode.UNAVAILABLE]
-        _promise_none(run, text, [o for o in unavailable if o.reason not in fault.reasons])
+        _guarantee_none(run, text, [o for o in unavailable if o.reason not in fault.reasons])
     if run.recovered is not None:
         after = [o for o in run.failures if o.began >= run.recovered]
-        _promise_none(run, "no call fails after the recovery", after)
+        _guarantee_none(run, "no call fails after the recovery", after)
 
 
-def _promise_none(run: Run, text: str, broken: Sequence[Outcome]) -> None:
+def _guarantee_none(run: Run, text: str, broken: Sequence[Outcome]) -> None:
     kinds = Counter(f"{o.call} {o.code.name} {o.reason or o.details[:80]}" for o in broken)
-    run.promise(text, not broken, _counts(kinds))
+    run.guarantee(text, not broken, _counts(kinds))
 
 
 def _counts(counts: Counter[str]) -> str:
@@ -48,24 +48,24 @@ def judge_health(run: Run) -> None:
     limit, health = run.fault.not_serving_within, run.work.health
     if limit is None:
         during = [s for s, at in zip(health.statuses, health.times, strict=True) if at >= run.began]
-        run.promise("health stays SERVING", not during, during)
+        run.guarantee("health stays SERVING", not during, during)
     else:
         changed = health.since(NOT_SERVING, run.began)
-        kept = changed is not None and changed - run.began <= limit
+        held = changed is not None and changed - run.began <= limit
         measured = "never" if changed is None else f"{changed - run.began:.1f} s"
-        run.promise(f"health is NOT_SERVING within {limit:g} s", kept, measured, timed=True)
+        run.guarantee(f"health is NOT_SERVING within {limit:g} s", held, measured, timed=True)
     statuses = run.work.liveness.statuses
-    run.promise("liveness stays SERVING", statuses == [SERVING], statuses)
+    run.guarantee("liveness stays SERVING", statuses == [SERVING], statuses)
 
 
 async def judge_writes(run: Run) -> tuple[int, int]:
     ledger, environment = run.work.ledger, run.environment
     lost, doubled = await ledger.lost(environment), await ledger.doubled(environment)
-    run.promise("no acknowledged write is lost", not lost, lost)
-    run.promise("no write is made twice", not doubled, doubled)
+    run.guarantee("no acknowledged write is lost", not lost, lost)
+    run.guarantee("no write is applied twice", not doubled, doubled)
     missing, repeated = await run.work.missing_in_watch()
     ended = run.work.watch.failures
-    run.promise(
+    run.guarantee(
         "a watch that resumes gets every write once",
         not (missing or repeated),
         f"{missing} missing, {repeated} repeated{''.join(f'; ended with {code.name}' for code in ended)}",
@@ -87,5 +87,5 @@ def judge_log(run: Run, written: Mapping[Path, int]) -> None:
             event, expected = str(content.get("event")), run.fault.logs
             if content.get("level") == "error" and not (expected and event.startswith(expected)):
                 errors[f"{event[:80]} {content.get('error_type', content.get('reason', ''))}"] += 1
-    run.promise("every line of the log is JSON", not foreign, foreign)
-    run.promise("the log has no unexpected line of level error", not errors, _counts(errors))
+    run.guarantee("every line of the log is JSON", not foreign, foreign)
+    run.guarantee("the log has no unexpected line of level error", not errors, _counts(errors))

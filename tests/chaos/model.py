@@ -1,4 +1,4 @@
-"""What a fault is, what is promised about it, and one trial of it."""
+"""What a fault is, what is guaranteed about it, and one trial of it."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ TIMES_OUT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What was promised, what was measured, and whether the promise was kept.
+class Guarantee:
+    """A guarantee, what was measured, and whether it held.
 
     Attributes:
         timed: Whether it is a limit in seconds, which a busy machine can exceed.
     """
 
     text: str
-    kept: bool
+    held: bool
     measured: str = ""
     timed: bool = False
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, how it is injected, and what is promised while it lasts.
+    """A fault, how it is injected, and what is guaranteed while it lasts.
 
     Attributes:
         name: Name on the command line.
         summary: What happens.
-        inject: Injects the fault on entry and ends it on exit. It may make promises of its own.
+        inject: Injects the fault on entry and ends it on exit. It may add its own guarantees.
         target: Runs the processes that it is tried on; the UserService that runs all the time if None.
         codes: Codes with which calls may fail. Empty: no call may fail.
         affected: The calls that may fail; the others must go on.
         reasons: Reasons with which UNAVAILABLE calls may fail; any if empty.
         not_serving_within: Seconds within which health must report NOT_SERVING; None if it must not.
-        stops: Whether processes are stopped, so that nothing is promised about their health.
+        stops: Whether processes are stopped, so that nothing is guaranteed about their health.
         retries: Whether all calls are made as clients make them, with retries; otherwise only the writes are.
         logs: Start of the lines of level error that are expected in the log.
         recovers_within: Seconds after the end of the fault within which calls must succeed and health must
@@ -96,7 +96,7 @@ class Run:
         began: When the fault began, on the monotonic clock.
         ended: When it ended.
         recovered: When calls succeeded again.
-        promises: Those judged so far.
+        guarantees: Those checked so far.
     """
 
     environment: Environment
@@ -106,11 +106,11 @@ class Run:
     began: float = 0.0
     ended: float = 0.0
     recovered: float | None = None
-    promises: list[Promise] = field(default_factory=list)
+    guarantees: list[Guarantee] = field(default_factory=list)
 
-    def promise(self, text: str, kept: bool, measured: object = "", *, timed: bool = False) -> None:
-        """Record whether a promise was kept."""
-        self.promises.append(Promise(text, kept, str(measured), timed))
+    def guarantee(self, text: str, held: bool, measured: object = "", *, timed: bool = False) -> None:
+        """Record whether a guarantee held."""
+        self.guarantees.append(Guarantee(text, held, str(measured), timed))
 
     async def until(self, condition: Callable[[], Any], seconds: float = STEP_SECONDS) -> bool:
         """Wait until a condition holds; return whether it did within `seconds`."""
@@ -166,11 +166,11 @@ class Row:
     recovery: float | None = None
     lost: int = 0
     doubled: int = 0
-    promises: list[Promise] = field(default_factory=list)
+    guarantees: list[Guarantee] = field(default_factory=list)
     trials: int = 1
     skipped: str = ""
 
     @property
-    def kept(self) -> bool:
-        """Whether every promise was kept."""
-        return all(promise.kept for promise in self.promises)
+    def held(self) -> bool:
+        """Whether every guarantee held."""
+        return all(guarantee.held for guarantee in self.guarantees)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tests.chaos.model import Promise, Row
+from tests.chaos.model import Guarantee, Row
 
-HEADINGS = ("fault", "calls", "failed", "detected", "recovered", "lost", "twice", "promises")
+HEADINGS = ("fault", "calls", "failed", "detected", "recovered", "lost", "twice", "guarantees")
 _WIDTHS = (28, 6, 34, 9, 10, 5, 6, 0)
 _START = "<!-- results: written by `make chaos-record` -->"
 _END = "<!-- end of results -->"
@@ -18,7 +18,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """Return the cells of a row."""
     if row.skipped:
         return (row.fault, "", "", "", "", "", "", f"skipped: {row.skipped}")
-    kept = sum(promise.kept for promise in row.promises)
+    held = sum(guarantee.held for guarantee in row.guarantees)
     failed = ", ".join(f"{count} {code}" for code, count in row.failures.items()) or "0"
     return (
         row.fault,
@@ -28,28 +28,29 @@ def cells(row: Row) -> tuple[str, ...]:
         _seconds(row.recovery),
         str(row.lost),
         str(row.doubled),
-        f"{kept} of {len(row.promises)} kept" + (f" in trial {row.trials}" if row.trials > 1 else ""),
+        f"{held} of {len(row.guarantees)} held" + (f" in trial {row.trials}" if row.trials > 1 else ""),
     )
 
 
 def line(row: Row | Sequence[str]) -> str:
-    """Return a row, or the headings, as a line; below it the promises that were broken."""
+    """Return a row, or the headings, as a line; below it the guarantees that were broken."""
     values = cells(row) if isinstance(row, Row) else row
     text = "  ".join(value.ljust(width) for value, width in zip(values, _WIDTHS, strict=True)).rstrip()
-    broken = [] if not isinstance(row, Row) else [p for p in row.promises if not p.kept]
-    return "\n".join([text, *(f"  BROKEN: {_text(promise)}" for promise in broken)])
+    broken = [] if not isinstance(row, Row) else [p for p in row.guarantees if not p.held]
+    return "\n".join([text, *(f"  BROKEN: {_text(guarantee)}" for guarantee in broken)])
 
 
 def summary(rows: Sequence[Row], seconds: float) -> str:
-    """Return the last lines: how many promises were kept, and how to try one fault again."""
-    promises = [promise for row in rows for promise in row.promises]
-    broken = [row.fault for row in rows if not row.kept]
+    """Return the last lines: how many guarantees held, and how to try one fault again."""
+    guarantees = [guarantee for row in rows for guarantee in row.guarantees]
+    broken = [row.fault for row in rows if not row.held]
     skipped = sum(bool(row.skipped) for row in rows)
-    kept = sum(promise.kept for promise in promises)
+    held = sum(guarantee.held for guarantee in guarantees)
     calls, lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("calls", "lost", "doubled"))
     counts = (
         f"{len(rows) - skipped} faults, {skipped} skipped, {calls} calls, {seconds:.0f} s: "
-        f"{kept} of {len(promises)} promises kept, {lost} acknowledged writes lost, {doubled} made twice"
+        f"{held} of {len(guarantees)} guarantees held, {lost} acknowledged writes lost, "
+        f"{doubled} applied twice"
     )
     lines = [counts]
     if broken:
@@ -60,7 +61,7 @@ def summary(rows: Sequence[Row], seconds: float) -> str:
 
 def as_json(rows: Sequence[Row]) -> str:
     """Return the results as JSON."""
-    return json.dumps([asdict(row) | {"kept": row.kept} for row in rows], indent=2) + "\n"
+    return json.dumps([asdict(row) | {"held": row.held} for row in rows], indent=2) + "\n"
 
 
 def page(old: str, rows: Sequence[Row]) -> str:
@@ -79,5 +80,5 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 
 
-def _text(promise: Promise) -> str:
-    return f"{promise.text} ({promise.measured})" if promise.measured else promise.text
+def _text(guarantee: Guarantee) -> str:
+    return f"{guarantee.text} ({guarantee.measured})" if guarantee.measured else guarantee.text

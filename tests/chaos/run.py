@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tests.chaos.environment import Environment, Target
 from tests.chaos.judge import judge_failures, judge_health, judge_log, judge_writes
-from tests.chaos.model import Fault, Promise, Row, Run
+from tests.chaos.model import Fault, Guarantee, Row, Run
 from tests.chaos.workload import open_workload
 from tests.support.load import NOT_SERVING, SERVING
 
@@ -22,7 +22,7 @@ TRIALS = 3
 
 
 async def try_fault(environment: Environment, fault: Fault) -> Row:
-    """Try a fault and judge its promises; see `repeat`."""
+    """Try a fault and judge its guarantees; see `repeat`."""
     missing = fault.missing()
     if missing:
         return Row(fault.name, fault.summary, skipped=missing)
@@ -32,13 +32,13 @@ async def try_fault(environment: Environment, fault: Fault) -> Row:
 async def repeat(trial: Callable[[], Awaitable[Row]]) -> Row:
     """Return the result of the first trial that exceeds no limit in seconds, at most of trial TRIALS.
 
-    Other programs may have kept the machine busy. Any other broken promise is final.
+    Other programs may have held the machine busy. Any other broken guarantee is final.
     """
     trials = 1
     while True:
         row = await trial()
-        broken = [promise for promise in row.promises if not promise.kept]
-        if not broken or trials == TRIALS or not all(promise.timed for promise in broken):
+        broken = [guarantee for guarantee in row.guarantees if not guarantee.held]
+        if not broken or trials == TRIALS or not all(guarantee.timed for guarantee in broken):
             return replace(row, trials=trials)
         trials += 1
 
@@ -48,8 +48,8 @@ async def _try_once(environment: Environment, fault: Fault) -> Row:
         async with asyncio.timeout(FAULT_SECONDS):
             return await _try(environment, fault)
     except Exception as error:  # noqa: BLE001 - the other faults are tried all the same
-        broken = Promise("the trial ends", kept=False, measured=repr(error))
-        return Row(fault.name, fault.summary, promises=[broken])
+        broken = Guarantee("the trial ends", held=False, measured=repr(error))
+        return Row(fault.name, fault.summary, guarantees=[broken])
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def _try(environment: Environment, fault: Fault) -> Row:
             async with work.load:
                 await run.until(lambda: work.health.statuses[-1:] == [SERVING])
                 healthy = await run.calls(succeed=True)
-                run.promise("calls succeed before the fault", kept=healthy and not run.failures)
+                run.guarantee("calls succeed before the fault", held=healthy and not run.failures)
                 run.began = time.monotonic()
                 async with fault.inject(run):
                     if fault.not_serving_within is not None:
@@ -91,7 +91,7 @@ async def _try(environment: Environment, fault: Fault) -> Row:
         recovery=None if run.recovered is None else run.recovered - run.ended,
         lost=lost,
         doubled=doubled,
-        promises=run.promises,
+        guarantees=run.guarantees,
     )
 
 
@@ -107,7 +107,7 @@ async def _recover(run: Run) -> None:
     if await run.until(recovered):
         run.recovered = time.monotonic()
         seconds = run.recovered - run.ended
-        run.promise(text, seconds <= limit, f"{seconds:.1f} s", timed=True)
+        run.guarantee(text, seconds <= limit, f"{seconds:.1f} s", timed=True)
         await run.calls()
     else:
-        run.promise(text, kept=False, measured="never")
+        run.guarantee(text, held=False, measured="never")

@@ -1,4 +1,4 @@
-"""The suite of `make chaos`: it reports broken promises, records its results, and leaves nothing behind."""
+"""The suite of `make chaos`: it reports broken guarantees, records its results, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import pytest
 
 from tests.chaos.environment import open_environment
 from tests.chaos.faults import FAULTS
-from tests.chaos.model import UNAVAILABLE, Fault, Promise, Row, Run
+from tests.chaos.model import UNAVAILABLE, Fault, Guarantee, Row, Run
 from tests.chaos.report import as_json, line, page, summary
 from tests.chaos.run import repeat, try_fault
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = Row("calm", "nothing happens", calls=10, recovery=0.1, promises=[Promise("no call fails", kept=True)])
+HELD = Row(
+    "calm", "nothing happens", calls=10, recovery=0.1, guarantees=[Guarantee("no call fails", held=True)]
+)
 BROKEN = Row(
     "storm",
     "all fails",
@@ -31,11 +33,11 @@ BROKEN = Row(
     failures={"INTERNAL": 3},
     detection=1.25,
     lost=1,
-    promises=[Promise("no acknowledged write is lost", kept=False, measured="1")],
+    guarantees=[Guarantee("no acknowledged write is lost", held=False, measured="1")],
 )
 
-LATE = Promise("health is NOT_SERVING within 3 s", kept=False, timed=True)
-LOST = BROKEN.promises[0]
+LATE = Guarantee("health is NOT_SERVING within 3 s", held=False, timed=True)
+LOST = BROKEN.guarantees[0]
 
 
 async def chaos(*arguments: str) -> tuple[int | None, str, str]:
@@ -63,25 +65,25 @@ async def _sabotage(run: Run) -> AsyncIterator[None]:
     run.work.tokens.value = token
 
 
-async def test_broken_promises_are_found() -> None:
+async def test_broken_guarantees_are_found() -> None:
     fault = Fault(
-        "sabotage", "a fault that breaks promises", _sabotage, codes=UNAVAILABLE, not_serving_within=1
+        "sabotage", "a fault that breaks guarantees", _sabotage, codes=UNAVAILABLE, not_serving_within=1
     )
     async with open_environment(lambda _: None) as environment:
         row = await try_fault(environment, fault)
-    broken = {promise.text for promise in row.promises if not promise.kept}
-    assert (row.lost, row.doubled, row.kept) == (1, 1, False)
+    broken = {guarantee.text for guarantee in row.guarantees if not guarantee.held}
+    assert (row.lost, row.doubled, row.held) == (1, 1, False)
     assert broken >= {
         "calls fail only with UNAVAILABLE",
         "health is NOT_SERVING within 1 s",
         "no acknowledged write is lost",
-        "no write is made twice",
+        "no write is applied twice",
     }
     assert "liveness stays SERVING" not in broken
 
 
 @pytest.mark.parametrize(
-    ("broken", "kept", "trials"),
+    ("broken", "held", "trials"),
     [
         ([LATE, None], True, 2),
         ([LATE, LATE, LATE, None], False, 3),
@@ -90,15 +92,15 @@ async def test_broken_promises_are_found() -> None:
     ],
 )
 async def test_only_a_limit_in_seconds_gives_another_trial(
-    broken: list[Promise | None], kept: bool, trials: int
+    broken: list[Guarantee | None], held: bool, trials: int
 ) -> None:
-    rows = iter([Row("storm", "", promises=[] if one is None else [one]) for one in broken])
+    rows = iter([Row("storm", "", guarantees=[] if one is None else [one]) for one in broken])
 
     async def trial() -> Row:
         return next(rows)
 
     row = await repeat(trial)
-    assert (row.kept, row.trials) == (kept, trials)
+    assert (row.held, row.trials) == (held, trials)
 
 
 async def test_interrupt_stops_everything_and_removes_all_files(short_folder: Path) -> None:
@@ -130,8 +132,8 @@ async def test_unknown_fault_is_refused_and_the_list_names_all() -> None:
     assert [entry.split()[0] for entry in out.splitlines()] == list(FAULTS)
 
 
-def test_line_of_a_fault_is_followed_by_the_promises_that_it_broke() -> None:
-    assert line(KEPT).split() == ["calm", "10", "0", "-", "0.1", "s", "0", "0", "1", "of", "1", "kept"]
+def test_line_of_a_fault_is_followed_by_the_guarantees_that_it_broke() -> None:
+    assert line(HELD).split() == ["calm", "10", "0", "-", "0.1", "s", "0", "0", "1", "of", "1", "held"]
     first, second = line(BROKEN).splitlines()
     assert first.split() == [
         "storm",
@@ -146,24 +148,24 @@ def test_line_of_a_fault_is_followed_by_the_promises_that_it_broke() -> None:
         "0",
         "of",
         "1",
-        "kept",
+        "held",
     ]
     assert second == "  BROKEN: no acknowledged write is lost (1)"
     assert "skipped: needs more" in line(Row("odd", "", skipped="needs more"))
 
 
 def test_summary_counts_and_says_how_to_try_a_broken_fault_again() -> None:
-    text = summary([KEPT, BROKEN], 12.0)
-    assert "2 faults, 0 skipped, 30 calls, 12 s: 1 of 2 promises kept, 1 acknowledged writes lost" in text
+    text = summary([HELD, BROKEN], 12.0)
+    assert "2 faults, 0 skipped, 30 calls, 12 s: 1 of 2 guarantees held, 1 acknowledged writes lost" in text
     assert text.endswith("make chaos FAULT=storm")
-    assert [row["kept"] for row in json.loads(as_json([KEPT, BROKEN]))] == [True, False]
+    assert [row["held"] for row in json.loads(as_json([HELD, BROKEN]))] == [True, False]
 
 
 def test_page_keeps_its_text_and_gets_the_table() -> None:
     old = (ROOT / "docs" / "reliability.md").read_text()
-    new = page(old, [KEPT, BROKEN])
-    assert page(new, [KEPT, BROKEN]) == new
-    assert "| `storm` | all fails | 20 | 3 INTERNAL | 1.2 s | - | 1 | 0 | 0 of 1 kept |" in new
+    new = page(old, [HELD, BROKEN])
+    assert page(new, [HELD, BROKEN]) == new
+    assert "| `storm` | all fails | 20 | 3 INTERNAL | 1.2 s | - | 1 | 0 | 0 of 1 held |" in new
     assert new.partition("<!--")[0] == old.partition("<!--")[0]
     assert new.rpartition("-->")[2] == old.rpartition("-->")[2]
 

@@ -69,7 +69,7 @@ class Ledger:
         return len(set(self.ids) - {row[0] for row in rows})
 
     async def doubled(self, environment: Environment) -> int:
-        """Return how many writes were made twice: in a response, or in the audit trail."""
+        """Return how many writes were applied twice: in a response, or in the audit trail."""
         resources = [f"users/{user_id}" for user_id in self.ids]
         rows = await environment.sql(
             "SELECT resource FROM users.audit_events WHERE action = 'user.created' AND resource = ANY(%s)"

@@ -60,7 +60,7 @@ async def _promoted(run: Run, old: Node) -> None:
 
     found = await run.until(promoted, FAILOVER_SECONDS)
     at = time.monotonic()
-    run.promise("another node becomes the leader", found, f"{at - began:.1f} s")
+    run.guarantee("another node becomes the leader", found, f"{at - began:.1f} s")
     await _writes(run, at)
 
 
@@ -74,7 +74,7 @@ async def _writes(run: Run, since: float) -> None:
     resumed = await run.until(written)
     seconds = time.monotonic() - since
     text = f"writes resume within {RESUME_SECONDS:g} s of the failover"
-    run.promise(text, resumed and seconds <= RESUME_SECONDS, f"{seconds:.1f} s", timed=True)
+    run.guarantee(text, resumed and seconds <= RESUME_SECONDS, f"{seconds:.1f} s", timed=True)
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def _standbys_answer(run: Run, when: str) -> None:
     async def answered() -> bool:
         return await run.target.standby_reads() > before
 
-    run.promise(f"standbys answer reads {when}", await run.until(answered))
+    run.guarantee(f"standbys answer reads {when}", await run.until(answered))
 
 
 @asynccontextmanager

@@ -69,8 +69,8 @@ async def killed(run: Run) -> AsyncIterator[None]:
     await run.calls()
     in_flight = len(run.work.load.names) * WORKERS
     kinds = Counter(outcome.details for outcome in run.failures)
-    kept = kinds.total() <= in_flight
-    run.promise(f"only calls in flight fail, at most {in_flight}", kept, dict(kinds))
+    held = kinds.total() <= in_flight
+    run.guarantee(f"only calls in flight fail, at most {in_flight}", held, dict(kinds))
     yield
     await start_again(run, port)
 
@@ -82,7 +82,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
-async def test_balancer_keeps_all_promises(environment: Environment, fault: Fault) -> None:
+async def test_balancer_holds_all_guarantees(environment: Environment, fault: Fault) -> None:
     row = await try_fault(environment, fault)
     sys.stdout.write(f"{line(row)}\n")
-    assert row.kept, line(row)
+    assert row.held, line(row)

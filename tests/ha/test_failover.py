@@ -38,10 +38,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("fault", faults, ids=[one.name for one in faults])
 
 
-async def test_failover_keeps_all_promises(environment: Environment, fault: Fault) -> None:
+async def test_failover_holds_all_guarantees(environment: Environment, fault: Fault) -> None:
     row = await try_fault(environment, fault)
     sys.stdout.write(f"{line(row)}\n")
-    assert row.kept, line(row)
+    assert row.held, line(row)
 
 
 async def test_callers_of_two_processes_see_their_own_writes_while_standbys_lag(
@@ -88,8 +88,8 @@ async def test_callers_of_two_processes_see_their_own_writes_while_standbys_lag(
 
 @pytest.mark.full
 async def test_lost_writes_are_noticed(environment: Environment) -> None:
-    """Asynchronous replication loses writes; so the promise above is one that can be broken."""
+    """Asynchronous replication loses writes; so the guarantee above can be violated."""
     row = await try_fault(environment, LOSES_WRITES)
     sys.stdout.write(f"{line(row)}\n")
     assert row.lost, line(row)
-    assert "no acknowledged write is lost" in {p.text for p in row.promises if not p.kept}
+    assert "no acknowledged write is lost" in {p.text for p in row.guarantees if not p.held}

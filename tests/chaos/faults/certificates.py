@@ -72,9 +72,9 @@ async def _bad(run: Run, starts: dt.timedelta, lifetime: dt.timedelta) -> AsyncI
             await run.call_with(run.work.tokens.value)  # a new connection makes the server check its files
             return _certificate_lines(run) > lines
 
-        run.promise("a log line says why it is refused", await run.until(logged, ROTATION_SECONDS))
+        run.guarantee("a log line says why it is refused", await run.until(logged, ROTATION_SECONDS))
         served = await _served(run.target.port)
-        run.promise("new connections get the good certificate", served.strip() == good.strip())
+        run.guarantee("new connections get the good certificate", served.strip() == good.strip())
         yield
 
 
@@ -97,7 +97,7 @@ async def _rotated(run: Run) -> AsyncIterator[None]:
             return authority.has_issued(await _served(run.target.port))
 
         rotated = await run.until(used, ROTATION_SECONDS)
-        run.promise(
+        run.guarantee(
             f"new connections get the new certificate within {ROTATION_SECONDS:g} s", rotated, timed=True
         )
         yield
@@ -126,7 +126,7 @@ async def _authority_replaced(run: Run) -> AsyncIterator[None]:
             return await environment.get_stats() == "OK"
 
         answers = await run.until(answered, ROTATION_SECONDS)
-        run.promise(f"AdminService reaches UserService within {ROTATION_SECONDS:g} s", answers, timed=True)
+        run.guarantee(f"AdminService reaches UserService within {ROTATION_SECONDS:g} s", answers, timed=True)
         yield
     await _restart_users(environment)
 

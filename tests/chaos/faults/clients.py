@@ -73,9 +73,9 @@ async def _junk(run: Run) -> AsyncIterator[None]:
         out, _ = await process.communicate()
         codes = json.loads(out)
         refused = set(codes) <= {"UNAUTHENTICATED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
-        run.promise("every unknown token is refused", refused, codes)
+        run.guarantee("every unknown token is refused", refused, codes)
         code = await run.call_with(run.environment.grant())
-        run.promise("a new token is accepted after that", code == "OK", code)
+        run.guarantee("a new token is accepted after that", code == "OK", code)
         yield
     finally:
         if process.returncode is None:
@@ -108,12 +108,12 @@ async def _watches(run: Run) -> AsyncIterator[None]:
         except TimeoutError:
             seen = []
         got = sum(one is True for one in seen)
-        run.promise(f"all {WATCHES} watches get a change", got == WATCHES, got)
+        run.guarantee(f"all {WATCHES} watches get a change", got == WATCHES, got)
         since = time.monotonic()
         await run.calls(20)
         after = _median_seconds(run, since)
         measured = f"{1000 * before:.0f} ms, then {1000 * after:.0f} ms"
-        run.promise(
+        run.guarantee(
             "the median call takes at most three times as long", after <= 3 * before, measured, timed=True
         )
         yield
@@ -146,7 +146,7 @@ async def _slow_readers(run: Run) -> AsyncIterator[None]:
         try:
             await run.calls(20)
             grown = (process.memory_info().rss - before) / _MEGABYTE
-            run.promise("the server grows by at most 64 MB", grown <= 64, f"{grown:.0f} MB")
+            run.guarantee("the server grows by at most 64 MB", grown <= 64, f"{grown:.0f} MB")
             yield
         finally:
             for task, call in zip(tasks, calls, strict=True):
@@ -177,9 +177,9 @@ async def _overload(run: Run) -> AsyncIterator[None]:
         tasks = [asyncio.ensure_future(keep_calling()) for _ in range(4 * LIMIT)]
         try:
             refused = await run.until(lambda: codes["RESOURCE_EXHAUSTED"] >= LIMIT)
-            run.promise("calls beyond the limit are refused", refused, dict(codes))
+            run.guarantee("calls beyond the limit are refused", refused, dict(codes))
             yield
-            run.promise("others are answered", set(codes) == {"OK", "RESOURCE_EXHAUSTED"}, dict(codes))
+            run.guarantee("others are answered", set(codes) == {"OK", "RESOURCE_EXHAUSTED"}, dict(codes))
         finally:
             for task in tasks:
                 task.cancel()

@@ -100,7 +100,7 @@ async def _read_only(run: Run) -> AsyncIterator[None]:
     await environment.sql("SELECT pg_reload_conf()")
     try:
         refused = await run.until(lambda: run.failures, 10)
-        run.promise("writes are refused", refused)
+        run.guarantee("writes are refused", refused)
         yield
     finally:
         await environment.sql("ALTER SYSTEM RESET default_transaction_read_only")
@@ -132,7 +132,7 @@ async def _password_changed(run: Run) -> AsyncIterator[None]:
         file.write_text(new)
         await run.environment.sql(f"ALTER ROLE {role} PASSWORD '{new}'")
         await _terminate_backends(run.environment)
-        run.promise("calls succeed with the new password", await run.calls(succeed=True))
+        run.guarantee("calls succeed with the new password", await run.calls(succeed=True))
         yield
     finally:
         file.write_text(old)

@@ -110,8 +110,8 @@ async def _bad_answer_for_one_token(run: Run) -> AsyncIterator[None]:
     issuer.answer("introspect", introspect)
     try:
         codes = await asyncio.gather(*(run.call_with(bad) for _ in range(100)))
-        kept = set(codes) == {"UNAVAILABLE"}
-        run.promise("the calls with this token fail with UNAVAILABLE", kept, sorted(set(codes)))
+        held = set(codes) == {"UNAVAILABLE"}
+        run.guarantee("the calls with this token fail with UNAVAILABLE", held, sorted(set(codes)))
         yield
     finally:
         issuer.answer("introspect", answer)
@@ -139,7 +139,9 @@ async def _rotated_after_junk(run: Run) -> AsyncIterator[None]:
     for _ in range(3):
         stranger = SigningKey.make(f"stranger-{time.monotonic_ns()}")
         code = await run.call_with(stranger.sign(issuer.claims(scope=SCOPE)))
-        run.promise("a token of an unknown key is refused", code in {"UNAUTHENTICATED", "UNAVAILABLE"}, code)
+        run.guarantee(
+            "a token of an unknown key is refused", code in {"UNAUTHENTICATED", "UNAVAILABLE"}, code
+        )
     issuer.rotate()
     _use_new_token(run)
     yield
@@ -223,7 +225,7 @@ FAULTS = (
     ),
     Fault(
         "keys-rotated-after-junk",
-        "strangers send tokens of unknown keys, then an issuer signs with a new key",
+        "someone sends tokens of unknown keys, then an issuer signs with a new key",
         _rotated_after_junk,
         codes=UNAVAILABLE,
         affected=_READS,

@@ -53,9 +53,9 @@ async def stop_in_time(run: Run, process: GatehouseProcess) -> None:
     process.process.send_signal(signal.SIGTERM)
     ended = await run.until(lambda: process.process.returncode is not None)
     seconds, code = time.monotonic() - began, process.process.returncode
-    kept = ended and code == 0 and seconds <= DRAIN_SECONDS + 2
-    run.promise(
-        f"it exits with 0 within {DRAIN_SECONDS + 2:g} s of SIGTERM", kept, f"{code}, {seconds:.1f} s"
+    held = ended and code == 0 and seconds <= DRAIN_SECONDS + 2
+    run.guarantee(
+        f"it exits with 0 within {DRAIN_SECONDS + 2:g} s of SIGTERM", held, f"{code}, {seconds:.1f} s"
     )
 
 
@@ -89,7 +89,7 @@ async def _worker_killed(run: Run) -> AsyncIterator[None]:
     psutil.Process(process.process.pid).children()[0].kill()
     stopped = await run.until(lambda: process.process.returncode is not None)
     code = process.process.returncode
-    run.promise("all workers stop with code 1, so that they are started again", stopped and code == 1, code)
+    run.guarantee("all workers stop with code 1, so that they are started again", stopped and code == 1, code)
     yield
     await start_again(run, port, "--workers", "2")
 
@@ -103,7 +103,7 @@ async def _called_service_down(run: Run) -> AsyncIterator[None]:
     await users.stop()
     try:
         answer = await environment.get_stats()
-        run.promise("AdminService says which service it misses", answer == _NO_USERS, answer)
+        run.guarantee("AdminService says which service it misses", answer == _NO_USERS, answer)
         yield
     finally:
         await environment.stack.restart("users")
@@ -112,7 +112,7 @@ async def _called_service_down(run: Run) -> AsyncIterator[None]:
         return await environment.get_stats() == "OK"
 
     recovers = await run.until(answered, REACHED_SECONDS)
-    run.promise(f"AdminService answers within {REACHED_SECONDS:g} s", recovers, timed=True)
+    run.guarantee(f"AdminService answers within {REACHED_SECONDS:g} s", recovers, timed=True)
 
 
 # </part admin>
