@@ -1,4 +1,4 @@
-"""Faults of clients: too many of them, slow ones, broken ones, and strangers."""
+"""Faults of clients: too many of them, slow ones, broken ones, and unknown ones."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def _half_open(run: Run) -> AsyncIterator[None]:
 FAULTS = (
     Fault(
         "junk-tokens",
-        f"strangers send {JUNK} unknown tokens at once, and each must be introspected",
+        f"someone sends {JUNK} unknown tokens at once, and each must be introspected",
         _junk,
         target=_introspecting,
         quick=False,
