@@ -23,7 +23,7 @@ and files: [operations.md](operations.md#settings).
 
 A malformed value, or one out of range, is an error at start: one line that names the setting, and exit
 code 2. Names of durations and sizes end in the unit. Defaults are JSON; `null` means unset.
-That page also describes `GATEHOUSE_SECRETS_DIR`, `GATEHOUSE_PROFILE`, `GATEHOUSE_LOGIN` and
+operations.md also describes `GATEHOUSE_SECRETS_DIR`, `GATEHOUSE_PROFILE`, `GATEHOUSE_LOGIN` and
 `GATEHOUSE_TRACEBACK`.
 
 `GATEHOUSE_ISSUERS` is a JSON list of the issuers whose access tokens are accepted, with the keys below:

@@ -303,6 +303,8 @@ def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvi
         ("GATEHOUSE_SERVER__REFLECTION", "canary", "must be true or false"),
         ("GATEHOUSE_TELEMETRY__SAMPLE_RATIO", "1.5", "less than or equal to 1"),
         ("GATEHOUSE_LOG__LEVEL", "canary", "'debug', 'info', 'warning' or 'error'"),
+        ("GATEHOUSE_DATABASE__ROLE_PREFIX", "Canary-1", "at most 40 characters of a-z, 0-9 and _"),
+        ("GATEHOUSE_DATABASE__ROLE_PREFIX", "1canary", "and not begin with a digit"),
         ("GATEHOUSE_USERS__DATABASE_URL", "canary", "must be a URL such as postgresql://"),
         ("GATEHOUSE_USERS__DATABASE_URL", "https://canary", "must be a URL such as postgresql://"),
         ("GATEHOUSE_USERS__DATABASE_URL", "postgresql://canary:port@h:x/", "must be a URL such as"),

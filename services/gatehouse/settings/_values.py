@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 VerifyMode = Literal["jwt", "introspection", "hybrid"]
 
@@ -26,6 +27,17 @@ def _check_file(value: Any) -> Any:
 
 
 FilePath = Annotated[Path, BeforeValidator(_check_file)]
+
+_ROLE_PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+
+
+def _check_role_prefix(value: str) -> str:
+    if _ROLE_PREFIX.fullmatch(value) is None:
+        raise ValueError("must have at most 40 characters of a-z, 0-9 and _, and not begin with a digit")
+    return value
+
+
+RolePrefix = Annotated[str, AfterValidator(_check_role_prefix)]
 
 # gRPC and PostgreSQL have 32 bits for a size, and for a time in milliseconds.
 MAX_BYTES = 1_000_000_000

@@ -28,7 +28,15 @@ from gatehouse.settings._libpq import parameter_problem
 from gatehouse.settings._secrets import read_secret_file
 from gatehouse.settings._section import Section
 from gatehouse.settings._urls import url_error
-from gatehouse.settings._values import MAX_BYTES, MAX_SECONDS, FilePath, Seconds, VerifyMode, as_tuple
+from gatehouse.settings._values import (
+    MAX_BYTES,
+    MAX_SECONDS,
+    FilePath,
+    RolePrefix,
+    Seconds,
+    VerifyMode,
+    as_tuple,
+)
 from gatehouse.settings.claim_paths import TENANT, ClaimSettings
 from gatehouse.settings.errors import ConfigurationError
 
@@ -280,7 +288,7 @@ class DatabaseSettings(Section):
     more."""
     connect_timeout_seconds: Seconds = 2.0
     """Timeout for getting a connection, new or from the pool."""
-    role_prefix: str = Field("gatehouse", pattern="^[a-z_][a-z0-9_]{0,39}$")
+    role_prefix: RolePrefix = "gatehouse"
     """Prefix of the login roles, such as `gatehouse_users`. Roles belong to the whole PostgreSQL server, so
     each installation on it needs its own prefix."""
     lock_timeout_seconds: Seconds = 10.0
