@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -16,8 +17,9 @@ import sqlalchemy as sa
 
 from gatehouse.domain import Unavailable
 from gatehouse.storage import Connector, Database, DirectSelect, Notifications, Readiness
-from gatehouse.storage.connecting import has_ended
+from gatehouse.storage.connecting import Connection, has_ended
 from gatehouse.storage.errors import DatabaseUnavailable, unavailable_errors
+from gatehouse.storage.probe import Probe
 from tests.support.eventually import eventually
 
 ROLE = "gatehouse_users"
@@ -299,3 +301,27 @@ def test_error_that_invalidates_a_connection_means_that_the_database_is_unavaila
     with pytest.raises(DatabaseUnavailable) as caught, unavailable_errors():
         raise sa.exc.DBAPIError("SELECT 1", {}, Exception(), connection_invalidated=True)
     assert (caught.value.reason, caught.value.detail) == ("DATABASE_UNAVAILABLE", "the connection was lost")
+
+
+async def test_abandoned_check_closes_its_connection_even_if_the_answer_has_arrived(
+    database_urls: dict[str, str],
+) -> None:
+    opened: list[Connection] = []
+
+    class Recorder(Connector):
+        async def open(self) -> Connection:
+            opened.append(await super().open())
+            return opened[-1]
+
+    probe = Probe(Recorder(database_urls["users"]))
+    await probe.run("SELECT 1", timeout=60)
+    check = asyncio.create_task(probe.run("SELECT pg_sleep(0.1)", timeout=60))
+    for _ in range(3):  # until the statement is sent
+        await asyncio.sleep(0)
+    answered, _, _ = select.select([opened[0].fileno()], [], [], 60)  # the event loop does not see the answer
+    assert answered
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+    await probe.aclose()
+    assert [connection.closed for connection in opened] == [True]

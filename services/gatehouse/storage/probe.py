@@ -69,8 +69,10 @@ class Probe:
         except BaseException:
             if self._connection is connection:
                 self._connection = None
-            await connection.close()
             raise
+        finally:
+            if self._connection is not connection:  # failed, or abandoned, even if the answer came after all
+                await connection.close()
 
     def renew(self) -> None:
         """Open another connection for the next check."""
