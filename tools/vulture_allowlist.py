@@ -13,6 +13,7 @@ _.TOKEN_ENDPOINT_AUTH_METHODS
 _.Watch
 _.__getattr__
 _.__signature__
+_._connecting
 _._translate_data
 _.abort_with_status
 _.add_registered_method_handlers

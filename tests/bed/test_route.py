@@ -141,3 +141,32 @@ def test_connection_ends_that_is_closed_as_soon_as_it_is_complete(tmp_path: Path
 
     with part:
         uvloop.run(often())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_connection_ends_that_is_reset_while_it_is_being_opened(turns: int) -> None:
+    """The same, without TLS, at each turn of the event loop."""
+
+    async def reset_early() -> None:
+        loop = asyncio.get_running_loop()
+        part = await asyncio.start_server(send_much, HOST, 0)
+        port = part.sockets[0].getsockname()[1]
+        opened: set[Connection] = set()
+        accepted = loop.create_future()
+
+        async def connect(connection: Connection) -> None:
+            accepted.set_result(connection)
+            await loop.create_connection(lambda: connection.part, HOST, port)
+
+        entrance = await loop.create_server(lambda: Connection(opened, connect, None).client, HOST, 0)
+        async with part, entrance, asyncio.timeout(20):
+            _, writer = await asyncio.open_connection(*entrance.sockets[0].getsockname())
+            connection = await accepted
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connection.reset()
+            await connection.ended
+            writer.close()
+            await eventually(lambda: connection.part.transport is None)
+
+    uvloop.run(reset_early())

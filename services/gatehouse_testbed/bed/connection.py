@@ -46,6 +46,7 @@ class Connection:
         self._opened = opened
         self._connect_part = connect_part
         self._connecting: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._bytes_left: int | None = None
         if fault is not None:
             self._meet(fault)
@@ -56,11 +57,13 @@ class Connection:
         if self.fault is not None and self.fault.closes:
             self.reset()
         else:
+            # Kept, because the event loop has only a weak reference to a task.
             self._connecting = asyncio.create_task(self._connect())
 
     def part_connected(self) -> None:
-        """Forward what has arrived meanwhile."""
-        if self.client.transport is None:
+        """Forward what has arrived meanwhile, unless the connection has been closed."""
+        # Connecting is not cancelled instead: uvloop may then never report that this end is closed.
+        if self._is_closed:
             self.close()
         self.client.forward()
 
@@ -126,9 +129,7 @@ class Connection:
 
     def close(self) -> None:
         """Close both ends."""
-        # Not if the end is connected: uvloop would not report that it is closed.
-        if self._connecting is not None and self.part.transport is None:
-            self._connecting.cancel()
+        self._is_closed = True
         for end in (self.client, self.part):
             if end.transport is not None:
                 end.transport.close()
