@@ -304,7 +304,7 @@ async def test_issuer_that_calls_itself_otherwise_is_reported(doctor: Doctor) ->
     )
 
 
-async def test_unreachable_issuers_are_told_apart(doctor: Doctor, other_program: int) -> None:
+async def test_unreachable_issuers_are_distinguished(doctor: Doctor, other_program: int) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*doctor.authority.write(*doctor.authority.issue()))
     async with await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0, ssl=context) as server:
@@ -343,7 +343,7 @@ async def test_keys_for_other_algorithms_are_reported(doctor: Doctor) -> None:
     assert detail.startswith("keys_unusable (1 keys, for ES384; accepted RS256); set `algorithms`")
 
 
-async def test_wrong_secret_and_unavailable_introspection_are_told_apart(doctor: Doctor) -> None:
+async def test_wrong_secret_and_unavailable_introspection_are_distinguished(doctor: Doctor) -> None:
     doctor.issuer_settings["client_secret"] = "canary-wrong"
     status, detail = (await doctor("users"))["issuers[0]: introspection"]
     assert status == "failed"

@@ -497,7 +497,7 @@ async def test_rights_in_another_claim_are_a_warning(
     ],
     ids=str,
 )
-async def test_tokens_of_users_and_clients_are_told_apart(
+async def test_tokens_of_users_and_clients_are_distinguished(
     check: IssuerCheck, claims: dict[str, Any], kind: str
 ) -> None:
     assert (await check(check.issuer.sign(**claims))).caller["subject_kind"] == kind
@@ -557,7 +557,7 @@ async def test_issuer_of_another_tenant_than_the_token_says_is_explained(
     assert found.caller is None
 
 
-async def test_versions_of_entra_are_told_apart(entra: IssuerCheck) -> None:
+async def test_versions_of_entra_are_distinguished(entra: IssuerCheck) -> None:
     old, new = f"https://sts.windows.net/{TENANT}/", V2.replace("{tenantid}", TENANT)
     for issuer, shape, iss, fix in (
         (new, ENTRA_V1, old, "version 1.0 of Entra; set `requestedAccessTokenVersion` to 2"),

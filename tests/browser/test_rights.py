@@ -118,7 +118,7 @@ def test_call_that_needs_a_recent_login_is_repeated_after_it(
     expect(page.get_by_role("heading", name="Result: OK")).to_be_visible()
 
 
-def test_session_that_ended_says_so_and_goes_on_after_a_login(
+def test_ended_session_is_reported_and_continues_after_a_login(
     tabs: BrowserContext, gatehouse: Testbed
 ) -> None:
     page = tabs.new_page()

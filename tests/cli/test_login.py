@@ -65,7 +65,7 @@ def test_user_logs_in_with_the_browser_and_logs_out(home: Home) -> None:
         "subject": "00000000-0000-4000-8000-0000000a11ce",
         "roles": sorted(token_roles("alice")),
         "renewable": True,
-        "kept_in": "file",
+        "stored_in": "file",
     }
     table = home.cli("whoami").out
     assert "alice" in table
@@ -226,7 +226,7 @@ def test_login_is_kept_if_it_cannot_be_revoked(home: Home) -> None:
     path.write_text(path.read_text().replace(home.issuer, "http://127.0.0.1:1/realms/x"))
     done = home.cli("logout", "worker")
     assert done.code == 3
-    assert "the login is kept; `" in done.err
+    assert "the login was not deleted; `" in done.err
     assert "logout worker --local` deletes it" in done.err
     assert done.err.count("\n") == 1
     assert path.exists()
@@ -253,10 +253,10 @@ def test_damaged_login_is_named_without_its_content(home: Home, content: str) ->
 # The keyring.
 
 
-def test_login_is_kept_in_the_keyring_if_it_works(home: Home, system_keyring: Path) -> None:
+def test_login_is_stored_in_the_keyring_if_it_works(home: Home, system_keyring: Path) -> None:
     done = home.login()
     assert (done.code, WARNING in done.err) == (0, False)
-    assert home.whoami()["kept_in"] == "keyring"
+    assert home.whoami()["stored_in"] == "keyring"
     assert "the keyring of the system" in home.cli("whoami").out
     assert not (home.logins / "default" / "tokens.json").exists()
     assert list(json.loads(system_keyring.read_text())) == [f"{SERVICE} {home.logins / 'default'}"]
@@ -270,7 +270,7 @@ def test_login_moves_from_a_file_to_the_keyring(home: Home, system_keyring: Path
     keyring.set_keyring(FileKeyring())
     assert WARNING not in home.worker().err
     assert not (home.logins / "worker" / "tokens.json").exists()
-    assert home.whoami("worker")["kept_in"] == "keyring"
+    assert home.whoami("worker")["stored_in"] == "keyring"
 
 
 def test_locked_keyring_is_named(home: Home, system_keyring: Path) -> None:

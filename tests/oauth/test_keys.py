@@ -256,7 +256,7 @@ async def test_absent_key_is_not_fetched_again_for_ten_seconds(
     assert ABSENT_SECONDS == 10.0
 
 
-async def test_rotation_after_a_stranger_sent_an_unknown_kid_refuses_no_good_token(
+async def test_rotation_after_an_unknown_kid_was_sent_refuses_no_valid_token(
     keys: KeySet, source: Source
 ) -> None:
     await keys.start()

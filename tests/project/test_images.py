@@ -85,7 +85,7 @@ def test_bake_and_the_workflow_build_every_image_of_the_dockerfile() -> None:
     assert makefile.count("buildx bake") == makefile.count("buildx bake --file docker-bake.hcl") == 1
 
 
-def test_image_has_the_version_of_the_project_unless_told_otherwise() -> None:
+def test_image_has_the_version_of_the_project_by_default() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"ARG VERSION={project['version']}\n" in (ROOT / "Dockerfile").read_text()
     bake = (ROOT / "docker-bake.hcl").read_text()

@@ -126,7 +126,7 @@ async def test_an_unknown_path_makes_a_span_that_does_not_name_it(spans: Spans) 
     assert "canary" not in spans.as_text()
 
 
-async def test_health_goes_on_working_under_tracing_and_makes_no_spans(spans: Spans) -> None:
+async def test_health_works_under_tracing_and_creates_no_spans(spans: Spans) -> None:
     async with open_env(tracer=spans.tracer) as env:
         stub: Any = health_pb2_grpc.HealthStub(env.client.channel)
         request = health_pb2.HealthCheckRequest()

@@ -270,7 +270,7 @@ def test_queue_waits_for_room_in_a_non_blocking_pipe() -> None:
         writer.stop()
 
 
-def test_lines_for_a_closed_pipe_are_counted_and_the_writer_goes_on() -> None:
+def test_lines_for_a_closed_pipe_are_counted_and_the_writer_continues() -> None:
     reader, stream = pipe()
     with stream:
         reader.close()

@@ -98,7 +98,7 @@ async def test_cancelled_commit_is_not_visible_before_a_standby_has_it(
     await write(database, "after")
 
 
-async def test_commit_that_does_not_end_frees_its_connection_and_goes_on(
+async def test_commit_that_does_not_end_frees_its_connection_and_continues(
     server_url: str, other: Database
 ) -> None:
     await require_standby(server_url, "standby")

@@ -154,7 +154,7 @@ async def test_readiness_does_not_wait_for_a_server_that_does_not_respond(
 
 
 @pytest.mark.session
-async def test_readiness_tells_that_new_connections_are_refused(database_urls: dict[str, str]) -> None:
+async def test_readiness_reports_that_new_connections_are_refused(database_urls: dict[str, str]) -> None:
     urls = [database_urls["users"]]
     database = Database(lambda: urls[-1], pool_size=2)
     changes: list[tuple[str, str]] = []

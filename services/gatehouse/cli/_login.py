@@ -38,9 +38,9 @@ def login(
 ) -> int:
     """Log in to an issuer, and store the login for the other commands.
 
-    A user logs in with the browser of this computer. The issuer and the client are those of the login of this
-    name, or of the profile. A login without a name is called `default`. The tokens are kept in the keyring of
-    the system if that works, otherwise in a file that only you can read.
+    A user logs in with the browser on this computer. The issuer and the client are those of the login of this
+    name, or of the profile. A login without a name is called `default`. The tokens are stored in the keyring
+    of the system if that works, otherwise in a file that only you can read.
 
     Examples:
       gatehouse login
@@ -110,7 +110,7 @@ def logout(
             revoked = asyncio.run(log_out(logins, name, revoke=not local, proxy=profile.proxy_url))
         except (IssuerUnavailable, TokenRequestFailed) as error:
             command = "logout --local" if name == DEFAULT_LOGIN else f"logout {name} --local"
-            error.add_note(f"the login is kept; `gatehouse {command}` deletes it without revoking it")
+            error.add_note(f"the login was not deleted; `gatehouse {command}` deletes it without revoking it")
             raise
     typer.echo(f"logged out ({name})")
     if not revoked and not local:

@@ -65,8 +65,8 @@ def whoami(
         "scopes": " ".join(found.scopes) or "(none)",
         "roles": " ".join(found.roles) or "(none)",
         "access token": f"valid for {minutes} min {seconds} s, {then}",
-        "kept in": "the keyring of the system"
-        if found.kept_in == "keyring"
+        "stored in": "the keyring of the system"
+        if found.stored_in == "keyring"
         else str(logins.tokens_file(name)),
     }
     print_table(("field", "value"), list(rows.items()))

@@ -27,7 +27,7 @@ class Identity:
         roles: Roles of the access token, where any of the known providers puts them.
         expires_in: Seconds until the access token ends.
         renewable: Whether there is a next access token without another login.
-        kept_in: `keyring` or `file`.
+        stored_in: `keyring` or `file`.
     """
 
     issuer: str
@@ -38,7 +38,7 @@ class Identity:
     roles: list[str]
     expires_in: int
     renewable: bool
-    kept_in: str
+    stored_in: str
 
 
 def identify(stored: StoredLogin, login: Login, clock: Callable[[], float]) -> Identity:
@@ -54,7 +54,7 @@ def identify(stored: StoredLogin, login: Login, clock: Callable[[], float]) -> I
         roles=[] if principal is None else sorted(principal.roles),
         expires_in=max(0, round(login.expires_at - clock())),
         renewable=stored.flow == "client_credentials" or bool(login.refresh_token),
-        kept_in=stored.place,
+        stored_in=stored.place,
     )
 
 

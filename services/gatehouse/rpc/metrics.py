@@ -41,10 +41,10 @@ class RpcMetrics:
             "gatehouse.rpc.in_flight",
             [self._observe_in_flight],
             unit="{call}",
-            description="RPCs being answered",
+            description="RPCs in progress",
         )
         self._denials = meter.create_counter(
-            "gatehouse.authorization.denials", unit="{call}", description="Refused RPCs by reason"
+            "gatehouse.authorization.denials", unit="{call}", description="Denied RPCs by reason"
         )
         self._certificate_expires: dt.datetime | None = None
         meter.create_observable_gauge(

@@ -83,7 +83,7 @@ class Standbys:
         self._reads = meter.create_counter(
             "gatehouse.database.reads",
             unit="{read}",
-            description="Reads that a standby may answer, by what has answered",
+            description="Reads that a standby may serve, by the server that did",
         )
 
     def open(self, spec: ServiceSpec[Any], primary: Database) -> StandbyReads | None:

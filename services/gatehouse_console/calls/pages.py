@@ -115,7 +115,7 @@ class CallPages:
     def _find(self, session: Session, request: Request) -> Run:
         run = self._runs.find(session.id, request.path_params["run"])
         if run is None:
-            raise Problem(404, "No such call", "It is no longer kept. Call again on the page Call.")
+            raise Problem(404, "No such call", "It is no longer stored. Call again on the page Call.")
         return run
 
     def _ended(self, session: Session, run: Run) -> None:
