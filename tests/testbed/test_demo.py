@@ -118,7 +118,9 @@ async def test_demo_passes_all_checks_touches_no_other_server_and_leaves_nothing
     calls = 10 * len(policy_rows())
     assert f"{calls} of {calls} calls ended as their access rule requires" in out
     assert re.search(r"All \d+ checks passed", out)
+    # <part introspection>
     assert "skipped" not in out
+    # </part introspection>
     assert leftovers(short_folder) == []
     assert foreign_server.state() == before
     # The commands that it suggests work in a shell that does not find `gatehouse`.
@@ -180,7 +182,9 @@ async def test_tour_of_services_that_accept_too_much_fails(
     assert "bob has admin (not in the realm file)" in out
     assert "1000 rows, 1000 created, 0 already existed" in out
     assert re.search(r"\d+ of \d+ checks failed:", out)
+    # <part introspection>
     assert "CountUsers, with a revocation budget of 1 s: OK" in out
+    # </part introspection>
     assert "skipped: this tour cannot stop the database" in out
     assert [name for name in SKIPPED if f"skipped: the profile has no {name}" not in out] == []
     assert leftovers(short_folder) == []

@@ -53,7 +53,7 @@ async def test_session_ends_after_ten_hours(issuer: LiveIssuer) -> None:
 async def test_code_of_an_ended_session_gets_no_tokens(issuer: LiveIssuer, browser: Browser) -> None:
     code = (await browser.sign_in())["code"]
     user = "00000000-0000-4000-8000-0000000a11ce"
-    await browser.idp.admin("POST", f"/gatehouse/users/{user}/logout")
+    await browser.idp.admin("POST", f"/{browser.idp.realm}/users/{user}/logout")
     answer = await browser.exchange(code)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
