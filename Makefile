@@ -58,8 +58,8 @@ test-interop: install  ## Call the services with grpcurl and with clients in Go 
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
 # </part interop>
 
-test-testbed: install  ## Test the test bed from a wheel, and the examples in examples/testbed (needs Go, Node, Java, Maven; CYCLES=200)
-	@$(BIN)/python tools/test.py tests/bed --durations=5
+test-testbed: install  ## Test the demo and the test bed, also from a wheel, and the examples in examples/testbed (needs Go, Node, Java, Maven; CYCLES=200)
+	@$(BIN)/python tools/test.py tests/testbed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
 new-service: install  ## Add a service: make new-service NAME=billing (RESOURCE=invoice)

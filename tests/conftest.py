@@ -58,7 +58,6 @@ LONGEST = (
     "tests/testbed/test_demo.py",
     *TOGETHER,
     "tests/admin/test_role_sync.py",
-    "tests/testbed/",
     "tests/app/",
 )
 

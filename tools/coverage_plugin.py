@@ -34,7 +34,6 @@ WITHOUT_DATABASE = (
     "oauth/",
     "rpc/",
     "settings/",
-    "testbed/test_issuer",
 )
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
             distribution(os.environ)
         except KeycloakError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what only the embedded issuer has."""
+    embedded_only = collection_path.name.startswith("test_embedded")
+    return True if embedded_only and config.getoption("--issuer") == "keycloak" else None
 
 
 @pytest.fixture(scope="session")

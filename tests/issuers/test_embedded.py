@@ -1,4 +1,4 @@
-"""The development issuer beyond the contract of tests/issuers: clock, realm file, address, admin API."""
+"""The development issuer beyond the contract that Keycloak shares: clock, realm file, address, admin API."""
 
 from pathlib import Path
 
