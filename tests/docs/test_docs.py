@@ -57,5 +57,5 @@ def test_no_page_installs_a_package_of_this_name_from_an_index() -> None:
     commands = [
         line for page in pages for line in page.read_text().splitlines() if line.startswith("pip install ")
     ]
-    assert len(commands) >= 6
+    assert commands
     assert [line for line in commands if re.search(r"""[ '"]gatehouse\b""", line)] == []

@@ -325,3 +325,26 @@ async def test_abandoned_check_closes_its_connection_even_if_the_answer_has_arri
         await check
     await probe.aclose()
     assert [connection.closed for connection in opened] == [True]
+
+
+@pytest.mark.session
+async def test_check_whose_connection_is_terminated_is_repeated_on_another(
+    database_urls: dict[str, str], owner: psycopg.AsyncConnection
+) -> None:
+    probe = Probe(Connector(database_urls["users"]))
+    (pid,) = await probe.run("SELECT pg_backend_pid()", timeout=60)
+    # Waits in the first connection only.
+    check = asyncio.create_task(
+        probe.run(f"SELECT CASE pg_backend_pid() WHEN {pid} THEN pg_sleep(60) END", timeout=50)
+    )
+
+    async def is_checking() -> bool:
+        cursor = await owner.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [pid])
+        return await cursor.fetchone() == ("PgSleep",)
+
+    await eventually(is_checking)
+    await terminate(owner, pid)
+    await check
+    (other,) = await probe.run("SELECT pg_backend_pid()", timeout=60)
+    assert other != pid
+    await probe.aclose()

@@ -17,7 +17,7 @@ _BEFORE_PACKAGE = (
     r"(?<!\$)\(|\{",
     # The database, its login roles and their prefix.
     r'dbname=|POSTGRES_DB: |DATABASE( = "| )?|database(: | `)|:\d+/|//[^/\s]*@[^/\s]*/',
-    r'(prefix: str = |Field\()"|PREFIX` \| `"',
+    r'prefix: \w+ = "|PREFIX` \| `"',
     # Loggers, fixtures of pytest, and lists of packages.
     r'getLogger\("|LogRecord\("|DEBUG, "|get(group)?\("|fixtures? `|^ROOT = "|root_packages = \["',
     r'source ?= ?\["|--source=',

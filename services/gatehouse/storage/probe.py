@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from gatehouse.storage.connecting import Connection, Connector, has_ended, shut_down
-from gatehouse.storage.errors import read_only_database, unanswered, unavailable_errors
+from gatehouse.storage.errors import DatabaseUnavailable, read_only_database, unanswered, unavailable_errors
 
 # Abandoned checks end at once; a busy machine may need a while for it.
 _CLOSE_SECONDS = 5.0
@@ -47,32 +47,36 @@ class Probe:
         return await work
 
     async def _run(self, statement: str, *, writable: bool) -> Any:
+        while True:
+            connection, is_new = await self._connect()
+            succeeded = False
+            try:
+                with unavailable_errors():
+                    row = await _first_row(connection, statement, writable=writable)
+            except DatabaseUnavailable:
+                # That the server has ended a connection does not show whether it accepts another one.
+                if is_new or not connection.broken or self._connection is not connection:
+                    raise
+            else:
+                succeeded = True
+                return row
+            finally:
+                if not succeeded and self._connection is connection:
+                    self._connection = None
+                if self._connection is not connection:  # abandoned, even if the answer has arrived after all
+                    await connection.close()
+
+    async def _connect(self) -> tuple[Connection, bool]:
+        """Return the connection, and whether it was opened just now."""
         old = self._connection
-        if old is not None and (self._stale or has_ended(old)):
+        if old is not None:
+            if not (self._stale or has_ended(old)):
+                return old, False
             self._connection = None
             await old.close()
-        if self._connection is None:
-            self._stale = False
-            self._connection = await self._connector.open()
-        connection = self._connection
-        try:
-            with unavailable_errors():
-                cursor = await connection.execute(statement.encode())
-                row = await cursor.fetchone() if cursor.description else None
-                if writable:
-                    cursor = await connection.execute(
-                        "SELECT current_setting('transaction_read_only') = 'on'"
-                    )
-                    if await cursor.fetchone() == (True,):
-                        raise read_only_database()
-                return row
-        except BaseException:
-            if self._connection is connection:
-                self._connection = None
-            raise
-        finally:
-            if self._connection is not connection:  # failed, or abandoned, even if the answer came after all
-                await connection.close()
+        self._stale = False
+        self._connection = opened = await self._connector.open()
+        return opened, True
 
     def renew(self) -> None:
         """Open another connection for the next check."""
@@ -104,3 +108,13 @@ class Probe:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+async def _first_row(connection: Connection, statement: str, *, writable: bool) -> Any:
+    cursor = await connection.execute(statement.encode())
+    row = await cursor.fetchone() if cursor.description else None
+    if writable:
+        cursor = await connection.execute("SELECT current_setting('transaction_read_only') = 'on'")
+        if await cursor.fetchone() == (True,):
+            raise read_only_database()
+    return row
