@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import grpc
 import grpc.aio
@@ -16,11 +17,12 @@ from tests.support.child_coverage import measured
 @pytest.fixture(scope="session")
 def gatehouse_session() -> Iterator[Testbed]:
     """Take the place of the plugin's fixture: the process is measured."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in measured(dict(os.environ)).items():
-            patch.setenv(name, value)
-        with run_testbed() as testbed:
-            yield testbed
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # not for other processes
+            for name, value in measured(dict(os.environ)).items():
+                patch.setenv(name, value)
+            testbed = stack.enter_context(run_testbed())
+        yield testbed
 
 
 @pytest.fixture
