@@ -137,7 +137,6 @@ class StandbyReads:
         self._monotonic = monotonic
         self._samples: deque[tuple[float, int]] = deque()
         self.reached = 0
-        self._reason: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
