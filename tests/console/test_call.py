@@ -241,9 +241,9 @@ async def test_command_of_the_page_makes_the_same_call(
             }
         )
     )
-    program, *arguments = words(page, "gatehouse")
+    _, *arguments = words(page, "gatehouse")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", program, *arguments),
+        *(sys.executable, "-m", "gatehouse", *arguments),
         env=measured({"GATEHOUSE_PROFILE": str(profile)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

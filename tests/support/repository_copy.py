@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-# Variables of this project, of coverage, of make, and of Python.
-INHERITED = ("GATEHOUSE_", "COV_", "MAKE", "PYTHON")
+# Variables of this project, of coverage, of make, of pytest, and of Python.
+INHERITED = ("GATEHOUSE_", "COV_", "MAKE", "PYTEST_", "PYTHON")
 
 
 class Checkout:
