@@ -68,7 +68,7 @@ def main(suite: str, arguments: list[str]) -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
     cores = os.cpu_count() or 1
-    workers = str(min(cores + cores // 2, 6))  # while tests wait, others use the cores
+    workers = str(min(2 * cores, 6))  # while tests wait, others use the cores
     command = [
         sys.executable,
         "-m",
