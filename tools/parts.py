@@ -185,6 +185,7 @@ def _clean_pages(root: Path, words: Sequence[str], service: str | None) -> None:
                 continue
             for link in reversed(broken):
                 before, after = line[: link.start()], line[link.end() :]
+                # From the last link to the first, so that the positions of the others stay valid.
                 is_aside = before.endswith(" (") and after.startswith(")")  # such as ([roles.md](roles.md))
                 line = before[:-2] + after[1:] if is_aside else before + (link["text"] or "") + after  # noqa: PLW2901
             lines.append(line)

@@ -31,7 +31,7 @@ OTHER_FLOOR = 90
 
 
 def packages(suite: str) -> Iterator[tuple[Path, float]]:
-    """Yield each package that a suite covers, with its floor; the development issuer is one by itself."""
+    """Yield each package that a suite covers, with its floor; the development issuer is listed separately."""
     if suite == "tests/testbed":
         yield TESTBED, FLOORS[TESTBED.name]
         return

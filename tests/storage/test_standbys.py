@@ -258,7 +258,7 @@ async def test_promoted_standby_is_not_used_even_when_it_is_a_standby_again(
                 execute(server, END_SESSIONS)
                 await moved.reports("PRIMARY_UNUSABLE")
                 assert await moved.port() == primary.port
-            for _ in range(9):  # transactions of its own, with ids that the primary uses for others
+            for _ in range(9):  # its ids are those of other transactions on the primary
                 execute(server, "INSERT INTO writes VALUES ('lost')")
             server.stop()
             (server.folder / "standby.signal").touch()

@@ -47,7 +47,7 @@ async def call_matrix(context: TourContext) -> None:
         context.report.note(line)
     for name in rpcs_that_nobody_may_call(context.cells):
         context.report.note(
-            f"nobody here may call {name}: give a user what its rule requires, in the realm file"
+            f"no user of the realm may call {name}: in the realm file, give a user what its rule requires"
         )
     for caller in context.callers:
         if caller.valid:
