@@ -298,7 +298,9 @@ async def test_a_path_that_is_not_utf8_is_refused_and_does_not_stop_the_server(
     assert env.verifier.asked == [("good", False)]
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-request-id", "traceparent", "tracestate", "x-write-token", "x-other"])
+@pytest.mark.parametrize(
+    "name", ["authorization", "x-request-id", "traceparent", "tracestate", "x-write-token", "x-other"]
+)
 async def test_metadata_that_is_not_utf8_is_not_logged(
     env: Env, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
