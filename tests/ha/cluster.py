@@ -31,6 +31,7 @@ START_SECONDS = 90.0
 TTL_SECONDS = 20
 LOOP_SECONDS = 1
 _OWNER = "postgres"
+_SETTLED = [("leader", "running"), ("replica", "streaming"), ("sync_standby", "streaming")]
 _DCS = {
     "ttl": TTL_SECONDS,
     "loop_wait": LOOP_SECONDS,
@@ -237,15 +238,24 @@ class Cluster:
         return []
 
     async def settled(self) -> None:
-        """Wait until there are a leader, a synchronous standby and another standby, all of them running."""
+        """Wait until there are a leader, a synchronous standby and another standby, both on its timeline.
+
+        A standby that does not stream yet may be about to run pg_rewind, which must not be interrupted: what
+        it leaves behind does not start again.
+        """
+        members: list[dict[str, Any]] = []
 
         async def settled() -> bool:
-            members = await self.members()
-            roles = sorted(member["role"] for member in members)
-            running = all(member["state"] in {"running", "streaming"} for member in members)
-            return running and roles == ["leader", "replica", "sync_standby"]
+            members[:] = await self.members()
+            states = sorted((one["role"], one["state"]) for one in members)
+            return states == _SETTLED and len({one.get("timeline") for one in members}) == 1
 
-        await eventually(settled, START_SECONDS, 0.2)
+        try:
+            await eventually(settled, START_SECONDS, 0.2)
+        except AssertionError as error:
+            logs = [self._folder / f"{node.name}.log" for node in self.nodes]
+            ends = [f"{log.name}:\n{_end(log)}" for log in logs]
+            raise AssertionError("\n".join([f"the cluster does not settle: {members}", *ends])) from error
 
     async def with_role(self, role: str) -> Node:
         """Return the node that has a role, such as `leader` or `sync_standby`."""
@@ -309,6 +319,10 @@ class Cluster:
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             response = await http.post(f"http://{HOST}:{leader.api}/switchover", json={"leader": leader.name})
         assert response.status_code == httpx.codes.OK, response.text
+
+
+def _end(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 
 @asynccontextmanager
