@@ -242,7 +242,7 @@ async def test_option_overrides_a_setting(check: IssuerCheck) -> None:
             "settings of the issuer: mode hybrid needs client_id",
         ),
         (["--issuer", "https://id.test", "--preset", "other"], [], "'--preset' / '--provider'"),
-        (["canary"], [], "unexpected argument; pass the token on standard input"),
+        (["canary"], [], "unexpected argument; see `"),
     ],
     ids=str,
 )

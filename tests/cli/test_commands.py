@@ -32,6 +32,7 @@ def test_version_is_that_of_the_package(cli: Cli) -> None:
         (["cal"], {}, 2, "no such command"),
         (["call"], {}, 2, "missing argument"),
         (["serve", "users", "--wrkers", "2"], {}, 2, "no such option"),
+        (["token", "introspect", "Bearer", "canary"], {}, 2, "unexpected argument; see `"),
         (["serve", "users", "--workers", "0"], {}, 2, "invalid value for '--workers'"),
         (["call", "users", "Foo"], {}, 2, "Foo: UserService has no such RPC; use one of GetUser"),
         (["call", "nobody", "Foo"], {}, 2, "nobody: unknown service; use one of users"),
@@ -148,6 +149,7 @@ def test_error_is_one_line(
     assert [line for line in lines if line.startswith("gatehouse: ")] == lines
     assert len(lines) == 1 or "DEVELOPMENT ISSUER" in lines[0]
     assert "Traceback" not in done.err
+    assert "canary" not in done.err
     assert len(lines[-1]) < 600
 
 

@@ -33,11 +33,16 @@ COMMANDS = paths(typer.main.get_command(make_app()))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_of_every_command_ends_with_a_block_of_examples(cli: Cli, command: tuple[str, ...]) -> None:
+def test_help_of_every_command_explains_its_arguments_and_has_examples(
+    cli: Cli, command: tuple[str, ...]
+) -> None:
     done = cli(*command, "--help")
-    _, _, examples = done.out.partition("Examples:\n")
+    description, _, examples = done.out.partition("Examples:\n")
 
     assert (done.code, done.err) == (0, "")
+    usage, _, explained = description.partition("\n\n")
+    for argument in re.findall(r"[\[{](\w+)[\]}]", usage.replace("[OPTIONS]", "")):
+        assert re.search(rf"^  {argument}\b", explained, re.MULTILINE)
     lines = examples.splitlines()
     assert len(lines) >= 1
     assert all(f"{program_name()} {' '.join(command)}" in line for line in lines)

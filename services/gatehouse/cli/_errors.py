@@ -72,6 +72,8 @@ def explain(error: Exception) -> tuple[str, int]:
 def _usage(error: Any) -> str:
     """Return the message of an invalid command line; typer has no public class with these attributes."""
     message = error.format_message().removesuffix(".").replace("Value error, ", "")
+    if message.startswith("Got unexpected extra argument"):  # it repeats the argument, which can be a token
+        message = "unexpected argument"
     command = error.ctx.command_path if error.ctx else "gatehouse"
     return f"{message[:1].lower()}{message[1:]}; see `{command} --help`"
 

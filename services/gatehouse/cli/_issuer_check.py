@@ -23,7 +23,6 @@ _INPUT_CHARS = 64 * 1024
 
 
 def issuer_check(
-    arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
     issuer: Annotated[
         str | None,
@@ -51,8 +50,6 @@ def issuer_check(
       gatehouse issuer-check < token.txt
       gatehouse issuer-check --issuer https://TENANT.eu.auth0.com/ --preset auth0 < token.txt
     """
-    if arguments:  # the error of typer would repeat it
-        raise ConfigurationError("unexpected argument; pass the token on standard input")
     options = {
         "provider": provider,
         "audience": audience,
