@@ -232,6 +232,32 @@ def test_old_name_in_a_json_section_is_refused_with_the_new_name(
         ("GATEHOUSE_LOG__LVL", "1", "GATEHOUSE_LOG__LEVEL"),
         ("GATEHOUSE_TELEMETRY__OTLP", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
         ("GATEHOUSE_TELEMETRY__ENDPOINT", "1", "GATEHOUSE_TELEMETRY__OTLP_ENDPOINT"),
+        # A misspelled section.
+        ("GATEHOUSE_SERVRE", "{}", "GATEHOUSE_SERVER"),
+        ("GATEHOUSE_SEVER_HOST", "1", "GATEHOUSE_SERVER__HOST"),
+        ("GATEHOUSE_DB__POOL_SIZE", "1", "GATEHOUSE_DATABASE__POOL_SIZE"),
+        ("GATEHOUSE_LOGGING__LEVEL", "1", "GATEHOUSE_LOG__LEVEL"),
+        ("GATEHOUSE_TELMETRY__SAMPL_RATIO", "1", "GATEHOUSE_TELEMETRY__SAMPLE_RATIO"),
+        # A key of another section.
+        ("GATEHOUSE_SERVER__POOL_SIZE", "1", "GATEHOUSE_DATABASE__POOL_SIZE"),
+        ("GATEHOUSE_SERVER__POOLSIZE", "1", "GATEHOUSE_DATABASE__POOL_SIZE"),
+        ("GATEHOUSE_SERVER__PORT", "1", "GATEHOUSE_USERS__PORT"),
+        ("GATEHOUSE_TRACING__SAMPLE_RATIO", "1", "GATEHOUSE_TELEMETRY__SAMPLE_RATIO"),
+        ("GATEHOUSE_SERVER__TLS_CA_FILE", "1", "GATEHOUSE_TLS__CA_FILE"),
+        ("GATEHOUSE_SERVER", '{"pool_size": 1}', "GATEHOUSE_DATABASE__POOL_SIZE"),
+        # Other levels.
+        ("GATEHOUSE_METRICS__PORT", "1", "GATEHOUSE_TELEMETRY__METRICS_PORT"),
+        ("GATEHOUSE_USERS__DATABASE__URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
+        ("GATEHOUSE_DATABASE__URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
+        ("GATEHOUSE_DATABASE_URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
+        ("GATEHOUSE_POOL_SIZE", "1", "GATEHOUSE_DATABASE__POOL_SIZE"),
+        # <part admin>
+        ("GATEHOUSE_ADMIN__CLIENT_ID", "1", "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
+        ("GATEHOUSE_ADMIN__CLINT__SCOPE", "1", "GATEHOUSE_ADMIN__CLIENT__SCOPE"),
+        # </part admin>
+        # Not a setting, but without it settings would be ignored.
+        ("GATEHOUSE_SECRET_DIR", "1", "GATEHOUSE_SECRETS_DIR"),
+        ("gatehouse_profile", "1", "GATEHOUSE_PROFILE"),
     ],
 )
 def test_unknown_name_is_refused_with_the_nearest_setting(
@@ -271,6 +297,7 @@ def test_file_with_an_unknown_name_is_refused(file: str, suggestion: str, secret
     ["GATEHOUSE_API_SECRET", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK", "GATEHOUSER", "OTHER_SERVER__PORT"]
     # Kubernetes sets these for services called gatehouse and gatehouse-users.
     + ["GATEHOUSE_USERS_SERVICE_HOST", "GATEHOUSE_USERS_PORT_50051_TCP", "GATEHOUSE_ADMIN_SERVICE_SECRET"]
+    + ["GATEHOUSE_METRICS_PORT", "GATEHOUSE_USER_SERVICE_HOST", "GATEHOUSE_LOGGING", "GATEHOUSE_HOST"]
     + ["GATEHOUSE_PORT", "GATEHOUSE_SERVICE_HOST", "GATEHOUSE_PORT_50051_TCP_ADDR", "GATEHOUSE_USERS_PORT"],
 )
 def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvironment) -> None:

@@ -6,7 +6,6 @@ also be a file in the directory that `GATEHOUSE_SECRETS_DIR` names, with its nam
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
-from gatehouse.settings._names import abbreviates, nearest, printable
+from gatehouse.settings._names import (
+    nearest,
+    nearest_setting,
+    nearest_setting_without_levels,
+    printable,
+)
 from gatehouse.settings._section import Section
 from gatehouse.settings.errors import ConfigurationError
 from gatehouse.settings.sections import IssuerSettings, ServiceSettings, Settings
@@ -34,7 +38,6 @@ _MESSAGES = {
     "tuple_type": "must be a JSON list",
     "model_type": "must be a JSON object",
 }
-_SIMILAR_SECTION = 0.85
 
 
 def load_settings(model: type[S]) -> S:
@@ -128,24 +131,9 @@ def _suggestion(model: type[Settings], setting: str) -> str:
     if setting.startswith("issuers__"):  # it is one JSON list
         return "issuers"
     if "__" in setting:
-        return nearest(setting, settings)
-    section = next(
-        iter(difflib.get_close_matches(setting, model.model_fields, n=1, cutoff=_SIMILAR_SECTION)), ""
-    )
-    # Kubernetes sets GATEHOUSE_X_PORT for a service called gatehouse-x.
-    return section or ("" if setting.endswith("_port") else _with_two_underscores(setting, settings))
-
-
-def _with_two_underscores(setting: str, settings: Iterable[str]) -> str:
-    """Return the setting of a name with one underscore between levels, such as `tls_cert_file`."""
-    level, _, rest = setting.partition("_")
-    flat = {
-        name.removeprefix(f"{level}__").replace("__", "_"): name
-        for name in settings
-        if name.startswith(f"{level}__")
-    }
-    short = [name for name in flat if name.count("_") == rest.count("_") and abbreviates(rest, name)]
-    return flat[rest] if rest in flat else flat[short[0]] if short else ""
+        return nearest_setting(setting, settings)
+    others = [name.removeprefix(_PREFIX).lower() for name in _OTHER_NAMES]
+    return nearest_setting_without_levels(setting, settings, others)
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
