@@ -86,6 +86,7 @@ def main() -> int:
         return int(bool(outdated))
     for name in outdated:
         (ROOT / name).write_text(DOCUMENTS[name]())
+        print(f"changed  {name}")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import importlib.resources
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,8 +69,13 @@ def _write_image(image: Path, protos: list[str], includes: list[str], *options: 
     _run_protoc(*includes, f"--descriptor_set_out={image}", *options, *protos)
 
 
-def generate(out: Path, image: Path) -> None:
-    """Write the stubs of all protos below `out`, and a descriptor image of them to `image`."""
+def generate(out: Path, image: Path) -> list[Path]:
+    """Write the stubs of all protos below `out`, and a descriptor image of them to `image`.
+
+    Returns:
+        The stubs, relative to `out`, that differ from the committed ones.
+    """
+    out.mkdir()
     with tempfile.TemporaryDirectory() as name:
         includes, protos = _includes(Path(name)), _own_protos()
         _run_protoc(*includes, f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *protos)
@@ -80,20 +86,22 @@ def generate(out: Path, image: Path) -> None:
             *[p for p in protos if "service " in (PROTOS / p).read_text()],
         )
         _write_image(image, protos, includes, "--include_imports", "--include_source_info")
+    stubs = (path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file())
+    return [stub for stub in stubs if not _is_committed(out / stub, OUT / stub)]
+
+
+def _is_committed(stub: Path, committed: Path) -> bool:
+    return committed.exists() and filecmp.cmp(stub, committed, shallow=False)
 
 
 def check() -> int:
     """Return 1 if the committed stubs differ from the protos, or if buf finds a problem."""
     problems = 0
     with tempfile.TemporaryDirectory() as name:
-        out, image = Path(name) / "out", Path(name) / "image.binpb"
-        out.mkdir()
-        generate(out, image)
-        for stub in sorted(p for p in out.rglob("*") if p.is_file()):
-            committed = OUT / stub.relative_to(out)
-            if not committed.exists() or not filecmp.cmp(stub, committed, shallow=False):
-                print(f"{committed.relative_to(ROOT)}: differs from protos/; run `make generate`")
-                problems += 1
+        image = Path(name) / "image.binpb"
+        for stub in generate(Path(name) / "out", image):
+            print(f"{(OUT / stub).relative_to(ROOT)}: differs from protos/; run `make generate`")
+            problems += 1
         problems += _buf("lint", str(image))
         for package in _packages():
             if (package / BASELINE).exists():
@@ -122,14 +130,19 @@ def release() -> None:
 
 
 def main() -> int:
-    """Generate the stubs, check them (`--check`), or make the protos the new baseline (`--release`)."""
+    """Generate stubs and list the changed ones, check them (`--check`), or make a baseline (`--release`)."""
     if "--check" in sys.argv[1:]:
         return check()
     if "--release" in sys.argv[1:]:
         release()
         return 0
     with tempfile.TemporaryDirectory() as name:
-        generate(OUT, Path(name) / "image.binpb")
+        out = Path(name) / "out"
+        for stub in generate(out, Path(name) / "image.binpb"):
+            target = OUT / stub
+            print(f"{'changed' if target.exists() else 'wrote':<8} {target.relative_to(ROOT)}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(out / stub, target)
     return 0
 
 

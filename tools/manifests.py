@@ -226,18 +226,22 @@ def leftovers(files: Mapping[Path, str], root: Path = ROOT) -> list[Path]:
 
 # </part kubernetes>
 def main() -> int:
-    """Write the files, or check with `--check` that they are up to date."""
+    """Write the files and list those that changed, or check with `--check` that they are up to date."""
     files = generated()
     if "--check" in sys.argv[1:]:
         found = list(problems(files))
         print("".join(f"{problem}\n" for problem in found), end="")
         return int(bool(found))
     for path, text in files.items():
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(text)
+        is_new = not (ROOT / path).exists()
+        if is_new or (ROOT / path).read_text() != text:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(text)
+            print(f"{'wrote' if is_new else 'changed':<8} {path}")
     # <part kubernetes>
     for path in leftovers(files):
         (ROOT / path).unlink()
+        print(f"removed  {path}")
     # </part kubernetes>
     return 0
 

@@ -136,6 +136,7 @@ def main() -> int:
         print(f"new-rpc: {problem}", file=sys.stderr)
         return 2
     add_rpc(arguments.service, arguments.name, arguments.stream)
+    sys.stdout.flush()  # these processes list further files
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
     # The alert on slow calls leaves out streams.
     subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)

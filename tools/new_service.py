@@ -1,7 +1,8 @@
 """Add a service: `new_service.py NAME RESOURCE`, or `make new-service NAME=billing RESOURCE=invoice`.
 
-Writes proto, stubs, spec, service, repository, tables, migration, tests and a block of docker-compose.yml,
-and adds the service to the list in gatehouse/app/packages.py. The result passes `make lint` and `make test`.
+Writes proto, stubs, spec, service, repository, tables, migration, tests, manifests and a block of
+docker-compose.yml, adds the service to the list in gatehouse/app/packages.py, and lists all these files.
+The result passes `make lint` and `make test`.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ def main() -> int:
             return 2
     add_service(name, resource)
     # Modules that were just written are not visible to this process.
+    sys.stdout.flush()  # these processes list further files
     subprocess.run([sys.executable, "tools/generate.py"], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "-m", "tools.manifests"], cwd=ROOT, check=True)
     written = [f"services/gatehouse/{name}", f"migrations/{name}", f"tests/{name}"]

@@ -18,13 +18,24 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "copy")
 
 
+def listed(output: str) -> list[str]:
+    """Return the files that a command says it wrote or changed."""
+    return sorted(re.findall(r"^(?:wrote|changed) +(\S+)$", output, re.MULTILINE))
+
+
+def changes(copy: Copy) -> list[str]:
+    """Return the files that differ from the index."""
+    return sorted(copy.run("git", "ls-files", "--modified", "--others", "--exclude-standard").split())
+
+
 def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy: Copy) -> None:
     """One copy for all, because lint and demo take most of the time."""
     copy.make("remove", "NAME=public")
     # <part console>
     copy.make("remove", "NAME=console")
     # </part console>
-    copy.make("new-service", "NAME=billing", "RESOURCE=bill")
+    copy.run("git", "add", "--all")
+    assert listed(copy.make("new-service", "NAME=billing", "RESOURCE=bill")) == changes(copy)
     copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")
     copy.make("new-rpc", "SERVICE=billing", "NAME=CloseBill")
     copy.make("new-rpc", "SERVICE=billing", "NAME=ImportBills", "STREAM=requests")
@@ -67,7 +78,7 @@ def test_a_service_is_removed_and_a_service_and_rpcs_are_added_by_commands(copy:
 
 
 def test_an_rpc_is_at_most_30_lines_in_5_files_by_hand(copy: Copy) -> None:
-    copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")
+    assert listed(copy.make("new-rpc", "SERVICE=users", "NAME=RenameUser")) == changes(copy)
 
     stubs = ":(exclude,glob)services/gatehouse/*/v1/**"
     changed = copy.run("git", "diff", "--numstat", "--", ".", stubs)
