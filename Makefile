@@ -182,13 +182,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.testbed: $(VENV)/bin/python requirements/testbed.txt pyproject.toml
 	@if [ -e $(VENV)/.dev ] && [ $(VENV)/.dev -nt requirements/dev.txt ]; then :; else \
-	  echo "installing the dependencies (once)"; \
+	  echo "installing the dependencies (once, about a minute)"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/testbed.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
-	@echo "installing the dependencies and tools (once)"
+	@echo "installing the dependencies and tools (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

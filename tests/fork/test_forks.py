@@ -48,7 +48,8 @@ def test_fork_with_everything_and_the_page_that_makes_it_your_own(
 ) -> None:
     renaming = commands(PAGE, "Rename it").splitlines()
     assert renaming == ["make fork NAME=acme-billing", "cd ../acme-billing"]
-    copy.make(*renaming[0].split()[1:])
+    progress = copy.make(*renaming[0].split()[1:]).splitlines()
+    assert [line.split()[0] for line in progress] == ["copying", "renaming", "generating", "next:"]
     fork = Fork(copy.folder.parent / "acme-billing")
     check(fork)
 

@@ -28,7 +28,7 @@ class ForkError(Exception):
 
 
 def fork(name: str, folder: Path | None, without: Sequence[str]) -> Path:
-    """Write a new repository and return its folder.
+    """Write a new repository and return its folder. Print what is being done, because it takes some seconds.
 
     Args:
         name: Such as `acme-billing`.
@@ -99,6 +99,8 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _write(folder: Path, names: Names, without: Sequence[str], commit: str) -> None:
+    left_out = f", without {', '.join(without)}" if without else ""
+    print(f"copying commit {commit}{left_out}", flush=True)
     _copy(folder)
     for name in without:
         if name in SERVICES:
@@ -107,10 +109,12 @@ def _write(folder: Path, names: Names, without: Sequence[str], commit: str) -> N
             remove_part(folder, name)
     remove_part(folder, "fork")
     _write_pages(folder, without)
+    print(f"renaming {OLD} to {names.dashed}", flush=True)
     _rename_all(folder, names)
     readme = folder / "README.md"
     credit = f"Made from {OLD.capitalize()} ({commit}), under the [Apache License 2.0](LICENSE)."
     readme.write_text(readme.read_text().replace("@CREDIT@", credit))
+    print("generating stubs, documents and manifests", flush=True)
     _generate(folder, names)
     _commit(folder, names)
 
