@@ -58,7 +58,7 @@ test-interop: install  ## Call the services with grpcurl and with clients in Go 
 	@$(BIN)/python -m pytest -q --durations=5 tests/interop
 # </part interop>
 
-test-testbed: install  ## Test the demo and the test bed, also from a wheel, and the examples in examples/testbed (needs Go, Node, Java, Maven; CYCLES=200)
+test-testbed: install  ## Test the demo and the test bed, also from a wheel, and the examples in examples/testbed (needs Go, Node, Java, Maven; CYCLES=200: starts)
 	@$(BIN)/python tools/test.py tests/testbed --durations=5
 	@$(BIN)/python -m pytest -q --durations=5 tests/wheel
 
@@ -86,7 +86,7 @@ test-fork: install  ## Fork this repository twice, and check both (FULL=1 runs a
 	@$(BIN)/python -m pytest -q -n 2 --durations=5 tests/fork $(if $(FULL),--full)
 # </part fork>
 
-test-template: install  ## Delete and add a service in a copy of the repository, and check both
+test-template: install  ## Remove and add a service in a copy of the repository, and check the results
 	@$(BIN)/python -m pytest -q --durations=5 tests/template
 
 # <part benchmarks>
@@ -146,10 +146,10 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: install  ## Fuzz all parsers, SECONDS=60 each (SEED=1 repeats); a failure goes to tests/fuzz/corpus/
+fuzz: install  ## Fuzz all parsers, SECONDS=60 each (SEED=1 repeats; TARGETS=filter: one); a failure goes to tests/fuzz/corpus/
 	@$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
-mutants: install $(VENV)/mutants/.done  ## Run mutation tests on the authorization code (CHANGED=BASE, MODULES=)
+mutants: install $(VENV)/mutants/.done  ## Run mutation tests on the authorization code (CHANGED=main: changed lines; MODULES=rpc/policy.py: one)
 	@$(BIN)/python -m tools.mutants $(if $(CHANGED),--changed $(CHANGED) --seconds 120) $(MODULES)
 
 generate: install  ## Generate the stubs and deploy/ from protos/
@@ -171,9 +171,9 @@ release-protos: install  ## Make the current protos the baseline for breaking ch
 lock: install  ## Pin the dependencies again, with hashes
 	$(BIN)/python tools/lock.py
 
-install: $(VENV)/.dev
+install: $(VENV)/.dev  ## Create .venv with the dependencies and the tools, as most targets do
 
-install-testbed: $(VENV)/.testbed
+install-testbed: $(VENV)/.testbed  ## Create .venv with the dependencies only
 
 $(VENV)/bin/python:
 	@echo "creating $(VENV)"
@@ -200,7 +200,7 @@ images:  ## Build the images for amd64 and arm64, with labels from git (needs do
 DIST := dist
 
 # From a copy of what the Dockerfile copies: what is absent is left out of the wheel.
-wheel: install  ## Write the wheel for servers, which has what the image has, to dist/
+wheel: install  ## Write the wheel for servers, with the content of the image, to dist/
 	@rm -rf "$(DIST)/source" && mkdir -p "$(DIST)/source"
 	@tar -c --exclude __pycache__ pyproject.toml README.md LICENSE services/buf services/gatehouse migrations | tar -x -C "$(DIST)/source"
 	@cd "$(DIST)/source" && HATCH_QUIET=1 "$(abspath $(BIN))/python" -m hatchling build --target wheel --directory ..

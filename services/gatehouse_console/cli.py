@@ -42,8 +42,9 @@ def console(
 ) -> int:
     """Run the web console, which shows who may call what, and why a call is denied.
 
-    It shows the system of the profile. Users sign in at its issuer with the console client of the profile.
-    The redirect URIs of that client must include the URL of the console with the path /callback.
+    It shows the system of the profile (GATEHOUSE_PROFILE). Users sign in at its issuer with the console
+    client of the profile. The redirect URIs of that client must include the URL of the console with the path
+    /callback.
 
     Examples:
       gatehouse console

@@ -64,10 +64,11 @@ def issuer(
     realm: Annotated[
         Path | None, typer.Option(help="Realm file in Keycloak's export format; the bundled one by default.")
     ] = None,
-    host: Annotated[str, typer.Option(help="A loopback address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8080,
     admin_password_file: Annotated[
-        Path | None, typer.Option(help="Enables the admin API for user `admin` with this password.")
+        Path | None,
+        typer.Option(help="File with the password of `admin`, the user of the admin API."),
     ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write the URLs to this file, as JSON, when the issuer is ready.")
@@ -104,7 +105,7 @@ def issuer(
 
 
 def seed() -> int:
-    """Create a few users in the system of the profile.
+    """Create a few users in the system of the profile (GATEHOUSE_PROFILE).
 
     Examples:
       GATEHOUSE_PROFILE=profile.json gatehouse seed
@@ -119,7 +120,7 @@ def seed() -> int:
 
 
 def tour(svg: Svg = None) -> int:
-    """Run the tour on the system of the profile; exit with 1 if a check fails.
+    """Run the tour on the system of the profile (GATEHOUSE_PROFILE); exit with 1 if a check fails.
 
     Examples:
       GATEHOUSE_PROFILE=profile.json gatehouse tour
@@ -150,7 +151,9 @@ def tour(svg: Svg = None) -> int:
 
 def trace(
     trace_id: Annotated[str, typer.Argument(help="Trace id, as printed by `gatehouse call` and in the log.")],
-    url: Annotated[str | None, typer.Option(help="URL of a Jaeger query API.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of a Jaeger query API; that of the profile by default.")
+    ] = None,
     svg: Svg = None,
 ) -> int:
     """Print a trace as a tree of spans.

@@ -69,7 +69,8 @@ def test_exit_codes_and_examples_do_not_wrap_on_a_terminal_of_80_columns(cli: Cl
     call = re.sub(r"\x1b\[[0-9;]*m", "", cli.on_terminal("call", "--help", PATH=on_path))
 
     for code, meaning in MEANINGS.items():
-        assert re.search(rf"^ {code} +{meaning} *$", shown, re.MULTILINE)
+        assert re.search(rf"^ +{code} +{meaning} *$", shown, re.MULTILINE)
+    assert re.search(r"^ +GATEHOUSE_PROFILE +JSON file .*: the profile *$", shown, re.MULTILINE)
     examples = [line.strip() for line in call.partition("Examples:")[2].splitlines()]
     assert len([line for line in examples if line.startswith("gatehouse call ")]) == 5
     assert len([line for line in examples if line]) == 5

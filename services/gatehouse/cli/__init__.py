@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gatehouse.cli._errors import MEANINGS, ExitCode, explain, print_error
-from gatehouse.cli._help import code_table, set_help
+from gatehouse.cli._help import set_help, tables
 from gatehouse.cli._output import discard_output, is_colored, set_up_streams
 from gatehouse.cli._program import program_name
 from gatehouse.settings import wants_traceback
@@ -34,6 +34,11 @@ _COMMANDS = {
     "protos": "gatehouse.cli._protos:protos",
     "config": "gatehouse.cli._config:config",
 }
+_VARIABLES = {
+    "GATEHOUSE_PROFILE": "JSON file about a running system: the profile",
+    "GATEHOUSE_LOGIN": "name of the stored login to use",
+    "GATEHOUSE_SECRETS_DIR": "directory with settings as files",
+}
 # Optional packages add commands through this entry point group.
 _ENTRY_POINTS = "gatehouse.commands"
 
@@ -52,7 +57,7 @@ def make_app(only: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None if plain else "rich",
         help="OAuth2 authorization in gRPC: run the services, call them, and inspect tokens and policy.",
-        epilog=code_table(MEANINGS, plain=plain),
+        epilog=tables(MEANINGS, _VARIABLES, plain=plain),
     )
     for name, command in _find_commands(only).items():
         function = command.load()

@@ -31,7 +31,7 @@ class ClientOptions:
     issuer: Annotated[str | None, _option("URL of the issuer; by default that of the profile.")] = None
     client_id: Annotated[str | None, _option("Client id; by default that of the profile.")] = None
     auth: Annotated[
-        AuthMethod | None, _option("How the client authenticates; by default what the files below are for.")
+        AuthMethod | None, _option("How the client authenticates; by default as the files below require.")
     ] = None
     client_secret_file: Annotated[
         Path | None, _option("File with the secret of the client; - asks, or reads standard input.")

@@ -28,7 +28,7 @@ def config(
         bool, typer.Option("--describe", help="List all settings with their defaults and meaning.")
     ] = False,
 ) -> int:
-    """Print the current settings as JSON, with masked secrets.
+    """Print the effective settings as JSON, with masked secrets.
 
     Set them in the environment, with `__` between levels. A secret can also be a file in the directory that
     GATEHOUSE_SECRETS_DIR names.

@@ -26,7 +26,7 @@ def healthcheck(
     """Check the health of services (grpc.health.v1).
 
     Exit with 0 if they serve, 1 if one does not, 3 if one is unreachable. The addresses are those of the
-    profile, or of the settings of a server on this machine.
+    profile (GATEHOUSE_PROFILE), or of the settings of a server on this machine.
 
     Examples:
       gatehouse healthcheck users

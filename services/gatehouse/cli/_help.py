@@ -29,10 +29,14 @@ def set_help(app: typer.Typer, *, plain: bool) -> None:
             set_help(group.typer_instance, plain=plain)
 
 
-def code_table(meanings: Mapping[ExitCode, str], *, plain: bool) -> str:
-    """Return the table of exit codes."""
-    return _preformatted(
-        ["Exit codes:", *(f"  {code:<3}  {text}" for code, text in meanings.items())], plain=plain
+def tables(meanings: Mapping[ExitCode, str], variables: Mapping[str, str], *, plain: bool) -> str:
+    """Return the table of exit codes, and that of environment variables."""
+    codes = (f"  {code:<3}  {text}" for code, text in meanings.items())
+    width = max(map(len, variables))
+    names = (f"  {name:<{width}}  {text}" for name, text in variables.items())
+    return "\n\n".join(
+        _preformatted(lines, plain=plain)
+        for lines in (["Exit codes:", *codes], ["Environment, besides the settings:", *names])
     )
 
 

@@ -31,7 +31,8 @@ def issuer_check(
         ),
     ] = None,
     provider: Annotated[
-        ProviderName | None, typer.Option("--preset", "--provider", help="Provider, whose preset to use.")
+        ProviderName | None,
+        typer.Option("--preset", "--provider", help="Provider whose preset to use."),
     ] = None,
     audience: Annotated[list[str] | None, typer.Option(help="Accepted audience; can be repeated.")] = None,
     mode: Annotated[VerifyMode | None, typer.Option(help="How tokens are verified.")] = None,

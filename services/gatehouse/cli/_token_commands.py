@@ -56,8 +56,8 @@ def token_obtain(
 ) -> int:
     """Print an access token: that of the stored login, or a new one, which is not stored.
 
-    --as and --client get the token of a user by password, which is legacy, or of a client of the profile. The
-    other flows work with any client of any issuer.
+    --as logs a user in with a password, which is a legacy flow, and --client gets a token of a client of the
+    profile. The other flows work with any client of any issuer.
 
     Examples:
       gatehouse token obtain
@@ -197,7 +197,7 @@ def token_revoke(
 ) -> int:
     """Revoke a token (RFC 7009).
 
-    By default, the token was issued to the console client of the profile.
+    The client must be the one that the token was issued to, by default the console client of the profile.
 
     `gatehouse logout` revokes the tokens of a stored login.
 

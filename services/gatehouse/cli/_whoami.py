@@ -35,7 +35,7 @@ def whoami(
 ) -> int:
     """Print the user of a stored login, its scopes and roles, and how long its token is valid.
 
-    An access token that ends soon is renewed, so this fails if the issuer has ended the login.
+    An access token that expires soon is renewed, so this fails if the issuer has ended the login.
 
     Examples:
       gatehouse whoami

@@ -29,13 +29,14 @@ def bed(
         typer.Option(help="Host name that clients use; localhost if it listens on all addresses."),
     ] = None,
     default_ports: Annotated[
-        bool, typer.Option("--default-ports", help="Use the same ports every time, instead of free ones.")
+        bool,
+        typer.Option("--default-ports", help="Use 8080, 8081, 50051 and following instead of free ports."),
     ] = False,
     control_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the API; 0 for a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of the API; 0 for a free one, or the default.")
     ] = 0,
     issuer_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the issuer; 0 for a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of the issuer; 0 for a free one, or the default.")
     ] = 0,
     issuer_only: Annotated[
         bool, typer.Option("--issuer-only", help="Run the issuer without services.")
@@ -43,7 +44,7 @@ def bed(
 ) -> int:
     """Run the whole system for the tests of another program, in any language.
 
-    Prints one line of JSON with all addresses, certificates and secrets when it is ready. `control_url` in it
+    Print one line of JSON with all addresses, certificates and secrets when it is ready. `control_url` in it
     is an HTTP API for tokens, faults, the clock, recorded calls and reset. The command ends on SIGTERM, and
     at the end of standard input if that is a pipe or a socket.
 
@@ -74,7 +75,7 @@ def conformance(
         str | None, typer.Option(help="User of the realm; empty for the client itself.")
     ] = "alice",
     client: Annotated[str, typer.Option(help="Client of the realm.")] = "gatehouse-console",
-    scope: Annotated[str, typer.Option(help="Scopes to request; all that the client may by default.")] = "",
+    scope: Annotated[str, typer.Option(help="Scopes to request; by default all of the client.")] = "",
     ca_file: Annotated[Path | None, typer.Option(help="Certificate authority of your server.")] = None,
     plaintext: Annotated[bool, typer.Option("--plaintext", help="Your server has no TLS.")] = False,  # noqa: FBT002
     realm: Annotated[Path | None, typer.Option(help="Realm file of the issuer.")] = None,
@@ -83,8 +84,9 @@ def conformance(
 ) -> int:
     """Check that your own gRPC server refuses bad tokens; exit with 1 if it accepts one.
 
-    Runs the development issuer. Let your server trust it: issuer http://127.0.0.1:8080/realms/gatehouse,
-    audience gatehouse-api. It introspects as the client gatehouse-api, whose secret is in the realm file.
+    Run the development issuer, and call your server with good and bad tokens. The server must trust the
+    issuer http://127.0.0.1:8080/realms/gatehouse and the audience gatehouse-api. To introspect tokens, it
+    uses the client gatehouse-api, whose secret is in the realm file.
 
     Examples:
       gatehouse conformance --target 127.0.0.1:50051 --plaintext --method acme.v1.Orders/GetOrder
