@@ -163,6 +163,7 @@ def test_invalid_profile_is_one_line(cli: Cli, tmp_path: Path, content: bytes) -
     assert done.code == 2
     assert done.err.startswith(f"gatehouse: {profile}: ")
     assert done.err.count("\n") == 1
+    assert ("isuer: unknown key; did you mean issuer?" in done.err) == (b"isuer" in content)
 
 
 def test_call_without_a_profile_goes_to_the_server_of_the_settings(cli: Cli) -> None:

@@ -117,7 +117,7 @@ def load_profile() -> Profile:
             f"{file}: cannot read the profile ({error.strerror}); `make serve` writes one and prints its path"
         ) from None
     except ValidationError as error:
-        raise ConfigurationError(f"{file}: {validation_message(error)}") from None
+        raise ConfigurationError(f"{file}: {validation_message(error, Profile.model_fields)}") from None
     found: dict[str, object] = {"logs": {name: file.parent / log for name, log in profile.logs.items()}}
     if profile.ca_file is not None:
         found["ca_file"] = file.parent / profile.ca_file

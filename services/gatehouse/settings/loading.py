@@ -170,8 +170,7 @@ def _explain(model: type[Settings], error: ValidationError) -> str:
         _, index, *keys = location
         name = f"{_PREFIX}ISSUERS[{index}]{''.join(f'.{key}' for key in keys)}"
         name += _place(["issuers"]).removeprefix(f"{_PREFIX}ISSUERS")
-        similar = nearest(location[-1], IssuerSettings.model_fields)
-        unknown = f"unknown key; did you mean {similar}?" if similar else "unknown key"
+        unknown = _unknown_key(location[-1], IssuerSettings.model_fields)
     else:
         name = _place(location)
         unknown = _unknown(model, "__".join(location))
@@ -180,10 +179,21 @@ def _explain(model: type[Settings], error: ValidationError) -> str:
     return f"{name}: {unknown}"
 
 
-def validation_message(error: ValidationError) -> str:
-    """Return one line for the first problem in a JSON file, without the rejected value."""
+def _unknown_key(key: str, keys: Iterable[str]) -> str:
+    similar = nearest(key, keys)
+    return f"unknown key; did you mean {similar}?" if similar else "unknown key"
+
+
+def validation_message(error: ValidationError, keys: Iterable[str] = ()) -> str:
+    """Return one line for the first problem in a JSON file, without the rejected value.
+
+    Args:
+        error: The error.
+        keys: Keys of the file, from which to suggest one in place of an unknown key.
+    """
     location, reason = _first_problem(error)
-    return ": ".join(filter(None, (".".join(location), f"{reason or 'unknown key'}{_count_more(error)}")))
+    problem = f"{reason or _unknown_key(location[-1], keys)}{_count_more(error)}"
+    return ": ".join(filter(None, (".".join(location), problem)))
 
 
 def _first_problem(error: ValidationError) -> tuple[list[str], str]:
