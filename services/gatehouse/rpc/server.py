@@ -181,7 +181,10 @@ class Server:
         try:
             if seconds > 0 and not self._stop_now.is_set():
                 await self._drain.hold_calls()
-            stopping = asyncio.create_task(server.stop(seconds))
+            # With 0 instead of None, a second stop may cancel the calls of a server that the first has just
+            # destroyed: grpcio crashes.
+            grace = None if self._stop_now.is_set() else seconds
+            stopping = asyncio.create_task(server.stop(grace))
             await asyncio.sleep(0)  # let gRPC announce the shutdown to its clients
         finally:
             self._drain.release_calls()
