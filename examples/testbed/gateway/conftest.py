@@ -22,7 +22,7 @@ class Client:
     """
 
     def __init__(self, target: str, token: str, *more: tuple[str, str]) -> None:
-        # Only the gateway tries again.
+        # Only the gateway retries.
         self.channel = grpc.insecure_channel(target, options=[("grpc.enable_retries", 0)])
         self.stub = users_pb2_grpc.UserServiceStub(self.channel)
         self.metadata = [("authorization", f"Bearer {token}"), *more]
@@ -43,7 +43,7 @@ def gateway(gatehouse_session) -> Iterator[str]:
 
 @pytest.fixture
 def own_gateway(gatehouse) -> Iterator[str]:
-    """A gateway for a test that changes what a gateway keeps: keys and connections."""
+    """A gateway for one test, which replaces keys or breaks connections."""
     with run_gateway(gatehouse.targets["users"], gatehouse.ca_file, gatehouse.issuer, 0.2) as target:
         yield target
 

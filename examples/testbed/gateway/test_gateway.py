@@ -1,4 +1,4 @@
-"""Tests of the gateway: issuer and services fail when and how a test wants."""
+"""Tests of the gateway, with an issuer and services that fail as each test needs it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def eventually(condition) -> bool:
     return True
 
 
-# It verifies tokens without introspection, and has another limit of their size than the services.
+# The gateway verifies tokens without introspection, and limits their size in another way than the services.
 @pytest.mark.parametrize("name", sorted(NAMED_TOKENS.keys() - {"revoked", "oversized"}))
 def test_bad_token_does_not_reach_the_service(gatehouse, gateway, connect, name) -> None:
     kind = gatehouse.token_kinds()[name]
@@ -110,7 +110,7 @@ def test_deadline_ends_the_call_of_the_service(gatehouse, gateway, connect) -> N
     gatehouse.faults.add("CountUsers", hang=True)
     error = error_of(client.call, "CountUsers", timeout=1)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    # It ends after the caller has left.
+    # The call is recorded shortly after its caller has cancelled it; at_least waits for that.
     ended = gatehouse.calls("CountUsers", at_least=2)[1]
     assert ended.code in {"CANCELLED", "DEADLINE_EXCEEDED"}
 
