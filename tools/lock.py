@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def _compile(name: str, requirements: list[str], *constraints: Path) -> Path:
     out = ROOT / "requirements" / f"{name}.txt"
+    print(f"locking  {out.relative_to(ROOT)}", flush=True)
     with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
         source.write("\n".join(requirements) + "\n")
         source.flush()

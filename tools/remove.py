@@ -57,6 +57,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    print(f"removing {name} from all files", flush=True)
     if name in SERVICES:
         remove_service(ROOT, name)
     else:
