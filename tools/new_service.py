@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]{1,30}")
 def check_name(name: str) -> str:
     """Return what is wrong with the name of a new service, "" if nothing is."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        return "use 2 to 31 lower-case letters and digits, starting with a letter"
+        return "use 2 to 31 lower-case letters and digits, starting with a letter, such as billing"
     taken = {path.name for path in (ROOT / "services" / "gatehouse").iterdir()} | set(Settings.model_fields)
     if name in taken or name.startswith("pg") or name in {"postgres", "keycloak", "public", "information"}:
         return "the name is taken; choose another one"
@@ -132,9 +132,12 @@ def main() -> int:
     parser.add_argument("resource", nargs="?", default="", help="what it manages, such as invoice")
     arguments = parser.parse_args()
     name, resource = arguments.name, arguments.resource
-    for value, problem in ((name, check_name(name)), (resource, check_resource(resource))):
+    for given, problem in (
+        (f"NAME={name}", check_name(name)),
+        (f"RESOURCE={resource}", check_resource(resource)),
+    ):
         if problem:
-            print(f"new-service: {value}: {problem}", file=sys.stderr)
+            print(f"new-service: {given}: {problem}", file=sys.stderr)
             return 2
     add_service(name, resource)
     # Modules that were just written are not visible to this process.

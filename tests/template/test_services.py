@@ -145,7 +145,8 @@ def test_a_name_that_cannot_be_used_changes_nothing(name: str, resource: str) ->
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"new-service: {resource or name}: ")
+    given = f"RESOURCE={resource}" if resource else f"NAME={name}"
+    assert done.stderr.startswith(f"new-service: {given}: ")
     assert done.stderr.count("\n") == 1
     status = subprocess.run(
         ["git", "status", "--porcelain", "services", "protos"],
