@@ -251,6 +251,9 @@ def test_old_name_in_a_json_section_is_refused_with_the_new_name(
         ("GATEHOUSE_DATABASE__URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
         ("GATEHOUSE_DATABASE_URL", "1", "GATEHOUSE_USERS__DATABASE_URL"),
         ("GATEHOUSE_POOL_SIZE", "1", "GATEHOUSE_DATABASE__POOL_SIZE"),
+        ("GATEHOUSE_USERS_PORT", "50061", "GATEHOUSE_USERS__PORT"),
+        ("GATEHOUSE_METRICS_PORT", "9464", "GATEHOUSE_TELEMETRY__METRICS_PORT"),
+        ("GATEHOUSE_TELEMETRY_METRICS_PORT", "9464", "GATEHOUSE_TELEMETRY__METRICS_PORT"),
         # <part admin>
         ("GATEHOUSE_ADMIN__CLIENT_ID", "1", "GATEHOUSE_ADMIN__CLIENT__CLIENT_ID"),
         ("GATEHOUSE_ADMIN__CLINT__SCOPE", "1", "GATEHOUSE_ADMIN__CLIENT__SCOPE"),
@@ -297,11 +300,19 @@ def test_file_with_an_unknown_name_is_refused(file: str, suggestion: str, secret
     ["GATEHOUSE_API_SECRET", "GATEHOUSE_PROFILE", "GATEHOUSE_TRACEBACK", "GATEHOUSER", "OTHER_SERVER__PORT"]
     # Kubernetes sets these for services called gatehouse and gatehouse-users.
     + ["GATEHOUSE_USERS_SERVICE_HOST", "GATEHOUSE_USERS_PORT_50051_TCP", "GATEHOUSE_ADMIN_SERVICE_SECRET"]
-    + ["GATEHOUSE_METRICS_PORT", "GATEHOUSE_USER_SERVICE_HOST", "GATEHOUSE_LOGGING", "GATEHOUSE_HOST"]
-    + ["GATEHOUSE_PORT", "GATEHOUSE_SERVICE_HOST", "GATEHOUSE_PORT_50051_TCP_ADDR", "GATEHOUSE_USERS_PORT"],
+    + ["GATEHOUSE_USER_SERVICE_HOST", "GATEHOUSE_USERS_SERVICE_PORT", "GATEHOUSE_LOGGING", "GATEHOUSE_HOST"]
+    + ["GATEHOUSE_PORT", "GATEHOUSE_SERVICE_HOST", "GATEHOUSE_PORT_50051_TCP_ADDR"],
 )
 def test_names_of_other_programs_are_ignored(name: str, set_environment: SetEnvironment) -> None:
     set_environment(**{name: "canary"})
+
+    assert load() == settings_model()()
+
+
+@pytest.mark.parametrize("value", ["tcp://10.0.0.1:50051", "udp://[fd00::1]:53"])
+def test_ports_that_kubernetes_sets_are_ignored(value: str, set_environment: SetEnvironment) -> None:
+    """For services called gatehouse-users and gatehouse-metrics."""
+    set_environment(GATEHOUSE_USERS_PORT=value, GATEHOUSE_METRICS_PORT=value)
 
     assert load() == settings_model()()
 

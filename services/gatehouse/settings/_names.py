@@ -57,8 +57,6 @@ def nearest_setting_without_levels(name: str, settings: Sequence[str], others: I
         others: Names of variables that are not settings.
     """
     first, _, rest = name.partition("_")
-    if rest.endswith("port"):  # Kubernetes sets GATEHOUSE_X_PORT for a service called gatehouse-x
-        return ""
     sections = [setting for setting in settings if _LEVEL not in setting]
     section = _most_similar(first, sections)
     inner = {_flat(s.removeprefix(f"{section}__")): s for s in settings if s.startswith(f"{section}__")}

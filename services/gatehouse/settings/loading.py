@@ -49,7 +49,7 @@ def load_settings(model: type[S]) -> S:
     Raises:
         ConfigurationError: A setting is unknown, was renamed, or has an invalid value.
     """
-    _check_names(model, os.environ)
+    _check_names(model, (name for name, value in os.environ.items() if not _is_service_link(name, value)))
     directory = os.environ.get("GATEHOUSE_SECRETS_DIR")
     try:
         if directory:
@@ -72,6 +72,11 @@ def load_settings(model: type[S]) -> S:
     except UnicodeDecodeError:
         file = next(filter(_is_not_text, sorted(Path(directory or "").iterdir())), directory)
         raise ConfigurationError(f"GATEHOUSE_SECRETS_DIR: {file}: not UTF-8 text") from None
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Return whether Kubernetes sets this variable: GATEHOUSE_X_PORT, for a service called gatehouse-x."""
+    return "__" not in name and re.fullmatch(r"(tcp|udp|sctp)://[\w.:\[\]]+:\d+", value) is not None
 
 
 def _is_not_text(file: Path) -> bool:
@@ -101,9 +106,8 @@ def _place(location: Sequence[str]) -> str:
 def _check_names(model: type[Settings], names: Iterable[str]) -> None:
     """Raise ConfigurationError for the name of an environment variable or file that is not a setting.
 
-    A name without levels may belong to another program, such as GATEHOUSE_API_SECRET (a variable of the
-    realm file) or GATEHOUSE_USERS_PORT (set by Kubernetes for a service called gatehouse-users). It is only
-    an error if it resembles a setting.
+    A name without levels may belong to another program, such as GATEHOUSE_API_SECRET (a variable of the realm
+    file) or GATEHOUSE_USERS_SERVICE_HOST (set by Kubernetes). It is only an error if it resembles a setting.
     """
     settings = set(_names(model))
     for name in names:
