@@ -80,7 +80,14 @@ async def _writes(run: Run, since: float) -> None:
 @asynccontextmanager
 async def _leader_killed(run: Run) -> AsyncIterator[None]:
     cluster: Cluster = run.target.control
-    leader = await cluster.with_role("leader")
+    async with _killed(run, await cluster.with_role("leader")):
+        yield
+
+
+@asynccontextmanager
+async def _killed(run: Run, leader: Node) -> AsyncIterator[None]:
+    """Kill a leader, wait for the failover, and start its node again at the end of the context."""
+    cluster: Cluster = run.target.control
     run.began = time.monotonic()
     await cluster.kill_node(leader)
     try:
@@ -159,13 +166,10 @@ async def _leader_killed_before_it_has_sent(run: Run) -> AsyncIterator[None]:
     # More than were in progress, which may have been sent.
     wanted = len(ledger.ids) + 2 * WORKERS
     await run.until(lambda: len(ledger.ids) >= wanted)
-    run.began = time.monotonic()
-    await cluster.kill_node(leader)
     try:
-        await _promoted(run, leader)
-        yield
+        async with _killed(run, leader):
+            yield
     finally:
-        await cluster.start_node(leader)
         await cluster.set_synchronous(synchronous=True)
 
 
