@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import signal
 import time
@@ -28,6 +29,7 @@ from gatehouse.runtime.databases import Standbys, open_database, standby_connect
 from gatehouse.runtime.doctor.database import check_standby
 from gatehouse.settings import ServerSettings
 from gatehouse.storage import Database, DirectSelect
+from gatehouse.storage.errors import DatabaseUnavailable
 from gatehouse.storage.migrations import migrate
 from gatehouse.storage.standbys import HORIZON, StandbyConnector, StandbyReads, WriteToken
 from gatehouse.users.v1 import users_pb2 as pb
@@ -67,7 +69,7 @@ def primary() -> Iterator[PostgresServer]:
         execute(server, "CREATE TABLE writes (name text); CREATE ROLE reader LOGIN")
         execute(server, "GRANT SELECT, INSERT ON writes TO reader")
 
-    with run_primary(prepare, ("standby", "lost", "promoted")) as server:
+    with run_primary(prepare, ("standby", "lost", "promoted", "successor")) as server:
         yield server
 
 
@@ -266,6 +268,51 @@ async def test_promoted_standby_is_not_used_even_when_it_is_a_standby_again(
         async with open_reader(primary, lambda: server) as reader:
             await reader.reports("STANDBY_UNUSABLE")
             assert await reader.port() == primary.port
+
+
+async def test_former_primary_is_not_used_after_a_failover(primary: PostgresServer) -> None:
+    """It may still respond, until it learns of the failover."""
+    with run_standby(primary, "successor") as server:
+        ports = [primary.port, server.port]
+
+        def url() -> str:
+            one, other = (f"127.0.0.1:{port}" for port in ports)
+            return login(primary).replace(f"127.0.0.1:{primary.port}", f"{one},{other}")
+
+        database = Database(url, pool_size=2)
+
+        async def first(query: Any = PORT) -> int:
+            database.renew()
+            async with database.read() as connection:
+                return int((await connection.execute(sa.select(query))).scalar_one())
+
+        async def sleep() -> None:
+            async with database.read() as connection:
+                await connection.execute(sa.text("SELECT pg_sleep(600)"))
+
+        async def sleeps() -> bool:
+            return await first(sa.text("count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) == 1
+
+        try:
+            assert await first() == primary.port
+            pending = asyncio.create_task(sleep())
+            await eventually(sleeps)
+            execute(server, "SELECT pg_promote()")
+            ports.reverse()
+            assert await first() == server.port
+            with pytest.raises(DatabaseUnavailable):
+                await pending
+            ports.reverse()
+            with pytest.raises(DatabaseUnavailable) as refused:
+                await first()
+            assert "former primary" in refused.value.detail
+            ports.reverse()
+            assert await first() == server.port
+            # Managed databases do not always provide it.
+            execute(server, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+            assert await first() == server.port
+        finally:
+            await database.aclose()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
+import psycopg.errors
 
 from gatehouse.settings import database_parameters
-from gatehouse.storage.errors import refused_connection
+from gatehouse.storage.errors import former_primary, refused_connection
 
 MAX_TIMEOUT_MS = 30_000
 _IDLE_IN_TRANSACTION_MS = 60_000
@@ -31,6 +33,17 @@ _INSPECT = """
       (1000 * extract(epoch FROM current_setting('statement_timeout')::interval))::bigint,
       current_setting('idle_in_transaction_session_timeout') = '0'
 """
+# Not on a standby.
+_TIMELINE = """
+    SELECT system_identifier, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+    FROM pg_control_system() WHERE NOT pg_is_in_recovery()
+"""
+# What databases respond that are not PostgreSQL itself.
+_NOT_PROVIDED = (
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedFunction,
+)
 
 
 def connection_parameters(url: str, connect_timeout: float) -> dict[str, Any]:
@@ -82,6 +95,9 @@ class Connector:
     def __init__(self, url: str | Callable[[], str], connect_timeout: float = 2.0) -> None:
         self._url = url if callable(url) else lambda: url
         self._connect_timeout = connect_timeout
+        # The database system, its newest timeline, and the connections to it.
+        self._newest = (0, "")
+        self._opened: WeakSet[Connection] = WeakSet()
 
     async def open(self) -> Connection:
         """Open a connection.
@@ -94,6 +110,8 @@ class Connector:
             connection = await self._connect(parameters)
             try:
                 await self._prepare(connection)
+                if "," in parameters.get("host", ""):
+                    await self._check_timeline(connection)
             except BaseException:
                 await connection.close()
                 raise
@@ -106,6 +124,31 @@ class Connector:
 
     async def _prepare(self, connection: Connection) -> None:
         await connection.inspect()
+
+    async def _check_timeline(self, connection: Connection) -> None:
+        """Use no server that another one of the hosts has replaced, now or before.
+
+        A primary that did not respond for a while continues until it learns of the failover. What it returns
+        is old, and what it commits is lost.
+
+        Raises:
+            DatabaseUnavailable: The server is a former primary.
+        """
+        try:
+            row = await (await connection.execute(_TIMELINE)).fetchone()
+        except _NOT_PROVIDED:
+            return
+        if row is None:
+            return
+        system, newest = self._newest
+        if row[0] == system and row[1] < newest:
+            raise former_primary()
+        if row[0] == system and row[1] > newest:
+            for former in self._opened:
+                shut_down(former)
+        if row != self._newest:
+            self._newest, self._opened = row, WeakSet()
+        self._opened.add(connection)
 
 
 def has_ended(connection: psycopg.AsyncConnection[Any]) -> bool:

@@ -140,6 +140,11 @@ def read_only_database() -> DatabaseUnavailable:
     return DatabaseUnavailable(*_READ_ONLY, "the server is a standby, or default_transaction_read_only is on")
 
 
+def former_primary() -> DatabaseUnavailable:
+    """Return the error for a server that another one has replaced."""
+    return DatabaseUnavailable(*_UNAVAILABLE, "the server is a former primary: it is on an older timeline")
+
+
 def unanswered() -> DatabaseUnavailable:
     """Return the error for a server that does not answer."""
     return DatabaseUnavailable(
