@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -135,13 +135,42 @@ class Database:
         Raises:
             Unavailable: See `read`.
         """
-        async with self.read(deadline_seconds) as connection:
-            driver = await _driver(connection)
+        with unavailable_errors():
+            raw = await self._engine.raw_connection()
+            driver = _checked(raw.driver_connection)
             try:
-                yield driver
+                wanted = min(_timeout_ms(deadline_seconds), driver.max_timeout_ms)
+                with self._limit_use(driver):
+                    if driver.pooled:
+                        await driver.execute(f"BEGIN; {_SET_TIMEOUT[1]}{wanted}".encode())
+                    elif driver.timeout_ms != wanted:
+                        driver.timeout_ms = None  # unknown, should this fail
+                        await driver.execute(f"{_SET_TIMEOUT[0]}{wanted}".encode())
+                        driver.timeout_ms = wanted
+                    try:
+                        yield driver
+                    finally:
+                        if driver.pooled and not driver.closed:
+                            await driver.execute("COMMIT")
+            except psycopg.Error as error:
+                if makes_connection_useless(error):
+                    await driver.close()
+                raise
             finally:
-                if driver.closed:
-                    await connection.invalidate()  # SQLAlchemy has not seen the error
+                # In AUTOCOMMIT nothing is sent. The pool replaces a closed connection at its next use.
+                raw.close()
+
+    @contextmanager
+    def _limit_use(self, driver: Connection) -> Iterator[None]:
+        """Shut the connection down if it is in use for longer than allowed."""
+        if self._max_use is None:
+            yield
+            return
+        limit = asyncio.get_running_loop().call_later(self._max_use, shut_down, driver)
+        try:
+            yield
+        finally:
+            limit.cancel()
 
     @asynccontextmanager
     async def _connect(
@@ -153,27 +182,22 @@ class Database:
         """
         with unavailable_errors(read_only=read_only):
             async with self._engine.connect() as connection:
-                limit: asyncio.TimerHandle | None = None
                 try:
                     driver = await _driver(connection)
-                    if self._max_use is not None:
-                        limit = asyncio.get_running_loop().call_later(self._max_use, shut_down, driver)
                     wanted = min(_timeout_ms(deadline_seconds), driver.max_timeout_ms)
-                    if driver.timeout_ms != wanted and not driver.pooled:
-                        await _set_session_timeout(connection, driver, wanted)
-                    if isolation_level or driver.pooled:
-                        level = isolation_level or "READ COMMITTED"
-                        await connection.execution_options(isolation_level=level)
-                    if driver.pooled:
-                        await connection.exec_driver_sql(f"{_SET_TIMEOUT[1]}{wanted}")
-                    yield connection
+                    with self._limit_use(driver):
+                        if driver.timeout_ms != wanted and not driver.pooled:
+                            await _set_session_timeout(connection, driver, wanted)
+                        if isolation_level or driver.pooled:
+                            level = isolation_level or "READ COMMITTED"
+                            await connection.execution_options(isolation_level=level)
+                        if driver.pooled:
+                            await connection.exec_driver_sql(f"{_SET_TIMEOUT[1]}{wanted}")
+                        yield connection
                 except (sa.exc.DBAPIError, psycopg.Error) as error:
                     if makes_connection_useless(error):
                         await connection.invalidate()
                     raise
-                finally:
-                    if limit is not None:
-                        limit.cancel()
 
     async def ping(self, statement: str = "SELECT 1", *, writable: bool = False) -> None:
         """Run a statement on a connection that is reserved for health checks.
@@ -240,7 +264,10 @@ class Database:
 
 
 async def _driver(connection: AsyncConnection) -> Connection:
-    driver = (await connection.get_raw_connection()).driver_connection
+    return _checked((await connection.get_raw_connection()).driver_connection)
+
+
+def _checked(driver: object) -> Connection:
     assert isinstance(driver, Connection)  # noqa: S101 - all of them are opened by Connector
     return driver
 
