@@ -294,6 +294,9 @@ async def test_former_primary_is_not_used_after_a_failover(primary: PostgresServ
             return await first(sa.text("count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) == 1
 
         try:
+            ports.reverse()
+            assert await first() == server.port  # a standby, which has no timeline of its own
+            ports.reverse()
             assert await first() == primary.port
             pending = asyncio.create_task(sleep())
             await eventually(sleeps)

@@ -64,6 +64,25 @@ async def test_sqlstate_decides_what_the_caller_sees(database: Database, state: 
         await connection.execute(sa.text("SELECT 1"))
 
 
+@pytest.mark.session
+async def test_prepared_statement_from_before_a_migration_fails_once(
+    database: Database, database_urls: dict[str, str]
+) -> None:
+    everything = DirectSelect(sa.select(sa.literal_column("*")).select_from(sa.table("migrating")))
+    with psycopg.connect(database_urls["owner"], autocommit=True) as owner:
+        owner.execute("CREATE TABLE migrating (a int); INSERT INTO migrating VALUES (1)")
+        owner.execute("GRANT SELECT ON migrating TO gatehouse_users")
+        try:
+            for _ in range(10):  # psycopg prepares a statement that is repeated
+                assert await everything.first(database, {}) == (1,)
+            owner.execute("ALTER TABLE migrating ADD b int")
+            with pytest.raises(DatabaseUnavailable):
+                await everything.first(database, {})
+            assert await everything.first(database, {}) == (1, None)
+        finally:
+            owner.execute("DROP TABLE migrating")
+
+
 @pytest.mark.parametrize("state", ["22012", "23505", "42501", "P0001", "XX001"])
 async def test_other_errors_are_not_the_database_being_unavailable(database: Database, state: str) -> None:
     with pytest.raises(sa.exc.DBAPIError):
