@@ -118,8 +118,9 @@ async def _read_lines(descriptor: int) -> AsyncIterator[str]:
         with contextlib.closing(chunks.put(chunk)) as putting:  # it has not begun if the loop is closed
             asyncio.run_coroutine_threadsafe(putting, loop).result()
 
-    # The thread reads the descriptor, because a file object that is being read blocks the exit of Python.
-    threading.Thread(target=_read_chunks, args=(descriptor, put), daemon=True).start()
+    # The thread reads a descriptor, because a file object that is being read blocks the exit of Python. It is
+    # its own, because the thread may still read when the caller has closed the file and opened another one.
+    threading.Thread(target=_read_chunks, args=(os.dup(descriptor), put), daemon=True).start()
     rest = b""
     while chunk := await chunks.get():
         if isinstance(chunk, OSError):
@@ -131,12 +132,14 @@ async def _read_lines(descriptor: int) -> AsyncIterator[str]:
 
 
 def _read_chunks(descriptor: int, put: Callable[[bytes | OSError], None]) -> None:
+    """Read a file, and close it."""
     chunk = b"-"
     with contextlib.suppress(RuntimeError, CancelledError):  # the loop is closed, or was just now
-        while chunk:
-            try:
+        try:
+            while chunk:
                 chunk = os.read(descriptor, _CHUNK_BYTES)
-            except OSError as error:
-                put(error)
-                return
-            put(chunk)
+                put(chunk)
+        except OSError as error:
+            put(error)
+        finally:
+            os.close(descriptor)
