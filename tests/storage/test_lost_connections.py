@@ -348,3 +348,26 @@ async def test_check_whose_connection_is_terminated_is_repeated_on_another(
     (other,) = await probe.run("SELECT pg_backend_pid()", timeout=60)
     assert other != pid
     await probe.aclose()
+
+
+async def test_direct_query_that_is_cancelled_leaves_no_transaction_open(
+    database_urls: dict[str, str],
+) -> None:
+    database = Database(database_urls["users"], pool_size=1)
+    await OWN_PID_QUERY.first(database, {})
+    for turns in range(40):  # cancelled at each point of the call
+        call = asyncio.create_task(OWN_PID_QUERY.first(database, {}, (1.0, 5.0)[turns % 2]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        async with database.read() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, Connection)
+            assert driver.pooled or driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        async with database.driver() as first:
+            pass
+        async with database.driver() as second:
+            assert second is first  # the pool keeps a connection that nobody cancelled
+    assert database.pool_in_use() == 0
+    await database.aclose()

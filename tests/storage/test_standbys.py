@@ -295,7 +295,7 @@ async def test_former_primary_is_not_used_after_a_failover(primary: PostgresServ
 
         try:
             ports.reverse()
-            assert await first() == server.port  # a standby, which has no timeline of its own
+            assert await first() == server.port  # still a standby
             ports.reverse()
             assert await first() == primary.port
             pending = asyncio.create_task(sleep())

@@ -33,12 +33,12 @@ _INSPECT = """
       (1000 * extract(epoch FROM current_setting('statement_timeout')::interval))::bigint,
       current_setting('idle_in_transaction_session_timeout') = '0'
 """
-# Not on a standby.
+# Returns no row on a standby.
 _TIMELINE = """
     SELECT system_identifier, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
     FROM pg_control_system() WHERE NOT pg_is_in_recovery()
 """
-# What databases respond that are not PostgreSQL itself.
+# Errors of managed databases, and of those that are only compatible with PostgreSQL.
 _NOT_PROVIDED = (
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.InsufficientPrivilege,
@@ -126,10 +126,10 @@ class Connector:
         await connection.inspect()
 
     async def _check_timeline(self, connection: Connection) -> None:
-        """Use no server that another one of the hosts has replaced, now or before.
+        """Refuse a former primary; after a failover, end the connections to it.
 
-        A primary that did not respond for a while continues until it learns of the failover. What it returns
-        is old, and what it commits is lost.
+        A primary that was suspended continues until it learns of the failover. Its data is old, and what it
+        commits is lost.
 
         Raises:
             DatabaseUnavailable: The server is a former primary.

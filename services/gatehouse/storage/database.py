@@ -157,6 +157,8 @@ class Database:
                     await driver.close()
                 raise
             finally:
+                if driver.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    await driver.close()  # the call was cancelled within a transaction or a statement
                 # In AUTOCOMMIT nothing is sent. The pool replaces a closed connection at its next use.
                 raw.close()
 
